@@ -1,0 +1,103 @@
+"""What a backend offers, and how it is found: imported only when it is asked for.
+
+Each implementation has a module ``backend.py`` whose functions are the protocol below; the module is the backend.
+Arrays go in and out as numpy; parameter names are the canonical ones in both (``weight``, ``bias``, ``running_mean``,
+``running_var``), so a state of one loads into the other.
+"""
+import importlib
+import importlib.util
+from pathlib import Path
+from typing import Any, Literal, Mapping, Protocol, cast
+
+import numpy as np
+
+from common.config import Config, Loss
+from common.errors import BackendError
+
+PACKAGES = {'pytorch': ('torch', 'pytorch_impl.backend'), 'mindspore': ('mindspore', 'mindspore_impl.backend')}
+Network = Any  # torch.nn.Module or mindspore.nn.Cell
+State = dict[str, np.ndarray]
+
+
+class Predictor(Protocol):
+    """Runs a network in evaluation mode on images as they come from a file."""
+
+    def logits(self, images: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB -> float32 logits (N, C, h, w), at the head's size or resized bilinearly to ``size``."""
+
+    def class_ids(self, images: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
+
+
+class Trainer(Protocol):
+    """One training step and everything that it changes."""
+
+    def step(self, batches: list[tuple[np.ndarray, np.ndarray]], learning_rate: float) -> dict[str, float]:
+        """One optimizer step over ``accumulation_step`` batches of uint8 images (N, 3, H, W) and labels (N, H, W).
+
+        Returns ``loss`` and its parts (means over the batches), ``loss_scale``, ``overflow`` (1.0: the step was skipped)
+        and ``grad_norm`` (global L2 norm after unscaling, before clipping).
+        """
+
+    def state(self) -> tuple[State, dict[str, Any]]:
+        """Copies of all that a later step depends on: tensors named ``model.*``, ``optimizer.<slot>.*`` (slots
+        ``momentum``, ``exp_avg``, ``exp_avg_sq``) and ``ema.*``, and a JSON-able dict (optimizer steps, loss scale, ...)."""
+
+    def load_state(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Takes back what ``state`` of either backend gave."""
+
+    def predictor(self, ema: bool = False) -> Predictor:
+        """A predictor that shares the current weights, or the averaged ones."""
+
+
+class Backend(Protocol):
+    """The functions of ``pytorch_impl/backend.py`` and ``mindspore_impl/backend.py``."""
+
+    name: str
+
+    def setup(self, device: str | None = None, *, seed: int = 0, threads: int | None = None) -> str:
+        """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent."""
+
+    def build_model(self, arch: str, **arguments: Any) -> Network:
+        """A network in evaluation mode; UserError for an unknown name or argument."""
+
+    def state(self, network: Network) -> State:
+        """Copies of all parameters and buffers under canonical names, in order."""
+
+    def load_state(self, network: Network, state: Mapping[str, np.ndarray], *, partial: bool = False) -> Any:
+        """Loads and returns a ``common.checkpoint.LoadReport``; StateError on a poor match unless ``partial``."""
+
+    def forward(self, network: Network, images: np.ndarray, auxiliary: bool = False) -> dict[str, np.ndarray]:
+        """float32 (N, 3, H, W), already normalised -> outputs in evaluation mode: ``logits`` and, if asked, the rest."""
+
+    def loss_and_gradients(self, network: Network, images: np.ndarray, labels: np.ndarray, loss: Loss, *,
+                           training: bool = False) -> tuple[float, State]:
+        """Loss and the gradient of every trainable parameter; batch norm and dropout in evaluation mode by default."""
+
+    def make_predictor(self, network: Network, config: Config) -> Predictor:
+        """A predictor with the configuration's mean, std and precision."""
+
+    def make_trainer(self, network: Network, config: Config) -> Trainer:
+        """A trainer of a network."""
+
+    def make_loader(self, samples: Any, batches: Any, workers: int) -> Any:
+        """An iterator over batches: ``samples[key]`` for every key of every list that ``batches`` yields, stacked; in order,
+        loaded ahead by the framework's own loader."""
+
+    def export(self, network: Network, path: Path, format: Literal['onnx', 'mindir', 'air'], **options: Any) -> dict[str, Any]:
+        """Writes a file, runs it on the host, and returns what was found (``difference`` relative to the largest logit)."""
+
+
+def get_backend(name: str) -> Backend:
+    """The backend ``pytorch`` or ``mindspore``; BackendError when its framework is not installed."""
+    if name not in PACKAGES:
+        raise BackendError(f'no backend {name!r}: choose {" or ".join(PACKAGES)}')
+    framework, module = PACKAGES[name]
+    if importlib.util.find_spec(framework) is None:
+        raise BackendError(f'{framework} is not installed: pip install -e ".[{name}]" -c constraints.txt')
+    return cast(Backend, importlib.import_module(module))
+
+
+def available() -> list[str]:
+    """The backends whose frameworks are installed; imports neither."""
+    return [name for name, (framework, _) in PACKAGES.items() if importlib.util.find_spec(framework)]

@@ -1,0 +1,307 @@
+"""The configuration: flat YAML outside, typed groups inside.
+
+A recipe is one flat YAML file. Its keys are the MindSpore model zoo's where the zoo has one (``base_lr``, ``amp_level``,
+...) and mmsegmentation's otherwise (``ratio_range``, ``cat_max_ratio``, ...). ``base:`` names another recipe, relative to
+the file, whose keys are taken first. In code the keys live in typed groups: ``config.optimizer.base_lr``.
+"""
+import difflib
+import re
+from pathlib import Path
+from typing import Annotated, Any, Iterable, Literal, Mapping, Optional
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.errors import UserError
+
+RECIPES = Path(__file__).parent / 'configs'
+IMAGENET_MEAN = [123.675, 116.28, 103.53]  # of RGB in 0..255, as torchvision and mmsegmentation use
+IMAGENET_STD = [58.395, 57.12, 57.375]
+MAX_BYTES = 1 << 20  # of a configuration file
+
+Positive = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Size = Annotated[list[Positive], Field(min_length=2, max_length=2)]  # height, width
+Colour = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+class Group(BaseModel):
+    model_config = ConfigDict(extra='forbid', strict=True, frozen=True, protected_namespaces=())
+
+
+class Model(Group):
+    arch: str = Field('fast_scnn', description='network, a name of `twinseg list --models`')
+    num_classes: Optional[Positive] = Field(None, description="classes; by default the data set's")
+    model_args: dict[str, Any] = Field({}, description="further arguments of the network's builder")
+    pretrained: Optional[str] = Field(None, description='weights to start from: ours or a published checkpoint')
+
+
+class Data(Group):
+    set: Literal['toy_street', 'cityscapes', 'camvid', 'camvid32', 'custom'] = 'toy_street'
+    data_url: Optional[str] = Field(None, description='folder of the data set; by default found below $TWINSEG_DATA')
+    train_split: str = 'train'
+    val_split: str = 'val'
+    batch_size: Positive = Field(8, description='images per device and step')
+    eval_batch_size: Positive = 1
+    num_parallel_workers: Count = 2
+    on_error: Literal['raise', 'skip'] = Field('raise', description='what to do with a broken image or label')
+    max_errors: Count = Field(10, description='broken samples after which on_error: skip stops all the same')
+    train_samples: Positive = Field(64, description='toy_street: images drawn for training')
+    val_samples: Positive = Field(16, description='toy_street: images drawn for validation')
+    image_size: Size = Field([256, 512], description='toy_street: size drawn')
+    image_dir: Optional[str] = Field(None, description='custom: folder of images below data_url; {split} is replaced')
+    label_dir: Optional[str] = Field(None, description='custom: folder of label PNGs below data_url; {split} is replaced')
+    image_suffix: str = '.jpg'
+    label_suffix: str = '.png'
+    classes: Optional[list[str]] = Field(None, description='custom: names in the order of the train ids')
+    palette: Optional[list[Colour]] = Field(None, description='custom: RGB per class')
+    label_map: Optional[dict[int, int]] = Field(None, description='custom: id in the file -> train id (255: ignored)')
+
+
+class Augment(Group):
+    base_size: Optional[Size] = Field(None, description='image size that ratio_range multiplies (mmsegmentation: scale, '
+                                      'there width first); by default the size of the file')
+    ratio_range: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.5, 2.0]
+    crop_size: Size = [512, 1024]
+    cat_max_ratio: Fraction = Field(0.75, description='largest share of one class in a crop (10 tries), 1 to switch off')
+    flip_prob: Fraction = 0.5
+    photometric_distortion: bool = True
+    brightness_delta: NonNegative = 32.0
+    contrast_range: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.5, 1.5]
+    saturation_range: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.5, 1.5]
+    hue_delta: NonNegative = 18.0
+    mean: Channels = IMAGENET_MEAN
+    std: Channels = IMAGENET_STD
+
+
+class Optimizer(Group):
+    optimizer: Literal['sgd', 'momentum', 'adamw'] = Field('momentum', description='sgd and momentum are the same')
+    base_lr: Annotated[float, Field(gt=0)] = 0.01
+    momentum: Fraction = 0.9
+    use_nesterov: bool = False
+    beta: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    weight_decay: NonNegative = 0.0
+    norm_bias_decay: bool = Field(True, description='decay the parameters of norms and all biases too')
+    lr_mult: dict[str, NonNegative] = Field({}, description='factor of the learning rate for parameters whose name starts with the key')
+    clip_global_norm: bool = False
+    clip_global_norm_value: Annotated[float, Field(gt=0)] = 5.0
+    accumulation_step: Positive = Field(1, description='batches whose gradients are averaged in one step')
+    with_ema: bool = False
+    ema_decay: Fraction = 0.9999
+
+
+class Schedule(Group):
+    lr_scheduler: Literal['poly_lr', 'cosine_lr', 'constant_lr'] = 'poly_lr'
+    epochs: Optional[Positive] = None
+    max_iters: Optional[Positive] = Field(None, description='steps; give this or epochs')
+    power: Annotated[float, Field(gt=0)] = 0.9
+    min_lr: NonNegative = 0.0
+    warmup_length: NonNegative = Field(0.0, description='epochs of linear warm-up')
+    warmup_iters: Count = Field(0, description='steps of warm-up; give this or warmup_length')
+    warmup_lr: NonNegative = Field(0.0, description='learning rate at the first step of the warm-up')
+    warmup: Literal['linear', 'exponential'] = 'linear'
+
+    @model_validator(mode='after')
+    def _one_length(self):
+        if self.epochs is not None and self.max_iters is not None:
+            raise ValueError('give epochs or max_iters, not both')
+        if self.warmup_length and self.warmup_iters:
+            raise ValueError('give warmup_length (epochs) or warmup_iters (steps), not both')
+        return self
+
+
+class Loss(Group):
+    loss: Literal['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem'] = 'cross_entropy'
+    class_weight: Optional[list[NonNegative]] = Field(None, description='one weight per class')
+    label_smoothing: Fraction = 0.0
+    avg_non_ignore: bool = Field(True, description='average over the pixels that are not ignored; mmsegmentation: false')
+    ohem_thresh: Fraction = 0.7
+    ohem_min_kept: Count = Field(100000, description='ohem, stdc_ohem: pixels per batch; ohem_pixel_sampler: per image')
+    auxiliary_weights: dict[str, NonNegative] = Field({}, description='weight of the loss on each auxiliary output; none: not trained')
+    detail_weights: Annotated[list[NonNegative], Field(min_length=2, max_length=2)] = Field(
+        [1.0, 1.0], description='STDC detail loss: weights of binary cross-entropy and dice')
+
+
+class Precision(Group):
+    amp_level: Literal['O0', 'O1', 'O2', 'O3'] = 'O0'
+    dtype: Literal['float16', 'bfloat16'] = Field('float16', description='half precision of O1 to O3')
+    keep_bn_fp32: bool = True
+    loss_scale: Annotated[float, Field(gt=0)] = Field(1.0, description='static scale, or the first one of dynamic scaling')
+    is_dynamic_loss_scale: bool = False
+    scale_window: Positive = Field(1000, description='good steps after which a dynamic scale doubles')
+
+
+class Runtime(Group):
+    backend: Optional[Literal['pytorch', 'mindspore']] = None
+    device_target: Optional[str] = Field(None, description='CPU, GPU or Ascend; by default the best present')
+    seed: Count = 0
+    work_dir: Optional[str] = None
+    threads: Optional[Positive] = Field(None, description='CPU threads of the framework')
+    log_interval: Positive = Field(10, description='steps between lines of metrics.jsonl')
+    val_interval: Count = Field(0, description='steps between evaluations; 0: once an epoch')
+    checkpoint_interval: Count = Field(0, description='steps between checkpoints; 0: once an epoch')
+    max_keep_ckpts: Positive = 3
+
+
+GROUPS: dict[str, type[Group]] = {'model': Model, 'data': Data, 'augment': Augment, 'optimizer': Optimizer,
+                                  'schedule': Schedule, 'loss': Loss, 'precision': Precision, 'runtime': Runtime}
+KEYS: dict[str, str] = {key: group for group, kind in GROUPS.items() for key in kind.model_fields}
+
+
+class Config(BaseModel):
+    """All settings of a run, in groups."""
+    model_config = ConfigDict(extra='forbid', frozen=True, protected_namespaces=())
+
+    model: Model = Model()
+    data: Data = Data()
+    augment: Augment = Augment()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    loss: Loss = Loss()
+    precision: Precision = Precision()
+    runtime: Runtime = Runtime()
+
+    def flat(self) -> dict[str, Any]:
+        """The keys that were set, as one flat mapping: what ``from_flat`` takes."""
+        return {key: value for group in GROUPS for key, value in getattr(self, group).model_dump(exclude_unset=True).items()}
+
+    def replace(self, **keys: Any) -> 'Config':
+        """A copy with some flat keys changed."""
+        return from_flat({**self.flat(), **keys})
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with 1e-4 as a number (YAML 1.1 takes it for a string), without aliases and without repeated keys."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.YAMLError(f'line {mark.line + 1}: aliases are not allowed')
+        return super().compose_node(parent, index)
+
+    def construct_mapping(self, node, deep=False):
+        keys = [child.value for child, _ in node.value]
+        for child, _ in node.value:
+            if keys.count(child.value) > 1:
+                raise yaml.YAMLError(f'line {child.start_mark.line + 1}: the key {child.value} stands twice')
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver('tag:yaml.org,2002:float',
+                              re.compile(r'^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$'), list('-+0123456789'))
+
+
+def load(name: str | Path, overrides: Iterable[str] = ()) -> Config:
+    """Reads a recipe.
+
+    ``name`` is a path, or a recipe below ``common/configs`` with or without its folder and suffix.
+    ``overrides`` are ``key=value`` strings, value in YAML; ``group.key=value`` is taken too.
+    Raises UserError for an unknown key (naming the nearest one) or a wrong type.
+    """
+    path = find(name)
+    keys = _read(path, ())
+    for text in overrides:
+        key, value = parse_override(text)
+        keys[key] = value
+    return from_flat(keys, str(path))
+
+
+def find(name: str | Path) -> Path:
+    """The file of a recipe."""
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    stem = str(name).removesuffix('.yaml')
+    found = [p for p in recipes() if stem in (p.stem, str(p.relative_to(RECIPES).with_suffix('')))]
+    if len(found) == 1:
+        return found[0]
+    near = nearest(Path(stem).name, [p.stem for p in recipes()])
+    raise UserError(f'no configuration {str(name)!r}: neither a file nor a recipe' + (f'; did you mean {near!r}?' if near else
+                    '; `twinseg list --configs` names them'))
+
+
+def recipes() -> list[Path]:
+    """All recipes of the suite."""
+    return sorted(RECIPES.glob('*/*.yaml'))
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``group.key=value`` or ``key=value`` -> the flat key and the value, read as YAML."""
+    key, sign, value = text.partition('=')
+    if not sign or not key.strip():
+        raise UserError(f'--set {text!r}: expected key=value')
+    key = key.strip()
+    group, dot, rest = key.partition('.')
+    if dot and group in GROUPS:
+        if KEYS.get(rest) != group:
+            raise UserError(f'--set {key}: ' + _unknown(rest, GROUPS[group].model_fields))
+        key = rest
+    try:
+        return key, yaml.load(value, _Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f'--set {key}: not YAML: {_one_line(error)}') from None
+
+
+def from_flat(keys: Mapping[str, Any], where: str = 'configuration') -> Config:
+    """Typed groups from flat keys; raises UserError naming the key and what is wrong with it."""
+    groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+    for key, value in keys.items():
+        if key not in KEYS:
+            raise UserError(f'{where}: ' + _unknown(key, KEYS))
+        groups[KEYS[key]][key] = value
+    try:
+        return Config(**{group: kind(**groups[group]) for group, kind in GROUPS.items()})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = '.'.join(str(part) for part in first['loc'])
+        found = f' (found {first["input"]!r})' if place and not isinstance(first['input'], dict) else ''
+        message = first['msg'].removeprefix('Value error, ')
+        raise UserError(f'{where}: {place + ": " if place else ""}{message}{found}') from None
+
+
+def dump(config: Config) -> str:
+    """The configuration as flat YAML, grouped by comments; ``load`` reads it back to an equal one."""
+    lines = []
+    for group in GROUPS:
+        keys = getattr(config, group).model_dump()
+        lines += [f'# {group}', yaml.safe_dump(keys, sort_keys=False, default_flow_style=None, width=120)]
+    return '\n'.join(lines)
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    path = path.resolve()
+    if path in seen:
+        raise UserError(f'{path}: base: leads back to the file itself')
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f'{path}: larger than {MAX_BYTES} bytes, not a configuration')
+        keys = yaml.load(path.read_text(encoding='utf-8'), _Loader) or {}
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
+        raise UserError(f'{path}: not readable as YAML: {_one_line(error)}') from None
+    if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys):
+        raise UserError(f'{path}: expected flat "key: value" lines')
+    base = keys.pop('base', None)
+    if base is None:
+        return keys
+    if not isinstance(base, str) or not (path.parent / base).is_file():
+        raise UserError(f'{path}: base: {base!r} is no file beside it')
+    return {**_read(path.parent / base, (*seen, path)), **keys}
+
+
+def _unknown(key: str, known: Iterable[str]) -> str:
+    near = nearest(key, known)
+    return f'unknown key {key!r}' + (f'; did you mean {near!r}?' if near else '; `twinseg list --keys` names all keys')
+
+
+def nearest(word: str, words: Iterable[str]) -> Optional[str]:
+    """The most similar of some words, if one is similar at all."""
+    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return found[0] if found else None
+
+
+def _one_line(error: Exception) -> str:
+    return ' '.join(str(error).split())
