@@ -1,0 +1,56 @@
+"""Fixtures shared by all tests: data and golden folders, and the installed backends."""
+import os
+from pathlib import Path
+
+import pytest
+
+from common.backend import available, get_backend
+
+ROOT = Path(__file__).parent.parent
+
+
+def folder(variable: str, default: str) -> Path:
+    path = Path(os.environ.get(variable, ROOT.parent / 'shared' / default))
+    if not path.is_dir():
+        pytest.skip(f'{variable} is not set and {path} is absent')
+    return path
+
+
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='run the tests that take minutes each, too')
+
+
+def pytest_collection_modifyitems(config, items):
+    if config.getoption('--slow'):
+        return
+    for item in items:
+        if 'slow' in item.keywords:
+            item.add_marker(pytest.mark.skip(reason='needs --slow'))
+
+
+@pytest.fixture(scope='session')
+def data_folder() -> Path:
+    """Folder with real images (``camvid/``); skips where it is absent."""
+    return folder('TWINSEG_DATA', 'data')
+
+
+@pytest.fixture(scope='session')
+def golden_folder() -> Path:
+    """Folder with publishers' recorded networks; skips where it is absent."""
+    return folder('TWINSEG_GOLDEN', 'golden')
+
+
+@pytest.fixture(scope='session', params=['pytorch', 'mindspore'])
+def backend_name(request) -> str:
+    """Every backend in turn; skips one whose framework is not installed."""
+    if request.param not in available():
+        pytest.skip(f'{request.param} is not installed')
+    return request.param
+
+
+@pytest.fixture(scope='session')
+def backend(backend_name):
+    """The backend module, set up on the CPU."""
+    module = get_backend(backend_name)
+    module.setup('cpu', seed=0, threads=2)
+    return module
