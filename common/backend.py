@@ -58,8 +58,8 @@ class Backend(Protocol):
     def setup(self, device: str | None = None, *, seed: int = 0, threads: int | None = None) -> str:
         """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent."""
 
-    def build_model(self, arch: str, **arguments: Any) -> Network:
-        """A network in evaluation mode; UserError for an unknown name or argument."""
+    def build_model(self, arch: str, *, seed: int = 0, **arguments: Any) -> Network:
+        """A network in evaluation mode, initialised from ``seed``; UserError for an unknown name or argument."""
 
     def state(self, network: Network) -> State:
         """Copies of all parameters and buffers under canonical names, in order."""

@@ -1,0 +1,159 @@
+"""Evaluation of a network on a data set: one confusion matrix at the labels' full size."""
+from pathlib import Path
+from typing import Any, Callable, Iterator, NamedTuple, Optional
+
+import cv2
+import numpy as np
+
+from common import checkpoint, config as configuration
+from common.backend import Predictor, get_backend
+from common.config import Config
+from common.data.datasets import Dataset, open_dataset
+from common.errors import StateError, UserError
+from common.metrics import Scores, confusion_matrix
+
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # mmsegmentation's multi-scale test
+Size = tuple[int, int]
+
+
+class Run(NamedTuple):
+    """A trained network, ready to run."""
+    config: Config
+    predictor: Predictor
+    meta: dict[str, Any]
+    device: str
+    network: Any
+
+
+def network_arguments(config: Config, num_classes: int) -> dict[str, Any]:
+    """What the network's builder is given."""
+    return {'num_classes': num_classes, **config.model.model_args}
+
+
+def load_run(path: Path, backend_name: Optional[str] = None, device: Optional[str] = None, config: Optional[Config] = None) -> Run:
+    """The network of a checkpoint file, or of a run folder (its best checkpoint, else its latest).
+
+    The configuration comes from the checkpoint unless one is given. Averaged (EMA) weights are taken where there are any.
+    """
+    if path.is_dir():
+        folder = path / 'checkpoints'
+        best = folder / checkpoint.BEST
+        found = best if best.is_file() else checkpoint.latest(folder)
+        if found is None:
+            raise StateError(f'{path}: holds no readable checkpoint')
+        path = found
+    state, meta = checkpoint.model_state(path)
+    if config is None:
+        config = configuration.from_flat(meta.get('config') or {}, str(path))
+    name = backend_name or config.runtime.backend or meta.get('backend') or 'pytorch'
+    backend = get_backend(name)
+    device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads)
+    classes = config.model.num_classes or meta.get('num_classes')
+    if classes is None:
+        raise StateError(f'{path}: does not say how many classes it has; set num_classes')
+    network = backend.build_model(config.model.arch, **network_arguments(config, classes))
+    backend.load_state(network, state)
+    return Run(config, backend.make_predictor(network, config), {**meta, 'backend': name}, device, network)
+
+
+def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optional[str] = None, config: Optional[Config] = None, *,
+                 ms_flip: bool = False, slide: bool = False, split: Optional[str] = None,
+                 progress: Optional[Callable[[int, int], None]] = None) -> dict[str, Any]:
+    """Evaluates a checkpoint on its data set.
+
+    Returns ``matrix`` (int64, rows are the truth), ``scores`` and ``conditions`` (what a reader needs to repeat it).
+    """
+    run = load_run(path, backend_name, device, config)
+    split = split or run.config.data.val_split
+    dataset = open_dataset(run.config.data, split)
+    window = tuple(run.config.augment.crop_size) if slide else None
+    matrix = evaluate(run.predictor, dataset, batch_size=run.config.data.eval_batch_size, scales=SCALES if ms_flip else (1.0,),
+                      flip=ms_flip, window=window, progress=progress)
+    conditions = {'checkpoint': str(path), 'step': run.meta.get('step'), 'arch': run.config.model.arch, 'backend': run.meta['backend'],
+                  'device': run.device, 'data': dataset.name, 'split': split, 'images': len(dataset), 'ms_flip': ms_flip,
+                  'slide': slide, 'amp_level': run.config.precision.amp_level}
+    return {'matrix': matrix, 'scores': Scores.from_matrix(matrix, dataset.description.classes), 'conditions': conditions}
+
+
+def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, scales: tuple[float, ...] = (1.0,), flip: bool = False,
+             window: Optional[Size] = None, progress: Optional[Callable[[int, int], None]] = None) -> np.ndarray:
+    """The confusion matrix (C, C) int64 of a network over a data set, predictions compared at each label's full size.
+
+    With several ``scales``, ``flip`` or a sliding ``window`` (height, width), class probabilities are averaged.
+    """
+    classes = len(dataset.description.classes)
+    matrix = np.zeros((classes, classes), np.int64)
+    done = 0
+    for images, labels in _batches(dataset, batch_size):
+        size = labels.shape[1:]
+        if len(scales) == 1 and scales[0] == 1 and not flip and window is None:
+            predicted = predictor.class_ids(images, size)
+        else:
+            predicted = averaged_probabilities(predictor, images, size, scales, flip, window)[:, :classes].argmax(1).astype(np.uint8)
+        if predicted.max() >= classes:
+            raise UserError(f'the network predicts class {predicted.max()}, but {dataset.name} has {classes} classes')
+        matrix += confusion_matrix(labels, predicted, classes, dataset.description.ignore_index)
+        done += len(images)
+        if progress:
+            progress(done, len(dataset))
+    return matrix
+
+
+def averaged_probabilities(predictor: Predictor, images: np.ndarray, size: Size, scales: tuple[float, ...], flip: bool,
+                           window: Optional[Size]) -> np.ndarray:
+    """Mean class probabilities (N, C, h, w) over scales and flips; ``images`` uint8 (N, 3, H, W)."""
+    total: Any = 0
+    for scale in scales:
+        height, width = (max(1, round(side * scale)) for side in images.shape[2:])
+        scaled = np.stack([cv2.resize(image.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1) for image in images])
+        for flipped in (False, True) if flip else (False,):
+            view = np.ascontiguousarray(scaled[..., ::-1]) if flipped else scaled
+            logits = predictor.logits(view, size) if window is None else slide_logits(predictor, view, window, size)
+            probabilities = _softmax(logits)
+            total = total + (probabilities[..., ::-1] if flipped else probabilities)
+    return total / (len(scales) * (2 if flip else 1))
+
+
+def slide_logits(predictor: Predictor, images: np.ndarray, window: Size, size: Size) -> np.ndarray:
+    """Mean logits over windows that overlap by a third (mmsegmentation's slide mode), resized to ``size``."""
+    sides = images.shape[2:]
+    total, count = None, np.zeros(sides, np.float32)
+    window = (min(window[0], sides[0]), min(window[1], sides[1]))
+    for top in _starts(sides[0], window[0]):
+        for left in _starts(sides[1], window[1]):
+            part = np.s_[..., top:top + window[0], left:left + window[1]]
+            logits = predictor.logits(np.ascontiguousarray(images[part]), window)
+            if total is None:
+                total = np.zeros((*logits.shape[:2], *sides), np.float32)
+            total[part] += logits
+            count[part] += 1
+    total /= count
+    if sides == size:
+        return total
+    return np.stack([np.stack([cv2.resize(plane, size[::-1]) for plane in logits]) for logits in total])
+
+
+def _starts(side: int, window: int) -> list[int]:
+    stride = max(1, window * 2 // 3)
+    steps = max(0, -(-(side - window) // stride))
+    return [min(i * stride, side - window) for i in range(steps + 1)]
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    power = np.exp(logits - logits.max(1, keepdims=True))
+    return power / power.sum(1, keepdims=True)
+
+
+def _batches(dataset: Dataset, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images (N, 3, H, W) and labels (N, H, W) in order; images of different size are not put into one batch."""
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    for index in range(len(dataset)):
+        image, label = dataset.read(index)
+        if images and (len(images) == batch_size or image.shape != images[0].shape[1:] + (3,)):
+            yield np.stack(images), np.stack(labels)
+            images, labels = [], []
+        images.append(np.ascontiguousarray(image.transpose(2, 0, 1)))
+        labels.append(label)
+    if images:
+        yield np.stack(images), np.stack(labels)

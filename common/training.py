@@ -1,0 +1,304 @@
+"""The training loop, the same for both backends: order of samples, schedule, evaluation, checkpoints, logs.
+
+A backend's ``Trainer`` does one step; everything here is framework-free. A run folder holds ``config.yaml``, ``log.txt``,
+``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/``.
+"""
+import json
+import math
+import platform
+import time
+from collections import deque
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Iterator, Optional
+
+import numpy as np
+from rich.console import Console
+from rich.live import Live
+from tensorboardX import SummaryWriter
+
+from common import checkpoint, config as configuration, schedules
+from common.backend import Backend, Trainer, get_backend
+from common.config import Config
+from common.data.datasets import Dataset, open_dataset
+from common.data.pipeline import TrainSamples
+from common.data.sampling import steps_per_epoch, training_batches
+from common.errors import StateError, UserError
+from common.evaluation import evaluate, network_arguments
+from common.metrics import Scores
+
+MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
+RUN_KEYS = ('arch', 'num_classes', 'model_args', 'batch_size', 'accumulation_step', 'optimizer', 'seed')  # a resume must keep these
+
+
+def train(config: Config, backend_name: str, device: Optional[str], work_dir: Path, *, resume: bool = False,
+          start_from: Optional[Path] = None) -> dict[str, Any]:
+    """Trains to the end of the schedule and returns the last evaluation.
+
+    ``resume`` continues from the newest readable checkpoint of ``work_dir``, ``start_from`` from a given one of either
+    backend; both continue exactly. Without them a ``work_dir`` that already holds checkpoints is refused.
+    Raises UserError for bad input, and when the loss is no longer finite.
+    """
+    backend = get_backend(backend_name)
+    device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads)
+    training, validation = (open_dataset(config.data, split) for split in (config.data.train_split, config.data.val_split))
+    network = build(backend, config, training)
+    trainer = backend.make_trainer(network, config)
+
+    epoch_steps = steps_per_epoch(len(training), config.data.batch_size * config.optimizer.accumulation_step)
+    rates = schedules.learning_rates(config.optimizer, config.schedule, epoch_steps)
+    folder = _open_folder(work_dir, resume or start_from is not None)
+    found = start_from or (checkpoint.latest(folder) if resume else None)
+    progress = {'step': 0, 'best': None}
+    if found:
+        tensors, meta = checkpoint.load(found)
+        _same_run(config, meta, found)
+        trainer.load_state(tensors, meta['trainer'])
+        progress.update(step=meta['step'], best=meta['best'] if start_from is None else None)
+
+    (work_dir / 'config.yaml').write_text(configuration.dump(config), encoding='utf-8')
+    facts = {'config': config.flat(), 'backend': backend_name, 'device': device, 'versions': versions(),
+             'num_classes': num_classes(config, training), 'classes': list(training.description.classes),
+             'palette': training.description.palette.tolist(), 'steps_per_epoch': epoch_steps}
+    with Log(work_dir, progress['step'], resumed=bool(found)) as log:
+        log.line(f'{config.model.arch} on {backend_name} ({device}): {len(training)} training and {len(validation)} validation '
+                 f'images of {training.name}, {epoch_steps} steps an epoch, {len(rates)} steps')
+        if found:
+            log.line(f'continues from {found} at step {progress["step"]}')
+        elif resume:
+            log.line('no checkpoint to continue from: starts at step 0')
+        return _loop(config, backend, trainer, training, validation, rates, epoch_steps, folder, progress, facts, log)
+
+
+def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset, validation: Dataset, rates: np.ndarray,
+          epoch_steps: int, folder: Path, progress: dict, facts: dict, log: 'Log') -> dict[str, Any]:
+    runtime, accumulation = config.runtime, config.optimizer.accumulation_step
+    samples = TrainSamples(training, config.augment, config.runtime.seed, config.data.on_error, config.data.max_errors)
+    keys = training_batches(len(training), config.data.batch_size, runtime.seed,
+                            start=progress['step'] * accumulation, stop=len(rates) * accumulation)
+    batches = iter(backend.make_loader(samples, keys, config.data.num_parallel_workers))
+    clock = Clock(config.data.batch_size * accumulation, len(rates))
+    skipped, scores = 0, {}
+    for step in range(progress['step'], len(rates)):
+        with clock.waiting():
+            batch = [next(batches) for _ in range(accumulation)]
+        values = trainer.step(batch, float(rates[step]))
+        clock.tick()
+        done = step + 1
+        skipped = skipped + 1 if values['overflow'] else 0
+        _check_finite(values, done, skipped, config)
+        record = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4), 'lr': float(rates[step]), **values,
+                  **clock.figures(done)}
+        log.step(record, keep=done % runtime.log_interval == 0 or done == len(rates), last=len(rates))
+
+        if _due(done, runtime.val_interval or epoch_steps, len(rates)):
+            scores = _evaluate(trainer, config, validation, done, record['epoch'], log)
+            clock.restart()
+        best = bool(scores) and scores['step'] == done and (progress['best'] is None or scores['mIoU'] > progress['best'])
+        if best:
+            progress['best'] = scores['mIoU']
+        if best or _due(done, runtime.checkpoint_interval or epoch_steps, len(rates)):
+            _save(folder, trainer, done, epoch_steps, progress['best'], best, scores, facts, runtime.max_keep_ckpts)
+            clock.restart()
+    return scores
+
+
+def build(backend: Backend, config: Config, dataset: Dataset) -> Any:
+    """The network of a configuration for a data set, initialised from the seed or from ``pretrained``."""
+    from common import weights
+    network = backend.build_model(config.model.arch, seed=config.runtime.seed, **network_arguments(config, num_classes(config, dataset)))
+    if config.model.pretrained:
+        print(weights.load_pretrained(backend, network, config.model.arch, Path(config.model.pretrained).expanduser()))
+    return network
+
+
+def num_classes(config: Config, dataset: Dataset) -> int:
+    """Classes of the network: the configuration's, else the data set's; UserError if the data set has more."""
+    classes = len(dataset.description.classes)
+    if config.model.num_classes is None:
+        return classes
+    if config.model.num_classes < classes:
+        raise UserError(f'num_classes: {config.model.num_classes}, but {dataset.name} has {classes} classes')
+    return config.model.num_classes
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what computes."""
+    found = {'python': platform.python_version()}
+    for name in ('twinseg', 'numpy', 'opencv-python-headless', 'torch', 'mindspore'):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            pass
+    return found
+
+
+def _open_folder(work_dir: Path, may_exist: bool) -> Path:
+    folder = work_dir / 'checkpoints'
+    if not may_exist and folder.is_dir() and any(folder.glob('*.safetensors')):
+        raise UserError(f'{work_dir}: holds checkpoints already; continue with --resume or choose another --work-dir')
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / '.writable'
+        probe.write_bytes(b'')
+        probe.unlink()
+    except OSError as error:
+        raise UserError(f'{work_dir}: cannot be written ({error.strerror}); choose another --work-dir') from None
+    return folder
+
+
+def _same_run(config: Config, meta: dict, path: Path) -> None:
+    """A resume continues the same run: what decides its course must not have changed."""
+    before, now = configuration.from_flat(meta['config'], str(path)), config
+    for key in RUN_KEYS:
+        group = configuration.KEYS[key]
+        was, asked = (getattr(getattr(c, group), key) for c in (before, now))
+        if was != asked:
+            raise StateError(f'{path}: was trained with {key}: {was!r}, the configuration says {asked!r}; '
+                             'a run is continued with the settings that it began with')
+
+
+def _check_finite(values: dict[str, float], step: int, skipped: int, config: Config) -> None:
+    scaled = config.precision.amp_level != 'O0'
+    if (not math.isfinite(values['loss']) or values['overflow']) and (not scaled or skipped >= MAX_SKIPPED):
+        raise UserError(f'step {step}: the loss is {values["loss"]} and the gradient norm {values["grad_norm"]}: training has '
+                        f'diverged{f" ({skipped} steps skipped in a row)" if scaled else ""}; lower base_lr, use a warm-up or '
+                        'clip_global_norm, and continue from the last checkpoint')
+
+
+def _due(step: int, interval: int, last: int) -> bool:
+    return step % interval == 0 or step == last
+
+
+def _evaluate(trainer: Trainer, config: Config, validation: Dataset, step: int, epoch: float, log: 'Log') -> dict[str, Any]:
+    began = time.perf_counter()
+    matrix = evaluate(trainer.predictor(ema=config.optimizer.with_ema), validation, batch_size=config.data.eval_batch_size)
+    scores = Scores.from_matrix(matrix, validation.description.classes).to_json()
+    record = {'kind': 'eval', 'step': step, 'epoch': epoch, 'seconds': round(time.perf_counter() - began, 2), **scores,
+              'confusion': matrix.tolist()}
+    log.record(record)
+    log.scalars('eval', {key: scores[key] for key in ('mIoU', 'mAcc', 'aAcc')}, step)
+    log.line(f'step {step}  epoch {epoch:.1f}  mIoU {scores["mIoU"]:.2f}  mAcc {scores["mAcc"]:.2f}  aAcc {scores["aAcc"]:.2f}')
+    return {key: value for key, value in record.items() if key != 'confusion'}
+
+
+def _save(folder: Path, trainer: Trainer, step: int, epoch_steps: int, best_score: Optional[float], best: bool, scores: dict,
+          facts: dict, keep: int) -> None:
+    tensors, meta = trainer.state()
+    meta = {**facts, 'step': step, 'epoch': step / epoch_steps, 'trainer': meta, 'best': best_score, 'scores': scores}
+    checkpoint.save(folder / checkpoint.step_name(step), tensors, meta)
+    if best:
+        checkpoint.save(folder / checkpoint.BEST, tensors, meta)
+    checkpoint.rotate(folder, keep)
+
+
+class Clock:
+    """Images a second, time left and the share of time spent waiting for data, over the last steps."""
+
+    def __init__(self, images: int, last: int):
+        self.images, self.last = images, last
+        self.spans: deque[tuple[float, float]] = deque(maxlen=50)  # (seconds of the step, of which waiting)
+        self.restart()
+
+    def restart(self) -> None:
+        """Leaves out the time since the last step (evaluation, a checkpoint)."""
+        self.mark, self.waited = time.perf_counter(), 0.0
+
+    def waiting(self) -> '_Waiting':
+        """A context whose duration counts as waiting for data."""
+        return _Waiting(self)
+
+    def tick(self) -> None:
+        """Ends a step."""
+        now = time.perf_counter()
+        self.spans.append((now - self.mark, self.waited))
+        self.mark, self.waited = now, 0.0
+
+    def figures(self, done: int) -> dict[str, float]:
+        seconds, waited = (sum(column) for column in zip(*self.spans))
+        per_step = seconds / len(self.spans)
+        return {'img_per_s': round(self.images / per_step, 2), 'seconds_left': round(per_step * (self.last - done)),
+                'data_share': round(waited / seconds, 4)}
+
+
+class _Waiting:
+    def __init__(self, clock: Clock):
+        self.clock = clock
+
+    def __enter__(self) -> None:
+        self.began = time.perf_counter()
+
+    def __exit__(self, *_: Any) -> None:
+        self.clock.waited += time.perf_counter() - self.began
+
+
+class Log:
+    """``log.txt``, ``metrics.jsonl``, TensorBoard events and the progress line of a run."""
+
+    def __init__(self, work_dir: Path, step: int, resumed: bool):
+        self.console = Console()
+        path = work_dir / 'metrics.jsonl'
+        kept = [line for line in _lines(path) if line['step'] <= step] if resumed else []
+        path.write_text(''.join(json.dumps(line) + '\n' for line in kept), encoding='utf-8')
+        self.overflows = max((line.get('overflows', 0) for line in kept), default=0)
+        self.metrics = path.open('a', encoding='utf-8')
+        self.text = (work_dir / 'log.txt').open('a', encoding='utf-8')
+        self.events = SummaryWriter(str(work_dir / 'tensorboard'), purge_step=step + 1 if resumed else None)
+        self.live = Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
+
+    def __enter__(self) -> 'Log':
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.live:
+            self.live.stop()
+        self.metrics.close()
+        self.text.close()
+        self.events.close()
+
+    def line(self, text: str) -> None:
+        """A line for people: on the terminal and in log.txt."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self.text.write(time.strftime('%Y-%m-%d %H:%M:%S  ') + text + '\n')
+        self.text.flush()
+
+    def record(self, values: dict[str, Any]) -> None:
+        """A line of metrics.jsonl; figures that are not finite are written as null."""
+        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        self.metrics.write(json.dumps(clean) + '\n')
+        self.metrics.flush()
+
+    def scalars(self, group: str, values: dict[str, float], step: int) -> None:
+        """TensorBoard scalars."""
+        for name, value in values.items():
+            self.events.add_scalar(f'{group}/{name}', value, step)
+
+    def step(self, values: dict[str, Any], keep: bool, last: int) -> None:
+        """Shows a step, and keeps it in the files when ``keep``."""
+        self.overflows += int(values.pop('overflow'))
+        values['overflows'] = self.overflows
+        left = time.strftime('%H:%M:%S', time.gmtime(values['seconds_left']))
+        text = (f'step {values["step"]}/{last}  epoch {values["epoch"]:.2f}  loss {values["loss"]:.4f}  lr {values["lr"]:.2e}  '
+                f'scale {values["loss_scale"]:g}  skipped {self.overflows}  {values["img_per_s"]:.1f} img/s  '
+                f'left {left}  data {values["data_share"]:.0%}')
+        if self.live:
+            self.live.update(text)
+        if keep:
+            self.record(values)
+            self.scalars('train', {k: v for k, v in values.items() if isinstance(v, float) and k != 'epoch'}, values['step'])
+            if self.live:
+                self.text.write(time.strftime('%Y-%m-%d %H:%M:%S  ') + text + '\n')
+            else:
+                self.line(text)
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The whole lines of a metrics file; one cut off by a kill is left out."""
+    if path.is_file():
+        for line in path.read_text(encoding='utf-8').splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                continue

@@ -1,0 +1,110 @@
+"""The PyTorch backend: the functions of ``common.backend.Backend``."""
+import inspect
+from pathlib import Path
+from typing import Any, Literal, Mapping, Optional
+
+import numpy as np
+import torch
+
+from common import checkpoint
+from common.config import Config, Loss, nearest
+from common.errors import BackendError, UserError
+from pytorch_impl import exporter
+from pytorch_impl.data import make_loader as make_loader
+from pytorch_impl.layers import initialise
+from pytorch_impl.losses import segmentation_loss
+from pytorch_impl.models import MODELS
+from pytorch_impl.predictor import Predictor
+from pytorch_impl.trainer import Trainer
+
+name = 'pytorch'
+State = dict[str, np.ndarray]
+_device = torch.device('cpu')
+
+
+def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None) -> str:
+    """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent."""
+    global _device
+    ascend = hasattr(torch, 'npu') and torch.npu.is_available()
+    present = {'cpu': 'cpu', **({'gpu': 'cuda'} if torch.cuda.is_available() else {}), **({'ascend': 'npu'} if ascend else {})}
+    wanted = device.lower() if device else list(present)[-1]
+    if wanted not in ('cpu', 'gpu', 'ascend'):
+        raise BackendError(f'no device {device!r}: choose cpu, gpu or ascend')
+    if wanted not in present:
+        raise BackendError(f'device {wanted}: PyTorch {torch.__version__} finds none here (present: {", ".join(present)}); use --device cpu')
+    _device = torch.device(present[wanted])
+    torch.manual_seed(seed)
+    if threads:
+        torch.set_num_threads(threads)
+    return wanted
+
+
+def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> torch.nn.Module:
+    """A network in evaluation mode, initialised from ``seed``; UserError for an unknown name or argument."""
+    if arch not in MODELS:
+        near = nearest(arch, MODELS)
+        raise UserError(f'arch: no network {arch!r}' + (f'; did you mean {near!r}?' if near else f'; there are {", ".join(MODELS)}'))
+    known = inspect.signature(MODELS[arch]).parameters
+    for key in arguments:
+        if key not in known:
+            raise UserError(f'model_args: {arch} has no argument {key!r}; it has {", ".join(known)}')
+    network = MODELS[arch](**arguments)
+    initialise(network, seed)
+    return network.to(_device).eval()
+
+
+def state(network: torch.nn.Module) -> State:
+    """Copies of all parameters and buffers under canonical names, in order."""
+    return {key: value.detach().cpu().numpy().copy() for key, value in network.state_dict().items()
+            if not key.endswith('num_batches_tracked')}
+
+
+def load_state(network: torch.nn.Module, state: Mapping[str, np.ndarray], *, partial: bool = False) -> checkpoint.LoadReport:
+    """Loads what matches and says so; StateError on a poor match unless ``partial``."""
+    own = {key: value for key, value in network.state_dict().items() if not key.endswith('num_batches_tracked')}
+    report = checkpoint.match({key: tuple(value.shape) for key, value in own.items()}, state, partial)
+    with torch.no_grad():
+        for key in report.matched:
+            own[key].copy_(torch.from_numpy(np.array(state[key], np.float32)))
+    return report
+
+
+def forward(network: torch.nn.Module, images: np.ndarray, auxiliary: bool = False) -> State:
+    """float32 (N, 3, H, W), already normalised -> outputs in evaluation mode: ``logits`` and, if asked, the rest."""
+    network.eval()
+    network.set_auxiliary(auxiliary)
+    with torch.no_grad():
+        outputs = network(torch.from_numpy(np.asarray(images, np.float32)).to(_device))
+    network.set_auxiliary(False)
+    return {key: value.float().cpu().numpy() for key, value in outputs.items()}
+
+
+def loss_and_gradients(network: torch.nn.Module, images: np.ndarray, labels: np.ndarray, loss: Loss, *,
+                       training: bool = False) -> tuple[float, State]:
+    """Loss and the gradient of every trainable parameter; batch norm and dropout in evaluation mode by default."""
+    network.train(training)
+    network.set_auxiliary(True)
+    network.zero_grad(set_to_none=True)
+    outputs = network(torch.from_numpy(np.asarray(images, np.float32)).to(_device))
+    target = torch.from_numpy(np.asarray(labels, np.int64)).to(_device)
+    value = segmentation_loss(outputs, target, loss, network.align_corners)['loss']
+    value.backward()
+    network.set_auxiliary(False)
+    network.eval()
+    gradients = {key: torch.zeros_like(p) if p.grad is None else p.grad for key, p in network.named_parameters() if p.requires_grad}
+    return float(value.detach()), {key: gradient.cpu().numpy().copy() for key, gradient in gradients.items()}
+
+
+def make_predictor(network: torch.nn.Module, config: Config) -> Predictor:
+    """A predictor with the configuration's mean, std and precision."""
+    return Predictor(network, config.augment.mean, config.augment.std, config.precision)
+
+
+def make_trainer(network: torch.nn.Module, config: Config) -> Trainer:
+    """A trainer of a network."""
+    return Trainer(network, config)
+
+
+def export(network: torch.nn.Module, path: Path, format: Literal['onnx', 'mindir', 'air'], **options: Any) -> dict[str, Any]:
+    """Writes a file, runs it on the host, and returns what was found."""
+    return exporter.export(network, path, format, **options)

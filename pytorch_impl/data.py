@@ -1,0 +1,29 @@
+"""Carries the samples that ``common.data`` makes: PyTorch's DataLoader, nothing else."""
+from typing import Any, Iterable, Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+
+def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of ``samples[key]``, stacked: images (N, 3, H, W) and labels (N, H, W), both uint8, in the order of ``batches``.
+
+    ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many processes.
+    """
+    loader = DataLoader(_Keyed(samples), batch_sampler=batches, num_workers=workers, collate_fn=_stack)
+    for images, labels in loader:
+        yield images.numpy(), labels.numpy()
+
+
+class _Keyed(torch.utils.data.Dataset):
+    def __init__(self, samples: Any):
+        self.samples = samples
+
+    def __getitem__(self, key):
+        return self.samples[key]
+
+
+def _stack(samples: list[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor]:
+    images, labels = zip(*samples)
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))

@@ -1,0 +1,34 @@
+"""Runs a network on images as they come from a file."""
+from typing import Optional
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.config import Precision
+from pytorch_impl import precision
+from pytorch_impl.layers import normalise, resize
+
+
+class Predictor:
+    """A network in evaluation mode behind uint8 images (see ``common.backend.Predictor``)."""
+
+    def __init__(self, network: nn.Module, mean: list[float], std: list[float], settings: Precision):
+        self.network, self.mean, self.std = network, mean, std
+        precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
+        self.device = next(network.parameters()).device
+
+    def logits(self, images: np.ndarray, size: Optional[tuple[int, int]] = None) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB -> float32 logits (N, C, h, w), at the head's size or resized bilinearly to ``size``."""
+        return self._logits(images, size).cpu().numpy()
+
+    def class_ids(self, images: np.ndarray, size: Optional[tuple[int, int]] = None) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
+        return self._logits(images, size or images.shape[2:]).argmax(1).to(torch.uint8).cpu().numpy()
+
+    @torch.inference_mode()
+    def _logits(self, images: np.ndarray, size: Optional[tuple[int, int]]) -> torch.Tensor:
+        self.network.eval()
+        pixels = normalise(torch.from_numpy(images).to(self.device), self.mean, self.std)
+        logits = self.network(pixels)['logits'].float()
+        return logits if size is None else resize(logits, size, self.network.align_corners['logits'])
