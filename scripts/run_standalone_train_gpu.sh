@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Trains on one GPU device: bash scripts/run_standalone_train_gpu.sh DEVICE_ID CONFIG
+# BACKEND=pytorch|mindspore (PyTorch by default); DEVICE_TARGET=CPU runs on the host; RESUME=1 continues.
+# Leaves train_standalone/ (env.log, log.txt, run/).
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+zoo_train GPU "$@"
