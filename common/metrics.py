@@ -1,0 +1,122 @@
+"""Scores of a segmentation, all from one integer confusion matrix, and boundary IoU."""
+from dataclasses import dataclass
+from typing import Any, Sequence
+
+import cv2
+import numpy as np
+
+from common.errors import DataError
+
+DILATION_RATIO = 0.02  # of the image's diagonal; Cheng et al. 2021, "Boundary IoU", section 4.3
+
+
+def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore_index: int = 255) -> np.ndarray:
+    """Counts pixels: int64 (C, C), row: true class, column: predicted class.
+
+    ``truth`` and ``prediction`` are integer arrays of one shape; pixels whose truth is ``ignore_index`` do not count.
+    Raises DataError when there are ids outside 0..C-1, and lists them.
+    """
+    if truth.shape != prediction.shape:
+        raise DataError(f'prediction of size {prediction.shape} against a label of size {truth.shape}')
+    counted = truth != ignore_index
+    rows, columns = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
+    for name, ids in (('label', rows), ('prediction', columns)):
+        if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
+            outside = np.unique(ids[(ids < 0) | (ids >= num_classes)]).tolist()
+            raise DataError(f'{name} with the ids {outside[:20]}; expected 0..{num_classes - 1}'
+                            + (f' or {ignore_index} (ignored)' if name == 'label' else ''))
+    return np.bincount(rows * num_classes + columns, minlength=num_classes ** 2).reshape(num_classes, num_classes)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores in 0..1 per class, float64 (C,), NaN where there is nothing to divide by, and their means without the NaNs.
+
+    As in mmsegmentation, the IoU of a class that the labels lack is NaN only where it is never predicted either.
+    """
+    classes: tuple[str, ...]
+    iou: np.ndarray
+    accuracy: np.ndarray
+    precision: np.ndarray
+    f1: np.ndarray
+    aacc: float
+
+    @classmethod
+    def from_matrix(cls, matrix: np.ndarray, classes: Sequence[str]) -> 'Scores':
+        """From a confusion matrix, int (C, C), rows truth."""
+        right, truth, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+        return cls(tuple(classes), iou=_ratio(right, truth + predicted - right), accuracy=_ratio(right, truth),
+                   precision=_ratio(right, predicted), f1=_ratio(2 * right, truth + predicted),
+                   aacc=float(_ratio(right.sum(), matrix.sum())))
+
+    @property
+    def recall(self) -> np.ndarray:
+        """The same as the accuracy of a class."""
+        return self.accuracy
+
+    @property
+    def miou(self) -> float:
+        return mean(self.iou)
+
+    @property
+    def macc(self) -> float:
+        return mean(self.accuracy)
+
+    @property
+    def mf1(self) -> float:
+        return mean(self.f1)
+
+    def to_json(self) -> dict[str, Any]:
+        """In percent, under the field's names; None where there is no value."""
+        columns = {'IoU': self.iou, 'Acc': self.accuracy, 'precision': self.precision, 'recall': self.recall, 'F1': self.f1}
+        return {'mIoU': percent(self.miou), 'mAcc': percent(self.macc), 'aAcc': percent(self.aacc), 'mF1': percent(self.mf1),
+                'classes': {name: {key: percent(values[index]) for key, values in columns.items()}
+                            for index, name in enumerate(self.classes)}}
+
+
+def boundary_counts(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore_index: int = 255,
+                    dilation_ratio: float = DILATION_RATIO) -> np.ndarray:
+    """Pixels of each class near its contour: int64 (2, C), intersection and union; sum these over the images.
+
+    The contour band of a mask is what an erosion by ``dilation_ratio`` of the diagonal removes, the image's border being
+    contour too. Ignored pixels are in no mask, neither of the label nor of the prediction.
+    """
+    distance = max(1, round(dilation_ratio * float(np.hypot(truth.shape[0], truth.shape[1]))))
+    prediction = np.where(truth == ignore_index, ignore_index, prediction)
+    counts = np.zeros((2, num_classes), np.int64)
+    for index in np.union1d(truth, prediction):
+        if index != ignore_index:
+            ours, theirs = _band(prediction == index, distance), _band(truth == index, distance)
+            counts[:, index] = np.count_nonzero(ours & theirs), np.count_nonzero(ours | theirs)
+    return counts
+
+
+def boundary_iou(counts: np.ndarray) -> np.ndarray:
+    """Boundary IoU per class in 0..1, NaN where a class is absent, from summed ``boundary_counts``."""
+    return _ratio(counts[0], counts[1])
+
+
+def mean(values: np.ndarray) -> float:
+    """Mean of the values that are not NaN; NaN when there is none."""
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if present.size else float('nan')
+
+
+def percent(value: float) -> float | None:
+    """0..1 -> percent, rounded to 4 decimals; None for NaN."""
+    return None if np.isnan(value) else round(100 * float(value), 4)
+
+
+def show(value: float) -> str:
+    """0..1 -> text for a table, in percent; n/a for NaN."""
+    return 'n/a' if np.isnan(value) else f'{100 * value:.2f}'
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid='ignore'):
+        return np.true_divide(part, whole)  # 0 / 0 is NaN
+
+
+def _band(mask: np.ndarray, distance: int) -> np.ndarray:
+    padded = np.pad(mask.astype(np.uint8), 1)
+    return mask & (cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)[1:-1, 1:-1] == 0)
