@@ -1,6 +1,7 @@
 """Initial weights, drawn with numpy: both backends start from the same numbers."""
 import math
 import zlib
+from typing import Sequence
 
 import numpy as np
 
@@ -14,3 +15,9 @@ def initial_weight(name: str, shape: tuple[int, ...], std: float | None, seed: i
         std = math.sqrt(2 / (shape[0] * math.prod(shape[2:])))
     rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
     return rng.standard_normal(shape, dtype=np.float32) * np.float32(std)
+
+
+def dropout_mask(name: str, shape: tuple[int, ...], ratio: float, key: Sequence[int]) -> np.ndarray:
+    """float32 factors of a dropout layer: 0 with probability ``ratio``, else 1 / (1 - ratio). A function of name and key."""
+    kept = np.random.default_rng((*key, zlib.crc32(name.encode()))).random(shape) >= ratio
+    return (kept / (1 - ratio)).astype(np.float32)

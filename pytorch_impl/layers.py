@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.init import initial_weight
+from common.init import dropout_mask, initial_weight
 
 Sequential = nn.Sequential
 ModuleList = nn.ModuleList
@@ -80,11 +80,20 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(x.float()).to(self.output_dtype)
 
 
-class Dropout2d(nn.Dropout2d):
-    """Zeroes whole channels with probability ``ratio`` in training."""
+class Dropout2d(nn.Module):
+    """Zeroes whole channels with probability ``ratio`` in training, by the mask that ``draw_dropout`` drew for the step.
 
-    def __init__(self, ratio: float):
-        super().__init__(p=ratio)
+    The mask comes from ``common``, so both backends drop the same channels and a resumed run the same as before.
+    """
+
+    def __init__(self, channels: int, ratio: float):
+        super().__init__()
+        self.channels = channels
+        self.ratio = ratio
+        self.mask = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mask.to(x.dtype) if self.training and self.mask is not None else x
 
 
 class AvgPool2d(nn.AvgPool2d):
@@ -117,7 +126,7 @@ class FCNHead(nn.Module):
                  bn_momentum: float = 0.1):
         super().__init__()
         self.conv = ConvBN(in_channels, channels, 3, bn_momentum=bn_momentum)
-        self.dropout = Dropout2d(dropout)
+        self.dropout = Dropout2d(channels, dropout)
         self.classifier = Conv2d(channels, num_classes, 1, bias=bias, init_std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -175,6 +184,20 @@ def _pool_matrix(length: int, bins: int) -> np.ndarray:
     place, index = np.arange(length)[:, None], np.arange(bins)
     start, stop = index * length // bins, -((index + 1) * -length // bins)
     return ((place >= start) & (place < stop)).astype(np.float32) / (stop - start).astype(np.float32)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (N, 3, H, W) -> float32, zero mean and unit variance by channel."""
+    centre, scale = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
+    return (images.float() - centre) / scale
+
+
+def draw_dropout(network: nn.Module, batch: int, key: Sequence[int]) -> None:
+    """Draws the masks of all dropout layers for one forward pass; ``key`` (seed, step, batch of the step) decides them."""
+    for name, module in network.named_modules():
+        if isinstance(module, Dropout2d):
+            mask = dropout_mask(name, (batch, module.channels, 1, 1), module.ratio, key)
+            module.mask = torch.from_numpy(mask).to(next(network.parameters()).device)
 
 
 def canonical_names(network: nn.Module) -> dict[str, str]:

@@ -126,7 +126,7 @@ class Classifier(nn.Module):
         super().__init__()
         self.dsconv1 = SeparableConv(128, 128, 1, depthwise_relu, bn_momentum)
         self.dsconv2 = SeparableConv(128, 128, 1, depthwise_relu, bn_momentum)
-        self.dropout = Dropout2d(dropout)
+        self.dropout = Dropout2d(128, dropout)
         self.conv = Conv2d(128, num_classes, 1, bias=True, init_std=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
