@@ -1,0 +1,41 @@
+"""Bilinear resizing and adaptive pooling as matrices: what the frameworks' operators compute, written as numbers.
+
+A resize of an image is ``rows @ image @ columns.T``; exports use it where an operator does not exist, and programs
+without a framework (ONNX Runtime, OpenVINO) use it to bring logits to the size of the image.
+"""
+import numpy as np
+
+
+def bilinear_matrix(size: int, new_size: int, align_corners: bool) -> np.ndarray:
+    """(new_size, size) float32 weights of a bilinear resize along one axis.
+
+    ``align_corners``: the first and last samples of both coincide; otherwise pixels are areas (half-pixel centres) and
+    samples beyond the outer centres repeat them, as ``torch.nn.functional.interpolate`` does.
+    """
+    if align_corners:
+        place = np.arange(new_size) * ((size - 1) / (new_size - 1) if new_size > 1 else 0.0)
+    else:
+        place = np.maximum((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0)
+    low = np.minimum(place.astype(int), size - 1)
+    high = np.minimum(low + 1, size - 1)
+    matrix = np.zeros((new_size, size))
+    np.add.at(matrix, (np.arange(new_size), low), 1 - (place - low))
+    np.add.at(matrix, (np.arange(new_size), high), place - low)
+    return matrix.astype(np.float32)
+
+
+def pooling_matrix(size: int, bins: int) -> np.ndarray:
+    """(bins, size) float32 weights of adaptive average pooling along one axis: bin i averages floor(i size / bins) to
+    ceil((i + 1) size / bins)."""
+    matrix = np.zeros((bins, size), np.float32)
+    for i in range(bins):
+        start, stop = i * size // bins, -(-(i + 1) * size // bins)
+        matrix[i, start:stop] = 1 / (stop - start)
+    return matrix
+
+
+def resize_bilinear(images: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
+    """float32 (..., H, W) -> (..., h, w)."""
+    rows = bilinear_matrix(images.shape[-2], size[0], align_corners)
+    columns = bilinear_matrix(images.shape[-1], size[1], align_corners)
+    return rows @ (images @ columns.T)
