@@ -1,0 +1,96 @@
+"""One training step: forward, loss, scaled backward, clip, optimizer, moving averages."""
+import copy
+from typing import Any, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.config import Config
+from common.errors import StateError
+from pytorch_impl import optim, precision
+from pytorch_impl.layers import draw_dropout, normalise
+from pytorch_impl.losses import segmentation_loss
+from pytorch_impl.predictor import Predictor
+
+
+class Trainer:
+    """Trains a network step by step (see ``common.backend.Trainer``)."""
+
+    def __init__(self, network: nn.Module, config: Config):
+        settings = config.precision
+        self.network, self.config = network, config
+        self.device = next(network.parameters()).device
+        precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
+        self.optimizer = optim.Optimizer(network, config.optimizer)
+        self.scaler = precision.LossScaler(settings)
+        self.average = optim.Average(network, config.optimizer.ema_decay) if config.optimizer.with_ema else None
+        self.steps = 0
+
+    def step(self, batches: list[tuple[np.ndarray, np.ndarray]], learning_rate: float) -> dict[str, float]:
+        """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W).
+
+        A step whose gradients are not finite is skipped: parameters, optimizer and averages stay as they are. Batch norm
+        has seen the images by then, so its running statistics move.
+        """
+        self.network.train()
+        self.optimizer.zero_grad()
+        scale, parts = self.scaler.scale, {}
+        for index, (images, labels) in enumerate(batches):
+            draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
+            losses = self._losses(images, labels)
+            (losses['loss'] * (scale / len(batches))).backward()
+            for key, value in losses.items():
+                parts[key] = parts.get(key, 0.0) + value.item() / len(batches)
+        gradients = self.optimizer.gradients()
+        torch._foreach_mul_(gradients, 1 / scale)
+        norm = optim.global_norm(gradients)
+        finite = bool(norm.isfinite())
+        if finite:
+            if self.config.optimizer.clip_global_norm:
+                optim.clip_by_global_norm(gradients, norm, self.config.optimizer.clip_global_norm_value)
+            self.optimizer.step(learning_rate)
+            if self.average:
+                self.average.update()
+        self.scaler.update(finite)
+        self.steps += 1
+        return {**parts, 'loss_scale': scale, 'overflow': float(not finite), 'grad_norm': norm.item()}
+
+    def _losses(self, images: np.ndarray, labels: np.ndarray) -> dict[str, torch.Tensor]:
+        pixels = normalise(torch.from_numpy(images).to(self.device), self.config.augment.mean, self.config.augment.std)
+        target = torch.from_numpy(labels).to(self.device)
+        return segmentation_loss(self.network(pixels), target, self.config.loss, self.network.align_corners)
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Copies of all that a later step depends on (see ``common.backend.Trainer``)."""
+        weights = {name: value for name, value in self.network.state_dict().items() if not name.endswith('num_batches_tracked')}
+        tensors = {f'model.{name}': value.cpu().numpy().copy() for name, value in weights.items()}
+        tensors |= {f'optimizer.{name}': value for name, value in self.optimizer.state().items()}
+        if self.average:
+            tensors |= {f'ema.{name}': value for name, value in self.average.state().items()}
+        return tensors, {'steps': self.steps, 'optimizer_steps': self.optimizer.steps, 'loss_scale': self.scaler.state()}
+
+    def load_state(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Takes back what ``state`` of either backend gave; StateError when it belongs to another network or optimizer."""
+        parts: dict[str, dict[str, np.ndarray]] = {'model': {}, 'optimizer': {}, 'ema': {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition('.')
+            parts[part][rest] = value
+        for name, value in self.network.state_dict().items():
+            if not name.endswith('num_batches_tracked'):
+                if name not in parts['model'] or parts['model'][name].shape != tuple(value.shape):
+                    raise StateError(f'tensor {name} is missing or of another shape: the checkpoint is of another network')
+                value.copy_(torch.from_numpy(parts['model'][name]))
+        self.optimizer.load_state(parts['optimizer'], meta['optimizer_steps'])
+        if self.average:
+            self.average.load_state(parts['ema'])
+        self.scaler.load_state(meta['loss_scale'])
+        self.steps = meta['steps']
+
+    def predictor(self, ema: bool = False) -> Predictor:
+        """A predictor that shares the current weights, or one of a copy with the averaged ones."""
+        network = self.network
+        if ema and self.average:
+            network = copy.deepcopy(network)
+            network.load_state_dict({**network.state_dict(), **self.average.average})
+        return Predictor(network, self.config.augment.mean, self.config.augment.std, self.config.precision)
