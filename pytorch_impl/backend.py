@@ -1,12 +1,11 @@
 """The PyTorch backend: the functions of ``common.backend.Backend``."""
 import inspect
 from pathlib import Path
-from typing import Any, Literal, Mapping, Optional
+from typing import Any, Literal, Optional
 
 import numpy as np
 import torch
 
-from common import checkpoint
 from common.config import Config, Loss, nearest
 from common.errors import BackendError, UserError
 from pytorch_impl import exporter
@@ -15,6 +14,8 @@ from pytorch_impl.layers import initialise
 from pytorch_impl.losses import segmentation_loss
 from pytorch_impl.models import MODELS
 from pytorch_impl.predictor import Predictor
+from pytorch_impl.state import load_state as load_state
+from pytorch_impl.state import state as state
 from pytorch_impl.trainer import Trainer
 
 name = 'pytorch'
@@ -51,22 +52,6 @@ def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> torch.nn.Modul
     network = MODELS[arch](**arguments)
     initialise(network, seed)
     return network.to(_device).eval()
-
-
-def state(network: torch.nn.Module) -> State:
-    """Copies of all parameters and buffers under canonical names, in order."""
-    return {key: value.detach().cpu().numpy().copy() for key, value in network.state_dict().items()
-            if not key.endswith('num_batches_tracked')}
-
-
-def load_state(network: torch.nn.Module, state: Mapping[str, np.ndarray], *, partial: bool = False) -> checkpoint.LoadReport:
-    """Loads what matches and says so; StateError on a poor match unless ``partial``."""
-    own = {key: value for key, value in network.state_dict().items() if not key.endswith('num_batches_tracked')}
-    report = checkpoint.match({key: tuple(value.shape) for key, value in own.items()}, state, partial)
-    with torch.no_grad():
-        for key in report.matched:
-            own[key].copy_(torch.from_numpy(np.array(state[key], np.float32)))
-    return report
 
 
 def forward(network: torch.nn.Module, images: np.ndarray, auxiliary: bool = False) -> State:

@@ -7,8 +7,7 @@ import torch
 from torch import nn
 
 from common.config import Config
-from common.errors import StateError
-from pytorch_impl import optim, precision
+from pytorch_impl import optim, precision, state
 from pytorch_impl.layers import draw_dropout, normalise
 from pytorch_impl.losses import segmentation_loss
 from pytorch_impl.predictor import Predictor
@@ -63,8 +62,7 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Copies of all that a later step depends on (see ``common.backend.Trainer``)."""
-        weights = {name: value for name, value in self.network.state_dict().items() if not name.endswith('num_batches_tracked')}
-        tensors = {f'model.{name}': value.cpu().numpy().copy() for name, value in weights.items()}
+        tensors = {f'model.{name}': value for name, value in state.state(self.network).items()}
         tensors |= {f'optimizer.{name}': value for name, value in self.optimizer.state().items()}
         if self.average:
             tensors |= {f'ema.{name}': value for name, value in self.average.state().items()}
@@ -76,11 +74,7 @@ class Trainer:
         for name, value in tensors.items():
             part, _, rest = name.partition('.')
             parts[part][rest] = value
-        for name, value in self.network.state_dict().items():
-            if not name.endswith('num_batches_tracked'):
-                if name not in parts['model'] or parts['model'][name].shape != tuple(value.shape):
-                    raise StateError(f'tensor {name} is missing or of another shape: the checkpoint is of another network')
-                value.copy_(torch.from_numpy(parts['model'][name]))
+        state.load_state(self.network, parts['model'])
         self.optimizer.load_state(parts['optimizer'], meta['optimizer_steps'])
         if self.average:
             self.average.load_state(parts['ema'])

@@ -1,0 +1,27 @@
+"""The weights of a network as numpy arrays under canonical names, out and in."""
+from typing import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from common import checkpoint
+
+
+def state(network: nn.Module) -> dict[str, np.ndarray]:
+    """Copies of all parameters and running statistics, in order."""
+    return {name: value.detach().cpu().numpy().copy() for name, value in _tensors(network).items()}
+
+
+def load_state(network: nn.Module, state: Mapping[str, np.ndarray], *, partial: bool = False) -> checkpoint.LoadReport:
+    """Loads what matches and says so; StateError on a poor match unless ``partial``."""
+    own = _tensors(network)
+    report = checkpoint.match({name: tuple(value.shape) for name, value in own.items()}, state, partial)
+    with torch.no_grad():
+        for name in report.matched:
+            own[name].copy_(torch.from_numpy(np.array(state[name], np.float32)))
+    return report
+
+
+def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in network.state_dict().items() if not name.endswith('num_batches_tracked')}
