@@ -1,0 +1,163 @@
+"""Losses of the recipes: logits (N, C, H, W) float32 against labels (N, H, W) integer in which 255 is ignored."""
+from typing import Mapping, Optional, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from common import config
+from common.losses import IGNORE_INDEX, check
+from pytorch_impl.layers import resize
+
+LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
+
+
+def segmentation_loss(outputs: Mapping[str, Tensor], labels: Tensor, loss: config.Loss,
+                      align_corners: Mapping[str, bool]) -> dict[str, Tensor]:
+    """The loss of a network's outputs, each resized bilinearly to the labels: ``loss`` and its weighted parts, which sum to
+    it: ``loss_logits`` and ``loss_<output>`` for every output in ``loss.auxiliary_weights``.
+    """
+    check(loss, align_corners, outputs['logits'].shape[1])
+    labels = labels.long()
+    parts = {}
+    for name, weight in {'logits': 1.0, **loss.auxiliary_weights}.items():
+        logits = resize(outputs[name].float(), labels.shape[-2:], align_corners[name])
+        if name == 'detail':
+            bce, overlap = detail(logits, labels)
+            value = loss.detail_weights[0] * bce + loss.detail_weights[1] * overlap
+        else:
+            value = criterion(logits, labels, loss)
+        parts[f'loss_{name}'] = weight * value
+    return {'loss': sum(parts.values()), **parts}
+
+
+def criterion(logits: Tensor, labels: Tensor, loss: config.Loss) -> Tensor:
+    """The loss that ``loss.loss`` names."""
+    if loss.loss == 'cross_entropy':
+        return cross_entropy(logits, labels, loss.class_weight, loss.label_smoothing, loss.avg_non_ignore)
+    if loss.loss == 'sigmoid_cross_entropy':
+        return sigmoid_cross_entropy(logits, labels, loss.class_weight, loss.avg_non_ignore)
+    if loss.loss == 'ohem':
+        return ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
+    if loss.loss == 'ohem_pixel_sampler':
+        return ohem_pixel_sampler(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight, loss.avg_non_ignore)
+    return stdc_ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None, label_smoothing: float = 0.0,
+                  avg_non_ignore: bool = True) -> Tensor:
+    """Softmax cross-entropy, divided by the weights of the pixels that are not ignored, or, as mmsegmentation does by
+    default (``avg_non_ignore`` false), by the number of all pixels.
+    """
+    weight = _tensor(class_weight, logits)
+    total = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE_INDEX, reduction='sum', label_smoothing=label_smoothing)
+    return total / _pixels(labels, weight, avg_non_ignore)
+
+
+def sigmoid_cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None,
+                          avg_non_ignore: bool = True) -> Tensor:
+    """Binary cross-entropy of every channel against the one-hot labels (mmsegmentation's ``use_sigmoid``), averaged over
+    channels and pixels; class weights multiply the positive terms.
+    """
+    valid = labels != IGNORE_INDEX
+    truth = labels.where(valid, 0)
+    right = logits.gather(1, truth[:, None])[:, 0]
+    weight = 1.0 if class_weight is None else _tensor(class_weight, logits)[truth]
+    losses = F.softplus(logits).sum(1) - F.softplus(right) + weight * F.softplus(-right)
+    return (losses * valid).sum() / (logits.shape[1] * _pixels(labels, None, avg_non_ignore))
+
+
+def ohem(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
+         class_weight: Optional[Sequence[float]] = None) -> Tensor:
+    """mmsegmentation's OhemCrossEntropy: the mean of the weighted losses of the hard pixels of the batch."""
+    losses, hard = _hard_pixels(logits, labels, thresh, min_kept, class_weight)
+    return (losses * hard).sum() / hard.sum().clamp(min=1)
+
+
+def ohem_pixel_sampler(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
+                       class_weight: Optional[Sequence[float]] = None, avg_non_ignore: bool = True) -> Tensor:
+    """mmsegmentation's OHEMPixelSampler with cross-entropy: ``min_kept`` is per image, and the divisor is cross-entropy's,
+    the pixels that were not kept included.
+    """
+    losses, hard = _hard_pixels(logits, labels, thresh, min_kept * len(labels), class_weight)
+    return (losses * hard).sum() / _pixels(labels, _tensor(class_weight, logits), avg_non_ignore)
+
+
+def stdc_ohem(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
+              class_weight: Optional[Sequence[float]] = None) -> Tensor:
+    """The official STDC OhemCELoss: the mean of all losses above -log(thresh) if these are more than ``min_kept``, else of
+    the ``min_kept`` largest, among which ignored pixels count as zeros.
+    """
+    weight = _tensor(class_weight, logits)
+    losses = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE_INDEX, reduction='none').flatten()
+    hard = losses > -torch.log(torch.tensor(thresh, device=losses.device))
+    above = (losses * hard).sum() / hard.sum().clamp(min=1)
+    largest = losses.topk(min(max(min_kept, 1), len(losses)), sorted=False).values.mean()
+    return torch.where(hard.sum() > min_kept, above, largest)
+
+
+def dice(probabilities: Tensor, targets: Tensor, eps: float = 1e-3, squared: bool = True) -> Tensor:
+    """1 - dice of (N, ...) probabilities and targets in 0..1, per image and averaged.
+
+    ``squared``: mmsegmentation's DiceLoss, 2 ab / (aa + bb + 2 eps); else (2 ab + eps) / (a + b + eps), STDC's with eps 1.
+    """
+    a, b = probabilities.flatten(1), targets.flatten(1)
+    common = 2 * (a * b).sum(1)
+    if squared:
+        return (1 - common / ((a * a).sum(1) + (b * b).sum(1) + 2 * eps)).mean()
+    return (1 - (common + eps) / (a.sum(1) + b.sum(1) + eps)).mean()
+
+
+def boundary_targets(labels: Tensor) -> Tensor:
+    """Detail targets (N, H, W) float32 in {0, 1} of STDC (section 3.3): the Laplacian of the labels at strides 1, 2 and 4.
+
+    The published code adds the three maps with weights 0.6, 0.3, 0.1 and keeps what exceeds 0.1 in float32, where 0.1 does
+    not exceed itself: a pixel is a boundary if stride 1 or stride 2 says so, and stride 4 never decides. Label 255 takes part
+    as a value. Stride 2 reads the even pixels of stride 1, repeated.
+    """
+    kernel = torch.tensor(LAPLACIAN, device=labels.device)[None, None]
+    fine = F.conv2d(labels[:, None].float(), kernel, padding=1)[:, 0] > 0
+    rows, columns = (torch.arange(side, device=labels.device) // 2 * 2 for side in labels.shape[-2:])
+    return (fine | fine[:, rows][:, :, columns]).float()
+
+
+def detail(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy and dice of detail logits at the labels' size against the boundary targets.
+
+    One channel is the official head, two channels (not boundary, boundary) are mmsegmentation's.
+    """
+    targets = boundary_targets(labels)[:, None]
+    official = logits.shape[1] == 1
+    if not official:
+        targets = torch.cat([1 - targets, targets], 1)
+    bce = F.binary_cross_entropy_with_logits(logits, targets)
+    overlap = dice(logits.sigmoid(), targets, eps=1.0, squared=False) if official else dice(logits.sigmoid(), targets)
+    return bce, overlap
+
+
+def _tensor(class_weight: Optional[Sequence[float]], like: Tensor) -> Optional[Tensor]:
+    return None if class_weight is None else torch.tensor(class_weight, dtype=like.dtype, device=like.device)
+
+
+def _pixels(labels: Tensor, weight: Optional[Tensor], avg_non_ignore: bool) -> Tensor | int:
+    """What the sum of the losses is divided by."""
+    if not avg_non_ignore:
+        return labels.numel()
+    valid = labels != IGNORE_INDEX
+    if weight is None:
+        return valid.sum().clamp(min=1)
+    return (weight[labels.where(valid, 0)] * valid).sum().clamp(min=1e-12)
+
+
+def _hard_pixels(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
+                 class_weight: Optional[Sequence[float]]) -> tuple[Tensor, Tensor]:
+    """Weighted losses (N, H, W), and where the right class has a probability below the larger of ``thresh`` and the
+    ``min_kept``-th smallest one."""
+    valid = labels != IGNORE_INDEX
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction='none')
+    probability = torch.exp(-losses.detach())
+    smallest = probability.where(valid, 2).flatten().kthvalue(min(min_kept, labels.numel() - 1) + 1).values
+    threshold = torch.minimum(smallest, probability.where(valid, 0).max()).clamp(min=thresh)
+    if class_weight is not None:
+        losses = losses * _tensor(class_weight, logits)[labels.where(valid, 0)]
+    return losses, valid & (probability < threshold)

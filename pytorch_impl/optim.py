@@ -1,0 +1,124 @@
+"""Optimizers, clipping and averaging of weights."""
+from typing import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from common import config
+from common.errors import StateError
+from common.parameter_groups import parameter_groups
+
+SLOTS = {'sgd': {'momentum': 'momentum_buffer'}, 'momentum': {'momentum': 'momentum_buffer'},
+         'adamw': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'}}  # our name of a slot -> PyTorch's
+
+
+class Optimizer:
+    """SGD (Nesterov) or AdamW over the trainable parameters of a network, by the configuration's groups.
+
+    ``steps`` counts the steps taken. The slots travel under canonical names: ``momentum.<parameter>``, or
+    ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>``.
+    """
+
+    def __init__(self, network: nn.Module, settings: config.Optimizer):
+        self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
+        self.slots = SLOTS[settings.optimizer]
+        self.steps = 0
+        groups = [{'params': [self.parameters[name] for name in group.names], 'lr_mult': group.lr_mult,
+                   'weight_decay': group.weight_decay}
+                  for group in parameter_groups({name: value.ndim for name, value in self.parameters.items()}, settings)]
+        if settings.optimizer == 'adamw':
+            beta1, beta2 = settings.beta
+            self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(beta1, beta2), eps=settings.eps)
+        else:
+            self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, nesterov=settings.use_nesterov)
+
+    def zero_grad(self) -> None:
+        self.optimizer.zero_grad()
+
+    def step(self, learning_rate: float) -> None:
+        """One step with the gradients that lie in ``parameter.grad``."""
+        for group in self.optimizer.param_groups:
+            group['lr'] = learning_rate * group['lr_mult']
+        self.optimizer.step()
+        self.steps += 1
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of the slots; zeros before the first step."""
+        tensors = {}
+        for slot, key in self.slots.items():
+            for name, value in self.parameters.items():
+                saved = self.optimizer.state[value].get(key)
+                tensors[f'{slot}.{name}'] = np.zeros(value.shape, np.float32) if saved is None else saved.cpu().numpy().copy()
+        return tensors
+
+    def load_state(self, tensors: Mapping[str, np.ndarray], steps: int) -> None:
+        """Takes back the slots; StateError when one is missing or of another shape."""
+        self.steps = steps
+        for slot, key in self.slots.items():
+            for name, value in self.parameters.items():
+                saved = _fitting(tensors, f'{slot}.{name}', tuple(value.shape), 'the same network and optimizer')
+                self.optimizer.state[value][key] = torch.tensor(saved, dtype=value.dtype, device=value.device)
+                if slot == 'exp_avg':
+                    self.optimizer.state[value]['step'] = torch.tensor(float(steps))
+
+
+class Ema:
+    """Exponential moving average of all parameters and running statistics of a network."""
+
+    def __init__(self, network: nn.Module, decay: float):
+        self.decay = decay
+        self.average = {name: value.detach().clone() for name, value in _floats(network).items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """average <- decay * average + (1 - decay) * current."""
+        average = list(self.average.values())
+        torch._foreach_mul_(average, self.decay)
+        torch._foreach_add_(average, list(_floats(network).values()), alpha=1 - self.decay)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Copies of the averages under canonical names."""
+        return {name: value.cpu().numpy().copy() for name, value in self.average.items()}
+
+    def load_state(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Takes back the averages; StateError when one is missing or of another shape."""
+        for name, value in self.average.items():
+            value.copy_(torch.from_numpy(_fitting(tensors, name, tuple(value.shape), 'the same network and with_ema')))
+
+
+def make_optimizer(network: nn.Module, settings: config.Optimizer) -> Optimizer:
+    """The optimizer that the settings name."""
+    return Optimizer(network, settings)
+
+
+def unscale(network: nn.Module, scale: float) -> float:
+    """Divides all gradients by ``scale`` and returns their global L2 norm; not finite: the step overflowed.
+
+    Parameters that took no part get zeros, so weight decay reaches them.
+    """
+    gradients = []
+    for value in network.parameters():
+        if value.requires_grad:
+            value.grad = torch.zeros_like(value) if value.grad is None else value.grad
+            gradients.append(value.grad)
+    torch._foreach_mul_(gradients, 1 / scale)
+    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
+
+
+def clip(network: nn.Module, norm: float, limit: float) -> None:
+    """Scales all gradients so that their global norm, now ``norm``, is at most ``limit``."""
+    if norm > limit:
+        torch._foreach_mul_([value.grad for value in network.parameters() if value.grad is not None], limit / (norm + 1e-6))
+
+
+def _floats(network: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+
+
+def _fitting(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], condition: str) -> np.ndarray:
+    found = tensors.get(name)
+    if found is None or found.shape != shape:
+        raise StateError(f'training state {name}: expected shape {shape}, found {"nothing" if found is None else found.shape}; '
+                         f'training continues only with {condition}')
+    return found
