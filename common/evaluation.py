@@ -5,7 +5,8 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional
 import cv2
 import numpy as np
 
-from common import checkpoint, config as configuration
+from common import checkpoint
+from common import config as configuration
 from common.backend import Predictor, get_backend
 from common.config import Config
 from common.data.datasets import Dataset, open_dataset
@@ -30,7 +31,8 @@ def network_arguments(config: Config, num_classes: int) -> dict[str, Any]:
     return {'num_classes': num_classes, **config.model.model_args}
 
 
-def load_run(path: Path, backend_name: Optional[str] = None, device: Optional[str] = None, config: Optional[Config] = None) -> Run:
+def load_run(path: Path, backend_name: Optional[str] = None, device: Optional[str] = None,
+             config: Optional[Config] = None) -> Run:
     """The network of a checkpoint file, or of a run folder (its best checkpoint, else its latest).
 
     The configuration comes from the checkpoint unless one is given. Averaged (EMA) weights are taken where there are any.
@@ -56,8 +58,8 @@ def load_run(path: Path, backend_name: Optional[str] = None, device: Optional[st
     return Run(config, backend.make_predictor(network, config), {**meta, 'backend': name}, device, network)
 
 
-def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optional[str] = None, config: Optional[Config] = None, *,
-                 ms_flip: bool = False, slide: bool = False, split: Optional[str] = None,
+def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optional[str] = None,
+                 config: Optional[Config] = None, *, ms_flip: bool = False, slide: bool = False, split: Optional[str] = None,
                  progress: Optional[Callable[[int, int], None]] = None) -> dict[str, Any]:
     """Evaluates a checkpoint on its data set.
 
@@ -66,17 +68,18 @@ def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optiona
     run = load_run(path, backend_name, device, config)
     split = split or run.config.data.val_split
     dataset = open_dataset(run.config.data, split)
-    window = tuple(run.config.augment.crop_size) if slide else None
+    height, width = run.config.augment.crop_size
     matrix = evaluate(run.predictor, dataset, batch_size=run.config.data.eval_batch_size, scales=SCALES if ms_flip else (1.0,),
-                      flip=ms_flip, window=window, progress=progress)
-    conditions = {'checkpoint': str(path), 'step': run.meta.get('step'), 'arch': run.config.model.arch, 'backend': run.meta['backend'],
-                  'device': run.device, 'data': dataset.name, 'split': split, 'images': len(dataset), 'ms_flip': ms_flip,
+                      flip=ms_flip, window=(height, width) if slide else None, progress=progress)
+    conditions = {'checkpoint': str(path), 'step': run.meta.get('step'), 'arch': run.config.model.arch,
+                  'backend': run.meta['backend'], 'device': run.device, 'data': dataset.name, 'split': split, 'images': len(dataset), 'ms_flip': ms_flip,
                   'slide': slide, 'amp_level': run.config.precision.amp_level}
     return {'matrix': matrix, 'scores': Scores.from_matrix(matrix, dataset.description.classes), 'conditions': conditions}
 
 
-def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, scales: tuple[float, ...] = (1.0,), flip: bool = False,
-             window: Optional[Size] = None, progress: Optional[Callable[[int, int], None]] = None) -> np.ndarray:
+def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, scales: tuple[float, ...] = (1.0,),
+             flip: bool = False, window: Optional[Size] = None,
+             progress: Optional[Callable[[int, int], None]] = None) -> np.ndarray:
     """The confusion matrix (C, C) int64 of a network over a data set, predictions compared at each label's full size.
 
     With several ``scales``, ``flip`` or a sliding ``window`` (height, width), class probabilities are averaged.
@@ -85,11 +88,12 @@ def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, sca
     matrix = np.zeros((classes, classes), np.int64)
     done = 0
     for images, labels in _batches(dataset, batch_size):
-        size = labels.shape[1:]
+        size = (labels.shape[1], labels.shape[2])
         if len(scales) == 1 and scales[0] == 1 and not flip and window is None:
             predicted = predictor.class_ids(images, size)
         else:
-            predicted = averaged_probabilities(predictor, images, size, scales, flip, window)[:, :classes].argmax(1).astype(np.uint8)
+            probabilities = averaged_probabilities(predictor, images, size, scales, flip, window)
+            predicted = probabilities.argmax(1).astype(np.uint8)
         if predicted.max() >= classes:
             raise UserError(f'the network predicts class {predicted.max()}, but {dataset.name} has {classes} classes')
         matrix += confusion_matrix(labels, predicted, classes, dataset.description.ignore_index)
@@ -117,7 +121,8 @@ def averaged_probabilities(predictor: Predictor, images: np.ndarray, size: Size,
 def slide_logits(predictor: Predictor, images: np.ndarray, window: Size, size: Size) -> np.ndarray:
     """Mean logits over windows that overlap by a third (mmsegmentation's slide mode), resized to ``size``."""
     sides = images.shape[2:]
-    total, count = None, np.zeros(sides, np.float32)
+    total: Any = None
+    count = np.zeros(sides, np.float32)
     window = (min(window[0], sides[0]), min(window[1], sides[1]))
     for top in _starts(sides[0], window[0]):
         for left in _starts(sides[1], window[1]):

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.live import Live
 from tensorboardX import SummaryWriter
 
-from common import checkpoint, config as configuration, schedules
+from common import checkpoint, schedules
+from common import config as configuration
 from common.backend import Backend, Trainer, get_backend
 from common.config import Config
 from common.data.datasets import Dataset, open_dataset
@@ -28,7 +29,7 @@ from common.evaluation import evaluate, network_arguments
 from common.metrics import Scores
 
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
-RUN_KEYS = ('arch', 'num_classes', 'model_args', 'batch_size', 'accumulation_step', 'optimizer', 'seed')  # a resume must keep these
+RUN_KEYS = ('arch', 'num_classes', 'model_args', 'batch_size', 'accumulation_step', 'optimizer', 'seed')  # kept by a resume
 
 
 def train(config: Config, backend_name: str, device: Optional[str], work_dir: Path, *, resume: bool = False,
@@ -49,7 +50,7 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
     rates = schedules.learning_rates(config.optimizer, config.schedule, epoch_steps)
     folder = _open_folder(work_dir, resume or start_from is not None)
     found = start_from or (checkpoint.latest(folder) if resume else None)
-    progress = {'step': 0, 'best': None}
+    progress: dict[str, Any] = {'step': 0, 'best': None}
     if found:
         tensors, meta = checkpoint.load(found)
         _same_run(config, meta, found)
@@ -87,7 +88,7 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
         done = step + 1
         skipped = skipped + 1 if values['overflow'] else 0
         _check_finite(values, done, skipped, config)
-        record = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4), 'lr': float(rates[step]), **values,
+        record: dict[str, Any] = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4), 'lr': float(rates[step]), **values,
                   **clock.figures(done)}
         log.step(record, keep=done % runtime.log_interval == 0 or done == len(rates), last=len(rates))
 
@@ -106,7 +107,8 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
 def build(backend: Backend, config: Config, dataset: Dataset) -> Any:
     """The network of a configuration for a data set, initialised from the seed or from ``pretrained``."""
     from common import weights
-    network = backend.build_model(config.model.arch, seed=config.runtime.seed, **network_arguments(config, num_classes(config, dataset)))
+    arguments = network_arguments(config, num_classes(config, dataset))
+    network = backend.build_model(config.model.arch, seed=config.runtime.seed, **arguments)
     if config.model.pretrained:
         print(weights.load_pretrained(backend, network, config.model.arch, Path(config.model.pretrained).expanduser()))
     return network
@@ -186,7 +188,7 @@ def _save(folder: Path, trainer: Trainer, step: int, epoch_steps: int, best_scor
           facts: dict, keep: int) -> None:
     tensors, meta = trainer.state()
     meta = {**facts, 'step': step, 'epoch': step / epoch_steps, 'trainer': meta, 'best': best_score, 'scores': scores}
-    checkpoint.save(folder / checkpoint.step_name(step), tensors, meta)
+    checkpoint.save(checkpoint.step_path(folder, step), tensors, meta)
     if best:
         checkpoint.save(folder / checkpoint.BEST, tensors, meta)
     checkpoint.rotate(folder, keep)

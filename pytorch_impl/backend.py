@@ -32,7 +32,7 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     if wanted not in ('cpu', 'gpu', 'ascend'):
         raise BackendError(f'no device {device!r}: choose cpu, gpu or ascend')
     if wanted not in present:
-        raise BackendError(f'device {wanted}: PyTorch {torch.__version__} finds none here (present: {", ".join(present)}); use --device cpu')
+        raise BackendError(f'device {wanted}: PyTorch {torch.__version__} finds none here; present: {", ".join(present)}')
     _device = torch.device(present[wanted])
     torch.manual_seed(seed)
     if threads:
@@ -44,7 +44,8 @@ def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> torch.nn.Modul
     """A network in evaluation mode, initialised from ``seed``; UserError for an unknown name or argument."""
     if arch not in MODELS:
         near = nearest(arch, MODELS)
-        raise UserError(f'arch: no network {arch!r}' + (f'; did you mean {near!r}?' if near else f'; there are {", ".join(MODELS)}'))
+        hint = f'did you mean {near!r}?' if near else f'there are {", ".join(MODELS)}'
+        raise UserError(f'arch: no network {arch!r}; {hint}')
     known = inspect.signature(MODELS[arch]).parameters
     for key in arguments:
         if key not in known:
@@ -76,8 +77,9 @@ def loss_and_gradients(network: torch.nn.Module, images: np.ndarray, labels: np.
     value.backward()
     network.set_auxiliary(False)
     network.eval()
-    gradients = {key: torch.zeros_like(p) if p.grad is None else p.grad for key, p in network.named_parameters() if p.requires_grad}
-    return float(value.detach()), {key: gradient.cpu().numpy().copy() for key, gradient in gradients.items()}
+    parameters = {key: p for key, p in network.named_parameters() if p.requires_grad}
+    gradients = {key: torch.zeros_like(p) if p.grad is None else p.grad for key, p in parameters.items()}
+    return value.item(), {key: gradient.cpu().numpy().copy() for key, gradient in gradients.items()}
 
 
 def make_predictor(network: torch.nn.Module, config: Config) -> Predictor:
