@@ -1,9 +1,9 @@
 """Optimizers, clipping and averaging of weights."""
-from typing import Mapping
+from typing import Mapping, Sequence
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from common import config
 from common.errors import StateError
@@ -36,6 +36,13 @@ class Optimizer:
     def zero_grad(self) -> None:
         self.optimizer.zero_grad()
 
+    def gradients(self) -> list[Tensor]:
+        """The gradients of all parameters; zeros where a parameter took no part, so that weight decay reaches it."""
+        for value in self.parameters.values():
+            if value.grad is None:
+                value.grad = torch.zeros_like(value)
+        return [value.grad for value in self.parameters.values()]
+
     def step(self, learning_rate: float) -> None:
         """One step with the gradients that lie in ``parameter.grad``."""
         for group in self.optimizer.param_groups:
@@ -63,19 +70,19 @@ class Optimizer:
                     self.optimizer.state[value]['step'] = torch.tensor(float(steps))
 
 
-class Ema:
+class Average:
     """Exponential moving average of all parameters and running statistics of a network."""
 
     def __init__(self, network: nn.Module, decay: float):
         self.decay = decay
-        self.average = {name: value.detach().clone() for name, value in _floats(network).items()}
+        self.current = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+        self.average = {name: value.clone() for name, value in self.current.items()}
 
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
+    def update(self) -> None:
         """average <- decay * average + (1 - decay) * current."""
         average = list(self.average.values())
         torch._foreach_mul_(average, self.decay)
-        torch._foreach_add_(average, list(_floats(network).values()), alpha=1 - self.decay)
+        torch._foreach_add_(average, list(self.current.values()), alpha=1 - self.decay)
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of the averages under canonical names."""
@@ -87,33 +94,14 @@ class Ema:
             value.copy_(torch.from_numpy(_fitting(tensors, name, tuple(value.shape), 'the same network and with_ema')))
 
 
-def make_optimizer(network: nn.Module, settings: config.Optimizer) -> Optimizer:
-    """The optimizer that the settings name."""
-    return Optimizer(network, settings)
+def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """L2 norm over all gradients together."""
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 
-def unscale(network: nn.Module, scale: float) -> float:
-    """Divides all gradients by ``scale`` and returns their global L2 norm; not finite: the step overflowed.
-
-    Parameters that took no part get zeros, so weight decay reaches them.
-    """
-    gradients = []
-    for value in network.parameters():
-        if value.requires_grad:
-            value.grad = torch.zeros_like(value) if value.grad is None else value.grad
-            gradients.append(value.grad)
-    torch._foreach_mul_(gradients, 1 / scale)
-    return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients))))
-
-
-def clip(network: nn.Module, norm: float, limit: float) -> None:
-    """Scales all gradients so that their global norm, now ``norm``, is at most ``limit``."""
-    if norm > limit:
-        torch._foreach_mul_([value.grad for value in network.parameters() if value.grad is not None], limit / (norm + 1e-6))
-
-
-def _floats(network: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+def clip_by_global_norm(gradients: Sequence[Tensor], norm: Tensor, limit: float) -> None:
+    """Scales the gradients in place so that their global norm, now ``norm``, is at most ``limit``."""
+    torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
 
 
 def _fitting(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], condition: str) -> np.ndarray:
