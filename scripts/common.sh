@@ -134,7 +134,7 @@ zoo_run() { # log name, arguments of twinseg: in the foreground, ends with its s
         env | grep -E '^(ASCEND|BACKEND|CUDA|DEVICE|GLOG|HCCL|MS_|NCCL|OMP_|ONEDNN|PYTHON|RANK|TORCH|TWINSEG)[A-Z_]*=' | sort
         "$PYTHON" -c 'import importlib.metadata as m, re
 for d in m.distributions():
-    if re.fullmatch("mindspore|numpy|onnx|onnxruntime|torch|torch.npu", d.name): print(d.name, d.version, sep="==")'
+    if re.fullmatch("mindspore|numpy|onnx|onnxruntime|torch|torch.npu", d.name or ""): print(d.name, d.version, sep="==")'
     } > "$FOLDER/env.log"
     say "logs: $log"
     exec > >(exec tee -i -a -- "$log") 2>&1

@@ -16,7 +16,7 @@ check() { # a command and its arguments
 check ruff check .
 check mypy
 check lint-imports
-check shellcheck -x -S style scripts/*.sh .ci/run
+check shellcheck scripts/*.sh .ci/run
 
 [[ ${#failed[@]} -eq 0 ]] || printf '== FAILED: %s\n' "${failed[*]}"
 printf '== pytest\n'

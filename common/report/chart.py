@@ -1,0 +1,97 @@
+"""Line charts as SVG text whose colours come from the page, so that they follow its light or dark theme."""
+import html
+import math
+from typing import NamedTuple, Sequence
+
+import numpy as np
+
+WIDTH, HEIGHT = 480, 270
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30  # margins
+MAX_POINTS = 400  # of a curve
+SMOOTHING = 0.9  # of the exponential mean over the points shown
+
+
+class Series(NamedTuple):
+    """A curve: points float (N, 2), x and y."""
+    name: str
+    points: np.ndarray
+
+
+def lines(title: str, series: Sequence[Series], *, smooth: bool = False, markers: bool = False) -> str:
+    """A figure with some curves over each other; every second one is dashed, so that equal ones stay visible.
+
+    ``smooth`` draws an exponential mean over a pale curve of the values themselves. Without any points: a figure that says so.
+    """
+    curves = [(index, one.name, _thin(one.points)) for index, one in enumerate(series) if len(one.points)]
+    heading = f'<figcaption>{html.escape(title)}</figcaption>'
+    if not curves:
+        return f'<figure class="chart">{heading}<p class="note">no values</p></figure>'
+    everything = np.concatenate([points for _, _, points in curves])
+    (low_x, low_y), (high_x, high_y) = everything.min(0), everything.max(0)
+    ticks_x, ticks_y = _ticks(low_x, high_x), _ticks(low_y, high_y)
+    low_y, high_y = min(low_y, ticks_y[0]), max(high_y, ticks_y[-1])
+
+    def place(points: np.ndarray) -> np.ndarray:
+        x = LEFT + (points[:, 0] - low_x) / ((high_x - low_x) or 1) * (WIDTH - LEFT - RIGHT)
+        y = HEIGHT - BOTTOM - (points[:, 1] - low_y) / ((high_y - low_y) or 1) * (HEIGHT - TOP - BOTTOM)
+        return np.stack([x, y], 1)
+
+    parts = []
+    for tick in ticks_y:
+        y = place(np.array([[low_x, tick]]))[0, 1]
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+                     f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+    for tick in ticks_x:
+        x = place(np.array([[tick, low_y]]))[0, 0]
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{_number(tick)}</text>')
+    for index, name, points in curves:
+        if smooth:
+            parts.append(_path(place(points), f's{index % 4} pale'))
+            points = np.stack([points[:, 0], _smoothed(points[:, 1])], 1)
+        parts.append(_path(place(points), _style(index)))
+        if markers:
+            parts += [f'<circle class="{_style(index)}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{html.escape(name)}, step '
+                      f'{step:.0f}: {value:.2f}</title></circle>' for (x, y), (step, value) in zip(place(points), points)]
+    keys = ''.join(f'<li class="{_style(index)}">{html.escape(name)}</li>' for index, name, _ in curves)
+    return (f'<figure class="chart">{heading}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">'
+            f'{"".join(parts)}</svg><ul class="keys">{keys}</ul></figure>')
+
+
+def _style(index: int) -> str:
+    return f's{index % 4}{" dashed" if index % 2 else ""}'
+
+
+def _path(points: np.ndarray, style: str) -> str:
+    return f'<polyline class="{style}" points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in points)}"/>'
+
+
+def _thin(points: np.ndarray) -> np.ndarray:
+    """At most MAX_POINTS points, each the mean of its neighbours."""
+    if len(points) <= MAX_POINTS:
+        return points
+    return np.stack([part.mean(0) for part in np.array_split(points, MAX_POINTS)])
+
+
+def _smoothed(values: np.ndarray) -> np.ndarray:
+    """Exponential mean with the start-up bias taken out."""
+    total, weight, out = 0.0, 0.0, []
+    for value in values:
+        total, weight = SMOOTHING * total + (1 - SMOOTHING) * value, SMOOTHING * weight + (1 - SMOOTHING)
+        out.append(total / weight)
+    return np.array(out)
+
+
+def _ticks(low: float, high: float, count: int = 5) -> np.ndarray:
+    """About ``count`` round numbers within the range."""
+    if high <= low:
+        return np.array([low])
+    rough = (high - low) / count
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough)
+    return np.arange(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1) * step
+
+
+def _number(value: float) -> str:
+    if value and (abs(value) < 1e-3 or abs(value) >= 1e6):
+        return f'{value:.0e}'.replace('e-0', 'e-').replace('e+0', 'e')
+    return f'{value:g}' if abs(value) < 1e4 else f'{value / 1e3:g}k'

@@ -1,0 +1,51 @@
+"""What run folders say about their runs."""
+import json
+from pathlib import Path
+from typing import Any, NamedTuple, Optional, Sequence
+
+from common import config as configuration
+from common.config import Config
+from common.errors import UserError
+
+Line = dict[str, Any]
+
+
+class Record(NamedTuple):
+    """A run: its configuration, and the lines of ``metrics.jsonl`` by kind."""
+    name: str
+    folder: Path
+    config: Config
+    steps: list[Line]
+    evaluations: list[Line]
+
+    @property
+    def best(self) -> Optional[Line]:
+        """The evaluation with the highest mIoU: the one that ``best.safetensors`` belongs to."""
+        return max(self.evaluations, key=lambda line: line['mIoU'] or 0.0, default=None)
+
+
+def read_runs(folders: Sequence[Path]) -> list[Record]:
+    """The records of run folders, under names that tell them apart; UserError for a folder that is no run."""
+    if not folders:
+        raise UserError('report: name at least one run folder')
+    paths = [folder.resolve() for folder in folders]
+    distinct = len({path.name for path in paths}) == len(paths)
+    records = [_read(path, path.name if distinct else f'{path.parent.name}/{path.name}') for path in paths]
+    classes = [list(record.best['classes']) for record in records if record.best]
+    if any(names != classes[0] for names in classes):
+        raise UserError('report: the runs were evaluated over different classes; make a page for each')
+    return records
+
+
+def _read(folder: Path, name: str) -> Record:
+    settings, metrics = folder / 'config.yaml', folder / 'metrics.jsonl'
+    if not settings.is_file() or not metrics.is_file():
+        raise UserError(f'{folder}: not a run folder: expected config.yaml and metrics.jsonl, as `twinseg train` writes them')
+    lines = []
+    for text in metrics.read_text(encoding='utf-8').splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            continue  # a line cut off by a kill
+    steps, evaluations = ([line for line in lines if line['kind'] == kind] for kind in ('train', 'eval'))
+    return Record(name, folder, configuration.load(settings), steps, evaluations)

@@ -1,0 +1,205 @@
+"""The sections of the page. Each takes the runs' records and gives HTML, empty when there is nothing to show."""
+import json
+from html import escape
+from pathlib import Path
+from typing import Any, Iterable, Optional, Sequence
+
+import numpy as np
+
+from common.data.datasets import Dataset, open_dataset
+from common.errors import DataError
+from common.evaluation import Run
+from common.metrics import confusion_matrix
+from common.report import chart
+from common.report.pictures import colour_labels, data_uri, shrink
+from common.report.records import Record
+
+SCORES = ('mIoU', 'mAcc', 'aAcc')
+
+
+def summary(records: Sequence[Record], networks: dict[str, Run]) -> str:
+    """A card for each run: its scores, its length and speed, where it ran."""
+    cards = []
+    for index, record in enumerate(records):
+        best, facts = record.best or {}, []
+        if record.name in networks:
+            meta = networks[record.name].meta
+            facts += [f'{meta["backend"]} on {meta.get("device", "an unknown device")}']
+        facts += [f'best of {len(record.evaluations)} evaluations: step {best["step"]}' if best else 'not evaluated']
+        if record.steps:
+            last = record.steps[-1]
+            facts += [f'{last["step"]} steps', f'{last["img_per_s"]:.1f} images/s', f'{last["overflows"]} steps skipped']
+        if record.name in networks:
+            facts += [f'{name} {version}' for name, version in networks[record.name].meta.get('versions', {}).items()]
+        figures = ''.join(f'<div><b>{_figure(best.get(key))}</b><span>{key}, %</span></div>' for key in SCORES)
+        cards.append(f'<article class="card {_style(index)}"><h3>{escape(record.name)}</h3>'
+                     f'<div class="figures">{figures}</div><p>{escape(" · ".join(facts))}</p></article>')
+    return f'<section class="cards">{"".join(cards)}</section>'
+
+
+def curves(records: Sequence[Record]) -> str:
+    """Loss, mIoU and learning rate over the steps, the runs over each other."""
+    def series(kind: str, key: str) -> list[chart.Series]:
+        found = []
+        for record in records:
+            points = [(line['step'], line[key]) for line in getattr(record, kind) if line.get(key) is not None]
+            found.append(chart.Series(record.name, np.array(points, float).reshape(-1, 2)))
+        return found
+
+    charts = [chart.lines('Training loss', series('steps', 'loss'), smooth=True),
+              chart.lines('Validation mIoU, %', series('evaluations', 'mIoU'), markers=True),
+              chart.lines('Learning rate', series('steps', 'lr'))]
+    return f'<section><h2>Curves</h2><div class="charts">{"".join(charts)}</div></section>'
+
+
+def classes(records: Sequence[Record], networks: dict[str, Run]) -> str:
+    """IoU per class at the best evaluation, side by side."""
+    shown = [(index, record.name, record.best) for index, record in enumerate(records) if record.best]
+    if not shown:
+        return ''
+    palette = next((run.meta['palette'] for run in networks.values() if 'palette' in run.meta), None)
+
+    def row(head: str, values: list[Optional[float]]) -> str:
+        bars = ''.join(f'<td class="bar {_style(index)}"><i style="width:{value or 0:.1f}%"></i>'
+                       f'<span>{_figure(value)}</span></td>' for (index, _, _), value in zip(shown, values))
+        return _row(head, bars + (f'<td class="number">{_difference(*values)}</td>' if len(shown) == 2 else ''))
+
+    head = ['class', *(escape(name) for _, name, _ in shown), *(['difference'] if len(shown) == 2 else [])]
+    rows = [row(_swatch(palette, number) + escape(name), [best['classes'][name]['IoU'] for _, _, best in shown])
+            for number, name in enumerate(shown[0][2]['classes'])]
+    rows.append(row('<b>mean</b>', [best['mIoU'] for _, _, best in shown]))
+    return (f'<section><h2>IoU per class, %</h2>{_table("classes", rows, head)}'
+            '<p class="note">n/a: the class is absent; it is left out of the mean.</p></section>')
+
+
+def confusion(records: Sequence[Record]) -> str:
+    """The confusion matrix of each run's best evaluation, each row in percent of its class."""
+    figures = []
+    for record in records:
+        if record.best:
+            matrix, names = np.array(record.best['confusion'], float), [escape(name) for name in record.best['classes']]
+            total = matrix.sum(1, keepdims=True)
+            shares = np.divide(100 * matrix, total, out=np.zeros_like(matrix), where=total > 0)
+            rows = [_row(name, ''.join(_share(name, other, share) for other, share in zip(names, row)))
+                    for name, row in zip(names, shares)]
+            table = _table('confusion', rows, ['', *(f'<span>{name}</span>' for name in names)])
+            figures.append(f'<figure><figcaption>{escape(record.name)}</figcaption>{table}</figure>')
+    if not figures:
+        return ''
+    return ('<section><h2>Confusion matrix</h2><p class="note">Rows: the truth; columns: the prediction. Percent of the pixels '
+            f'of the row\'s class; what is below 1 is left blank.</p><div class="matrices">{"".join(figures)}</div></section>')
+
+
+def pictures(networks: dict[str, Run], excuses: dict[str, str], count: int) -> str:
+    """Images spread over the validation split: image, truth, and what each network sees."""
+    notes = [f'{name}: {excuse}' for name, excuse in excuses.items()]
+    body = ''
+    if networks and count:
+        config = next(iter(networks.values())).config
+        try:
+            dataset = open_dataset(config.data, config.data.val_split)
+            chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
+            body = _legend(dataset) + ''.join(_picture(dataset, int(index), networks) for index in chosen)
+        except DataError as error:
+            notes.append(str(error))
+    body += ''.join(f'<p class="note">No pictures of {escape(note)}</p>' for note in notes)
+    return f'<section><h2>Pictures</h2>{body}</section>' if body else ''
+
+
+def files(records: Sequence[Record], folder: Path) -> str:
+    """Results of `twinseg parity` and `twinseg export` that lie in the run folders or beside the page."""
+    parts = []
+    for place, name in [(folder.resolve(), ''), *((record.folder, f'{record.name}: ') for record in records)]:
+        for path in sorted([*place.glob('parity*.json'), *place.glob('export*.json')]):
+            try:
+                content = json.loads(path.read_text(encoding='utf-8'))
+            except (OSError, ValueError) as error:
+                content = f'not readable: {error}'
+            parts.append(f'<h3>{escape(name + path.stem)}</h3>{_json(content)}')
+    return f'<section><h2>Parity and exports</h2>{"".join(parts)}</section>' if parts else ''
+
+
+def settings(records: Sequence[Record]) -> str:
+    """All configuration keys; those in which the runs differ stand out."""
+    columns = [{key: json.dumps(value) for group in record.config.model_dump().values() for key, value in group.items()}
+               for record in records]
+    rows = []
+    for key in columns[0]:
+        values = [column[key] for column in columns]
+        rows.append(_row(key, _cells(escape(value) for value in values), 'differs' if len(set(values)) > 1 else ''))
+    table = _table('facts', rows, ['key', *(escape(record.name) for record in records)])
+    return f'<section><details><summary>Configuration</summary>{table}</details></section>'
+
+
+def _picture(dataset: Dataset, index: int, networks: dict[str, Run]) -> str:
+    image, label = dataset.read(index)
+    height, width = label.shape
+    palette, ignored = dataset.description.palette, dataset.description.ignore_index
+    views = [('image', data_uri(shrink(image, smooth=True), '.jpg')),
+             ('truth', data_uri(shrink(colour_labels(label, palette)), '.png'))]
+    for name, run in networks.items():
+        predicted = run.predictor.class_ids(np.ascontiguousarray(image.transpose(2, 0, 1))[None], (height, width))[0]
+        matrix = confusion_matrix(label, predicted, len(palette), ignored)
+        text = f'{name}: {100 * np.trace(matrix) / max(1, matrix.sum()):.1f} % of the pixels right'
+        views.append((text, data_uri(shrink(colour_labels(predicted, palette)), '.png')))
+    figures = ''.join(f'<figure><img src="{uri}" alt="{escape(text)}"><figcaption>{escape(text)}</figcaption></figure>'
+                      for text, uri in views)
+    return f'<h4>{escape(dataset.samples[index].name)}</h4><div class="pictures">{figures}</div>'
+
+
+def _legend(dataset: Dataset) -> str:
+    about = dataset.description
+    names = [_swatch(about.palette, number) + escape(name) for number, name in enumerate(about.classes)]
+    return f'<ul class="legend"><li>{"</li><li>".join([*names, _swatch([(0, 0, 0)], 0) + "not labelled"])}</li></ul>'
+
+
+def _json(content: Any) -> str:
+    """JSON as tables: mappings become key and value, a list of mappings rows, anything else text."""
+    if isinstance(content, dict):
+        return _table('facts', [_row(escape(str(key)), _cells([_json(value)])) for key, value in content.items()])
+    if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
+        first, *keys = dict.fromkeys(key for row in content for key in row)
+        rows = [_row(_json(row.get(first)), _cells(_json(row.get(key)) for key in keys)) for row in content]
+        return _table('facts', rows, [escape(str(key)) for key in (first, *keys)])
+    if content is None or isinstance(content, bool):
+        return {True: 'yes', False: 'no', None: ''}[content]
+    if isinstance(content, float):
+        return f'{content:.4g}'
+    return escape(content if isinstance(content, str) else json.dumps(content))
+
+
+def _table(style: str, rows: Iterable[str], head: Sequence[str] = ()) -> str:
+    titles = f'<thead><tr>{"".join(f"<th>{text}</th>" for text in head)}</tr></thead>' if head else ''
+    return f'<div class="scroll"><table class="{style}">{titles}<tbody>{"".join(rows)}</tbody></table></div>'
+
+
+def _row(head: str, cells: str, style: str = '') -> str:
+    return f'<tr class="{style}"><th scope="row">{head}</th>{cells}</tr>'
+
+
+def _cells(texts: Iterable[str]) -> str:
+    return ''.join(f'<td>{text}</td>' for text in texts)
+
+
+def _share(name: str, other: str, share: float) -> str:
+    text = f'{share:.0f}' if share >= 1 else ''
+    return f'<td style="--p:{share:.0f}%" title="{name} seen as {other}: {share:.2f} %">{text}</td>'
+
+
+def _style(index: int) -> str:
+    return f's{index % 4}'
+
+
+def _figure(value: Optional[float]) -> str:
+    return 'n/a' if value is None else f'{value:.2f}'
+
+
+def _difference(first: Optional[float], second: Optional[float]) -> str:
+    return 'n/a' if first is None or second is None else f'{second - first:+.2f}'
+
+
+def _swatch(palette: Any, number: int) -> str:
+    if palette is None:
+        return ''
+    red, green, blue = (int(channel) for channel in palette[number])
+    return f'<i class="swatch" style="background:rgb({red},{green},{blue})"></i>'
