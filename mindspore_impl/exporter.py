@@ -1,0 +1,249 @@
+"""Export of a network to MINDIR, AIR and, where PyTorch is not installed, to ONNX; running a MINDIR file.
+
+MindSpore's own ONNX export writes wrong padding without an error and knows neither resizing nor padded or adaptive pooling
+(MindSpore 2.10). MINDIR is complete: a flat list of primitives with their constants and shapes. ``OnnxGraph`` translates that.
+"""
+from pathlib import Path
+from typing import Any, Callable, Mapping, Optional, Sequence
+
+import mindspore as ms
+import numpy as np
+import onnx
+from mindspore import Tensor, nn
+from onnx import TensorProto, helper, numpy_helper
+
+from common.errors import BackendError, UserError
+from common.export import Format, finish_onnx, require_ascend, write_verified
+from common.host_engines import check_shape
+from common.resampling import pooling_matrix
+
+
+class Logits(nn.Cell):
+    """A network that returns its logits alone."""
+
+    def __init__(self, network: nn.Cell):
+        super().__init__(auto_prefix=False)
+        self.network = network
+
+    def construct(self, image: Tensor) -> Tensor:
+        return self.network(image)['logits']
+
+
+def export(network: nn.Cell, path: Path, format: Format, *, input_size: tuple[int, int], batch: int = 1, dynamic: bool = False,
+           opset: int = 17, metadata: Optional[Mapping[str, str]] = None,
+           reference: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> dict[str, Any]:
+    """Writes a network in evaluation mode to ``path`` and compares the file with ``reference`` (default: the network).
+
+    Input ``image`` float32 (``batch``, 3, *``input_size``), already normalised; output ``logits`` at the head's size; with
+    ``dynamic`` (MINDIR only) of any number and size. See ``common.export.write_verified`` for what is returned and raised.
+    """
+    if format == 'air':
+        require_ascend(ms.get_context('device_target') == 'Ascend')
+    if dynamic and format != 'mindir':
+        raise BackendError(f'MindSpore writes {format} with fixed sizes only; '
+                           + ('install PyTorch for a dynamic ONNX file, or leave out --dynamic' if format == 'onnx' else 'leave out --dynamic'))
+    shape = (batch, 3, *input_size)
+    write = _write_onnx if format == 'onnx' else _write
+
+    def run(images: np.ndarray) -> np.ndarray:
+        return network(Tensor(images))['logits'].asnumpy()
+
+    network.set_train(False)
+    return write_verified(path, lambda part: write(Logits(network), part, shape, dynamic, opset, metadata or {}), reference or run,
+                          shape, dynamic)
+
+
+def _write(network: nn.Cell, path: Path, shape: Sequence[int], dynamic: bool, opset: int, metadata: Mapping[str, str]) -> None:
+    def describe(model: Any) -> None:
+        model.user_info.update(metadata)
+        model.producer_name, model.producer_version = 'twinseg', metadata.get('twinseg_version', '')
+
+    image = Tensor(shape=[None, 3, None, None], dtype=ms.float32) if dynamic else Tensor(np.zeros(shape, np.float32))
+    network.set_train(False)
+    try:
+        ms.export(network, image, file_name=str(path), file_format=path.suffix[1:].upper(),
+                  **({'custom_func': describe} if path.suffix == '.mindir' else {}))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise UserError(f'{path.name}: MindSpore cannot export this network: {str(error).splitlines()[0]}') from error
+    path.chmod(0o644)  # MindSpore writes files that only their owner may read
+
+
+def _write_onnx(network: nn.Cell, path: Path, shape: Sequence[int], dynamic: bool, opset: int, metadata: Mapping[str, str]) -> None:
+    mindir = path.with_suffix('.mindir')
+    try:
+        _write(network, mindir, shape, dynamic, opset, {})
+        model = OnnxGraph(ms.load_mindir(str(mindir))).model
+    finally:
+        mindir.unlink(missing_ok=True)
+    onnx.save(finish_onnx(model, opset, metadata), str(path))
+
+
+class Mindir:
+    """A MINDIR file, run by MindSpore on the CPU. It checks sizes: MindSpore itself computes nonsense for a wrong one."""
+    name = 'mindspore'
+
+    def __init__(self, path: Path):
+        try:
+            model = ms.load_mindir(str(path))
+            self.cell = nn.GraphCell(ms.load(str(path)))
+        except Exception as error:  # protobuf's DecodeError among them
+            raise UserError(f'{path}: MindSpore refuses it: {str(error).splitlines()[0]}') from None
+        self.path = path
+        self.shape = tuple(size if size > 0 else None for size in model.graph.input[0].tensor[0].dims)
+        self.metadata = dict(model.user_info)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        check_shape(images.shape, self.shape, self.path)
+        return self.cell(Tensor(images)).asnumpy()
+
+
+class OnnxGraph:
+    """The ONNX model, operator set 17, of a MINDIR model with fixed sizes.
+
+    Each method is named after a MindSpore primitive; it takes the primitive's inputs (names of tensors, or constants as
+    Python values and arrays), its attributes and the shape of its result, and returns the result.
+    """
+
+    def __init__(self, mindir: Any):
+        self.nodes: list[onnx.NodeProto] = []
+        self.initializers: list[onnx.TensorProto] = []
+        graph = mindir.graph
+        primitives = {item.name: item for item in mindir.primitives}
+        values: dict[str, Any] = {graph.input[0].name: 'image'}
+        self.shapes = {'image': list(graph.input[0].tensor[0].dims)}
+        for parameter in graph.parameter:
+            values[parameter.name] = _array(parameter)
+        for node in graph.node:
+            attributes = {item.name: _value(item) for item in node.attribute if item.name != 'shape'}
+            if node.op_type == 'Constant':
+                values[node.output[0]] = attributes['value']
+                continue
+            primitive = primitives[node.op_type.removeprefix('REF::')]
+            attributes |= {item.name: _value(item) for item in primitive.attribute}
+            translate = getattr(self, primitive.op_type, None)
+            if translate is None:
+                raise UserError(f'no ONNX for the MindSpore operator {primitive.op_type} ({node.domain}); with PyTorch installed '
+                                'the twin is exported instead')
+            shape = [list(tensor.dims) for item in node.attribute if item.name == 'shape' for tensor in item.tensors]
+            result = translate([values[name] for name in node.input], attributes, shape[0] if shape else [])
+            values[node.output[0]] = result
+            if isinstance(result, str) and shape:
+                self.shapes[result] = shape[0]
+        self._node('Identity', [values[graph.output[0].name]], output='logits')
+        image, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, list(item.tensor[0].dims))
+                         for name, item in (('image', graph.input[0]), ('logits', graph.output[0])))
+        self.model = helper.make_model(helper.make_graph(self.nodes, 'twinseg', [image], [logits], self.initializers),
+                                       opset_imports=[helper.make_opsetid('', 17)])
+
+    def _node(self, kind: str, inputs: Sequence[Any], output: Optional[str] = None, **attributes: Any) -> str:
+        output = output or f'{kind.lower()}_{len(self.nodes)}'
+        names = [item if isinstance(item, str) else self._constant(np.asarray(item)) for item in inputs]
+        self.nodes.append(helper.make_node(kind, names, [output], f'{kind}_{len(self.nodes)}', **attributes))
+        return output
+
+    def _constant(self, array: np.ndarray) -> str:
+        name = f'constant_{len(self.initializers)}'
+        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
+
+    def Load(self, inputs, attributes, shape):
+        return inputs[0]
+
+    def Depend(self, inputs, attributes, shape):
+        return inputs[0]
+
+    def UpdateState(self, inputs, attributes, shape):
+        return None
+
+    def MakeTuple(self, inputs, attributes, shape):
+        return tuple(inputs)
+
+    def TupleGetItem(self, inputs, attributes, shape):
+        return inputs[0][inputs[1]]
+
+    def Conv2D(self, inputs, attributes, shape):
+        top, bottom, left, right = attributes['pad_list']
+        return self._node('Conv', inputs, strides=attributes['stride'][2:], dilations=attributes['dilation'][2:],
+                          pads=[top, left, bottom, right], group=attributes['group'])
+
+    def BiasAdd(self, inputs, attributes, shape):
+        return self._node('Add', [inputs[0], inputs[1].reshape(1, -1, 1, 1)])
+
+    def BatchNorm(self, inputs, attributes, shape):
+        return (self._node('BatchNormalization', inputs[:5], epsilon=inputs[6]),)
+
+    def ReLU(self, inputs, attributes, shape):
+        return self._node('Relu', inputs)
+
+    def Sigmoid(self, inputs, attributes, shape):
+        return self._node('Sigmoid', inputs)
+
+    def Add(self, inputs, attributes, shape):
+        return self._node('Add', inputs)
+
+    def Mul(self, inputs, attributes, shape):
+        return self._node('Mul', inputs)
+
+    def Concat(self, inputs, attributes, shape):
+        return self._node('Concat', inputs[0], axis=inputs[1])
+
+    def ReduceMean(self, inputs, attributes, shape):
+        return self._node('ReduceMean', inputs[:1], axes=inputs[1], keepdims=int(inputs[2]))
+
+    def MatMul(self, inputs, attributes, shape):
+        return self._node('MatMul', inputs[:2])
+
+    def Transpose(self, inputs, attributes, shape):
+        if isinstance(inputs[0], np.ndarray):
+            return inputs[0].transpose(inputs[1])
+        return self._node('Transpose', inputs[:1], perm=inputs[1])
+
+    def Reshape(self, inputs, attributes, shape):
+        return self._node('Reshape', [inputs[0], np.array(shape)])
+
+    def Squeeze(self, inputs, attributes, shape):
+        return self.Reshape(inputs, attributes, shape)
+
+    def ExpandDims(self, inputs, attributes, shape):
+        return self.Reshape(inputs, attributes, shape)
+
+    def AvgPool3D(self, inputs, attributes, shape):
+        front, back, top, bottom, left, right = attributes['pad_list']
+        return self._node('AveragePool', inputs, kernel_shape=attributes['kernel_size'][2:], strides=attributes['strides'][2:],
+                          pads=[front, top, left, back, bottom, right], count_include_pad=int(attributes['count_include_pad']))
+
+    def AdaptiveAvgPool2D(self, inputs, attributes, shape):
+        rows, columns = (pooling_matrix(size, bins) for size, bins in zip(self.shapes[inputs[0]][2:], shape[2:]))
+        pooled = self._node('MatMul', [inputs[0], columns.T])
+        return self._node('MatMul', [rows, pooled])
+
+    def ResizeBilinearV2(self, inputs, attributes, shape):
+        return self._node('Resize', [inputs[0], '', '', np.array(shape)], mode='linear',
+                          coordinate_transformation_mode='align_corners' if inputs[2] else 'half_pixel')
+
+    def ResizeNearestNeighborV2(self, inputs, attributes, shape):
+        return self._node('Resize', [inputs[0], '', '', np.array(shape)], mode='nearest', nearest_mode='floor',
+                          coordinate_transformation_mode='asymmetric')
+
+
+def _array(tensor: Any) -> np.ndarray:
+    """A MINDIR tensor as an array."""
+    dtype = {1: np.float32, 6: np.int32, 7: np.int64, 10: np.float16}[tensor.data_type]
+    return np.frombuffer(tensor.raw_data, dtype).reshape(tuple(tensor.dims))
+
+
+def _value(attribute: Any) -> Any:
+    """A MINDIR attribute as a Python value; of an element of a tuple the number stands in a list of one."""
+    kind = attribute.AttributeType.Name(attribute.type)
+    if kind in ('INT64', 'INT32', 'BOOL'):
+        number = attribute.ints[0] if attribute.ints else attribute.i
+        return bool(number) if kind == 'BOOL' else number
+    if kind == 'FLOAT':
+        return attribute.floats[0] if attribute.floats else attribute.f
+    if kind == 'STRING':
+        return (attribute.strings[0] if attribute.strings else attribute.s).decode()
+    if kind in ('TUPLE', 'LIST'):
+        return [_value(item) for item in attribute.values]
+    if kind == 'TENSORS' and attribute.tensors[0].raw_data:
+        return _array(attribute.tensors[0])
+    return None
