@@ -302,7 +302,8 @@ def _pairs(data: config.Data, root: Path, split: str, description: Description, 
     """The data set, after making sure that every image has a label."""
     missing = [sample.label for sample in samples if sample.label is not None and not sample.label.is_file()]
     if missing:
-        raise DataError(f'{len(missing)} of {len(samples)} images have no label, first {missing[0]}; {_layout(data, split, root)}')
+        raise DataError(f'{len(missing)} of {len(samples)} images have no label, first {missing[0]}; '
+                        f'{_layout(data, split, root)}')
     return FileDataset(data.set, split, description, samples, ids, colours)
 
 

@@ -1,0 +1,60 @@
+"""Augmented training samples by key: what the frameworks' loaders carry to the networks."""
+import logging
+from multiprocessing.sharedctypes import RawArray
+from typing import Literal
+
+import numpy as np
+
+from common.config import Augment
+from common.data.datasets import Dataset
+from common.data.sampling import sample_rng
+from common.data.transforms import channels_first, train_transform
+from common.errors import DataError
+
+log = logging.getLogger(__name__)
+
+
+class TrainSamples:
+    """``samples[epoch, index]`` is image uint8 (3, h, w) and label uint8 (h, w), the same whoever asks, and when.
+
+    With ``on_error='skip'`` a broken sample is replaced by the next readable one (its random numbers stay), and
+    remembered; more than ``max_errors`` broken ones raise DataError. Loader processes share what they remember.
+    """
+
+    def __init__(self, dataset: Dataset, augment: Augment, seed: int, on_error: Literal['raise', 'skip'] = 'raise',
+                 max_errors: int = 10):
+        self.dataset, self.augment, self.seed = dataset, augment, seed
+        self.on_error, self.max_errors = on_error, max_errors
+        self._broken = RawArray('B', len(dataset))  # shared memory: a mark per sample
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        epoch, index = key
+        image, label = self._read(index)
+        image, label = train_transform(image, label, self.augment, sample_rng(self.seed, epoch, index))
+        return channels_first(image), label
+
+    @property
+    def broken(self) -> list[str]:
+        """Names of the samples that were skipped so far, by any worker."""
+        return [sample.name for sample, mark in zip(self.dataset.samples, self._broken) if mark]
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        for offset in range(len(self.dataset)):
+            place = (index + offset) % len(self.dataset)
+            if self._broken[place]:
+                continue
+            try:
+                return self.dataset.read(place)
+            except DataError as error:
+                if self.on_error == 'raise':
+                    raise
+                self._broken[place] = 1
+                count = sum(self._broken)
+                log.warning('skipped (%d broken so far): %s', count, error)
+                if count > self.max_errors:
+                    raise DataError(f'{count} broken samples, more than max_errors: {self.max_errors}; '
+                                    f'the last: {error}') from None
+        raise DataError(f'{self.dataset.name} {self.dataset.split}: no readable sample among {len(self.dataset)}')

@@ -1,0 +1,49 @@
+"""Which samples a step sees, and the random numbers of each: pure functions of seed, epoch and index.
+
+Nothing here depends on the number of workers, on the backend, or on what was drawn before, so a run that is resumed at
+step N, or spread over other processes, sees the batches that it would have seen.
+"""
+from typing import Iterator, Optional
+
+import numpy as np
+
+from common.errors import DataError
+
+_ORDER, _SAMPLE = 0, 1  # kinds of generators, so that no order shares its numbers with a sample
+
+
+def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The generator of every random choice for sample ``index`` in ``epoch``."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLE, epoch, index)))
+
+
+def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of the samples in an epoch: a permutation of 0..length-1, int64."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_ORDER, epoch))).permutation(length)
+
+
+def steps_per_epoch(length: int, batch_size: int, world_size: int = 1) -> int:
+    """Whole batches in an epoch; the rest of each epoch's order is left out. DataError when not even one is whole."""
+    steps = length // (batch_size * world_size)
+    if not steps:
+        raise DataError(f'{length} samples do not fill one batch of {batch_size * world_size} '
+                        f'(batch_size {batch_size} x {world_size} processes); make batch_size smaller')
+    return steps
+
+
+def training_batches(length: int, batch_size: int, seed: int, start: int = 0, stop: Optional[int] = None, rank: int = 0,
+                     world_size: int = 1) -> Iterator[list[tuple[int, int]]]:
+    """The keys ``(epoch, index)`` of batches ``start`` to ``stop - 1``, counted over epochs without end.
+
+    A global batch has ``batch_size * world_size`` samples; process ``rank`` takes the rank-th part of it, so that the
+    processes together see what one process with the whole batch sees.
+    """
+    steps = steps_per_epoch(length, batch_size, world_size)
+    batch = start
+    while stop is None or batch < stop:
+        epoch, step = divmod(batch, steps)
+        order = epoch_order(length, seed, epoch)
+        for place in range(step, steps if stop is None else min(steps, step + stop - batch)):
+            first = (place * world_size + rank) * batch_size
+            yield [(epoch, int(index)) for index in order[first:first + batch_size]]
+            batch += 1
