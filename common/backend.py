@@ -54,6 +54,7 @@ class Backend(Protocol):
     """The functions of ``pytorch_impl/backend.py`` and ``mindspore_impl/backend.py``."""
 
     name: str
+    MODELS: dict[str, Any]  # name of a network -> its builder
 
     def setup(self, device: str | None = None, *, seed: int = 0, threads: int | None = None) -> str:
         """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent."""

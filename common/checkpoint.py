@@ -84,9 +84,9 @@ def model_state(path: str | Path, ema: Optional[bool] = None) -> tuple[State, di
     return (state if ema is False else {**state, **averaged}), meta
 
 
-def step_name(step: int) -> str:
-    """The file name of the checkpoint after ``step`` steps."""
-    return f'step_{step:08d}.safetensors'
+def step_path(folder: Path, step: int) -> Path:
+    """The checkpoint after ``step`` steps."""
+    return folder / f'step_{step:08d}.safetensors'
 
 
 def steps(folder: Path) -> list[Path]:

@@ -86,7 +86,7 @@ class Optimizer(Group):
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: NonNegative = 0.0
     norm_bias_decay: bool = Field(True, description='decay the parameters of norms and all biases too')
-    lr_mult: dict[str, NonNegative] = Field({}, description='factor of the learning rate for parameters whose name starts with the key')
+    lr_mult: dict[str, NonNegative] = Field({}, description='start of parameter names -> factor of their learning rate')
     clip_global_norm: bool = False
     clip_global_norm_value: Annotated[float, Field(gt=0)] = 5.0
     accumulation_step: Positive = Field(1, description='batches whose gradients are averaged in one step')
@@ -121,7 +121,7 @@ class Loss(Group):
     avg_non_ignore: bool = Field(True, description='average over the pixels that are not ignored; mmsegmentation: false')
     ohem_thresh: Fraction = 0.7
     ohem_min_kept: Count = Field(100000, description='ohem, stdc_ohem: pixels per batch; ohem_pixel_sampler: per image')
-    auxiliary_weights: dict[str, NonNegative] = Field({}, description='weight of the loss on each auxiliary output; none: not trained')
+    auxiliary_weights: dict[str, NonNegative] = Field({}, description='auxiliary output -> weight of its loss; none: not trained')
     detail_weights: Annotated[list[NonNegative], Field(min_length=2, max_length=2)] = Field(
         [1.0, 1.0], description='STDC detail loss: weights of binary cross-entropy and dice')
 
@@ -149,6 +149,7 @@ class Runtime(Group):
 
 GROUPS: dict[str, type[Group]] = {'model': Model, 'data': Data, 'augment': Augment, 'optimizer': Optimizer,
                                   'schedule': Schedule, 'loss': Loss, 'precision': Precision, 'runtime': Runtime}
+EXCLUSIVE = (('epochs', 'max_iters'), ('warmup_length', 'warmup_iters'))
 KEYS: dict[str, str] = {key: group for group, kind in GROUPS.items() for key in kind.model_fields}
 
 
@@ -171,7 +172,7 @@ class Config(BaseModel):
 
     def replace(self, **keys: Any) -> 'Config':
         """A copy with some flat keys changed."""
-        return from_flat({**self.flat(), **keys})
+        return from_flat(_overlay(self.flat(), keys))
 
 
 class _Loader(yaml.SafeLoader):
@@ -203,11 +204,12 @@ def load(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     Raises UserError for an unknown key (naming the nearest one) or a wrong type.
     """
     path = find(name)
-    keys = _read(path, ())
-    for text in overrides:
-        key, value = parse_override(text)
-        keys[key] = value
-    return from_flat(keys, str(path))
+    return from_flat(_overlay(_read(path, ()), dict(map(parse_override, overrides))), str(path))
+
+
+def override(config: Config, overrides: Iterable[str]) -> Config:
+    """A configuration with ``key=value`` strings applied, as ``load`` takes them."""
+    return config.replace(**dict(map(parse_override, overrides)))
 
 
 def find(name: str | Path) -> Path:
@@ -289,7 +291,13 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return keys
     if not isinstance(base, str) or not (path.parent / base).is_file():
         raise UserError(f'{path}: base: {base!r} is no file beside it')
-    return {**_read(path.parent / base, (*seen, path)), **keys}
+    return _overlay(_read(path.parent / base, (*seen, path)), keys)
+
+
+def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of ``above`` win; one of a pair that excludes each other replaces the other."""
+    replaced = {other for pair in EXCLUSIVE for key, other in (pair, pair[::-1]) if above.get(key) is not None}
+    return {**{key: value for key, value in below.items() if key not in replaced}, **above}
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:

@@ -37,13 +37,7 @@ def load_run(path: Path, backend_name: Optional[str] = None, device: Optional[st
 
     The configuration comes from the checkpoint unless one is given. Averaged (EMA) weights are taken where there are any.
     """
-    if path.is_dir():
-        folder = path / 'checkpoints'
-        best = folder / checkpoint.BEST
-        found = best if best.is_file() else checkpoint.latest(folder)
-        if found is None:
-            raise StateError(f'{path}: holds no readable checkpoint')
-        path = found
+    path = find_checkpoint(path)
     state, meta = checkpoint.model_state(path)
     if config is None:
         config = configuration.from_flat(meta.get('config') or {}, str(path))
@@ -56,6 +50,24 @@ def load_run(path: Path, backend_name: Optional[str] = None, device: Optional[st
     network = backend.build_model(config.model.arch, **network_arguments(config, classes))
     backend.load_state(network, state)
     return Run(config, backend.make_predictor(network, config), {**meta, 'backend': name}, device, network)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint file itself, or of a run folder the best one, else the latest."""
+    if not path.is_dir():
+        return path
+    folder = path / 'checkpoints'
+    best = folder / checkpoint.BEST
+    found = best if best.is_file() else checkpoint.latest(folder)
+    if found is None:
+        raise StateError(f'{path}: holds no readable checkpoint')
+    return found
+
+
+def stored_config(path: Path) -> Config:
+    """The configuration that a checkpoint (or a run folder's checkpoint) carries."""
+    path = find_checkpoint(path)
+    return configuration.from_flat(checkpoint.load(path)[1].get('config') or {}, str(path))
 
 
 def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optional[str] = None,

@@ -1,0 +1,206 @@
+"""The ``twinseg`` command: parses, loads the configuration, hands over. Nothing heavy is imported before it is needed."""
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+
+import typer
+
+from common.errors import UserError
+
+if TYPE_CHECKING:
+    from common.config import Config
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False,
+                  help='Semantic segmentation networks, each in PyTorch and in MindSpore. `--debug` anywhere shows tracebacks.')
+
+ConfigName = Annotated[Optional[str], typer.Argument(metavar='CONFIG', show_default=False, help='a recipe or a YAML file')]
+Backend = Annotated[Optional[Literal['pytorch', 'mindspore']], typer.Option(
+    help="by default the configuration's, else PyTorch where it is installed")]
+Device = Annotated[Optional[Literal['cpu', 'gpu', 'ascend']], typer.Option(help='by default the best present')]
+Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='changes the configuration')]
+Checkpoint = Annotated[Path, typer.Option(metavar='PATH', help='checkpoint, or run folder: its best one')]
+Json = Annotated[Optional[Path], typer.Option('--json', metavar='FILE', help='also writes the figures here')]
+
+
+@app.command()
+def train(config: ConfigName = None, backend: Backend = None, device: Device = None, settings: Settings = None,
+          work_dir: Annotated[Optional[Path], typer.Option(help='by default runs/CONFIG-BACKEND')] = None,
+          resume: Annotated[bool, typer.Option('--resume', help='continue in the work folder, exactly')] = False,
+          checkpoint: Annotated[Optional[Path], typer.Option(
+              metavar='FILE', help="continue from this checkpoint, of either backend, in a new work folder")] = None) -> None:
+    """Trains a network; leaves config.yaml, metrics.jsonl, log.txt, TensorBoard events and checkpoints/."""
+    from common import training
+
+    if config is None and resume and work_dir:
+        config = str(work_dir / 'config.yaml')
+    chosen = _config(config, settings, checkpoint)
+    name = _backend(chosen, backend)
+    folder = work_dir or Path(chosen.runtime.work_dir or f'runs/{Path(config or chosen.model.arch).stem}-{name}')
+    training.train(chosen, name, device, folder, resume=resume, start_from=checkpoint)
+
+
+@app.command('eval')
+def evaluate(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend = None, device: Device = None,
+             settings: Settings = None,
+             ms_flip: Annotated[bool, typer.Option('--ms-flip', help='average over six scales, mirrored too')] = False,
+             slide: Annotated[bool, typer.Option('--slide', help='average over overlapping windows of the crop size')] = False,
+             split: Annotated[Optional[str], typer.Option(help='by default the validation split')] = None,
+             json_file: Json = None) -> None:
+    """Scores of a checkpoint: mIoU, mAcc, aAcc and a table of the classes."""
+    from common import evaluation, tables
+
+    _writable(json_file)
+    chosen = _config(config, settings, checkpoint)
+    with tables.progress('evaluating') as progress:
+        found = evaluation.evaluate_run(checkpoint, _backend(chosen, backend), device, chosen, ms_flip=ms_flip, slide=slide,
+                                        split=split, progress=progress)
+    tables.show_scores(found['scores'], found['conditions'])
+    _write_json(json_file, {**found['scores'].to_json(), 'conditions': found['conditions'],
+                            'confusion': found['matrix'].tolist()})
+
+
+@app.command()
+def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend = None, device: Device = None,
+           settings: Settings = None,
+           format: Annotated[Literal['onnx', 'mindir', 'air'], typer.Option()] = 'onnx',
+           out: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default ARCH.FORMAT')] = None,
+           size: Annotated[Optional[str], typer.Option(metavar='HxW', help='input size; by default the crop size')] = None,
+           batch: Annotated[int, typer.Option(min=1)] = 1,
+           dynamic: Annotated[bool, typer.Option('--dynamic', help='ONNX for any size')] = False,
+           json_file: Json = None) -> None:
+    """Writes ONNX, MINDIR or AIR, runs the file on the host and compares it with the network."""
+    from common import tables
+    from common.export import export_checkpoint
+
+    _writable(json_file)
+    chosen = _config(config, settings, checkpoint)
+    found = export_checkpoint(chosen, _backend(chosen, backend), device, checkpoint, format,
+                              out or Path(f'{chosen.model.arch}.{format}'), size=_size(size), dynamic=dynamic, batch=batch)
+    tables.show_facts({key: value for key, value in found.items() if key != 'operators'})
+    _write_json(json_file, found)
+
+
+@app.command('list')
+def list_(models: Annotated[bool, typer.Option('--models', help='networks')] = False,
+          configs: Annotated[bool, typer.Option('--configs', help='recipes')] = False,
+          datasets: Annotated[bool, typer.Option('--datasets', help='data sets')] = False,
+          keys: Annotated[bool, typer.Option('--keys', help='keys of the configuration')] = False,
+          backend: Backend = None) -> None:
+    """Networks, recipes and data sets; with --keys every key of the configuration."""
+    from common import listing, tables
+
+    everything = not (models or configs or datasets or keys)
+    if configs or everything:
+        tables.show('recipes', listing.configs())
+    if datasets or everything:
+        tables.show('data sets', listing.datasets())
+    if keys:
+        tables.show('keys', listing.keys())
+    if models or everything:
+        tables.show('networks', listing.models(_backend(None, backend)))
+
+
+@app.command()
+def report(runs: Annotated[list[Path], typer.Argument(metavar='RUN...', help='run folders')],
+           out: Annotated[Path, typer.Option(metavar='FILE')] = Path('report.html'),
+           pictures: Annotated[int, typer.Option(min=0, help='validation images shown')] = 4, device: Device = None) -> None:
+    """One self-contained page for one or several runs: curves, classes, confusion matrix, pictures."""
+    from common.report import write_report
+
+    print(write_report(runs, out, pictures=pictures, device=device))
+
+
+def main(arguments: Optional[list[str]] = None) -> int:
+    """Runs the command and returns its exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = '--debug' in words
+    warnings.showwarning = _show_warning
+    try:
+        return app(_repeat_set([word for word in words if word != '--debug']) or ['--help'], prog_name='twinseg',
+                   standalone_mode=False) or 0
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """One line on stderr; the exit status."""
+    if isinstance(error, UserError):
+        message, status = str(error), 2
+    elif hasattr(error, 'format_message'):  # typer's own: a wrong option or value
+        context = getattr(error, 'ctx', None)
+        message, status = f'{error.format_message()} (`{context.command_path if context else "twinseg"} --help`)', 2
+    elif isinstance(error, BrokenPipeError):
+        return 1
+    elif isinstance(error, OSError):
+        message, status = f'{f"{error.filename}: " if error.filename else ""}{error.strerror or error}', 2
+    else:
+        message, status = f'internal error: {type(error).__name__}: {error}; run again with --debug and report what it shows', 1
+    print('twinseg: error: ' + ' '.join(message.split()), file=sys.stderr)
+    return status
+
+
+def _repeat_set(words: list[str]) -> list[str]:
+    """``--set a=1 b=2`` as ``--set a=1 --set b=2``."""
+    expanded: list[str] = []
+    inside = False
+    for word in words:
+        if inside and '=' in word and not word.startswith('-') and expanded[-1] != '--set':
+            expanded.append('--set')
+        inside = word == '--set' or inside and not word.startswith('-') and '=' in word
+        expanded.append(word)
+    return expanded
+
+
+def _config(name: Optional[str], settings: Optional[list[str]], checkpoint: Optional[Path]) -> 'Config':
+    """The configuration of a recipe, or the one that a checkpoint carries; with ``--set``."""
+    from common import config as configuration
+
+    if name is not None:
+        return configuration.load(name, settings or ())
+    if checkpoint is None:
+        raise UserError('give CONFIG: a recipe (`twinseg list --configs`) or a YAML file')
+    from common.evaluation import stored_config
+
+    return configuration.override(stored_config(checkpoint), settings or ())
+
+
+def _backend(config: Optional['Config'], asked: Optional[str]) -> str:
+    from common.backend import available
+
+    return asked or (config and config.runtime.backend) or next(iter(available()), 'pytorch')
+
+
+def _size(text: Optional[str]) -> Optional[tuple[int, int]]:
+    """``512x1024`` -> (512, 1024)."""
+    if text is None:
+        return None
+    height, _, width = text.lower().partition('x')
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise UserError(f'--size {text!r}: expected height x width, such as 512x1024')
+    return int(height), int(width)
+
+
+def _writable(file: Optional[Path]) -> None:
+    """Says before the work, not after it, that a file has no place to go."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise UserError(f'{file}: there is no folder {file.parent}')
+
+
+def _write_json(file: Optional[Path], values: dict[str, Any]) -> None:
+    if file is not None:
+        file.write_text(json.dumps(values, indent=1, default=str) + '\n', encoding='utf-8')
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    if issubclass(category, UserWarning):
+        print(f'twinseg: warning: {" ".join(str(message).split())}', file=sys.stderr)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""What ``twinseg list`` shows: rows (column -> value) for a table."""
+import re
+from typing import Any
+
+import numpy as np
+
+from common import config as configuration
+from common.backend import get_backend
+
+PROBE = 256  # side of the image that tells the output stride
+Row = dict[str, Any]
+
+
+def configs() -> list[Row]:
+    """The recipes, each with the first line of its comment."""
+    return [{'config': str(path.relative_to(configuration.RECIPES).with_suffix('')), 'about': _first_comment(path)}
+            for path in configuration.recipes()]
+
+
+def keys() -> list[Row]:
+    """The keys of a configuration, with types and defaults."""
+    return [{'group': group, 'key': key, 'default': field.default, 'type': _type(field.annotation), 'about': field.description}
+            for group, kind in configuration.GROUPS.items() for key, field in kind.model_fields.items()]
+
+
+def models(backend_name: str) -> list[Row]:
+    """The networks: parameters in training and in inference, output stride, auxiliary outputs."""
+    backend = get_backend(backend_name)
+    backend.setup('cpu')
+    rows = []
+    for arch in backend.MODELS:
+        whole, bare = backend.build_model(arch), backend.build_model(arch, auxiliary=False)
+        outputs = backend.forward(whole, np.zeros((1, 3, PROBE, PROBE), np.float32), auxiliary=True)
+        logits = outputs.pop('logits')
+        rows.append({'arch': arch, 'parameters (M)': _millions(backend.state(whole)),
+                     'for inference (M)': _millions(backend.state(bare)),
+                     'output stride': PROBE // logits.shape[2] if logits.ndim == 4 else None,
+                     'auxiliary outputs': ', '.join(outputs)})
+    return rows
+
+
+def _millions(state: dict[str, np.ndarray]) -> str:
+    buffers = ('running_mean', 'running_var')
+    return f'{sum(array.size for name, array in state.items() if not name.endswith(buffers)) / 1e6:.4f}'
+
+
+def _type(annotation: Any) -> str:
+    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
+    return re.sub(r'Annotated\[(\w+), [^\]]*\]', r'\1', name.replace('typing.', ''))
+
+
+def _first_comment(path: Any) -> str:
+    first = path.read_text(encoding='utf-8').partition('\n')[0]
+    return first.removeprefix('#').strip()
