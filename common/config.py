@@ -121,7 +121,7 @@ class Loss(Group):
     avg_non_ignore: bool = Field(True, description='average over the pixels that are not ignored; mmsegmentation: false')
     ohem_thresh: Fraction = 0.7
     ohem_min_kept: Count = Field(100000, description='ohem, stdc_ohem: pixels per batch; ohem_pixel_sampler: per image')
-    auxiliary_weights: dict[str, NonNegative] = Field({}, description='auxiliary output -> weight of its loss; none: not trained')
+    auxiliary_weights: dict[str, NonNegative] = Field({}, description='auxiliary output -> weight of its loss')
     detail_weights: Annotated[list[NonNegative], Field(min_length=2, max_length=2)] = Field(
         [1.0, 1.0], description='STDC detail loss: weights of binary cross-entropy and dice')
 

@@ -1,6 +1,6 @@
 """What ``twinseg list`` shows: rows (column -> value) for a table."""
-import re
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
 
@@ -45,8 +45,17 @@ def _millions(state: dict[str, np.ndarray]) -> str:
 
 
 def _type(annotation: Any) -> str:
-    name = annotation.__name__ if isinstance(annotation, type) else str(annotation)
-    return re.sub(r'Annotated\[(\w+), [^\]]*\]', r'\1', name.replace('typing.', ''))
+    """A type as a user of YAML reads it."""
+    kind, parts = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        return _type(parts[0])
+    if kind is Literal:
+        return ' | '.join(map(str, parts))
+    if kind is Union:
+        return ' | '.join(map(_type, parts))
+    if kind is not None:
+        return f'{kind.__name__}[{", ".join(map(_type, parts))}]'
+    return {NoneType: 'null', Any: 'any'}.get(annotation) or annotation.__name__
 
 
 def _first_comment(path: Any) -> str:
