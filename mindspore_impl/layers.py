@@ -17,6 +17,10 @@ class ReLU(nn.ReLU):
     """max(x, 0)."""
 
 
+class Sigmoid(nn.Sigmoid):
+    """1 / (1 + exp(-x))."""
+
+
 class Conv2d(nn.Conv2d):
     """Convolution with explicit padding.
 
@@ -93,6 +97,13 @@ class Dropout2d(nn.Cell):
         return x * ops.cast(self.mask, x.dtype) if self.training else x
 
 
+class Dropout(Dropout2d):
+    """The same for vectors (N, C)."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        return x * flatten(ops.cast(self.mask, x.dtype)) if self.training else x
+
+
 class AvgPool2d(nn.AvgPool2d):
     """Average pooling; the padding counts as zeros."""
 
@@ -163,6 +174,11 @@ class Network(nn.Cell):
 def concat(features: Sequence[Tensor]) -> Tensor:
     """Joins features along the channels."""
     return ops.cat(features, 1)
+
+
+def flatten(x: Tensor) -> Tensor:
+    """(N, C, 1, 1) -> (N, C)."""
+    return ops.flatten(x)
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:

@@ -23,6 +23,10 @@ class ReLU(nn.ReLU):
         super().__init__(inplace=True)
 
 
+class Sigmoid(nn.Sigmoid):
+    """1 / (1 + exp(-x))."""
+
+
 class Conv2d(nn.Conv2d):
     """Convolution with explicit padding.
 
@@ -96,6 +100,13 @@ class Dropout2d(nn.Module):
         return x * self.mask.to(x.dtype) if self.training and self.mask is not None else x
 
 
+class Dropout(Dropout2d):
+    """The same for vectors (N, C)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.mask.to(x.dtype).flatten(1) if self.training and self.mask is not None else x
+
+
 class AvgPool2d(nn.AvgPool2d):
     """Average pooling; the padding counts as zeros."""
 
@@ -155,6 +166,11 @@ class Network(nn.Module):
 def concat(features: Sequence[Tensor]) -> Tensor:
     """Joins features along the channels."""
     return torch.cat(tuple(features), dim=1)
+
+
+def flatten(x: Tensor) -> Tensor:
+    """(N, C, 1, 1) -> (N, C)."""
+    return x.flatten(1)
 
 
 def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
