@@ -270,8 +270,13 @@ def dump(config: Config) -> str:
     lines = []
     for group in GROUPS:
         keys = getattr(config, group).model_dump()
-        lines += [f'# {group}', yaml.safe_dump(keys, sort_keys=False, default_flow_style=None, width=120)]
+        lines += [f'# {group}', *(f'{key}: {_inline(value)}' for key, value in keys.items()), '']
     return '\n'.join(lines)
+
+
+def _inline(value: Any) -> str:
+    """A value as YAML on one line."""
+    return yaml.safe_dump([value], sort_keys=False, default_flow_style=True, width=1 << 20).strip()[1:-1]
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
