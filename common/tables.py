@@ -5,6 +5,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from common import metrics
 from common.metrics import Scores
@@ -18,7 +19,7 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for key in rows[0] if rows else ():
         table.add_column(key, justify='right' if isinstance(rows[0][key], (int, float)) else 'left', overflow='fold')
     for row in rows:
-        table.add_row(*('' if value is None else str(value) for value in row.values()))
+        table.add_row(*(Text('' if value is None else str(value)) for value in row.values()))
     _print(table)
 
 
@@ -30,7 +31,7 @@ def show_scores(scores: Scores, conditions: Mapping[str, Any]) -> None:
     for key in columns:
         table.add_column(key, justify='right')
     for index, name in enumerate(scores.classes):
-        table.add_row(name, *(metrics.show(values[index]) for values in columns.values()))
+        table.add_row(Text(name), *(metrics.show(values[index]) for values in columns.values()))
     table.add_section()
     table.add_row('mean', *(metrics.show(metrics.mean(values)) for values in columns.values()))
     _print(table)
