@@ -17,7 +17,7 @@ from common.backend import available, get_backend
 from common.config import Config
 from common.errors import BackendError, UserError
 from common.evaluation import load_run, network_arguments
-from common.host_engines import OnnxRuntime, OpenVino, open_engine
+from common.host_engines import Engine, OnnxRuntime, OpenVino, open_engine
 
 Format = Literal['onnx', 'mindir', 'air']
 FORMATS = ('onnx', 'mindir', 'air')
@@ -30,8 +30,9 @@ class ExportError(UserError):
     """An exported file that does not compute what the network computes."""
 
 
-def export_checkpoint(config: Optional[Config], backend_name: Optional[str], device: Optional[str], checkpoint: Path, format: Format,
-                      out: Path, *, size: Optional[tuple[int, int]] = None, dynamic: bool = False, batch: int = 1) -> dict[str, Any]:
+def export_checkpoint(config: Optional[Config], backend_name: Optional[str], device: Optional[str], checkpoint: Path,
+                      format: Format, out: Path, *, size: Optional[tuple[int, int]] = None, dynamic: bool = False,
+                      batch: int = 1) -> dict[str, Any]:
     """Exports the network of a checkpoint (or run folder) to ``out`` in float32.
 
     The file takes normalised float32 images (``batch``, 3, ``size``; by default the crop size of training), with
@@ -60,14 +61,15 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
     report = get_backend(writer_name).export(
         networks[writer_name], out, format, input_size=size, batch=batch, dynamic=dynamic, metadata=facts,
         reference=lambda images: get_backend(name).forward(networks[name], images)['logits'])
-    return {'arch': run.config.model.arch, 'checkpoint': str(checkpoint), 'compared_with': name, 'written_by': writer_name, **report}
+    return {'arch': run.config.model.arch, 'checkpoint': str(checkpoint), 'compared_with': name, 'written_by': writer_name,
+            **report}
 
 
 def metadata(config: Config, meta: Mapping[str, Any], align_corners: bool, size: tuple[int, int]) -> dict[str, str]:
     """What a user of the file needs to know, as strings (lists as JSON): it is stored in the file."""
-    return {'arch': config.model.arch, 'classes': json.dumps(meta.get('classes', [])), 'palette': json.dumps(meta.get('palette', [])),
-            'mean': json.dumps(config.augment.mean), 'std': json.dumps(config.augment.std), 'input_size': json.dumps(list(size)),
-            'align_corners': json.dumps(align_corners), 'step': str(meta.get('step', '')), 'twinseg_version': version('twinseg')}
+    facts = {'classes': meta.get('classes', []), 'palette': meta.get('palette', []), 'mean': config.augment.mean,
+             'std': config.augment.std, 'input_size': list(size), 'align_corners': align_corners, 'step': meta.get('step')}
+    return {'arch': config.model.arch, 'twinseg_version': version('twinseg'), **{key: json.dumps(facts[key]) for key in facts}}
 
 
 def write_verified(path: Path, write: Callable[[Path], None], reference: Run, shape: tuple[int, int, int, int],
@@ -86,15 +88,15 @@ def write_verified(path: Path, write: Callable[[Path], None], reference: Run, sh
         if not report['difference'] <= TOLERANCE:
             rejected = path.with_name(path.name + '.rejected')
             os.replace(part, rejected)
-            raise ExportError(f'{path}: the exported file differs from the network by {report["difference"]:.1e} of the largest logit '
-                              f'(tolerance {TOLERANCE:.0e}); kept as {rejected.name}')
+            raise ExportError(f'{path}: the exported file differs from the network by {report["difference"]:.1e} of its '
+                              f'largest logit (tolerance {TOLERANCE:.0e}); kept as {rejected.name}')
         os.replace(part, path)
     return report
 
 
 def compare(path: Path, reference: Run, shapes: list[tuple[int, int, int, int]], seed: int = 0) -> dict[str, float]:
     """Largest difference, by engine, between a file's logits and ``reference``'s, of the latter's largest magnitude."""
-    engines = [OnnxRuntime(path), OpenVino(path)] if path.suffix == '.onnx' else [open_engine(path)]
+    engines: list[Engine] = [OnnxRuntime(path), OpenVino(path)] if path.suffix == '.onnx' else [open_engine(path)]
     differences = dict.fromkeys((engine.name for engine in engines), 0.0)
     for shape in shapes:
         images = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
@@ -135,7 +137,8 @@ def finish_onnx(model: Any, opset: int, metadata: Mapping[str, str]) -> Any:
     model.ir_version = OPSETS[opset]
     model.producer_name, model.producer_version = 'twinseg', metadata.get('twinseg_version', '')
     del model.metadata_props[:]
-    for item in (*model.graph.node, *model.graph.input, *model.graph.output, *model.graph.value_info, *model.graph.initializer, model.graph):
+    graph = model.graph
+    for item in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         del item.metadata_props[:]  # the exporter's own notes: file names of this machine among them
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)

@@ -86,7 +86,7 @@ class OpenVino:
             raise UserError(f'{path}: OpenVINO refuses it: {str(error).strip().splitlines()[-1]}') from None
         self.path = path
         self.shape = tuple(size.get_length() if size.is_static else None for size in model.input(0).partial_shape)
-        self.metadata = {}
+        self.metadata: dict[str, str] = {}
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         check_shape(images.shape, self.shape, self.path)

@@ -40,17 +40,18 @@ def export(network: nn.Cell, path: Path, format: Format, *, input_size: tuple[in
     if format == 'air':
         require_ascend(ms.get_context('device_target') == 'Ascend')
     if dynamic and format != 'mindir':
-        raise BackendError(f'MindSpore writes {format} with fixed sizes only; '
-                           + ('install PyTorch for a dynamic ONNX file, or leave out --dynamic' if format == 'onnx' else 'leave out --dynamic'))
+        raise BackendError(f'MindSpore writes {format} with fixed sizes only: leave out --dynamic'
+                           + (', or install PyTorch, which exports the twin' if format == 'onnx' else ''))
     shape = (batch, 3, *input_size)
-    write = _write_onnx if format == 'onnx' else _write
+    writer = _write_onnx if format == 'onnx' else _write
+    cell = Logits(network)
 
     def run(images: np.ndarray) -> np.ndarray:
         return network(Tensor(images))['logits'].asnumpy()
 
     network.set_train(False)
-    return write_verified(path, lambda part: write(Logits(network), part, shape, dynamic, opset, metadata or {}), reference or run,
-                          shape, dynamic)
+    return write_verified(path, lambda part: writer(cell, part, shape, dynamic, opset, metadata or {}), reference or run, shape,
+                          dynamic)
 
 
 def _write(network: nn.Cell, path: Path, shape: Sequence[int], dynamic: bool, opset: int, metadata: Mapping[str, str]) -> None:
@@ -68,7 +69,8 @@ def _write(network: nn.Cell, path: Path, shape: Sequence[int], dynamic: bool, op
     path.chmod(0o644)  # MindSpore writes files that only their owner may read
 
 
-def _write_onnx(network: nn.Cell, path: Path, shape: Sequence[int], dynamic: bool, opset: int, metadata: Mapping[str, str]) -> None:
+def _write_onnx(network: nn.Cell, path: Path, shape: Sequence[int], dynamic: bool, opset: int,
+                metadata: Mapping[str, str]) -> None:
     mindir = path.with_suffix('.mindir')
     try:
         _write(network, mindir, shape, dynamic, opset, {})
@@ -122,8 +124,8 @@ class OnnxGraph:
             attributes |= {item.name: _value(item) for item in primitive.attribute}
             translate = getattr(self, primitive.op_type, None)
             if translate is None:
-                raise UserError(f'no ONNX for the MindSpore operator {primitive.op_type} ({node.domain}); with PyTorch installed '
-                                'the twin is exported instead')
+                raise UserError(f'no ONNX for the MindSpore operator {primitive.op_type} ({node.domain}); with PyTorch '
+                                'installed the twin is exported instead')
             shape = [list(tensor.dims) for item in node.attribute if item.name == 'shape' for tensor in item.tensors]
             result = translate([values[name] for name in node.input], attributes, shape[0] if shape else [])
             values[node.output[0]] = result

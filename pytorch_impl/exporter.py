@@ -24,8 +24,8 @@ class Logits(nn.Module):
         return self.network(image)['logits']
 
 
-def export(network: nn.Module, path: Path, format: Format, *, input_size: tuple[int, int], batch: int = 1, dynamic: bool = False,
-           opset: int = 17, metadata: Optional[Mapping[str, str]] = None,
+def export(network: nn.Module, path: Path, format: Format, *, input_size: tuple[int, int], batch: int = 1,
+           dynamic: bool = False, opset: int = 17, metadata: Optional[Mapping[str, str]] = None,
            reference: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> dict[str, Any]:
     """Writes a network in evaluation mode to ``path`` and compares the file with ``reference`` (default: the network).
 
@@ -42,8 +42,9 @@ def export(network: nn.Module, path: Path, format: Format, *, input_size: tuple[
         return network(torch.from_numpy(images).to(device))['logits'].cpu().numpy()
 
     network.eval()
-    return write_verified(path, lambda part: _write(Logits(network), part, torch.zeros(shape, device=device), dynamic, opset, metadata or {}),
-                          reference or run, shape, dynamic)
+    module, image = Logits(network).eval(), torch.zeros(shape, device=device)
+    return write_verified(path, lambda part: _write(module, part, image, dynamic, opset, metadata or {}), reference or run,
+                          shape, dynamic)
 
 
 def _write(network: nn.Module, path: Path, image: Tensor, dynamic: bool, opset: int, metadata: Mapping[str, str]) -> None:
@@ -54,7 +55,7 @@ def _write(network: nn.Module, path: Path, image: Tensor, dynamic: bool, opset: 
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
-            program = torch.onnx.export(network.eval(), (image,), dynamo=True, opset_version=18, external_data=False, verbose=False,
+            program = torch.onnx.export(network, (image,), dynamo=True, opset_version=18, external_data=False, verbose=False,
                                         input_names=['image'], output_names=['logits'], dynamic_shapes=sides)
         except torch.onnx.errors.OnnxExporterError as error:
             raise UserError(f'{path.name}: PyTorch cannot export this network: {str(error).splitlines()[0]}') from error

@@ -1,0 +1,88 @@
+"""Drawing: class colours over an image, and a legend of the classes."""
+from typing import Optional, Sequence
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+OPACITY = 0.5  # of the class colours over the image
+INK, PAPER = (40, 40, 40), (255, 255, 255)
+
+
+def blend(image: np.ndarray, ids: np.ndarray, palette: np.ndarray, opacity: float = OPACITY) -> np.ndarray:
+    """An RGB image (H, W, 3) with the classes' colours over it and a pale line between classes.
+
+    ``ids`` uint8 (H, W), ``palette`` uint8 (C, 3); pixels with an id beyond the palette (255: ignored) stay as they are.
+    """
+    colours = np.zeros((256, 3), np.uint8)
+    colours[:len(palette)] = palette
+    mixed = cv2.addWeighted(image, 1 - opacity, colours[ids], opacity, 0)
+    edges = np.zeros(ids.shape, bool)
+    edges[:, 1:] |= ids[:, 1:] != ids[:, :-1]
+    edges[1:] |= ids[1:] != ids[:-1]
+    mixed[edges] = mixed[edges] // 2 + 127
+    outside = ids >= len(palette)
+    mixed[outside] = image[outside]
+    return mixed
+
+
+def colourise(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Class ids uint8 (H, W) -> RGB (H, W, 3); ids beyond the palette are black."""
+    colours = np.zeros((256, 3), np.uint8)
+    colours[:len(palette)] = palette
+    return colours[ids]
+
+
+def shares(ids: np.ndarray, classes: int) -> dict[int, float]:
+    """Classes present, with their share of the pixels that have a class, largest first."""
+    counts = np.bincount(ids.ravel(), minlength=256)[:classes]
+    order = sorted(np.flatnonzero(counts), key=lambda i: (-counts[i], i))
+    return {int(i): float(counts[i] / counts.sum()) for i in order}
+
+
+def legend(width: int, names: Sequence[str], colours: np.ndarray, notes: Optional[Sequence[str]] = None) -> np.ndarray:
+    """A white strip (h, width, 3) with a swatch and a name for every class, in as many columns as fit.
+
+    ``notes`` are set in grey behind the names.
+    """
+    size = int(np.clip(width / 48, 13, 26))  # pixels of the letters
+    font = ImageFont.load_default(size)
+    notes = notes or [''] * len(names)
+    texts = [f'{name} {note}'.rstrip() for name, note in zip(names, notes)]
+    swatch, gap, line = size, size // 2, int(size * 1.7)
+    cell = max((int(font.getlength(text)) for text in texts), default=0) + swatch + 3 * gap
+    columns = max(1, min(len(texts), (width - gap) // cell)) if texts else 1
+    rows = -(-len(texts) // columns)
+    strip = Image.new('RGB', (width, rows * line + gap), PAPER)
+    draw = ImageDraw.Draw(strip)
+    for index, (name, note, colour) in enumerate(zip(names, notes, colours)):
+        row, column = divmod(index, columns)
+        left, top = gap + column * ((width - gap) // columns), gap // 2 + row * line
+        middle = top + line // 2
+        draw.rectangle((left, middle - swatch // 2, left + swatch, middle + swatch // 2), tuple(int(c) for c in colour), INK)
+        draw.text((left + swatch + gap, middle), name, INK, font, 'lm')
+        draw.text((left + swatch + gap + font.getlength(name + ' '), middle), note, (130, 130, 130), font, 'lm')
+    return np.array(strip)
+
+
+def overlay(image: np.ndarray, ids: np.ndarray, classes: Sequence[str], palette: np.ndarray, *,
+            all_classes: bool = False) -> np.ndarray:
+    """An RGB image with class colours and, below it, a legend of the classes present (with their share of the image),
+    or of ``all_classes``, so that the pictures of a video have one size.
+
+    A small image is enlarged by a whole factor so that the legend can be read.
+    """
+    factor = max(1, -(-320 // image.shape[1]))
+    large = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR) if factor > 1 else image
+    mask = ids.repeat(factor, 0).repeat(factor, 1)
+    if all_classes:
+        present, notes = list(range(len(classes))), None
+    else:
+        found = shares(ids, len(classes))
+        present, notes = list(found), [_percent(share) for share in found.values()]
+    strip = legend(large.shape[1], [classes[i] for i in present], palette[present], notes)
+    return np.concatenate([blend(large, mask, palette), strip])
+
+
+def _percent(share: float) -> str:
+    return '<1 %' if share < 0.005 else f'{share:.0%}'.replace('%', ' %')
