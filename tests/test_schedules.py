@@ -1,0 +1,78 @@
+"""Learning-rate curves against the recursions that mmengine steps through, and against hand-computed values."""
+import numpy as np
+import pytest
+
+from common.config import Optimizer, Schedule
+from common.errors import UserError
+from common.schedules import learning_rates, total_steps
+
+RELATIVE = 1e-9  # the recursions add up rounding over 80 000 steps
+
+
+def curve(base_lr: float, steps_per_epoch: int = 10, **schedule) -> np.ndarray:
+    return learning_rates(Optimizer(base_lr=base_lr), Schedule(**schedule), steps_per_epoch)
+
+
+def mmengine(base_lr: float, total: int, power: float, eta_min: float, warmup: int, start_factor: float = 0.1) -> np.ndarray:
+    """LinearLR(begin=0, end=warmup) and PolyLR(begin=warmup, end=total) of mmengine, step by step as it computes them."""
+    rates, lr = [], base_lr
+    for step in range(total):
+        if step < warmup:
+            if step == 0:
+                lr = base_lr * start_factor
+            else:
+                change = 1 - start_factor
+                lr *= 1 + change / ((warmup - 1) * start_factor + (step - 1) * change)
+        elif step > warmup:
+            lr = (lr - eta_min) * (1 - 1 / (total - warmup - (step - warmup) + 1)) ** power + eta_min
+        rates.append(lr)
+    return np.array(rates)
+
+
+@pytest.mark.parametrize('base_lr, total, power, eta_min, warmup', [
+    (0.01, 80000, 0.9, 1e-4, 1000),  # STDC
+    (0.12, 160000, 0.9, 1e-4, 0),    # Fast-SCNN
+    (0.01, 50, 1.0, 0.0, 7),
+    (0.01, 50, 2.0, 1e-3, 2),
+])
+def test_poly_is_mmengines(base_lr, total, power, eta_min, warmup):
+    ours = curve(base_lr, max_iters=total, power=power, min_lr=eta_min, warmup_iters=warmup, warmup_lr=0.1 * base_lr)
+    np.testing.assert_allclose(ours, mmengine(base_lr, total, power, eta_min, warmup), rtol=RELATIVE)
+
+
+def test_exponential_warmup_is_the_official_stdc_one():
+    start, base, warmup, total, power = 1e-5, 0.01, 1000, 60000, 0.9
+    ours = curve(base, max_iters=total, power=power, warmup_iters=warmup, warmup_lr=start, warmup='exponential')
+    official = [start * (base / start) ** (step / warmup) if step <= warmup
+                else base * (1 - (step - warmup) / (total - warmup)) ** power for step in range(total)]
+    np.testing.assert_allclose(ours, official, rtol=RELATIVE)
+
+
+@pytest.mark.parametrize('schedule, expected', [
+    (dict(max_iters=4, power=1.0), [1.0, 0.75, 0.5, 0.25]),
+    (dict(max_iters=4, power=1.0, min_lr=0.2), [1.0, 0.8, 0.6, 0.4]),
+    (dict(max_iters=4, power=2.0), [1.0, 0.5625, 0.25, 0.0625]),
+    (dict(max_iters=4, lr_scheduler='cosine_lr'), [1.0, 0.5 + 0.5 ** 1.5, 0.5, 0.5 - 0.5 ** 1.5]),
+    (dict(max_iters=3, lr_scheduler='constant_lr'), [1.0, 1.0, 1.0]),
+    (dict(max_iters=5, lr_scheduler='constant_lr', warmup_iters=3, warmup_lr=0.2), [0.2, 0.6, 1.0, 1.0, 1.0]),
+    (dict(max_iters=3, lr_scheduler='constant_lr', warmup_iters=1, warmup_lr=0.5), [0.5, 1.0, 1.0]),
+    (dict(epochs=2, lr_scheduler='constant_lr', warmup_length=1.0), [0.0, 0.5, 1.0, 1.0, 1.0, 1.0]),
+    (dict(max_iters=2, warmup_iters=2), [0.0, 1.0]),
+])
+def test_values_computed_by_hand(schedule, expected):
+    np.testing.assert_allclose(curve(1.0, steps_per_epoch=3, **schedule), expected, rtol=1e-12)
+
+
+def test_length_counts_epochs_or_steps():
+    assert total_steps(Schedule(epochs=3), 7) == 21
+    assert total_steps(Schedule(max_iters=5), 7) == 5
+
+
+@pytest.mark.parametrize('schedule, message', [
+    (dict(), 'epochs or max_iters'),
+    (dict(max_iters=5, warmup_iters=6), 'warm-up of 6 steps is longer'),
+    (dict(max_iters=5, warmup_iters=2, warmup='exponential'), 'warmup_lr'),
+])
+def test_what_cannot_be_is_refused(schedule, message):
+    with pytest.raises(UserError, match=message):
+        curve(0.1, **schedule)
