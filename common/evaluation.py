@@ -11,10 +11,16 @@ from common.backend import Predictor, get_backend
 from common.config import Config
 from common.data.datasets import Dataset, open_dataset
 from common.errors import StateError, UserError
-from common.metrics import Scores, confusion_matrix
+from common.metrics import Scores, boundary_counts, confusion_matrix
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # mmsegmentation's multi-scale test
 Size = tuple[int, int]
+
+
+class Counts(NamedTuple):
+    """Pixels counted over a data set."""
+    matrix: np.ndarray  # (C, C) int64, rows are the truth
+    boundary: np.ndarray  # (2, C) int64, intersection and union near the contours; zeros unless asked for
 
 
 class Run(NamedTuple):
@@ -71,33 +77,36 @@ def stored_config(path: Path) -> Config:
 
 
 def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optional[str] = None,
-                 config: Optional[Config] = None, *, ms_flip: bool = False, slide: bool = False, split: Optional[str] = None,
+                 config: Optional[Config] = None, *, ms_flip: bool = False, slide: bool = False, boundary: bool = False,
+                 split: Optional[str] = None,
                  progress: Optional[Callable[[int, int], None]] = None) -> dict[str, Any]:
     """Evaluates a checkpoint on its data set.
 
-    Returns ``matrix`` (int64, rows are the truth), ``scores`` and ``conditions`` (what a reader needs to repeat it).
+    Returns ``matrix`` (int64, rows are the truth), ``scores`` (boundary IoU among them if ``boundary``) and ``conditions``
+    (what a reader needs to repeat it).
     """
     run = load_run(path, backend_name, device, config)
     split = split or run.config.data.val_split
     dataset = open_dataset(run.config.data, split)
     height, width = run.config.augment.crop_size
-    matrix = evaluate(run.predictor, dataset, batch_size=run.config.data.eval_batch_size, scales=SCALES if ms_flip else (1.0,),
-                      flip=ms_flip, window=(height, width) if slide else None, progress=progress)
+    counts = evaluate(run.predictor, dataset, batch_size=run.config.data.eval_batch_size, scales=SCALES if ms_flip else (1.0,),
+                      flip=ms_flip, window=(height, width) if slide else None, boundary=boundary, progress=progress)
     conditions = {'checkpoint': str(path), 'step': run.meta.get('step'), 'arch': run.config.model.arch,
-                  'backend': run.meta['backend'], 'device': run.device, 'data': dataset.name, 'split': split, 'images': len(dataset), 'ms_flip': ms_flip,
-                  'slide': slide, 'amp_level': run.config.precision.amp_level}
-    return {'matrix': matrix, 'scores': Scores.from_matrix(matrix, dataset.description.classes), 'conditions': conditions}
+                  'backend': run.meta['backend'], 'device': run.device, 'data': dataset.name, 'split': split,
+                  'images': len(dataset), 'ms_flip': ms_flip, 'slide': slide, 'amp_level': run.config.precision.amp_level}
+    scores = Scores.from_matrix(counts.matrix, dataset.description.classes, counts.boundary if boundary else None)
+    return {'matrix': counts.matrix, 'scores': scores, 'conditions': conditions}
 
 
 def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, scales: tuple[float, ...] = (1.0,),
-             flip: bool = False, window: Optional[Size] = None,
-             progress: Optional[Callable[[int, int], None]] = None) -> np.ndarray:
-    """The confusion matrix (C, C) int64 of a network over a data set, predictions compared at each label's full size.
+             flip: bool = False, window: Optional[Size] = None, boundary: bool = False,
+             progress: Optional[Callable[[int, int], None]] = None) -> Counts:
+    """Counts the pixels of a data set by true and predicted class, predictions compared at each label's full size.
 
     With several ``scales``, ``flip`` or a sliding ``window`` (height, width), class probabilities are averaged.
     """
     classes = len(dataset.description.classes)
-    matrix = np.zeros((classes, classes), np.int64)
+    counts = Counts(np.zeros((classes, classes), np.int64), np.zeros((2, classes), np.int64))
     done = 0
     for images, labels in _batches(dataset, batch_size):
         size = (labels.shape[1], labels.shape[2])
@@ -108,11 +117,14 @@ def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, sca
             predicted = probabilities.argmax(1).astype(np.uint8)
         if predicted.max() >= classes:
             raise UserError(f'the network predicts class {predicted.max()}, but {dataset.name} has {classes} classes')
-        matrix += confusion_matrix(labels, predicted, classes, dataset.description.ignore_index)
+        counts.matrix[:] += confusion_matrix(labels, predicted, classes, dataset.description.ignore_index)
+        if boundary:
+            for truth, prediction in zip(labels, predicted):
+                counts.boundary[:] += boundary_counts(truth, prediction, classes, dataset.description.ignore_index)
         done += len(images)
         if progress:
             progress(done, len(dataset))
-    return matrix
+    return counts
 
 
 def averaged_probabilities(predictor: Predictor, images: np.ndarray, size: Size, scales: tuple[float, ...], flip: bool,

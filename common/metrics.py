@@ -40,14 +40,16 @@ class Scores:
     precision: np.ndarray
     f1: np.ndarray
     aacc: float
+    boundary_iou: np.ndarray | None = None
 
     @classmethod
-    def from_matrix(cls, matrix: np.ndarray, classes: Sequence[str]) -> 'Scores':
-        """From a confusion matrix, int (C, C), rows truth."""
+    def from_matrix(cls, matrix: np.ndarray, classes: Sequence[str], boundary: np.ndarray | None = None) -> 'Scores':
+        """From a confusion matrix, int (C, C), rows truth, and summed ``boundary_counts`` (2, C) where there are any."""
         right, truth, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
         return cls(tuple(classes), iou=_ratio(right, truth + predicted - right), accuracy=_ratio(right, truth),
                    precision=_ratio(right, predicted), f1=_ratio(2 * right, truth + predicted),
-                   aacc=float(_ratio(right.sum(), matrix.sum())))
+                   aacc=float(_ratio(right.sum(), matrix.sum())),
+                   boundary_iou=None if boundary is None else boundary_iou(boundary))
 
     @property
     def recall(self) -> np.ndarray:
@@ -69,7 +71,11 @@ class Scores:
     def to_json(self) -> dict[str, Any]:
         """In percent, under the field's names; None where there is no value."""
         columns = {'IoU': self.iou, 'Acc': self.accuracy, 'precision': self.precision, 'recall': self.recall, 'F1': self.f1}
-        return {'mIoU': percent(self.miou), 'mAcc': percent(self.macc), 'aAcc': percent(self.aacc), 'mF1': percent(self.mf1),
+        means = {'mIoU': percent(self.miou), 'mAcc': percent(self.macc), 'aAcc': percent(self.aacc), 'mF1': percent(self.mf1)}
+        if self.boundary_iou is not None:
+            columns['boundary IoU'] = self.boundary_iou
+            means['boundary mIoU'] = percent(mean(self.boundary_iou))
+        return {**means,
                 'classes': {name: {key: percent(values[index]) for key, values in columns.items()}
                             for index, name in enumerate(self.classes)}}
 

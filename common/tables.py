@@ -26,6 +26,8 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def show_scores(scores: Scores, conditions: Mapping[str, Any]) -> None:
     """The classes, the means, and the conditions that they hold under."""
     columns = {'IoU': scores.iou, 'Acc': scores.accuracy, 'precision': scores.precision, 'F1': scores.f1}
+    if scores.boundary_iou is not None:
+        columns['boundary IoU'] = scores.boundary_iou
     table = Table(header_style='bold')
     table.add_column('class')
     for key in columns:

@@ -88,8 +88,8 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
         done = step + 1
         skipped = skipped + 1 if values['overflow'] else 0
         _check_finite(values, done, skipped, config)
-        record: dict[str, Any] = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4), 'lr': float(rates[step]), **values,
-                  **clock.figures(done)}
+        record: dict[str, Any] = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4), 'lr': float(rates[step]),
+                                  **values, **clock.figures(done)}
         log.step(record, keep=done % runtime.log_interval == 0 or done == len(rates), last=len(rates))
 
         if _due(done, runtime.val_interval or epoch_steps, len(rates)):
@@ -174,7 +174,8 @@ def _due(step: int, interval: int, last: int) -> bool:
 
 def _evaluate(trainer: Trainer, config: Config, validation: Dataset, step: int, epoch: float, log: 'Log') -> dict[str, Any]:
     began = time.perf_counter()
-    matrix = evaluate(trainer.predictor(ema=config.optimizer.with_ema), validation, batch_size=config.data.eval_batch_size)
+    predictor = trainer.predictor(ema=config.optimizer.with_ema)
+    matrix = evaluate(predictor, validation, batch_size=config.data.eval_batch_size).matrix
     scores = Scores.from_matrix(matrix, validation.description.classes).to_json()
     record = {'kind': 'eval', 'step': step, 'epoch': epoch, 'seconds': round(time.perf_counter() - began, 2), **scores,
               'confusion': matrix.tolist()}
