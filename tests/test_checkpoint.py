@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
@@ -59,6 +59,7 @@ def test_file_mode_is_the_usual_one(saved, tmp_path):
     assert stat.S_IMODE(saved.stat().st_mode) == stat.S_IMODE((tmp_path / 'plain').stat().st_mode)
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_every_truncation_is_detected(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp('cut')
@@ -69,6 +70,7 @@ def test_every_truncation_is_detected(tmp_path_factory, data):
         checkpoint.load(folder / 'cut')
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_every_changed_byte_is_detected_or_changes_nothing(tmp_path_factory, data):
     """Only white space of the JSON header may differ without a difference in content."""
