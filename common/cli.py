@@ -21,6 +21,7 @@ Backend = Annotated[Optional[Literal['pytorch', 'mindspore']], typer.Option(
 Device = Annotated[Optional[Literal['cpu', 'gpu', 'ascend']], typer.Option(help='by default the best present')]
 Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='changes the configuration')]
 Checkpoint = Annotated[Path, typer.Option(metavar='PATH', help='checkpoint, or run folder: its best one')]
+Size = Annotated[Optional[str], typer.Option(metavar='HxW', help='input size; by default the crop size')]
 Json = Annotated[Optional[Path], typer.Option('--json', metavar='FILE', help='also writes the figures here')]
 
 
@@ -63,11 +64,28 @@ def evaluate(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend
 
 
 @app.command()
+def predict(words: Annotated[list[str], typer.Argument(metavar='[CONFIG] INPUT...', help='images, folders, videos')],
+            checkpoint: Annotated[Optional[Path], typer.Option(metavar='PATH', help='checkpoint or run folder')] = None,
+            model: Annotated[Optional[Path], typer.Option(metavar='FILE', help='exported .onnx or .mindir instead')] = None,
+            backend: Backend = None, device: Device = None, settings: Settings = None,
+            out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('predictions'),
+            logits: Annotated[Optional[Path], typer.Option(metavar='FILE.npy', help='raw logits of one image')] = None) -> None:
+    """Class ids and overlays with a legend, of images, folders or videos."""
+    from common import prediction
+
+    config = words.pop(0) if len(words) > 1 and _is_config(words[0]) else None
+    chosen = _config(config, settings, checkpoint) if checkpoint else None
+    for path in prediction.predict(chosen, _backend(chosen, backend), device, checkpoint, list(map(Path, words)), out,
+                                   logits=logits, model=model):
+        print(path)
+
+
+@app.command()
 def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend = None, device: Device = None,
            settings: Settings = None,
            format: Annotated[Literal['onnx', 'mindir', 'air'], typer.Option()] = 'onnx',
            out: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default ARCH.FORMAT')] = None,
-           size: Annotated[Optional[str], typer.Option(metavar='HxW', help='input size; by default the crop size')] = None,
+           size: Size = None,
            batch: Annotated[int, typer.Option(min=1)] = 1,
            dynamic: Annotated[bool, typer.Option('--dynamic', help='ONNX for any size')] = False,
            json_file: Json = None) -> None:
@@ -80,6 +98,43 @@ def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend =
     found = export_checkpoint(chosen, _backend(chosen, backend), device, checkpoint, format,
                               out or Path(f'{chosen.model.arch}.{format}'), size=_size(size), dynamic=dynamic, batch=batch)
     tables.show_facts({key: value for key, value in found.items() if key != 'operators'})
+    _write_json(json_file, found)
+
+
+@app.command()
+def parity(config: ConfigName = None, settings: Settings = None,
+           weights: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default drawn from the seed')] = None,
+           steps: Annotated[int, typer.Option(min=1)] = 20,
+           size: Annotated[Optional[str], typer.Option(metavar='HxW', help='by default 64x96')] = None,
+           batch_size: Annotated[int, typer.Option(min=2)] = 4,
+           amp: Annotated[Optional[Literal['O0', 'O1', 'O2', 'O3']], typer.Option(help='precision level')] = None,
+           json_file: Json = None) -> None:
+    """Compares the twins: logits, gradients, training steps. Exit status 1 when they differ."""
+    from common import parity as comparing
+
+    _writable(json_file)
+    found = comparing.parity(_config(config, settings, weights), steps=steps, size=_size(size) or (64, 96), weights=weights,
+                             amp=amp, batch_size=batch_size)
+    _write_json(json_file, found)
+    if not found['ok']:
+        raise typer.Exit(1)
+
+
+@app.command()
+def benchmark(config: ConfigName = None, backend: Backend = None, device: Device = None, settings: Settings = None,
+              checkpoint: Annotated[Optional[Path], typer.Option(metavar='PATH', help='gives the configuration')] = None,
+              size: Size = None,
+              batch: Annotated[int, typer.Option(min=1, help='images of an inference')] = 1,
+              runs: Annotated[int, typer.Option(min=1)] = 20,
+              train: Annotated[bool, typer.Option(help='training steps, too')] = True,
+              json_file: Json = None) -> None:
+    """Latency, throughput, parameters, MACs and peak memory, with the machine and the precision that they hold for."""
+    from common import benchmark as measuring
+
+    _writable(json_file)
+    chosen = _config(config, settings, checkpoint)
+    found = measuring.benchmark(chosen, _backend(chosen, backend), device, size=_size(size), batch=batch, runs=runs, train=train)
+    measuring.show(found)
     _write_json(json_file, found)
 
 
@@ -169,6 +224,13 @@ def _config(name: Optional[str], settings: Optional[list[str]], checkpoint: Opti
     from common.evaluation import stored_config
 
     return configuration.override(stored_config(checkpoint), settings or ())
+
+
+def _is_config(word: str) -> bool:
+    from common import config as configuration
+
+    names = {name for path in configuration.recipes() for name in (path.stem, f'{path.parent.name}/{path.stem}')}
+    return word.endswith(('.yaml', '.yml')) or word in names
 
 
 def _backend(config: Optional['Config'], asked: Optional[str]) -> str:
