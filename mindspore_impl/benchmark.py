@@ -1,0 +1,39 @@
+"""What only the framework knows about a network's size and about its device."""
+from typing import Any
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from mindspore_impl.layers import Conv2d, Linear
+
+
+def parameters(network: nn.Cell) -> int:
+    """Trainable numbers."""
+    return sum(parameter.size for parameter in network.trainable_params())
+
+
+def macs(network: nn.Cell, size: tuple[int, int]) -> int:
+    """Multiply-accumulates of convolutions and linear layers for one image of ``size`` (height, width)."""
+    counts: list[int] = []
+
+    def count(layer: nn.Cell, inputs: Any, output: Tensor) -> None:
+        places = output.size // layer.weight.shape[0]
+        counts.append(places * layer.weight.size)
+
+    layers = [layer for _, layer in network.cells_and_names() if isinstance(layer, (Conv2d, Linear))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    mode = ms.get_context('mode')
+    ms.set_context(mode=ms.PYNATIVE_MODE)  # hooks run in this mode only
+    network.set_train(False)
+    network(Tensor(np.zeros((1, 3, *size), np.float32)))
+    ms.set_context(mode=mode)
+    for hook in hooks:
+        hook.remove()
+    return sum(counts)
+
+
+def accelerator() -> dict[str, Any]:
+    """The device beside the CPU, or the CPU threads in use."""
+    target = ms.get_context('device_target')
+    return {'threads': ms.get_context('runtime_num_threads')} if target == 'CPU' else {target.lower(): target}
