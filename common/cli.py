@@ -133,7 +133,8 @@ def benchmark(config: ConfigName = None, backend: Backend = None, device: Device
 
     _writable(json_file)
     chosen = _config(config, settings, checkpoint)
-    found = measuring.benchmark(chosen, _backend(chosen, backend), device, size=_size(size), batch=batch, runs=runs, train=train)
+    found = measuring.benchmark(chosen, _backend(chosen, backend), device, size=_size(size), batch=batch, runs=runs,
+                                train=train)
     measuring.show(found)
     _write_json(json_file, found)
 

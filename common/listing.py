@@ -6,6 +6,7 @@ import numpy as np
 
 from common import config as configuration
 from common.backend import get_backend
+from common.data.datasets import CAMVID_CLASSES, CITYSCAPES_CLASSES, EXPECTED
 
 PROBE = 256  # side of the image that tells the output stride
 Row = dict[str, Any]
@@ -21,6 +22,14 @@ def keys() -> list[Row]:
     """The keys of a configuration, with types and defaults."""
     return [{'group': group, 'key': key, 'default': field.default, 'type': _type(field.annotation), 'about': field.description}
             for group, kind in configuration.GROUPS.items() for key, field in kind.model_fields.items()]
+
+
+def datasets() -> list[Row]:
+    """The data sets and the files that each expects."""
+    classes = {'camvid': len(CAMVID_CLASSES), 'camvid32': len(CAMVID_CLASSES), 'cityscapes': len(CITYSCAPES_CLASSES)}
+    rows = [{'set': name, 'classes': str(classes[name]), 'below data_url': layout} for name, layout in EXPECTED.items()]
+    return [{'set': 'toy_street', 'classes': str(len(CITYSCAPES_CLASSES)), 'below data_url': 'nothing: drawn on the fly'}, *rows,
+            {'set': 'custom', 'classes': 'classes', 'below data_url': 'image_dir/*image_suffix with label_dir/*label_suffix'}]
 
 
 def models(backend_name: str) -> list[Row]:
