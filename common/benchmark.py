@@ -31,7 +31,7 @@ def benchmark(config: Config, backend_name: str, device: Optional[str] = None, *
         raise UserError(f'runs and batch are at least 1; found {runs} and {batch}')
     backend = get_backend(backend_name)
     device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads)
-    measure = importlib.import_module(f'{backend.__name__.partition(".")[0]}.benchmark')
+    measure = importlib.import_module(f'{backend_name}_impl.benchmark')
     height, width = size or config.augment.crop_size
     arguments = network_arguments(config, config.model.num_classes or 19)
     rng = np.random.default_rng(0)

@@ -26,6 +26,12 @@ def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: 
     return network
 
 
+def double(network: nn.Module) -> nn.Module:
+    """A network, in place, with weights and features in float64: what float32 is judged against. Losses stay float32."""
+    network.double().register_forward_pre_hook(lambda _, inputs: tuple(x.double() for x in inputs))
+    return network
+
+
 class LossScaler:
     """The factor of the loss that keeps small gradients alive in half precision.
 
