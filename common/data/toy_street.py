@@ -21,14 +21,19 @@ NEAR, FAR = 2.2, 90.0  # depths of the street's rows
 VIEW = 0.72  # focal length in image widths
 ID = {name: i for i, name in enumerate(CITYSCAPES_CLASSES)}
 
-Colour = Sequence[float]
+Colour = Sequence[float] | np.ndarray
+Paint = Optional[Colour]  # none: in the label only
+Kind = Optional[str]  # name of a class; none: in the image only
 Points = Sequence[Sequence[float]]
 
-CAR_PAINT = ((190, 190, 195), (35, 35, 40), (120, 125, 130), (150, 25, 30), (30, 55, 120), (225, 225, 225), (70, 80, 75), (180, 150, 90))
+CAR_PAINT = ((190, 190, 195), (35, 35, 40), (120, 125, 130), (150, 25, 30), (30, 55, 120), (225, 225, 225), (70, 80, 75),
+             (180, 150, 90))
 FACADES = ((178, 150, 120), (160, 90, 70), (200, 190, 170), (140, 135, 130), (190, 165, 110), (120, 80, 70), (205, 205, 200),
            (150, 160, 150))
-CLOTHES = ((40, 45, 60), (150, 40, 40), (60, 90, 140), (200, 200, 195), (90, 70, 50), (35, 35, 35), (190, 150, 60), (80, 120, 80))
+CLOTHES = ((40, 45, 60), (150, 40, 40), (60, 90, 140), (200, 200, 195), (90, 70, 50), (35, 35, 35), (190, 150, 60),
+           (80, 120, 80))
 SKIN = ((225, 180, 150), (190, 140, 110), (120, 85, 65), (240, 200, 175))
+HAIR = ((25, 25, 28), (90, 65, 40), (170, 140, 80))
 DARK, GLASS, METAL, TYRE = (25, 25, 28), (55, 68, 80), (105, 108, 110), (22, 22, 22)
 
 
@@ -91,26 +96,34 @@ class Scene:
     def shade(self, colour: Colour, z: float) -> tuple[float, ...]:
         """The colour as it looks from afar."""
         clear = math.exp(-z / 130)
-        red, green, blue = self.haze
-        return (colour[0] * clear + red * (1 - clear), colour[1] * clear + green * (1 - clear), colour[2] * clear + blue * (1 - clear))
+        (red, green, blue), (r, g, b) = colour, self.haze
+        return red * clear + r * (1 - clear), green * clear + g * (1 - clear), blue * clear + b * (1 - clear)
 
-    def fill(self, points: Points, colour: Optional[Colour], name: Optional[str]) -> None:
-        """A polygon; without colour it is drawn in the label only, without name in the image only."""
+    def fill(self, points: Points, colour: Paint, name: Kind) -> None:
+        """A polygon, in the image and in the label."""
         self.fills(np.array([points]), colour, name)
 
-    def fills(self, polygons: np.ndarray, colour: Optional[Colour], name: Optional[str]) -> None:
+    def fills(self, polygons: np.ndarray, colour: Paint, name: Kind) -> None:
         pixels = list(self.project(polygons))
         if colour is not None:
             cv2.fillPoly(self.image, pixels, self.shade(colour, float(polygons[0, 0, 2])))
         if name is not None:
-            cv2.fillPoly(self.label, pixels, ID[name])
+            cv2.fillPoly(self.label, pixels, (ID[name],))
 
-    def upright(self, x0: float, y0: float, x1: float, y1: float, z: float, colour: Optional[Colour], name: Optional[str]) -> None:
+    def front(self, x0: float, x1: float, y0: float, y1: float, z: float, colour: Paint, name: Kind) -> None:
         """A rectangle that faces the camera."""
         self.fill([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)], colour, name)
 
-    def disc(self, x: float, y: float, z: float, radius: tuple[float, float] | float, colour: Optional[Colour], name: Optional[str],
-             ring: float = 0) -> None:
+    def flank(self, x: float, y0: float, y1: float, z0: float, z1: float, colour: Paint, name: Kind) -> None:
+        """An upright rectangle along the street."""
+        self.fill([(x, y0, z0), (x, y0, z1), (x, y1, z1), (x, y1, z0)], colour, name)
+
+    def flat(self, x0: float, x1: float, y: float, z0: float, z1: float, colour: Paint, name: Kind) -> None:
+        """A level rectangle at height y."""
+        self.fill([(x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1)], colour, name)
+
+    def disc(self, x: float, y: float, z: float, radius: tuple[float, float] | float, colour: Paint,
+             name: Kind, ring: float = 0) -> None:
         """A disc or ellipse that faces the camera; ``ring`` metres thick if not filled."""
         across, up = radius if isinstance(radius, tuple) else (radius, radius)
         axes = (max(round(across * self.focal / z), 1), max(round(up * self.focal / z), 1))
@@ -119,18 +132,20 @@ class Scene:
             thickness = max(round(ring * self.focal / z), 1) if ring else -1
             cv2.ellipse(self.image, place, axes, 0, 0, 360, self.shade(colour, z), thickness)
         if name is not None:
-            cv2.ellipse(self.label, place, axes, 0, 0, 360, ID[name], -1)
+            cv2.ellipse(self.label, place, axes, 0, 0, 360, (ID[name],), -1)
 
-    def limb(self, start: Sequence[float], end: Sequence[float], z: float, width: float, colour: Colour, name: str) -> None:
+    def limb(self, start: tuple[float, float], end: tuple[float, float], z: float, width: float, colour: Colour,
+             name: str) -> None:
         """A thick line between two points (x, y) at one depth."""
-        a, b = self.point(*start, z), self.point(*end, z)
+        a, b = self.point(start[0], start[1], z), self.point(end[0], end[1], z)
         thickness = max(round(width * self.focal / z), 1)
         cv2.line(self.image, a, b, self.shade(colour, z), thickness)
-        cv2.line(self.label, a, b, ID[name], thickness)
+        cv2.line(self.label, a, b, (ID[name],), thickness)
 
     def pick(self, colours: Sequence[Colour]) -> np.ndarray:
         """One of some colours, a little off."""
-        return np.clip(np.array(colours[self.rng.integers(len(colours))]) * self.rng.uniform(0.85, 1.1) + self.rng.uniform(-8, 8, 3), 0, 255)
+        colour = np.array(colours[self.rng.integers(len(colours))])
+        return np.clip(colour * self.rng.uniform(0.85, 1.1) + self.rng.uniform(-8, 8, 3), 0, 255)
 
     # The stage.
 
@@ -153,7 +168,7 @@ class Scene:
         while x < 160:  # the skyline
             step, name = self.rng.uniform(8, 30), 'building' if self.rng.uniform() < 0.6 else 'vegetation'
             colour = self.pick(FACADES) * 0.8 if name == 'building' else self.pick([(60, 80, 45)])
-            self.upright(x, 0, x + step, self.rng.uniform(5, 16), 140, colour, name)
+            self.front(x, x + step, 0, self.rng.uniform(5, 16), 140, colour, name)
             x += step
 
     def draw_ground(self) -> None:
@@ -192,7 +207,7 @@ class Scene:
         if not self.overcast:
             self.cast_shadow()
 
-    def floor(self, x0: float, x1: float, z0: float, z1: float, colour: Colour, name: Optional[str]) -> None:
+    def floor(self, x0: float, x1: float, z0: float, z1: float, colour: Colour, name: Kind) -> None:
         """A strip on the ground, cut into pieces where it is long, so that the haze deepens along it."""
         if z1 <= z0:
             return
@@ -213,7 +228,7 @@ class Scene:
         while z < FAR:
             end = z * 1.25 + self.rng.uniform(2, 6)
             x = self.sun_side * (reach + self.rng.uniform(-1, 1))
-            cv2.fillPoly(mask, [self.project([(x, 0, z), (edge, 0, z), (edge, 0, end), (x, 0, end)])], 255)
+            cv2.fillPoly(mask, [self.project([(x, 0, z), (edge, 0, z), (edge, 0, end), (x, 0, end)])], (255,))
             z = end
         shaded = cv2.convertScaleAbs(self.image, alpha=self.rng.uniform(0.5, 0.7))
         cv2.copyTo(shaded, mask, self.image)
@@ -260,13 +275,14 @@ class Scene:
         if self.rng.uniform() < 0.4:  # a pitched roof
             ridge = x + side * 5
             roof = self.pick([(120, 60, 50), (80, 80, 85)]) * light
-            self.fill([(x, height, start), (x, height, end), (ridge, height + 3, end), (ridge, height + 3, start)], roof, 'building')
-            self.fill([(x, height, start), (back, height, start), (ridge, height + 3, start)], colour * 0.8, 'building')
-        self.fill([(x, 0, start), (back, 0, start), (back, height, start), (x, height, start)], colour * 0.8, 'building')
-        self.fill([(x, 0, start), (x, 0, end), (x, height, end), (x, height, start)], colour, 'building')
+            top = height + 3
+            self.fill([(x, height, start), (x, height, end), (ridge, top, end), (ridge, top, start)], roof, 'building')
+            self.fill([(x, height, start), (back, height, start), (ridge, top, start)], colour * 0.8, 'building')
+        self.front(x, back, 0, height, start, colour * 0.8, 'building')
+        self.flank(x, 0, height, start, end, colour, 'building')
         shop = self.rng.uniform() < 0.5
         if shop:
-            self.fill([(x, 0, start), (x, 0, end), (x, storey, end), (x, storey, start)], self.pick(FACADES) * 0.7 * light, None)
+            self.flank(x, 0, storey, start, end, self.pick(FACADES) * 0.7 * light, None)
         if start > 55:
             return
         floors, bays = np.arange(0 if shop else 1, int(height / storey)), np.arange(max(int((end - start) / bay), 1))
@@ -283,23 +299,24 @@ class Scene:
 
     def wall(self, x: float, start: float, end: float) -> None:
         height, colour = self.rng.uniform(1.3, 2.6), self.pick([(150, 130, 110), (140, 138, 135), (150, 95, 80)])
-        self.fill([(x, 0, start), (x, 0, end), (x, height, end), (x, height, start)], colour, 'wall')
+        self.flank(x, 0, height, start, end, colour, 'wall')
         for y in np.arange(0.35, height, 0.35):
-            self.fill([(x, y, start), (x, y, end), (x, y + 0.03, end), (x, y + 0.03, start)], colour * 0.8, None)
-        self.fill([(x, height, start), (x, height, end), (x, height + 0.12, end), (x, height + 0.12, start)], colour * 1.1, 'wall')
+            self.flank(x, y, y + 0.03, start, end, colour * 0.8, None)
+        self.flank(x, height, height + 0.12, start, end, colour * 1.1, 'wall')
 
     def fence(self, x: float, start: float, end: float) -> None:
         height, colour = self.rng.uniform(1.1, 1.9), self.pick([(60, 62, 60), (130, 100, 70), (190, 190, 190)])
-        self.fill([(x, 0, start), (x, 0, end), (x, height, end), (x, height, start)], None, 'fence')
-        posts = np.arange(start, end, self.rng.uniform(0.3, 0.6))
-        self.fills(np.array([[(x, 0, z), (x, 0, z + 0.12), (x, height, z + 0.12), (x, height, z)] for z in posts]), colour, None)
+        self.flank(x, 0, height, start, end, None, 'fence')
+        posts = np.arange(start, end, self.rng.uniform(0.3, 0.6)).tolist()
+        bars = [[(x, 0, z), (x, 0, z + 0.12), (x, height, z + 0.12), (x, height, z)] for z in posts]
+        self.fills(np.array(bars), colour, None)
         for y in (height - 0.15, height * 0.3):
-            self.fill([(x, y, start), (x, y, end), (x, y + 0.1, end), (x, y + 0.1, start)], colour, None)
+            self.flank(x, y, y + 0.1, start, end, colour, None)
 
     def tree(self, x: float, z: float, height: float) -> None:
         z = max(z, NEAR)
         crown = height * self.rng.uniform(0.22, 0.34)
-        self.upright(x - 0.15, 0, x + 0.15, height * 0.7, z, self.pick([(75, 58, 42)]), 'vegetation')
+        self.front(x - 0.15, x + 0.15, 0, height * 0.7, z, self.pick([(75, 58, 42)]), 'vegetation')
         self.leaves(x, height - crown, z, crown, crown)
 
     def leaves(self, x: float, y: float, z: float, reach_x: float, reach_y: float) -> None:
@@ -369,15 +386,16 @@ class Scene:
             thing(*arguments)
 
     def shadow(self, x: float, z: float, half: float, length: float) -> None:
-        self.fill([(x - half, 0, z), (x + half, 0, z), (x + half, 0, z + length), (x - half, 0, z + length)], DARK, None)
+        self.flat(x - half, x + half, 0, z, z + length, DARK, None)
 
-    def box(self, x: float, z: float, half: float, low: float, high: float, length: float, colour: np.ndarray, name: str) -> float:
+    def box(self, x: float, z: float, half: float, low: float, high: float, length: float, colour: np.ndarray,
+            name: str) -> float:
         """A box on the road: the side that we see, then the face towards us. Returns that side's x."""
         near = x + half if x < self.eye_x else x - half
-        self.fill([(near, low, z), (near, low, z + length), (near, high, z + length), (near, high, z)], colour * 0.75, name)
+        self.flank(near, low, high, z, z + length, colour * 0.75, name)
         if high < EYE:
-            self.fill([(x - half, high, z), (x + half, high, z), (x + half, high, z + length), (x - half, high, z + length)], colour * 1.1, name)
-        self.upright(x - half, low, x + half, high, z, colour, name)
+            self.flat(x - half, x + half, high, z, z + length, colour * 1.1, name)
+        self.front(x - half, x + half, low, high, z, colour, name)
         return near
 
     def wheels(self, near: float, z: float, places: Sequence[float], radius: float, name: str) -> None:
@@ -391,53 +409,53 @@ class Scene:
         length, waist, roof = self.rng.uniform(3.6, 4.7), self.rng.uniform(0.85, 1.0), self.rng.uniform(1.4, 1.75)
         self.shadow(x, z, half + 0.1, length)
         for wheel in (-half + 0.15, half - 0.15):
-            self.upright(x + wheel - 0.12, 0, x + wheel + 0.12, 0.4, z + 0.1, TYRE, 'car')
+            self.front(x + wheel - 0.12, x + wheel + 0.12, 0, 0.4, z + 0.1, TYRE, 'car')
         near = self.box(x, z, half, 0.25, waist, length, paint, 'car')
-        inner, slope = half * 0.85, math.copysign(half * 0.15, x - near)
         first, last = (0.25, length * 0.7) if away else (length * 0.3, length - 0.25)
-        side = [(near, waist, z + first), (near, waist, z + last), (near + slope, roof, z + last - 0.6), (near + slope, roof, z + first + 0.5)]
-        self.fill(side, paint * 0.8, 'car')
-        glass = [(near + slope * (y - waist) / (roof - waist), y, z + dz) for y, dz in
-                 ((waist + 0.05, first + 0.4), (waist + 0.05, last - 0.35), (roof - 0.1, last - 0.8), (roof - 0.1, first + 0.7))]
-        self.fill(glass, GLASS, None)
-        top = z + first + 0.5
-        self.fill([(x - half, waist, z + first), (x + half, waist, z + first), (x + inner, roof, top), (x - inner, roof, top)], paint * 0.95, 'car')
-        self.fill([(x - half * 0.88, waist + 0.05, z + first), (x + half * 0.88, waist + 0.05, z + first), (x + inner * 0.9, roof - 0.1, top),
-                   (x - inner * 0.9, roof - 0.1, top)], GLASS, None)
+        lean = math.copysign(half * 0.15, x - near)  # of the windows, inwards
+        self.fill([(near, waist, z + first), (near, waist, z + last), (near + lean, roof, z + last - 0.6),
+                   (near + lean, roof, z + first + 0.5)], paint * 0.8, 'car')
+        low, high = near + lean * 0.1, near + lean * 0.8
+        self.fill([(low, waist + 0.05, z + first + 0.4), (low, waist + 0.05, z + last - 0.35),
+                   (high, roof - 0.1, z + last - 0.8), (high, roof - 0.1, z + first + 0.7)], GLASS, None)
+        for scale, margin, colour, name in ((1.0, 0.0, paint * 0.95, 'car'), (0.88, 0.06, GLASS, None)):
+            wide, narrow, sill, top = half * scale, half * 0.85 * scale, waist + margin, roof - margin
+            self.fill([(x - wide, sill, z + first), (x + wide, sill, z + first), (x + narrow, top, z + first + 0.5),
+                       (x - narrow, top, z + first + 0.5)], colour, name)
         self.wheels(near, z, (0.7, length - 0.7), 0.32, 'car')
         lamps = (200, 30, 30) if away else (250, 248, 225)
         for lamp in (-half + 0.22, half - 0.22):
-            self.upright(x + lamp - 0.17, 0.62, x + lamp + 0.17, 0.8, z, lamps, None)
-        self.upright(x - 0.26, 0.42, x + 0.26, 0.54, z, (225, 225, 215), None)
-        self.upright(x - half, 0.25, x + half, 0.36, z, DARK, None)
+            self.front(x + lamp - 0.17, x + lamp + 0.17, 0.62, 0.8, z, lamps, None)
+        self.front(x - 0.26, x + 0.26, 0.42, 0.54, z, (225, 225, 215), None)
+        self.front(x - half, x + half, 0.25, 0.36, z, DARK, None)
 
     def coach(self, x: float, z: float, name: str) -> None:
         """A lorry, a bus or a tram."""
-        half, length, roof = {'truck': (1.15, 7.0, 3.3), 'bus': (1.25, 11.0, 3.0), 'train': (1.25, 26.0, 3.4)}[name]
-        paint = self.pick({'truck': ((230, 230, 228), (200, 130, 40), (70, 110, 70)), 'bus': ((215, 190, 40), (180, 35, 35), (60, 100, 160)),
-                           'train': ((225, 215, 190), (160, 40, 45), (60, 120, 100))}[name])
+        half, length, roof, paints = {
+            'truck': (1.15, 7.0, 3.3, ((230, 230, 228), (200, 130, 40), (70, 110, 70))),
+            'bus': (1.25, 11.0, 3.0, ((215, 190, 40), (180, 35, 35), (60, 100, 160))),
+            'train': (1.25, 26.0, 3.4, ((225, 215, 190), (160, 40, 45), (60, 120, 100)))}[name]
+        paint = self.pick(paints)
         self.shadow(x, z, half, length)
         for wheel in (-half + 0.2, half - 0.2):
-            self.upright(x + wheel - 0.2, 0, x + wheel + 0.2, 0.7, z + 0.1, TYRE, name)
+            self.front(x + wheel - 0.2, x + wheel + 0.2, 0, 0.7, z + 0.1, TYRE, name)
         near = self.box(x, z, half, 0.45 if name == 'truck' else 0.3, roof, length, paint, name)
         if name != 'train':
             self.wheels(near, z, (1.2, length - 1.5), 0.48, name)
         if name == 'truck':
-            self.upright(x - half * 0.03, 0.7, x + half * 0.03, roof - 0.1, z, paint * 0.7, None)
-            self.upright(x - half, 0.45, x + half, 0.8, z, DARK, None)
+            self.front(x - half * 0.03, x + half * 0.03, 0.7, roof - 0.1, z, paint * 0.7, None)
+            self.front(x - half, x + half, 0.45, 0.8, z, DARK, None)
             cab = z + length * 0.78
-            self.fill([(near, 0.45, cab), (near, 0.45, z + length), (near, roof - 0.5, z + length), (near, roof - 0.5, cab)],
-                      self.pick(CAR_PAINT), None)
+            self.flank(near, 0.45, roof - 0.5, cab, z + length, self.pick(CAR_PAINT), None)
         else:
-            self.upright(x - half * 0.85, 1.3, x + half * 0.85, roof - 0.5, z, GLASS, None)
-            self.upright(x - half * 0.6, roof - 0.38, x + half * 0.6, roof - 0.12, z, (240, 200, 70), None)
-            panes = np.arange(z + 0.4, z + length - 1, 1.6)
-            self.fills(np.array([[(near, 1.3, a), (near, 1.3, a + 1.3), (near, roof - 0.6, a + 1.3), (near, roof - 0.6, a)] for a in panes]),
-                       GLASS, None)
+            self.front(x - half * 0.85, x + half * 0.85, 1.3, roof - 0.5, z, GLASS, None)
+            self.front(x - half * 0.6, x + half * 0.6, roof - 0.38, roof - 0.12, z, (240, 200, 70), None)
+            for pane in np.arange(z + 0.4, z + length - 1, 1.6):
+                self.flank(near, 1.3, roof - 0.6, pane, pane + 1.3, GLASS, None)
             if name == 'train':
-                self.upright(x - half, 0.9, x + half, 1.15, z, paint * 0.5, None)
+                self.front(x - half, x + half, 0.9, 1.15, z, paint * 0.5, None)
         for lamp in (-half + 0.25, half - 0.25):
-            self.upright(x + lamp - 0.15, 0.85, x + lamp + 0.15, 1.05, z, (220, 60, 40) if x > 0 else (250, 245, 220), None)
+            self.front(x + lamp - 0.15, x + lamp + 0.15, 0.85, 1.05, z, (220, 60, 40) if x > 0 else (250, 245, 220), None)
 
     def person(self, x: float, z: float) -> None:
         size = self.rng.uniform(0.85, 1.1) if self.rng.uniform() < 0.85 else 0.65
@@ -446,12 +464,11 @@ class Scene:
         for foot in (-stride, stride):
             self.limb((x, hip), (x + foot, 0.05), z, 0.17 * size, trousers, 'person')
         for hand in (-1, 1):
-            self.limb((x + hand * 0.2 * size, shoulder - 0.06), (x + hand * (0.22 + stride / 2) * size, hip - 0.05), z, 0.11 * size, coat * 0.85,
-                      'person')
-        self.fill([(x - 0.2 * size, hip - 0.1, z), (x + 0.2 * size, hip - 0.1, z), (x + 0.23 * size, shoulder, z), (x - 0.23 * size, shoulder, z)],
-                  coat, 'person')
+            sleeve = (x + hand * 0.2 * size, shoulder - 0.06)
+            self.limb(sleeve, (x + hand * (0.22 + stride / 2) * size, hip - 0.05), z, 0.11 * size, coat * 0.85, 'person')
+        self.front(x - 0.22 * size, x + 0.22 * size, hip - 0.1, shoulder, z, coat, 'person')
         self.disc(x, shoulder + 0.17 * size, z, (0.11 * size, 0.14 * size), self.pick(SKIN), 'person')
-        self.disc(x, shoulder + 0.24 * size, z, (0.11 * size, 0.08 * size), self.pick([DARK, (90, 65, 40), (170, 140, 80)]), 'person')
+        self.disc(x, shoulder + 0.24 * size, z, (0.11 * size, 0.08 * size), self.pick(HAIR), 'person')
 
     def cycle(self, x: float, z: float, motor: bool, ridden: bool) -> None:
         """A bicycle or motorcycle, seen at some angle, with or without its rider."""
@@ -460,8 +477,9 @@ class Scene:
         back, front, seat, bar = x - 0.52 * turn, x + 0.52 * turn, x - 0.2 * turn, x + 0.4 * turn
         for axle in (back, front):
             self.disc(axle, wheel, z, (wheel * abs(turn), wheel), TYRE, name, ring=0.14 if motor else 0.05)
-        for start, end in (((back, wheel), (seat, 0.85)), ((back, wheel), (x, 0.3)), ((x, 0.3), (seat, 0.85)), ((x, 0.3), (bar, 0.85)),
-                           ((seat, 0.82), (bar, 0.82)), ((bar, 1.02), (front, wheel))):
+        hub, pedal, saddle, head = (back, wheel), (x, 0.3), (seat, 0.85), (bar, 0.85)
+        tubes = ((hub, saddle), (hub, pedal), (pedal, saddle), (pedal, head), (saddle, head), ((bar, 1.02), (front, wheel)))
+        for start, end in tubes:
             self.limb(start, end, z, 0.2 if motor else 0.06, paint, name)
         if motor:
             self.disc(x, 0.62, z, (0.55 * abs(turn), 0.24), paint, name)
@@ -478,7 +496,7 @@ class Scene:
         self.disc(neck[0] + 0.02 * turn, 1.73, z, (0.13, 0.09), self.pick(CAR_PAINT), 'rider')
 
     def pole(self, x: float, z: float, height: float, colour: Colour = METAL) -> None:
-        self.upright(x - 0.06, 0, x + 0.06, height, z, colour, 'pole')
+        self.front(x - 0.06, x + 0.06, 0, height, z, colour, 'pole')
 
     def lamp(self, x: float, z: float, side: int) -> None:
         height = self.rng.uniform(5.5, 8)
@@ -495,21 +513,22 @@ class Scene:
             self.disc(x, y, z, size * 0.7, (240, 240, 238), None)
         elif kind == 1:
             self.disc(x, y, z, size, (20, 70, 170), 'traffic sign')
-            self.upright(x - size * 0.12, y - size * 0.6, x + size * 0.12, y + size * 0.5, z, (240, 240, 240), None)
+            self.front(x - size * 0.12, x + size * 0.12, y - size * 0.6, y + size * 0.5, z, (240, 240, 240), None)
         elif kind == 2:
             for scale, colour, name in ((1.1, (195, 25, 30), 'traffic sign'), (0.65, (240, 240, 235), None)):
-                self.fill([(x, y + size * scale, z), (x - size * scale, y - size * scale * 0.7, z), (x + size * scale, y - size * scale * 0.7, z)],
-                          colour, name)
+                low, half = y - size * scale * 0.7, size * scale
+                self.fill([(x, y + half, z), (x - half, low, z), (x + half, low, z)], colour, name)
         elif kind == 3:
-            self.upright(x - size, y - size, x + size, y + size, z, (25, 80, 175), 'traffic sign')
-            self.upright(x - size * 0.4, y - size * 0.5, x + size * 0.4, y + size * 0.5, z, (235, 238, 240), None)
+            self.front(x - size, x + size, y - size, y + size, z, (25, 80, 175), 'traffic sign')
+            self.front(x - size * 0.4, x + size * 0.4, y - size * 0.5, y + size * 0.5, z, (235, 238, 240), None)
         else:
             for scale, colour, name in ((1.1, (240, 240, 235), 'traffic sign'), (0.8, (235, 190, 30), None)):
-                self.fill([(x, y + size * scale, z), (x + size * scale, y, z), (x, y - size * scale, z), (x - size * scale, y, z)], colour, name)
+                half = size * scale
+                self.fill([(x, y + half, z), (x + half, y, z), (x, y - half, z), (x - half, y, z)], colour, name)
 
     def traffic_light(self, x: float, z: float) -> None:
         self.pole(x, z, 3.4)
-        self.upright(x - 0.24, 2.5, x + 0.24, 3.9, z, DARK, 'traffic light')
+        self.front(x - 0.24, x + 0.24, 2.5, 3.9, z, DARK, 'traffic light')
         lit = self.rng.integers(3)
         for lamp, colour in enumerate(((50, 230, 120), (250, 190, 40), (245, 50, 40))):
             self.disc(x, 2.75 + 0.45 * lamp, z, 0.16, np.array(colour) * (1 if lamp == lit else 0.25), None)
@@ -519,18 +538,19 @@ class Scene:
     def draw_bonnet(self) -> None:
         """Our own car's bonnet, which no label covers."""
         height, width = self.label.shape
-        place, axes = (width // 2, height), (int(width * self.rng.uniform(0.42, 0.6)), max(int(height * self.rng.uniform(0.05, 0.1)), 1))
-        cv2.ellipse(self.image, place, axes, 0, 0, 360, tuple(self.pick(CAR_PAINT) * 0.6), -1)
-        cv2.ellipse(self.label, place, axes, 0, 0, 360, IGNORE, -1)
+        axes = (int(width * self.rng.uniform(0.42, 0.6)), max(int(height * self.rng.uniform(0.05, 0.1)), 1))
+        paint = (self.pick(CAR_PAINT) * 0.6).tolist()
+        cv2.ellipse(self.image, (width // 2, height), axes, 0, 0, 360, paint, -1)
+        cv2.ellipse(self.label, (width // 2, height), axes, 0, 0, 360, (IGNORE,), -1)
 
     def developed(self) -> np.ndarray:
-        """The image with blur, uneven light, a colour cast and noise."""
+        """The image with blur, noise, uneven light, exposure and a colour cast."""
         height, width = self.label.shape
         image = cv2.GaussianBlur(self.image, (3, 3), self.rng.uniform(0.4, 0.8))
-        coarse = self.rng.uniform(-9, 9, (6, 12)).astype(np.float32)
-        fine = np.frombuffer(self.rng.bytes(2 * height * width), np.uint8).reshape(2, height, width).astype(np.int16)
-        texture = (fine[0] - fine[1]) * self.rng.uniform(0.02, 0.07) + cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
-        exposure, cast = self.rng.uniform(0.75, 1.2), self.rng.uniform(0.94, 1.06, 3)
-        image = cv2.add(image, cv2.merge([texture.astype(np.int16)] * 3), dtype=cv2.CV_8U)
-        table = np.clip(np.arange(256)[:, None] * exposure * cast, 0, 255).astype(np.uint8)[None]
-        return cv2.LUT(image, table)
+        grain = (np.arange(256) - 127.5) * self.rng.uniform(0.03, 0.12)
+        random = np.frombuffer(self.rng.bytes(image.size), np.uint8).reshape(image.shape)
+        noise = cv2.LUT(random, grain.astype(np.int8))
+        light = cv2.resize(self.rng.integers(-9, 10, (6, 12, 1)).repeat(3, 2).astype(np.int16), (width, height))
+        image = cv2.add(cv2.add(image, noise, dtype=cv2.CV_8U), light, dtype=cv2.CV_8U)
+        levels = np.arange(256)[:, None] * self.rng.uniform(0.75, 1.2) * self.rng.uniform(0.94, 1.06, 3)
+        return cv2.LUT(image, np.clip(levels, 0, 255).astype(np.uint8)[None])
