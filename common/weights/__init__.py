@@ -1,0 +1,114 @@
+"""Published checkpoints in this suite's names, for both backends.
+
+``read`` opens a file safely, ``convert`` recognises the publisher and renames, ``load`` does both, and ``load_pretrained``
+fills a network as far as the weights go. Each publisher has a module with its table of names.
+"""
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterable, Mapping, Optional
+
+import numpy as np
+
+from common import checkpoint
+from common.config import nearest
+from common.errors import StateError
+from common.weights import mmseg, stdc_seg, tramac
+from common.weights.files import Weights, read, unwrap
+from common.weights.table import Table
+
+__all__ = ['Converted', 'SOURCES', 'TABLES', 'Weights', 'convert', 'load', 'load_pretrained', 'read']
+TABLES: tuple[Table, ...] = (*mmseg.TABLES, *tramac.TABLES, *stdc_seg.TABLES)
+OURS = 'twinseg'
+SOURCES = (*dict.fromkeys(table.source for table in TABLES), OURS)
+
+
+@dataclass(frozen=True)
+class Converted:
+    """Weights in our names and what they belong to: ``build_model(arch, **arguments)`` makes the network they fit."""
+    source: str
+    arch: str
+    arguments: dict[str, Any]
+    state: dict[str, np.ndarray]
+    num_classes: int
+    ignored: list[str]  # names that were left out on purpose
+
+    def __str__(self) -> str:
+        left = f'; {len(self.ignored)} known to be unused were left out' if self.ignored else ''
+        return f'{self.arch} of {self.source}, {self.num_classes} classes: {len(self.state)} tensors{left}'
+
+
+def convert(state: Mapping[str, Any], source: Optional[str] = None) -> Converted:
+    """Publisher's names -> ours. ``source``: one of ``SOURCES``; None: recognised from the names.
+
+    Raises StateError when the publisher is not known, or when a tensor has a name that its table does not take.
+    """
+    if source is not None and source not in SOURCES:
+        near = nearest(source, SOURCES)
+        raise StateError(f'no publisher {source!r}' + (f'; did you mean {near!r}?' if near else f': choose {_list(SOURCES)}'))
+    meta = getattr(state, 'meta', {})
+    if meta and source in (None, OURS):
+        return _ours(state, meta)
+    arrays = unwrap(state)
+    for table in TABLES:
+        if source in (None, table.source) and table.fits(arrays):
+            return _by_table(table, arrays)
+    known = [source] if source else SOURCES
+    raise StateError(f'no network that is known here ({_list(known)}): {len(arrays)} tensors, {_list(list(arrays)[:3])}, ...')
+
+
+def load(path: str | Path, source: Optional[str] = None) -> Converted:
+    """The weights of a file, ours or a published one; the averaged (EMA) ones where ours has them."""
+    try:
+        return convert(read(path), source)
+    except StateError as error:
+        message = str(error)
+        raise StateError(message if message.startswith(str(path)) else f'{path}: {message}') from None
+
+
+def load_pretrained(backend: Any, network: Any, arch: str, path: str | Path) -> checkpoint.LoadReport:
+    """Fills a network, an ``arch``, as far as a file's weights go, and reports what was filled.
+
+    Parts (``backbone``, ``head``, ...) that only one side has are left alone, and so is a classifier for another number of
+    classes. A part that both have must agree tensor by tensor: StateError otherwise.
+    """
+    converted = load(path)
+    state = converted.state
+    own = backend.state(network)
+    shared = {_part(name) for name in own} & {_part(name) for name in state}
+    wrong = [name for name in {**own, **state} if _part(name) in shared and (
+        name not in own or name not in state or own[name].shape[1:] != state[name].shape[1:])]
+    if not shared or wrong:
+        what = f'{len(wrong)} tensors differ: {_list(wrong[:3])}' if shared else 'they share no part'
+        raise StateError(f'{path}: weights of {converted.arch} do not fit {arch}: {what}')
+    return backend.load_state(network, {name: state[name] for name in state if _part(name) in shared}, partial=True)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ', '.join(names)
+
+
+def _part(name: str) -> str:
+    return name.partition('.')[0]
+
+
+def _ours(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Converted:
+    config = meta.get('config') or {}
+    num_classes = config.get('num_classes') or meta.get('num_classes')
+    if 'arch' not in config or num_classes is None:
+        raise StateError('one of our files, but it does not say which network (arch) and how many classes it has')
+    arguments = {'num_classes': num_classes, **config.get('model_args', {})}
+    return Converted(OURS, config['arch'], arguments, dict(state), num_classes, [])
+
+
+def _by_table(table: Table, arrays: Mapping[str, np.ndarray]) -> Converted:
+    state, ignored = table.rename(arrays)
+    if table.classes not in arrays:
+        raise StateError(f'{table.arch} of {table.source}: {table.classes} is missing')
+    num_classes = arrays[table.classes].shape[0]
+    arguments = {'num_classes': num_classes, **table.arguments, **table.more_arguments(state)}
+    if table.heads:
+        arguments['auxiliary'] = all(f'{head}.classifier.weight' in state for head in table.heads)
+        if not arguments['auxiliary']:
+            ignored += [name for name in state if _part(name) in table.heads]
+            state = {name: array for name, array in state.items() if _part(name) not in table.heads}
+    return Converted(table.source, table.arch, arguments, state, num_classes, ignored)

@@ -1,0 +1,63 @@
+"""Weights from a file of any publisher, whatever its name ends in."""
+from pathlib import Path
+from typing import Any, Mapping
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from common import checkpoint
+from common.errors import StateError
+from common.weights.torch_file import read_torch
+
+WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net', 'network', 'module')  # where publishers put the weights
+
+PREFIXES = ('module.', 'model.')  # of DataParallel and of trainers
+
+
+class Weights(dict[str, np.ndarray]):
+    """Arrays by name. ``meta`` is what one of our own checkpoints says of itself, and empty for a published one."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any] | None = None):
+        super().__init__(arrays)
+        self.meta = dict(meta or {})
+
+
+def read(path: str | Path) -> Weights:
+    """Arrays by name from safetensors (ours or a published file) or from what ``torch.save`` wrote, old and new.
+
+    Nothing in the file is executed. The wrapper that holds the weights (``state_dict``, ``model``, ...) and a common prefix
+    (``module.``, ``model.``) are taken off. Raises StateError when the file is unreadable or holds no weights.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise StateError(f'{path}: no such file')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
+    return Weights(unwrap(read_torch(path), str(path)))
+
+
+def unwrap(content: Any, where: str = 'weights') -> dict[str, np.ndarray]:
+    """The arrays of a loaded object, without wrapper and prefix."""
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    items = content.items() if isinstance(content, Mapping) else ()
+    arrays = {key: value for key, value in items if isinstance(key, str) and isinstance(value, np.ndarray)}
+    if not arrays:
+        found = f'a dict of {list(content)[:5]}' if isinstance(content, Mapping) else type(content).__name__
+        raise StateError(f'{where}: no weights in it: found {found}, expected arrays by name, or below one of {list(WRAPPERS)}')
+    for prefix in PREFIXES:
+        if all(key.startswith(prefix) for key in arrays):
+            arrays = {key.removeprefix(prefix): value for key, value in arrays.items()}
+    return arrays
+
+
+def _read_safetensors(path: Path) -> Weights:
+    try:
+        with safe_open(path, 'np') as file:
+            if 'twinseg' not in (file.metadata() or {}):
+                return Weights(unwrap({name: file.get_tensor(name) for name in file.keys()}, str(path)))
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise StateError(f'{path}: not a readable safetensors file: {" ".join(str(error).split())}') from None
+    return Weights(*checkpoint.model_state(path))

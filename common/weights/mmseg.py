@@ -1,0 +1,84 @@
+"""mmsegmentation 0.x and 1.x: the checkpoints of its model zoo and those that its training writes."""
+from typing import Any
+
+from common.weights.table import Arrays, Table
+
+FAST_SCNN = Table(
+    source='mmseg',
+    arch='fast_scnn',
+    marks=('backbone.learning_to_downsample.conv.conv.weight',),
+    classes='decode_head.conv_seg.weight',
+    heads=('aux_gfe', 'aux_ltd'),
+    rules={
+        'backbone.learning_to_downsample.conv': 'learning_to_downsample.conv',
+        'backbone.learning_to_downsample.{block}.depthwise_conv': 'learning_to_downsample.{block}.depthwise',
+        'backbone.learning_to_downsample.{block}.pointwise_conv': 'learning_to_downsample.{block}.pointwise',
+        'backbone.global_feature_extractor.ppm.{bin}.1': 'global_feature_extractor.ppm.branches.{bin}',
+        'backbone.global_feature_extractor.out': 'global_feature_extractor.ppm.out',
+        'backbone.global_feature_extractor.{stage}.{block}.conv.0': 'global_feature_extractor.{stage}.{block}.expand',
+        'backbone.global_feature_extractor.{stage}.{block}.conv.1': 'global_feature_extractor.{stage}.{block}.depthwise',
+        'backbone.global_feature_extractor.{stage}.{block}.conv.2': 'global_feature_extractor.{stage}.{block}.project',
+        'backbone.feature_fusion.dwconv': 'feature_fusion.depthwise',
+        'backbone.feature_fusion.conv_lower_res': 'feature_fusion.lower',
+        'backbone.feature_fusion.conv_higher_res': 'feature_fusion.higher',
+        'decode_head.convs.0.depthwise_conv': 'classifier.dsconv1.depthwise',
+        'decode_head.convs.0.pointwise_conv': 'classifier.dsconv1.pointwise',
+        'decode_head.convs.1.depthwise_conv': 'classifier.dsconv2.depthwise',
+        'decode_head.convs.1.pointwise_conv': 'classifier.dsconv2.pointwise',
+        'decode_head.conv_seg': 'classifier.conv',
+        'auxiliary_head.0.convs.0': 'aux_gfe.conv',
+        'auxiliary_head.0.conv_seg': 'aux_gfe.classifier',
+        'auxiliary_head.1.convs.0': 'aux_ltd.conv',
+        'auxiliary_head.1.conv_seg': 'aux_ltd.classifier',
+    })
+
+STAGES = {
+    'stages.0': 'backbone.stage1',
+    'stages.1': 'backbone.stage2',
+    **{f'stages.{stage - 1}.{{block}}.layers': f'backbone.stage{stage}.{{block}}.convs' for stage in (3, 4, 5)},
+    **{f'stages.{stage - 1}.{{block}}.downsample': f'backbone.stage{stage}.{{block}}.downsample' for stage in (3, 4, 5)},
+}
+
+
+def _detail_channels(state: Arrays) -> dict[str, Any]:
+    weight = state.get('detail.classifier.weight')
+    return {} if weight is None else {'detail_channels': weight.shape[0]}
+
+
+def _stdc_seg(arch: str, last_block: str) -> Table:
+    return Table(
+        source='mmseg',
+        arch=arch,
+        marks=('backbone.arms.0.conv_layer.conv.weight', f'backbone.backbone.{last_block}.layers.0.conv.weight'),
+        classes='decode_head.conv_seg.weight',
+        heads=('aux16', 'aux32', 'detail'),
+        more_arguments=_detail_channels,
+        rules={
+            **{f'backbone.backbone.{theirs}': ours for theirs, ours in STAGES.items()},
+            'backbone.arms.0.conv_layer': 'arm32.conv',
+            'backbone.arms.0.atten_conv_layer.1': 'arm32.attention',
+            'backbone.arms.1.conv_layer': 'arm16.conv',
+            'backbone.arms.1.atten_conv_layer.1': 'arm16.attention',
+            'backbone.convs.0': 'conv_head32',
+            'backbone.convs.1': 'conv_head16',
+            'backbone.conv_avg': 'conv_avg',
+            'backbone.ffm.conv0': 'ffm.conv',
+            'backbone.ffm.attention.1.conv': 'ffm.squeeze',
+            'backbone.ffm.attention.2.conv': 'ffm.excite',
+            'decode_head.convs.0': 'head.conv',
+            'decode_head.conv_seg': 'head.classifier',
+            'auxiliary_head.0.convs.0': 'aux16.conv',  # reads the 1/8 context feature
+            'auxiliary_head.0.conv_seg': 'aux16.classifier',
+            'auxiliary_head.1.convs.0': 'aux32.conv',
+            'auxiliary_head.1.conv_seg': 'aux32.classifier',
+            'auxiliary_head.2.convs.0': 'detail.conv',
+            'auxiliary_head.2.conv_seg': 'detail.classifier',
+        },
+        unused=('auxiliary_head.2.fusion_kernel', 'auxiliary_head.2.laplacian_kernel'))
+
+
+TABLES = (
+    FAST_SCNN,
+    _stdc_seg('stdc2_seg', 'stages.2.3'),
+    _stdc_seg('stdc1_seg', 'stages.2.1'),
+)

@@ -1,0 +1,64 @@
+"""How a publisher's weights become ours: a table of names per network, and the engine that applies it."""
+import re
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping
+
+import numpy as np
+
+from common.errors import StateError
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Table:
+    """One network of one publisher.
+
+    ``rules`` maps the publisher's names to ours, the first that fits: whole components from the left, the rest is kept;
+    ``{x}`` stands for any one component and is carried over. ``unused`` are rules for what the publisher's own network
+    never reads. ``marks`` are names that only this network has.
+    """
+    source: str
+    arch: str
+    marks: tuple[str, ...]
+    classes: str  # its first dimension is the number of classes
+    rules: Mapping[str, str]
+    unused: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    heads: tuple[str, ...] = ()  # our names of the auxiliary heads, which a published file may lack
+    more_arguments: Callable[[Arrays], dict[str, Any]] = lambda state: {}  # what our state says further
+    values: Callable[[str, np.ndarray], np.ndarray] = lambda name, array: array  # by our name
+
+    def fits(self, published: Arrays) -> bool:
+        return all(mark in published for mark in self.marks)
+
+    def rename(self, published: Arrays) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Our names and values, and the names that were left out on purpose; StateError for a name that no rule takes."""
+        rules = [(_pattern(theirs), ours) for theirs, ours in self.rules.items()]
+        unused = [_pattern(theirs) for theirs in self.unused]
+        state: dict[str, np.ndarray] = {}
+        ignored, unknown = [], []
+        for key, array in published.items():
+            name = next((pattern.sub(_template(ours), key, 1) for pattern, ours in rules if pattern.match(key)), None)
+            if key.endswith('num_batches_tracked') or name is None and any(pattern.match(key) for pattern in unused):
+                ignored.append(key)
+            elif name is None:
+                unknown.append(key)
+            elif name in state:
+                raise StateError(f'{self.source} {self.arch}: {key} names {name}, as another tensor does')
+            else:
+                state[name] = self.values(name, np.array(array, np.float32))
+        if unknown:
+            shown = ', '.join(unknown[:8]) + (f' and {len(unknown) - 8} more' if len(unknown) > 8 else '')
+            raise StateError(f'not a {self.arch} of {self.source} as published: {len(unknown)} of its {len(published)} tensors '
+                             f'are unknown: {shown}')
+        return state, ignored
+
+
+def _pattern(rule: str) -> re.Pattern[str]:
+    parts = [f'(?P<{part[1:-1]}>[^.]+)' if part.startswith('{') else re.escape(part) for part in rule.split('.')]
+    return re.compile(r'\.'.join(parts) + r'(?=\.|$)')
+
+
+def _template(ours: str) -> str:
+    return re.sub(r'{(\w+)}', r'\\g<\1>', ours)
