@@ -17,7 +17,7 @@ def segmentation_loss(outputs: Mapping[str, Tensor], labels: Tensor, loss: confi
     """The loss of a network's outputs, each resized bilinearly to the labels: ``loss`` and its weighted parts, which sum to
     it: ``loss_logits`` and ``loss_<output>`` for every output in ``loss.auxiliary_weights``.
     """
-    check(loss, align_corners, outputs['logits'].shape[1])
+    check(loss, align_corners)
     labels = labels.long()
     parts = {}
     for name, weight in {'logits': 1.0, **loss.auxiliary_weights}.items():

@@ -1,0 +1,114 @@
+"""The MindSpore backend: the functions of ``common.backend.Backend``."""
+import contextlib
+import inspect
+from pathlib import Path
+from typing import Any, Literal, Optional
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn
+
+from common.config import Config, Loss, nearest
+from common.errors import BackendError, UserError
+from mindspore_impl import exporter
+from mindspore_impl.data import make_loader as make_loader
+from mindspore_impl.layers import initialise
+from mindspore_impl.losses import constants, segmentation_loss
+from mindspore_impl.models import MODELS
+from mindspore_impl.predictor import Predictor
+from mindspore_impl.state import load_state as load_state
+from mindspore_impl.state import state as state
+from mindspore_impl.state import tensors
+from mindspore_impl.trainer import Trainer
+
+name = 'mindspore'
+State = dict[str, np.ndarray]
+TARGETS = {'cpu': 'CPU', 'gpu': 'GPU', 'ascend': 'Ascend'}
+
+
+def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None) -> str:
+    """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent."""
+    present = [name for name, target in TARGETS.items() if name == 'cpu' or _is_present(target)]
+    wanted = device.lower() if device else present[-1]
+    if wanted not in TARGETS:
+        raise BackendError(f'no device {device!r}: choose cpu, gpu or ascend')
+    if wanted not in present:
+        raise BackendError(f'device {wanted}: MindSpore {ms.__version__} finds none here; present: {", ".join(present)}')
+    ms.set_context(mode=ms.GRAPH_MODE)
+    try:
+        ms.set_device(TARGETS[wanted])
+    except RuntimeError as error:
+        raise BackendError(f'device {wanted}: {str(error).splitlines()[0]}') from None
+    ms.set_seed(seed)
+    if threads and wanted == 'cpu':
+        with contextlib.suppress(RuntimeError):  # can be set once in a process
+            ms.device_context.cpu.op_tuning.threads_num(threads)
+    return wanted
+
+
+def _is_present(target: str) -> bool:
+    return getattr(ms.device_context, target.lower()).device.is_available()
+
+
+def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> nn.Cell:
+    """A network in evaluation mode, initialised from ``seed``; UserError for an unknown name or argument."""
+    if arch not in MODELS:
+        near = nearest(arch, MODELS)
+        hint = f'did you mean {near!r}?' if near else f'there are {", ".join(MODELS)}'
+        raise UserError(f'arch: no network {arch!r}; {hint}')
+    known = inspect.signature(MODELS[arch]).parameters
+    for key in arguments:
+        if key not in known:
+            raise UserError(f'model_args: {arch} has no argument {key!r}; it has {", ".join(known)}')
+    network = MODELS[arch](**arguments)
+    initialise(network, seed)
+    return network.set_train(False)
+
+
+def forward(network: nn.Cell, images: np.ndarray, auxiliary: bool = False) -> State:
+    """float32 (N, 3, H, W), already normalised -> outputs in evaluation mode: ``logits`` and, if asked, the rest."""
+    network.set_train(False)
+    network.set_auxiliary(auxiliary)
+    outputs = network(Tensor(np.asarray(images, np.float32)))
+    network.set_auxiliary(False)
+    return {key: value.asnumpy().astype(np.float32) for key, value in outputs.items()}
+
+
+def loss_and_gradients(network: nn.Cell, images: np.ndarray, labels: np.ndarray, loss: Loss, *,
+                       training: bool = False) -> tuple[float, State]:
+    """Loss and the gradient of every trainable parameter; batch norm and dropout in evaluation mode by default."""
+    network.set_train(training)
+    network.set_auxiliary(True)
+    parameters = {key: p for key, p in tensors(network).items() if p.requires_grad}
+    cell = _Loss(network, loss)
+    cell.set_train(training)
+    gradient = ms.value_and_grad(cell, None, ms.ParameterTuple(parameters.values()))
+    value, gradients = gradient(Tensor(np.asarray(images, np.float32)), Tensor(np.asarray(labels, np.int32)))
+    network.set_auxiliary(False)
+    network.set_train(False)
+    return float(value.asnumpy()), {key: gradient.asnumpy().copy() for key, gradient in zip(parameters, gradients)}
+
+
+class _Loss(nn.Cell):
+    def __init__(self, network: nn.Cell, loss: Loss):
+        super().__init__(auto_prefix=False)
+        self.network, self.align_corners = network, network.align_corners
+        self.loss = constants(loss, network.align_corners)
+
+    def construct(self, images: Tensor, labels: Tensor) -> Tensor:
+        return segmentation_loss(self.network(images), labels, self.loss, self.align_corners)['loss']
+
+
+def make_predictor(network: nn.Cell, config: Config) -> Predictor:
+    """A predictor with the configuration's mean, std and precision."""
+    return Predictor(network, config.augment.mean, config.augment.std, config.precision)
+
+
+def make_trainer(network: nn.Cell, config: Config) -> Trainer:
+    """A trainer of a network."""
+    return Trainer(network, config)
+
+
+def export(network: nn.Cell, path: Path, format: Literal['onnx', 'mindir', 'air'], **options: Any) -> dict[str, Any]:
+    """Writes a file, runs it on the host, and returns what was found."""
+    return exporter.export(network, path, format, **options)

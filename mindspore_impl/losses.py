@@ -1,0 +1,202 @@
+"""Losses of the recipes: logits (N, C, H, W) float32 against labels (N, H, W) integer in which 255 is ignored.
+
+Cross-entropy is written as log-sum-exp minus the right logit: a third of the time of ``ops.cross_entropy`` on a CPU.
+"""
+from types import SimpleNamespace
+from typing import Mapping, Optional, Sequence
+
+import mindspore as ms
+from mindspore import Tensor, ops
+
+from common import config
+from common.losses import IGNORE_INDEX, check
+from mindspore_impl.layers import resize
+
+LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
+
+
+def constants(loss: config.Loss, align_corners: Mapping[str, bool]) -> SimpleNamespace:
+    """The settings in the form that graph mode reads; UserError when they do not fit a network's outputs."""
+    check(loss, align_corners)
+    return SimpleNamespace(**loss.model_dump())
+
+
+def segmentation_loss(outputs: Mapping[str, Tensor], labels: Tensor, loss: SimpleNamespace,
+                      align_corners: Mapping[str, bool]) -> dict[str, Tensor]:
+    """The loss of a network's outputs, each resized bilinearly to the labels: ``loss`` and its weighted parts, which sum to
+    it: ``loss_logits`` and ``loss_<output>`` for every output in ``loss.auxiliary_weights``. ``loss``: of ``constants``.
+    """
+    labels = ops.cast(labels, ms.int32)
+    weights = {'logits': 1.0}
+    weights.update(loss.auxiliary_weights)
+    parts, total = {}, 0.0
+    for name, weight in weights.items():
+        logits = resize(ops.cast(outputs[name], ms.float32), labels.shape[-2:], align_corners[name])
+        if name == 'detail':
+            bce, overlap = detail(logits, labels)
+            value = loss.detail_weights[0] * bce + loss.detail_weights[1] * overlap
+        else:
+            value = criterion(logits, labels, loss)
+        parts['loss_' + name] = weight * value
+        total = total + weight * value
+    parts['loss'] = total
+    return parts
+
+
+def criterion(logits: Tensor, labels: Tensor, loss: SimpleNamespace) -> Tensor:
+    """The loss that ``loss.loss`` names."""
+    if loss.loss == 'cross_entropy':
+        return cross_entropy(logits, labels, loss.class_weight, loss.label_smoothing, loss.avg_non_ignore)
+    if loss.loss == 'sigmoid_cross_entropy':
+        return sigmoid_cross_entropy(logits, labels, loss.class_weight, loss.avg_non_ignore)
+    if loss.loss == 'ohem':
+        return ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
+    if loss.loss == 'ohem_pixel_sampler':
+        return ohem_pixel_sampler(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight, loss.avg_non_ignore)
+    return stdc_ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None, label_smoothing: float = 0.0,
+                  avg_non_ignore: bool = True) -> Tensor:
+    """Softmax cross-entropy, divided by the weights of the pixels that are not ignored, or, as mmsegmentation does by
+    default (``avg_non_ignore`` false), by the number of all pixels.
+    """
+    weight = _weights(labels, class_weight)
+    normaliser = _log_sum_exp(logits)
+    losses = weight * (normaliser - _right(logits, labels))
+    if label_smoothing > 0:
+        scale = Tensor(class_weight or [1.0] * logits.shape[1], ms.float32).reshape(1, -1, 1, 1)
+        spread = _valid(labels) * ((ops.expand_dims(normaliser, 1) - logits) * scale).sum(1)
+        losses = (1 - label_smoothing) * losses + label_smoothing / logits.shape[1] * spread
+    return losses.sum() / _pixels(labels, class_weight, avg_non_ignore)
+
+
+def sigmoid_cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None,
+                          avg_non_ignore: bool = True) -> Tensor:
+    """Binary cross-entropy of every channel against the one-hot labels (mmsegmentation's ``use_sigmoid``), averaged over
+    channels and pixels; class weights multiply the positive terms.
+    """
+    right = _right(logits, labels)
+    wrong = _valid(labels) * (ops.softplus(logits).sum(1) - ops.softplus(right))
+    losses = wrong + _weights(labels, class_weight) * ops.softplus(-right)
+    return losses.sum() / (logits.shape[1] * _pixels(labels, None, avg_non_ignore))
+
+
+def ohem(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
+         class_weight: Optional[Sequence[float]] = None) -> Tensor:
+    """mmsegmentation's OhemCrossEntropy: the mean of the weighted losses of the hard pixels of the batch."""
+    losses, hard = _hard_pixels(logits, labels, thresh, min_kept, class_weight)
+    return (losses * hard).sum() / _count(hard)
+
+
+def ohem_pixel_sampler(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
+                       class_weight: Optional[Sequence[float]] = None, avg_non_ignore: bool = True) -> Tensor:
+    """mmsegmentation's OHEMPixelSampler with cross-entropy: ``min_kept`` is per image, and the divisor is cross-entropy's,
+    the pixels that were not kept included.
+    """
+    losses, hard = _hard_pixels(logits, labels, thresh, min_kept * labels.shape[0], class_weight)
+    return (losses * hard).sum() / _pixels(labels, class_weight, avg_non_ignore)
+
+
+def stdc_ohem(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
+              class_weight: Optional[Sequence[float]] = None) -> Tensor:
+    """The official STDC OhemCELoss: the mean of all losses above -log(thresh) if these are more than ``min_kept``, else of
+    the ``min_kept`` largest, among which ignored pixels count as zeros.
+    """
+    losses = (_weights(labels, class_weight) * (_log_sum_exp(logits) - _right(logits, labels))).reshape(-1)
+    hard = losses > -ops.log(Tensor(thresh, ms.float32))
+    above = (losses * hard).sum() / _count(hard)
+    largest = ops.topk(losses, min(max(min_kept, 1), losses.shape[0]))[0].mean()
+    return ops.where(ops.cast(hard, ms.int32).sum() > min_kept, above, largest)
+
+
+def dice(probabilities: Tensor, targets: Tensor, eps: float = 1e-3, squared: bool = True) -> Tensor:
+    """1 - dice of (N, ...) probabilities and targets in 0..1, per image and averaged.
+
+    ``squared``: mmsegmentation's DiceLoss, 2 ab / (aa + bb + 2 eps); else (2 ab + eps) / (a + b + eps), STDC's with eps 1.
+    """
+    a, b = probabilities.reshape(probabilities.shape[0], -1), targets.reshape(targets.shape[0], -1)
+    common = 2 * (a * b).sum(1)
+    if squared:
+        return (1 - common / ((a * a).sum(1) + (b * b).sum(1) + 2 * eps)).mean()
+    return (1 - (common + eps) / (a.sum(1) + b.sum(1) + eps)).mean()
+
+
+def boundary_targets(labels: Tensor) -> Tensor:
+    """Detail targets (N, H, W) float32 in {0, 1} of STDC (section 3.3): the Laplacian of the labels at strides 1, 2 and 4.
+
+    The published code adds the three maps with weights 0.6, 0.3, 0.1 and keeps what exceeds 0.1 in float32, where 0.1 does
+    not exceed itself: a pixel is a boundary if stride 1 or stride 2 says so, and stride 4 never decides. Label 255 takes part
+    as a value. Stride 2 reads the even pixels of stride 1, repeated.
+    """
+    kernel = Tensor(LAPLACIAN, ms.float32).reshape(1, 1, 3, 3)
+    fine = ops.conv2d(ops.cast(ops.expand_dims(labels, 1), ms.float32), kernel, pad_mode='pad', padding=1)[:, 0] > 0
+    rows, columns = ops.arange(labels.shape[1]) // 2 * 2, ops.arange(labels.shape[2]) // 2 * 2
+    fine = ops.cast(fine, ms.float32)
+    return ops.maximum(fine, ops.gather(ops.gather(fine, rows, 1), columns, 2))
+
+
+def detail(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy and dice of detail logits at the labels' size against the boundary targets.
+
+    One channel is the official head, two channels (not boundary, boundary) are mmsegmentation's.
+    """
+    targets = ops.expand_dims(boundary_targets(labels), 1)
+    if logits.shape[1] == 1:
+        overlap = dice(ops.sigmoid(logits), targets, eps=1.0, squared=False)
+    else:
+        targets = ops.cat((1 - targets, targets), 1)
+        overlap = dice(ops.sigmoid(logits), targets)
+    return ops.binary_cross_entropy_with_logits(logits, targets), overlap
+
+
+def _valid(labels: Tensor) -> Tensor:
+    return ops.cast(labels != IGNORE_INDEX, ms.float32)
+
+
+def _truth(labels: Tensor) -> Tensor:
+    """The labels, 0 where they are ignored."""
+    return ops.select(labels != IGNORE_INDEX, labels, ops.zeros_like(labels))
+
+
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits (N, H, W) of the right classes."""
+    return ops.gather_elements(logits, 1, ops.expand_dims(_truth(labels), 1))[:, 0]
+
+
+def _log_sum_exp(logits: Tensor) -> Tensor:
+    largest = ops.stop_gradient(logits.max(1, keepdims=True))
+    return ops.log(ops.exp(logits - largest).sum(1)) + largest[:, 0]
+
+
+def _weights(labels: Tensor, class_weight: Optional[Sequence[float]]) -> Tensor:
+    """Weights (N, H, W) of the pixels' classes, 0 where they are ignored."""
+    if class_weight is None:
+        return _valid(labels)
+    return _valid(labels) * ops.gather(Tensor(class_weight, ms.float32), _truth(labels), 0)
+
+
+def _count(mask: Tensor) -> Tensor:
+    return ops.maximum(ops.cast(mask, ms.int32).sum(), Tensor(1, ms.int32))
+
+
+def _pixels(labels: Tensor, class_weight: Optional[Sequence[float]], avg_non_ignore: bool) -> Tensor:
+    """What the sum of the losses is divided by."""
+    if not avg_non_ignore:
+        return Tensor(labels.size, ms.float32)
+    if class_weight is None:
+        return _count(labels != IGNORE_INDEX)
+    return ops.maximum(_weights(labels, class_weight).sum(), Tensor(1e-12, ms.float32))
+
+
+def _hard_pixels(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
+                 class_weight: Optional[Sequence[float]]) -> tuple[Tensor, Tensor]:
+    """Weighted losses (N, H, W), and where the right class has a probability below the larger of ``thresh`` and the
+    ``min_kept``-th smallest one."""
+    valid = labels != IGNORE_INDEX
+    losses = _log_sum_exp(logits) - _right(logits, labels)
+    probability = ops.stop_gradient(ops.exp(-losses))
+    smallest = -ops.topk(ops.where(valid, -probability, -2.0).reshape(-1), min(min_kept, labels.size - 1) + 1)[0][-1]
+    threshold = ops.minimum(smallest, ops.where(valid, probability, 0.0).max())
+    threshold = ops.maximum(threshold, Tensor(thresh, ms.float32))
+    return losses * _weights(labels, class_weight), ops.logical_and(valid, probability < threshold)

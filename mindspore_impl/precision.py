@@ -1,0 +1,57 @@
+"""Precision levels O0 to O3 and loss scaling; the parameters stay float32 at every level."""
+from typing import Any, Mapping
+
+import mindspore as ms
+from mindspore import nn
+
+from common import config
+from common.errors import BackendError
+from mindspore_impl.layers import BatchNorm2d, Conv2d, Linear
+
+
+def apply(network: nn.Cell, level: str, dtype: str = 'float16', keep_bn_fp32: bool = True) -> nn.Cell:
+    """Makes a network, in place, compute at a precision level; ``dtype`` is the half precision.
+
+    O0: float32. O1: convolutions and linear layers in half precision; batch norm takes that and gives float32, in which
+    the operators after it work. O2: convolutions, linear layers and batch norm give half precision, in which the operators
+    after them work, but batch norm computes in float32. O3, and O2 without ``keep_bn_fp32``: batch norm in half precision too.
+    Whoever uses the outputs casts them to float32. BackendError for bfloat16 on a CPU, where MindSpore has no kernels for it.
+    """
+    if level != 'O0' and dtype == 'bfloat16' and ms.get_context('device_target') == 'CPU':
+        raise BackendError('dtype: MindSpore has no bfloat16 convolution for CPUs; use float16, or PyTorch')
+    half = getattr(ms, dtype)
+    norm_output = {'O1': ms.float32, 'O2': half if keep_bn_fp32 else None}.get(level)
+    for _, module in network.cells_and_names():
+        if isinstance(module, (Conv2d, Linear)):
+            module.compute_dtype = None if level == 'O0' else half
+        elif isinstance(module, BatchNorm2d):
+            module.output_dtype = norm_output
+    return network
+
+
+class LossScaler:
+    """The factor of the loss that keeps small gradients alive in half precision.
+
+    A dynamic scale halves, but not below 1, after a step with overflow and doubles after ``scale_window`` good steps in a
+    row; a static one stays. Either way a step with overflow is not to be taken.
+    """
+
+    def __init__(self, settings: config.Precision):
+        self.dynamic, self.window = settings.is_dynamic_loss_scale, settings.scale_window
+        self.scale, self.good_steps = float(settings.loss_scale), 0
+
+    def update(self, finite: bool) -> None:
+        """Takes note of a step."""
+        if not self.dynamic:
+            return
+        self.good_steps = self.good_steps + 1 if finite else 0
+        if not finite:
+            self.scale = max(self.scale / 2, 1.0)
+        elif self.good_steps >= self.window:
+            self.scale, self.good_steps = self.scale * 2, 0
+
+    def state(self) -> dict[str, Any]:
+        return {'scale': self.scale, 'good_steps': self.good_steps}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self.scale, self.good_steps = float(state['scale']), int(state['good_steps'])

@@ -1,0 +1,48 @@
+"""Runs a network on images as they come from a file."""
+from typing import Optional
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from common.config import Precision
+from mindspore_impl import precision
+from mindspore_impl.layers import normalise, resize
+
+
+class Predictor:
+    """A network in evaluation mode behind uint8 images (see ``common.backend.Predictor``).
+
+    Every new size of images or results is compiled once, which takes seconds.
+    """
+
+    def __init__(self, network: nn.Cell, mean: list[float], std: list[float], settings: Precision):
+        precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
+        self.cell = Prediction(network, mean, std)
+
+    def logits(self, images: np.ndarray, size: Optional[tuple[int, int]] = None) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB -> float32 logits (N, C, h, w), at the head's size or resized bilinearly to ``size``."""
+        return self._run(images, size, False)
+
+    def class_ids(self, images: np.ndarray, size: Optional[tuple[int, int]] = None) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
+        return self._run(images, size or images.shape[2:], True).astype(np.uint8)
+
+    def _run(self, images: np.ndarray, size: Optional[tuple[int, int]], class_ids: bool) -> np.ndarray:
+        self.cell.set_train(False)
+        return self.cell(Tensor(images), size and tuple(map(int, size)), class_ids).asnumpy()
+
+
+class Prediction(nn.Cell):
+    """Normalisation, network, resizing and the choice of the class as one graph."""
+
+    def __init__(self, network: nn.Cell, mean: list[float], std: list[float]):
+        super().__init__(auto_prefix=False)
+        self.network, self.mean, self.std = network, mean, std
+        self.align_corners = network.align_corners['logits']
+
+    def construct(self, images: Tensor, size: Optional[tuple[int, int]], class_ids: bool) -> Tensor:
+        logits = ops.cast(self.network(normalise(images, self.mean, self.std))['logits'], ms.float32)
+        if size is not None:
+            logits = resize(logits, size, self.align_corners)
+        return ops.argmax(logits, 1) if class_ids else logits

@@ -1,0 +1,29 @@
+"""The weights of a network as numpy arrays under canonical names, out and in."""
+from typing import Mapping
+
+import mindspore as ms
+import numpy as np
+from mindspore import nn
+
+from common import checkpoint
+from mindspore_impl.layers import canonical_names
+
+
+def state(network: nn.Cell) -> dict[str, np.ndarray]:
+    """Copies of all parameters and running statistics, in order."""
+    return {name: value.asnumpy().copy() for name, value in tensors(network).items()}
+
+
+def load_state(network: nn.Cell, state: Mapping[str, np.ndarray], *, partial: bool = False) -> checkpoint.LoadReport:
+    """Loads what matches and says so; StateError on a poor match unless ``partial``."""
+    own = tensors(network)
+    report = checkpoint.match({name: tuple(value.shape) for name, value in own.items()}, state, partial)
+    for name in report.matched:
+        own[name].set_data(ms.Tensor(np.array(state[name], np.float32)))
+    return report
+
+
+def tensors(network: nn.Cell) -> dict[str, ms.Parameter]:
+    """Parameters and running statistics by canonical name, in order."""
+    own = {name: value for name, value in network.parameters_and_names()}
+    return {canonical: own[name] for name, canonical in canonical_names(network).items()}

@@ -1,0 +1,159 @@
+"""One training step: forward, loss, scaled backward, clip, optimizer, moving averages, as one graph."""
+import copy
+from typing import Any, Mapping
+
+import mindspore as ms
+import numpy as np
+from mindspore import Tensor, nn, ops
+
+from common.config import Config
+from mindspore_impl import optim, precision, state
+from mindspore_impl.layers import draw_dropout, normalise
+from mindspore_impl.losses import constants, segmentation_loss
+from mindspore_impl.predictor import Predictor
+
+
+class Trainer:
+    """Trains a network step by step (see ``common.backend.Trainer``)."""
+
+    def __init__(self, network: nn.Cell, config: Config):
+        settings = config.precision
+        self.network, self.config = network, config
+        precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
+        self.optimizer = optim.Optimizer(network, config.optimizer)
+        self.scaler = precision.LossScaler(settings)
+        self.average = optim.Average(network, config.optimizer.ema_decay) if config.optimizer.with_ema else None
+        self.steps = 0
+        self.gradients = Gradients(network, self.optimizer, config)
+        self.accumulation = Accumulation(self.gradients, self.optimizer) if config.optimizer.accumulation_step > 1 else None
+        self.train_step = TrainStep(self.gradients, self.optimizer, self.average, self.accumulation, config)
+
+    def step(self, batches: list[tuple[np.ndarray, np.ndarray]], learning_rate: float) -> dict[str, float]:
+        """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W).
+
+        A step whose gradients are not finite is skipped: parameters, optimizer and averages stay as they are. Batch norm
+        has seen the images by then, so its running statistics move.
+        """
+        self.network.set_train(True)
+        scale = self.scaler.scale
+        factor, inverse = Tensor(scale / len(batches), ms.float32), Tensor(1 / scale, ms.float32)
+        values = []
+        for index, (images, labels) in enumerate(batches):
+            draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
+            arguments = Tensor(images), Tensor(labels), factor
+            if index < len(batches) - 1:
+                values.append(self.accumulation(*arguments))
+            else:
+                last, norm = self.train_step(*arguments, inverse, self.optimizer.rates(learning_rate))
+                values.append(last)
+        norm = float(norm.asnumpy())
+        finite = bool(np.isfinite(norm))
+        self.optimizer.steps += finite
+        self.scaler.update(finite)
+        self.steps += 1
+        means = np.mean([value.asnumpy() for value in values], axis=0, dtype=np.float64)
+        return {**dict(zip(self.gradients.names, map(float, means))), 'loss_scale': scale, 'overflow': float(not finite),
+                'grad_norm': norm}
+
+    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Copies of all that a later step depends on (see ``common.backend.Trainer``)."""
+        tensors = {f'model.{name}': value for name, value in state.state(self.network).items()}
+        tensors |= {f'optimizer.{name}': value for name, value in self.optimizer.state().items()}
+        if self.average:
+            tensors |= {f'ema.{name}': value for name, value in self.average.state().items()}
+        return tensors, {'steps': self.steps, 'optimizer_steps': self.optimizer.steps, 'loss_scale': self.scaler.state()}
+
+    def load_state(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+        """Takes back what ``state`` of either backend gave; StateError when it belongs to another network or optimizer."""
+        parts: dict[str, dict[str, np.ndarray]] = {'model': {}, 'optimizer': {}, 'ema': {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition('.')
+            parts[part][rest] = value
+        state.load_state(self.network, parts['model'])
+        self.optimizer.load_state(parts['optimizer'], meta['optimizer_steps'])
+        if self.average:
+            self.average.load_state(parts['ema'])
+        self.scaler.load_state(meta['loss_scale'])
+        self.steps = meta['steps']
+
+    def predictor(self, ema: bool = False) -> Predictor:
+        """A predictor that shares the current weights, or one of a copy with the averaged ones."""
+        network = self.network
+        if ema and self.average:
+            network = copy.deepcopy(network)
+            state.load_state(network, self.average.state())
+        return Predictor(network, self.config.augment.mean, self.config.augment.std, self.config.precision)
+
+
+class Gradients(nn.Cell):
+    """Images and labels -> the losses, in the order of ``names``, and the gradients of the scaled loss."""
+
+    def __init__(self, network: nn.Cell, optimizer: optim.Optimizer, config: Config):
+        super().__init__(auto_prefix=False)
+        self.network, self.align_corners = network, network.align_corners
+        self.loss = constants(config.loss, network.align_corners)
+        self.mean, self.std = config.augment.mean, config.augment.std
+        self.names = ('loss', 'loss_logits', *(f'loss_{name}' for name in config.loss.auxiliary_weights))
+        self.gradient = ms.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
+
+    def forward(self, images: Tensor, labels: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+        outputs = self.network(normalise(images, self.mean, self.std))
+        parts = segmentation_loss(outputs, labels, self.loss, self.align_corners)
+        values = []
+        for name in self.names:
+            values.append(parts[name])
+        return parts['loss'] * factor, ops.stack(values)
+
+    def construct(self, images: Tensor, labels: Tensor, factor: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        (_, values), gradients = self.gradient(images, labels, factor)
+        return values, gradients
+
+
+class Accumulation(nn.Cell):
+    """Adds the gradients of a batch to ``sums``."""
+
+    def __init__(self, gradients: Gradients, optimizer: optim.Optimizer):
+        super().__init__(auto_prefix=False)
+        self.gradients = gradients
+        self.sums = optimizer.parameters.clone(prefix='sum', init='zeros')
+
+    def construct(self, images: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
+        values, gradients = self.gradients(images, labels, factor)
+        for i in range(len(self.sums)):
+            ops.assign_add(self.sums[i], gradients[i])
+        return values
+
+    def take(self, gradients: tuple[Tensor, ...]) -> list[Tensor]:
+        """The sums with the last gradients; starts anew."""
+        total = []
+        for i in range(len(self.sums)):
+            total.append(self.sums[i] + gradients[i])
+            ops.assign(self.sums[i], ops.zeros_like(self.sums[i]))
+        return total
+
+
+class TrainStep(nn.Cell):
+    """The last batch of a step and what follows from it; returns the losses and the global norm of the gradients."""
+
+    def __init__(self, gradients: Gradients, optimizer: optim.Optimizer, average: optim.Average | None,
+                 accumulation: Accumulation | None, config: Config):
+        super().__init__(auto_prefix=False)
+        self.gradients, self.optimizer, self.average, self.accumulation = gradients, optimizer, average, accumulation
+        self.limit = config.optimizer.clip_global_norm_value if config.optimizer.clip_global_norm else None
+
+    def construct(self, images: Tensor, labels: Tensor, factor: Tensor, inverse: Tensor,
+                  rates: Tensor) -> tuple[Tensor, Tensor]:
+        values, scaled = self.gradients(images, labels, factor)
+        if self.accumulation is not None:
+            scaled = self.accumulation.take(scaled)
+        gradients = []
+        for gradient in scaled:
+            gradients.append(gradient * inverse)
+        norm = optim.global_norm(gradients)
+        if ops.isfinite(norm):
+            if self.limit is not None:
+                gradients = optim.clip_by_global_norm(gradients, norm, self.limit)
+            self.optimizer(gradients, rates)
+            if self.average is not None:
+                self.average()
+        return values, norm

@@ -1,0 +1,135 @@
+"""Losses against the publishers' recorded values and gradients, in both backends."""
+import importlib
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from common import config
+
+VALUE, GRADIENT = 2e-6, 2e-5  # relative; the records have seven digits of a float32 computation
+
+CITYSCAPES = [0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023, 0.9539, 0.9843, 1.1116, 0.9037,
+              1.0865, 1.0955, 1.0865, 1.1529, 1.0507]
+CASES = {  # recorded case -> settings of ours
+    'cross_entropy': {},
+    'cross_entropy_weighted': {'class_weight': CITYSCAPES},
+    'mmseg_cross_entropy': {'avg_non_ignore': False},
+    'mmseg_cross_entropy_sigmoid': {'loss': 'sigmoid_cross_entropy', 'avg_non_ignore': False},
+    'mmseg_ohem_pixel_sampler': {'loss': 'ohem_pixel_sampler', 'ohem_min_kept': 500, 'avg_non_ignore': False},
+    'mmseg_ohem_cross_entropy': {'loss': 'ohem', 'ohem_thresh': 0.9, 'ohem_min_kept': 1000, 'class_weight': CITYSCAPES},
+    'mmseg_ohem_cross_entropy_min_kept': {'loss': 'ohem', 'ohem_thresh': 0.1, 'ohem_min_kept': 3000,
+                                          'class_weight': CITYSCAPES},
+    'stdc_ohem': {'loss': 'stdc_ohem', 'ohem_thresh': 0.7, 'ohem_min_kept': 1000},
+    'stdc_ohem_n_min': {'loss': 'stdc_ohem', 'ohem_thresh': 0.05, 'ohem_min_kept': 4000},
+}
+DETAIL = {'stdc_detail': 1, 'mmseg_stdc_detail': 2}  # recorded case -> channels of the head
+
+
+class PyTorch:
+    """Values and gradients of functions of the loss modules, numpy in and out."""
+
+    def __init__(self):
+        import torch
+        self.losses = importlib.import_module('pytorch_impl.losses')
+        self.tensor = torch.from_numpy
+        self.softmax = torch.nn.Softmax(1)
+        self.resize = importlib.import_module('pytorch_impl.layers').resize
+
+    def settings(self, loss, align_corners):
+        return loss
+
+    def gradient(self, function, *arrays):
+        first = self.tensor(arrays[0]).requires_grad_()
+        values = function(first, *map(self.tensor, arrays[1:]))
+        values[0].backward()
+        return [float(value.detach()) for value in values], first.grad.numpy()
+
+
+class MindSpore:
+    def __init__(self):
+        importlib.import_module('mindspore_impl.backend').setup('cpu')
+        import mindspore
+        self.mindspore = mindspore
+        self.losses = importlib.import_module('mindspore_impl.losses')
+        self.tensor = mindspore.Tensor
+        self.softmax = mindspore.nn.Softmax(1)
+        self.resize = importlib.import_module('mindspore_impl.layers').resize
+        self.settings = self.losses.constants
+
+    def gradient(self, function, *arrays):
+        class Whole(self.mindspore.nn.Cell):
+            def construct(self, *tensors):
+                return function(*tensors)
+
+        values, gradient = self.mindspore.value_and_grad(Whole(), 0, has_aux=True)(*map(self.tensor, arrays))
+        return [float(value.asnumpy()) for value in values], gradient.asnumpy()
+
+
+@pytest.fixture(scope='module')
+def framework(backend_name):
+    return {'pytorch': PyTorch, 'mindspore': MindSpore}[backend_name]()
+
+
+@pytest.fixture(scope='module')
+def golden(golden_folder):
+    sys.path.insert(0, str(golden_folder))
+    try:
+        return importlib.import_module('golden')
+    finally:
+        sys.path.pop(0)
+
+
+@pytest.fixture(scope='module')
+def recorded(golden_folder):
+    return {case['name']: case for case in json.loads((golden_folder / 'losses.json').read_text())['losses']}
+
+
+@pytest.fixture(scope='module')
+def scores(golden):
+    labels = golden.label('losses', [2, 48, 64], 19, block=8)
+    return golden.scores('losses', labels, 19), labels.astype(np.int32)
+
+
+def agree(case, values, gradient):
+    assert values == pytest.approx(list(case['values'].values()), rel=VALUE)
+    assert np.linalg.norm(gradient) == pytest.approx(case['gradient_norm'], rel=GRADIENT)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_pixel_losses(framework, recorded, scores, name):
+    settings = framework.settings(config.Loss(**CASES[name]), {'logits': False})
+
+    def function(logits, labels):
+        parts = framework.losses.segmentation_loss({'logits': logits}, labels, settings, {'logits': False})
+        return parts['loss'], parts['loss_logits']
+
+    (value, part), gradient = framework.gradient(function, *scores)
+    assert value == part
+    agree(recorded[name], [value], gradient)
+
+
+@pytest.mark.parametrize('name', DETAIL)
+def test_detail_loss(framework, golden, recorded, name):
+    labels = golden.label('detail', [2, 96, 128], 19, block=16, ignored=0.01).astype(np.int32)
+    logits = golden.input(f'loss:detail{DETAIL[name]}', [2, DETAIL[name], 12, 16])
+
+    def function(logits, labels):
+        bce, dice = framework.losses.detail(framework.resize(logits, (96, 128), True), labels)
+        return bce + dice, bce, dice
+
+    values, gradient = framework.gradient(function, logits, labels)
+    agree(recorded[name], values[1:], gradient)
+
+
+def test_dice(framework, recorded, scores):
+    logits, labels = scores
+    targets = (np.arange(19)[:, None, None] == labels[:, None]).astype(np.float32)
+
+    def function(logits, targets):
+        loss = framework.losses.dice(framework.softmax(logits), targets)
+        return loss, loss
+
+    (value, _), gradient = framework.gradient(function, logits, targets)
+    agree(recorded['mmseg_dice'], [value], gradient)
