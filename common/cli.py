@@ -102,6 +102,16 @@ def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend =
 
 
 @app.command()
+def convert(file: Annotated[Path, typer.Argument(metavar='FILE', help='published weights: .pth, .tar, .safetensors, ...')],
+            source: Annotated[Optional[str], typer.Option('--from', metavar='PUBLISHER', help='by default recognised')] = None,
+            out: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default FILE.safetensors')] = None) -> None:
+    """Published weights as a checkpoint of ours, for both backends."""
+    from common import conversion, tables
+
+    tables.show_facts(conversion.convert(file, source, out))
+
+
+@app.command()
 def parity(config: ConfigName = None, settings: Settings = None,
            weights: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default drawn from the seed')] = None,
            steps: Annotated[int, typer.Option(min=1)] = 20,

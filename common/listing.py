@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import numpy as np
 
 from common import config as configuration
+from common import weights
 from common.backend import get_backend
 from common.data.datasets import CAMVID_CLASSES, CITYSCAPES_CLASSES, EXPECTED
 
@@ -33,9 +34,10 @@ def datasets() -> list[Row]:
 
 
 def models(backend_name: str) -> list[Row]:
-    """The networks: parameters in training and in inference, output stride, auxiliary outputs."""
+    """The networks: parameters in training and in inference, output stride, auxiliary outputs, publishers."""
     backend = get_backend(backend_name)
     backend.setup('cpu')
+    sources = [(table.arch, table.source) for table in weights.TABLES]
     rows = []
     for arch in backend.MODELS:
         whole, bare = backend.build_model(arch), backend.build_model(arch, auxiliary=False)
@@ -44,7 +46,8 @@ def models(backend_name: str) -> list[Row]:
         rows.append({'arch': arch, 'parameters (M)': _millions(backend.state(whole)),
                      'for inference (M)': _millions(backend.state(bare)),
                      'output stride': PROBE // logits.shape[2] if logits.ndim == 4 else None,
-                     'auxiliary outputs': ', '.join(outputs)})
+                     'auxiliary outputs': ', '.join(outputs),
+                     'loads weights of': ', '.join(dict.fromkeys(source for name, source in sources if name == arch))})
     return rows
 
 
