@@ -130,14 +130,26 @@ def open_dataset(data: config.Data, split: str) -> Dataset:
     """The samples of one split, sorted by name.
 
     ``data.data_url`` is the folder; without it ``$TWINSEG_DATA/<set>``, then ``$TWINSEG_DATA``. DataError when the folder,
-    the images or some labels are missing: it says what was found and which layout is expected.
+    the images or some labels are missing: it says what was found and which layout is expected. Decoded pixels come from
+    the cache of ``twinseg prepare --cache`` if there is one of these files as they are now.
     """
+    from common.data import cache  # here: both build on this module
+    return cache.attach(open_files(data, split))
+
+
+def open_files(data: config.Data, split: str, check: bool = True) -> Dataset:
+    """The same, always from the files themselves, never from a cache; with ``check`` off, labels may be missing."""
     if data.set == 'toy_street':
         from common.data.toy_street import ToyStreet
         return ToyStreet(data, split)
     root = data_root(data)
     opener = {'camvid': _camvid, 'camvid32': _camvid32, 'cityscapes': _cityscapes, 'custom': _custom}[data.set]
-    return opener(root, split, data)
+    dataset = opener(root, split, data)
+    missing = [sample.label for sample in dataset.samples if sample.label is not None and not sample.label.is_file()]
+    if check and missing:
+        raise DataError(f'{len(missing)} of {len(dataset)} images have no label, first {missing[0]}; '
+                        f'{_layout(data, split, root)}')
+    return dataset
 
 
 def data_root(data: config.Data) -> Path:
@@ -209,14 +221,14 @@ def _colour_codes(pixels: np.ndarray) -> np.ndarray:
     return (pixels.astype(np.int32) * np.array([1 << 16, 1 << 8, 1], np.int32)).sum(-1, dtype=np.int32)
 
 
-def _camvid(root: Path, split: str, data: config.Data) -> Dataset:
+def _camvid(root: Path, split: str, data: config.Data) -> FileDataset:
     images = _images(root / split, '*.png', data, split, root)
     samples = [Sample(path.stem, path, root / f'{split}annot' / path.name) for path in images]
     ids = {**{i: i for i in range(len(CAMVID_CLASSES))}, 11: IGNORE, IGNORE: IGNORE}
-    return _pairs(data, root, split, _description(CAMVID_CLASSES, CAMVID_PALETTE), samples, ids)
+    return FileDataset(data.set, split, _description(CAMVID_CLASSES, CAMVID_PALETTE), samples, ids)
 
 
-def _camvid32(root: Path, split: str, data: config.Data) -> Dataset:
+def _camvid32(root: Path, split: str, data: config.Data) -> FileDataset:
     if (root / split).is_dir():
         images = _images(root / split, '*.png', data, split, root)
         folders = [root / f'{split}_labels', root / f'{split}annot', root / split / 'labels']
@@ -233,10 +245,10 @@ def _camvid32(root: Path, split: str, data: config.Data) -> Dataset:
     samples = [Sample(path.stem, path, _first(labels / f'{path.stem}_L.png', labels / path.name)) for path in images]
     ids = {i: IGNORE if name is None else CAMVID_CLASSES.index(name) for i, (_, name) in enumerate(CAMVID32.values())}
     colours = np.array([colour for colour, _ in CAMVID32.values()], np.uint8)
-    return _pairs(data, root, split, _description(CAMVID_CLASSES, CAMVID_PALETTE), samples, ids, colours)
+    return FileDataset(data.set, split, _description(CAMVID_CLASSES, CAMVID_PALETTE), samples, ids, colours)
 
 
-def _cityscapes(root: Path, split: str, data: config.Data) -> Dataset:
+def _cityscapes(root: Path, split: str, data: config.Data) -> FileDataset:
     images = _images(root / 'leftImg8bit' / split, '*/*_leftImg8bit.png', data, split, root)
     stems = [path.name.removesuffix('_leftImg8bit.png') for path in images]
     folders = [root / 'gtFine' / split / path.parent.name for path in images]
@@ -248,10 +260,10 @@ def _cityscapes(root: Path, split: str, data: config.Data) -> Dataset:
     if train_ids:
         ids = {i: i for i in range(len(CITYSCAPES_CLASSES))}
     ids[IGNORE] = IGNORE  # label id -1, the licence plate, in 8 bits
-    return _pairs(data, root, split, _description(CITYSCAPES_CLASSES, CITYSCAPES_PALETTE), samples, ids)
+    return FileDataset(data.set, split, _description(CITYSCAPES_CLASSES, CITYSCAPES_PALETTE), samples, ids)
 
 
-def _custom(root: Path, split: str, data: config.Data) -> Dataset:
+def _custom(root: Path, split: str, data: config.Data) -> FileDataset:
     missing = [key for key in ('image_dir', 'label_dir', 'classes') if getattr(data, key) is None]
     if missing or not data.image_dir or not data.label_dir or not data.classes:
         raise DataError(f'set: custom needs the keys image_dir, label_dir and classes; missing or empty: '
@@ -272,7 +284,7 @@ def _custom(root: Path, split: str, data: config.Data) -> Dataset:
         name = str(path.relative_to(folder)).removesuffix(data.image_suffix)
         samples.append(Sample(name, path, label_folder / (name + data.label_suffix)))
     palette = data.palette or default_palette(count)
-    return _pairs(data, root, split, _description(data.classes, palette), samples, {IGNORE: IGNORE, **ids})
+    return FileDataset(data.set, split, _description(data.classes, palette), samples, {IGNORE: IGNORE, **ids})
 
 
 def default_palette(count: int) -> list[list[int]]:
@@ -295,16 +307,6 @@ def _images(folder: Path, pattern: str, data: config.Data, split: str, root: Pat
         what = f'no {pattern} in it' if folder.is_dir() else 'no such folder'
         raise DataError(f'{folder}: {what}; {_layout(data, split, root)}')
     return found
-
-
-def _pairs(data: config.Data, root: Path, split: str, description: Description, samples: list[Sample], ids: Mapping[int, int],
-           colours: Optional[np.ndarray] = None) -> Dataset:
-    """The data set, after making sure that every image has a label."""
-    missing = [sample.label for sample in samples if sample.label is not None and not sample.label.is_file()]
-    if missing:
-        raise DataError(f'{len(missing)} of {len(samples)} images have no label, first {missing[0]}; '
-                        f'{_layout(data, split, root)}')
-    return FileDataset(data.set, split, description, samples, ids, colours)
 
 
 def _layout(data: config.Data, split: str, root: Path) -> str:
