@@ -125,6 +125,7 @@ def parity(config: ConfigName = None, settings: Settings = None,
     _writable(json_file)
     found = comparing.parity(_config(config, settings, weights), steps=steps, size=_size(size) or (64, 96), weights=weights,
                              amp=amp, batch_size=batch_size)
+    comparing.show(found)
     _write_json(json_file, found)
     if not found['ok']:
         raise typer.Exit(1)
@@ -147,6 +148,36 @@ def benchmark(config: ConfigName = None, backend: Backend = None, device: Device
                                 train=train)
     measuring.show(found)
     _write_json(json_file, found)
+
+
+@app.command()
+def browse(config: ConfigName = None, settings: Settings = None,
+           out: Annotated[Path, typer.Option(metavar='FOLDER', help='for browse.json and browse.png')] = Path('browse'),
+           samples: Annotated[int, typer.Option(min=1, help='training images in the picture')] = 4) -> None:
+    """Checks a data set (counts, sizes, ids, broken or missing files: exit status 1) and draws augmented samples."""
+    from common import browse as browsing
+    from common import tables
+
+    with tables.progress('reading') as progress:
+        found = browsing.browse(_config(config, settings, None), out, samples, progress)
+    browsing.show(found)
+    if found['problems']:
+        raise typer.Exit(1)
+
+
+@app.command()
+def prepare(config: ConfigName = None, settings: Settings = None,
+            cache: Annotated[bool, typer.Option('--cache', help='decode all images into a memory-mapped file')] = False) -> None:
+    """Makes a data set ready: --cache decodes it once."""
+    from common import tables
+    from common.data import cache as caching
+
+    chosen = _config(config, settings, None)
+    if not cache:
+        raise UserError('nothing to prepare: give --cache')
+    with tables.progress('decoding') as progress:
+        found = caching.build(chosen, progress)
+    tables.show('cached', [{'split': split, **facts, 'problems': len(facts['problems'])} for split, facts in found.items()])
 
 
 @app.command('list')
