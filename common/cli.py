@@ -167,7 +167,7 @@ def browse(config: ConfigName = None, settings: Settings = None,
 
 @app.command()
 def prepare(config: ConfigName = None, settings: Settings = None,
-            cache: Annotated[bool, typer.Option('--cache', help='decode all images into a memory-mapped file')] = False) -> None:
+            cache: Annotated[bool, typer.Option('--cache', help='decode images into a memory-mapped file')] = False) -> None:
     """Makes a data set ready: --cache decodes it once."""
     from common import tables
     from common.data import cache as caching
