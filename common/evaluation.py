@@ -54,7 +54,10 @@ def load_run(path: Path, backend_name: Optional[str] = None, device: Optional[st
     if classes is None:
         raise StateError(f'{path}: does not say how many classes it has; set num_classes')
     network = backend.build_model(config.model.arch, **network_arguments(config, classes))
-    backend.load_state(network, state)
+    try:
+        backend.load_state(network, state)
+    except StateError as error:
+        raise StateError(f'{path}: for {config.model.arch}: {error}') from None
     return Run(config, backend.make_predictor(network, config), {**meta, 'backend': name}, device, network)
 
 
