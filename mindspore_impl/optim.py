@@ -18,8 +18,8 @@ class Optimizer(nn.Cell):
     """SGD (Nesterov) or AdamW over the trainable parameters of a network, by the configuration's groups.
 
     ``steps`` counts the steps taken. The slots travel under canonical names: ``momentum.<parameter>``, or
-    ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>``. MindSpore's fused primitives do the work; its optimizer classes
-    ignore Nesterov (Momentum on a CPU) and leave out the bias correction (AdamWeightDecay).
+    ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>``. MindSpore's own classes will not do: Momentum
+    ignores Nesterov on a CPU, AdamWeightDecay has no bias correction, and the Adam primitive rounds 1 - beta to four digits.
     """
 
     def __init__(self, network: nn.Cell, settings: config.Optimizer):
@@ -38,8 +38,7 @@ class Optimizer(nn.Cell):
         self.first = self.parameters.clone(prefix=self.slots[0], init='zeros')
         if self.adamw:
             self.second = self.parameters.clone(prefix=self.slots[1], init='zeros')
-            self.beta1, self.beta2 = (Tensor(beta, ms.float32) for beta in settings.beta)
-            self.adam = ops.Adam()
+            self.beta1, self.beta2 = settings.beta
         else:
             self.second = self.parameters.clone(prefix='unused', init='zeros')  # the primitive wants it; 0: not the first step
             self.momentum = Tensor(settings.momentum, ms.float32)
@@ -54,16 +53,17 @@ class Optimizer(nn.Cell):
 
     def construct(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
         """One step; ``gradients`` in the order of ``parameters``."""
-        zero = Tensor(0.0, ms.float32)
         for i in range(len(self.parameters)):
-            parameter, first, second, factor = self.parameters[i], self.first[i], self.second[i], self.lr_mults[i]
+            parameter, gradient, factor = self.parameters[i], gradients[i], self.lr_mults[i]
             if self.adamw:
-                if self.decays[i] > 0:
-                    ops.assign(parameter, parameter * (1 - rates[0] * (factor * self.decays[i])))
-                self.adam(parameter, first, second, zero, zero, rates[1] * factor, self.beta1, self.beta2, rates[2],
-                          gradients[i])
+                first = self.first[i] * self.beta1 + gradient * (1 - self.beta1)
+                second = self.second[i] * self.beta2 + gradient * gradient * (1 - self.beta2)
+                decayed = parameter * (1 - rates[0] * (factor * self.decays[i]))
+                ops.assign(self.first[i], first)
+                ops.assign(self.second[i], second)
+                ops.assign(parameter, decayed - rates[1] * factor * first / (ops.sqrt(second) + rates[2]))
             else:
-                self.sgd[i](parameter, gradients[i], rates[0] * factor, first, self.momentum, second)
+                self.sgd[i](parameter, gradient, rates[0] * factor, self.first[i], self.momentum, self.second[i])
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of the slots; zeros before the first step."""
