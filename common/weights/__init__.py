@@ -30,7 +30,8 @@ class Converted:
     arguments: dict[str, Any]
     state: dict[str, np.ndarray]
     num_classes: int
-    ignored: list[str]  # names that were left out on purpose
+    names: dict[str, str]  # our name -> the publisher's
+    ignored: list[str]  # the publisher's names that were left out on purpose
 
     def __str__(self) -> str:
         left = f'; {len(self.ignored)} known to be unused were left out' if self.ignored else ''
@@ -97,18 +98,19 @@ def _ours(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Converted
     if 'arch' not in config or num_classes is None:
         raise StateError('one of our files, but it does not say which network (arch) and how many classes it has')
     arguments = {'num_classes': num_classes, **config.get('model_args', {})}
-    return Converted(OURS, config['arch'], arguments, dict(state), num_classes, [])
+    return Converted(OURS, config['arch'], arguments, dict(state), num_classes, {name: name for name in state}, [])
 
 
 def _by_table(table: Table, arrays: Mapping[str, np.ndarray]) -> Converted:
-    state, ignored = table.rename(arrays)
+    names, ignored = table.rename(arrays)
     if table.classes not in arrays:
         raise StateError(f'{table.arch} of {table.source}: {table.classes} is missing')
     num_classes = arrays[table.classes].shape[0]
-    arguments = {'num_classes': num_classes, **table.arguments, **table.more_arguments(state)}
+    arguments = {'num_classes': num_classes, **table.arguments}
     if table.heads:
-        arguments['auxiliary'] = all(f'{head}.classifier.weight' in state for head in table.heads)
+        arguments['auxiliary'] = all(f'{head}.classifier.weight' in names for head in table.heads)
         if not arguments['auxiliary']:
-            ignored += [name for name in state if _part(name) in table.heads]
-            state = {name: array for name, array in state.items() if _part(name) not in table.heads}
-    return Converted(table.source, table.arch, arguments, state, num_classes, ignored)
+            ignored += [theirs for ours, theirs in names.items() if _part(ours) in table.heads]
+            names = {ours: theirs for ours, theirs in names.items() if _part(ours) not in table.heads}
+    state = {ours: table.values(ours, np.array(arrays[theirs], np.float32)) for ours, theirs in names.items()}
+    return Converted(table.source, table.arch, {**arguments, **table.more_arguments(state)}, state, num_classes, names, ignored)

@@ -32,27 +32,25 @@ class Table:
     def fits(self, published: Arrays) -> bool:
         return all(mark in published for mark in self.marks)
 
-    def rename(self, published: Arrays) -> tuple[dict[str, np.ndarray], list[str]]:
-        """Our names and values, and the names that were left out on purpose; StateError for a name that no rule takes."""
+    def rename(self, published: Arrays) -> tuple[dict[str, str], list[str]]:
+        """Our names -> theirs, and the names that are left out on purpose; StateError for a name that no rule takes."""
         rules = [(_pattern(theirs), ours) for theirs, ours in self.rules.items()]
         unused = [_pattern(theirs) for theirs in self.unused]
-        state: dict[str, np.ndarray] = {}
+        names: dict[str, str] = {}
         ignored, unknown = [], []
-        for key, array in published.items():
+        for key in published:
             name = next((pattern.sub(_template(ours), key, 1) for pattern, ours in rules if pattern.match(key)), None)
             if key.endswith('num_batches_tracked') or name is None and any(pattern.match(key) for pattern in unused):
                 ignored.append(key)
-            elif name is None:
+            elif name is None or name in names:
                 unknown.append(key)
-            elif name in state:
-                raise StateError(f'{self.source} {self.arch}: {key} names {name}, as another tensor does')
             else:
-                state[name] = self.values(name, np.array(array, np.float32))
+                names[name] = key
         if unknown:
             shown = ', '.join(unknown[:8]) + (f' and {len(unknown) - 8} more' if len(unknown) > 8 else '')
             raise StateError(f'not a {self.arch} of {self.source} as published: {len(unknown)} of its {len(published)} tensors '
                              f'are unknown: {shown}')
-        return state, ignored
+        return names, ignored
 
 
 def _pattern(rule: str) -> re.Pattern[str]:

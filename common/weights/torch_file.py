@@ -101,9 +101,10 @@ def _read_legacy(file: BinaryIO) -> Any:
     places: dict[str, tuple[int, int]] = {}
     sizes = {storage.key: _bytes(storage) for storage in _storages(content)}
     for key in keys:
-        length = int.from_bytes(file.read(8), 'little')
+        head = file.read(8)
+        length = int.from_bytes(head, 'little')
         size = sizes.get(str(key))
-        if size is None or file.tell() + size > end:
+        if size is None or len(head) < 8 or file.tell() + size > end:
             raise StateError(f'storage {key} is not in the file at the size that it declares (truncated?)')
         places[str(key)] = file.tell(), length
         file.seek(size, 1)

@@ -1,0 +1,98 @@
+"""Our networks give what the publishers' networks gave, with the publishers' weights (DESIGN section 4)."""
+import importlib.util
+from functools import lru_cache
+
+import numpy as np
+import pytest
+
+from common import weights
+from common.config import Loss
+from common.resampling import resize_bilinear
+from tests.conftest import folder
+
+CASES = ('mmseg_fastscnn', 'mmseg_stdc', 'tramac_fastscnn', 'official_stdc')
+OUTPUTS = {  # the publishers' names -> ours
+    'logits': 'logits', 'decode_head': 'logits', 'feat_out': 'logits',
+    'aux': 'aux_ltd', 'feat_out16': 'aux16', 'feat_out32': 'aux32', 'feat_out_sp8': 'detail',
+    'fast_scnn auxiliary_head.0': 'aux_gfe', 'fast_scnn auxiliary_head.1': 'aux_ltd',  # what one publisher calls alike
+    'auxiliary_head.0': 'aux16', 'auxiliary_head.1': 'aux32', 'auxiliary_head.2': 'detail',
+}
+OUTPUT_TOLERANCE = 2e-5  # of the largest magnitude, or 3 times the fixture's noise
+STATISTICS_TOLERANCE = 2e-5  # of the largest magnitude: mean and standard deviation of the whole output
+GRADIENT_TOLERANCE = 1e-4  # relative, or 10 times the fixture's noise
+LOSS_TOLERANCE = 1e-5
+
+
+def cases(gradients=False):
+    """Names of the fixtures that are there."""
+    try:
+        root = folder('TWINSEG_GOLDEN', 'golden')
+    except pytest.skip.Exception:
+        return [pytest.param('', marks=pytest.mark.skip(reason='no golden fixtures'))]
+    names = sorted(path.stem for path in root.glob('*.json') if path.stem.startswith(CASES))
+    return [name for name in names if not gradients or golden(root).load(root / f'{name}.json')[0].get('gradients')]
+
+
+@lru_cache
+def golden(root):
+    spec = importlib.util.spec_from_file_location('golden', root / 'golden.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@lru_cache(maxsize=1)
+def published(root, case):
+    """The description, the outputs, and the publisher's weights in our names."""
+    spec, outputs = golden(root).load(root / f'{case}.json')
+    return spec, outputs, weights.convert(golden(root).state_dict(spec))
+
+
+def network(backend, converted):
+    """Our network with the publisher's weights, every one of them used."""
+    built = backend.build_model(converted.arch, **converted.arguments)
+    report = backend.load_state(built, converted.state)
+    assert not report.missing and not report.unexpected and not report.mismatched
+    return built
+
+
+def ours(name, arch):
+    return OUTPUTS.get(f'{arch} {name}') or OUTPUTS[name]
+
+
+@pytest.mark.parametrize('case', cases())
+def test_outputs(golden_folder, backend, case):
+    spec, recorded, converted = published(golden_folder, case)
+    built = network(backend, converted)
+    outputs = backend.forward(built, golden(golden_folder).input(case, spec['input_shape']), auxiliary=True)
+    for output in spec['outputs']:
+        name = ours(output['name'], converted.arch)
+        value = outputs[name]
+        if value.ndim == 4 and value.shape[2:] != tuple(output['shape'][2:]):
+            value = resize_bilinear(value, output['shape'][2:], built.align_corners[name])
+        assert list(value.shape) == output['shape']
+        largest = output['absmax']
+        tolerance = max(OUTPUT_TOLERANCE, 3 * output['noise']) * largest
+        difference = np.abs(golden(golden_folder).sample(value, output['stride']) - recorded[output['name']]).max()
+        assert difference <= tolerance, f'{output["name"]}: {difference / largest:.1e} of the largest magnitude'
+        assert abs(np.abs(value).max() - largest) <= tolerance
+        assert abs(value.mean(dtype=float) - output['mean']) <= STATISTICS_TOLERANCE * largest
+        assert abs(value.std(dtype=float) - output['std']) <= STATISTICS_TOLERANCE * largest
+
+
+@pytest.mark.parametrize('case', cases(gradients=True))
+def test_gradient_norms(golden_folder, backend, case):
+    """Cross-entropy of the main output, then of all listed outputs, at the input's size."""
+    spec, _, converted = published(golden_folder, case)
+    images = golden(golden_folder).input(case, spec['input_shape'])
+    labels = golden(golden_folder).label(case, [spec['input_shape'][0], *spec['input_shape'][2:]], spec['num_classes'])
+    built = network(backend, converted)
+    for record in spec['gradients']:
+        auxiliary = {ours(name, converted.arch): 1.0 for name in record['loss_of']}
+        auxiliary.pop('logits')
+        loss, gradients = backend.loss_and_gradients(built, images, labels, Loss(auxiliary_weights=auxiliary))
+        assert loss == pytest.approx(record['loss'], rel=LOSS_TOLERANCE)
+        for name, gradient in gradients.items():
+            wanted = record['norms'][converted.names[name]] or 0.0
+            tolerance = max(GRADIENT_TOLERANCE, 10 * record['noise'])
+            assert np.linalg.norm(gradient) == pytest.approx(wanted, rel=tolerance, abs=1e-12), name

@@ -1,0 +1,143 @@
+"""The two implementations answer each other: files, names, arguments, parameters, logits and gradients."""
+import ast
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from common.backend import get_backend
+from common.config import Loss
+
+ROOT = Path(__file__).parent.parent
+LOGITS_TOLERANCE = 1e-5  # of the largest magnitude
+GRADIENT_TOLERANCE = 1e-3  # relative L2, of every parameter
+MEDIAN_TOLERANCE = 1e-5  # relative L2, over the parameters
+SIZE = (65, 97)  # sides that no stride divides
+
+NETWORKS = {  # arch, arguments; parameters in millions, with and without auxiliary heads (publishers' counts)
+    'fast_scnn': ('fast_scnn', {}, 1.456617, 1.399939),
+    'fast_scnn of Tramac': ('fast_scnn', {
+        'auxiliary_heads': ['aux_ltd'], 'stem_padding': 0, 'depthwise_relu': True, 'ppm_kernel': 1, 'fusion_bias': True,
+        'align_corners': True, 'bn_momentum': 0.1}, 1.157174, 1.138051),
+    'stdc1': ('stdc1', {}, 8.441504, 8.441504),  # the authors' 8.4436 count a norm that is never used
+    'stdc2': ('stdc2', {}, 12.471968, 12.471968),
+    'stdc1_seg': ('stdc1_seg', {}, 8.573019, 8.275123),
+    'stdc2_seg': ('stdc2_seg', {}, 12.603483, 12.305587),
+    'stdc1_seg of its authors': ('stdc1_seg', {
+        'detail_channels': 1, 'class_bias': False, 'auxiliary_align_corners': True, 'dropout': 0.0}, 8.570787, 8.275104),
+}
+SEGMENTATION = [name for name in NETWORKS if name not in ('stdc1', 'stdc2')]
+
+
+@pytest.fixture(scope='module')
+def backends():
+    for framework in ('torch', 'mindspore'):
+        pytest.importorskip(framework)
+    pair = get_backend('pytorch'), get_backend('mindspore')
+    for backend in pair:
+        backend.setup('cpu', seed=0, threads=2)
+    return pair
+
+
+@pytest.fixture(scope='module', params=list(NETWORKS))
+def twins(request, backends):
+    """Name, and per backend the backend and the network, both with the same weights and lively norms."""
+    arch, arguments, *_ = NETWORKS[request.param]
+    networks = [backend.build_model(arch, **arguments) for backend in backends]
+    rng = np.random.default_rng(0)
+    state = backends[0].state(networks[0])
+    for name, array in state.items():
+        if name.endswith(('bn.weight', 'running_var')):
+            array[:] = rng.uniform(0.5, 1.5, array.shape)
+        elif array.ndim == 1:
+            array[:] = 0.1 * rng.standard_normal(array.shape)
+    for backend, network in zip(backends, networks):
+        backend.load_state(network, state)
+    return request.param, list(zip(backends, networks))
+
+
+def modules(pattern: str = '**/*.py') -> list[str]:
+    """Files of either side, relative to its folder."""
+    sides = [ROOT / 'pytorch_impl', ROOT / 'mindspore_impl']
+    found = {path.relative_to(side) for side in sides for path in side.glob(pattern)}
+    return sorted(str(path) for path in found if '__pycache__' not in path.parts)
+
+
+def signatures(path: Path) -> dict[str, str]:
+    """Public functions, classes and constants of a file; of functions and constructors the arguments with their defaults."""
+    found = {}
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            found[node.name] = arguments(node)
+        elif isinstance(node, ast.ClassDef):
+            methods = {item.name: item for item in node.body if isinstance(item, ast.FunctionDef)}
+            found[node.name] = arguments(methods['__init__']) if '__init__' in methods else ''
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            found[node.targets[0].id] = ''
+    return {name: text for name, text in found.items() if not name.startswith('_')}
+
+
+def arguments(function: ast.FunctionDef) -> str:
+    for argument in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs):
+        argument.annotation = None
+    return ast.unparse(function.args)
+
+
+@pytest.mark.parametrize('side', ['pytorch_impl', 'mindspore_impl'])
+@pytest.mark.parametrize('name', modules())
+def test_both_sides_have_the_file(name, side):
+    assert (ROOT / side / name).is_file()
+
+
+@pytest.mark.parametrize('name', ['layers.py', 'losses.py', 'optim.py', 'precision.py', 'backend.py', *modules('models/*.py')])
+def test_public_names_and_arguments_agree(name):
+    ours, theirs = (signatures(ROOT / side / name) for side in ('pytorch_impl', 'mindspore_impl'))
+    if name == 'layers.py':
+        theirs.pop('LEAVES', None)  # MindSpore's own names of norm parameters
+    assert ours == theirs
+
+
+def test_parameters_agree(twins):
+    name, pair = twins
+    ours, theirs = (backend.state(network) for backend, network in pair)
+    assert list(ours) == list(theirs)
+    assert {key: array.shape for key, array in ours.items()} == {key: array.shape for key, array in theirs.items()}
+    millions = [sum(array.size for key, array in ours.items() if not key.endswith(('running_mean', 'running_var'))
+                    and (auxiliary or not key.startswith(('aux', 'detail')))) / 1e6 for auxiliary in (True, False)]
+    assert millions == list(NETWORKS[name][2:])
+
+
+def test_same_initial_weights_in_both(backends):
+    first, second = (backend.state(backend.build_model('stdc1_seg', seed=3)) for backend in backends)
+    other = backends[0].state(backends[0].build_model('stdc1_seg', seed=4))
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    assert not np.array_equal(first['head.conv.conv.weight'], other['head.conv.conv.weight'])
+
+
+def test_logits_agree(twins):
+    _, pair = twins
+    images = np.random.default_rng(1).standard_normal((2, 3, *SIZE)).astype(np.float32)
+    for auxiliary in (True, False):
+        ours, theirs = (backend.forward(network, images, auxiliary) for backend, network in pair)
+        assert list(ours) == list(theirs)
+        assert auxiliary or list(ours) == ['logits']
+        for name, value in ours.items():
+            assert value.shape == theirs[name].shape
+            assert np.abs(value - theirs[name]).max() <= LOGITS_TOLERANCE * np.abs(value).max(), name
+
+
+def test_gradients_agree(twins):
+    name, pair = twins
+    if name not in SEGMENTATION:
+        pytest.skip('the losses are those of segmentation')
+    rng = np.random.default_rng(2)
+    images = rng.standard_normal((2, 3, *SIZE)).astype(np.float32)
+    labels = np.where(rng.random((2, *SIZE)) < 0.05, 255, rng.integers(0, 19, (2, *SIZE)))
+    weights = {output: 0.4 for output in pair[0][1].align_corners if output != 'logits'}
+    (loss, ours), (other, theirs) = (backend.loss_and_gradients(network, images, labels, Loss(auxiliary_weights=weights))
+                                     for backend, network in pair)
+    assert other == pytest.approx(loss, rel=1e-5)
+    assert set(ours) == set(theirs)
+    differences = [np.linalg.norm(ours[key] - theirs[key]) / np.linalg.norm(ours[key]) for key in ours]
+    assert max(differences) <= GRADIENT_TOLERANCE
+    assert np.median(differences) <= MEDIAN_TOLERANCE

@@ -1,0 +1,234 @@
+"""Published checkpoints: safe reading, renaming, and what is refused."""
+import io
+import os
+import pickle
+import re
+import struct
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from common import checkpoint, weights
+from common.errors import StateError
+from common.weights import TABLES
+from common.weights.table import _pattern, _template
+
+TABLE_IDS = [f'{table.source} {table.arch}' for table in TABLES]
+STATE = {'a.weight': np.arange(6, dtype=np.float32).reshape(2, 3), 'b.bias': np.ones(4, np.float32)}
+
+
+def in_their_names(table, state):
+    """A state of ours under the publisher's names: the table read from right to left."""
+    rules = [(_pattern(ours), _template(theirs)) for theirs, ours in table.rules.items()]
+    return {next(pattern.sub(theirs, name, count=1) for pattern, theirs in rules if pattern.match(name)): array
+            for name, array in state.items()}
+
+
+class Bomb:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f'touch {self.marker}',)
+
+
+def write_zip(path, pickled, storages):
+    """A file like those of torch.save."""
+    with zipfile.ZipFile(path, 'w') as archive:
+        archive.writestr('archive/data.pkl', pickled)
+        for key, content in storages.items():
+            archive.writestr(f'archive/data/{key}', content)
+
+
+def tensor_pickle(shape, strides, length):
+    """The pickle of {'w': tensor} by hand: one FloatStorage '0' of ``length`` numbers."""
+    def integers(values):
+        return b'(' + b''.join(b'\x8a\x08' + struct.pack('<q', value) for value in values) + b't'
+    return (b'\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n'
+            b'X\x01\x00\x00\x000X\x03\x00\x00\x00cpu\x8a\x08' + struct.pack('<q', length) + b'tQK\x00' + integers(shape)
+            + integers(strides) + b'\x89}tRs.')
+
+
+@pytest.mark.parametrize('table', TABLES, ids=TABLE_IDS)
+def test_every_tensor_of_the_network_has_a_published_name(backend, table):
+    """So networks without a golden fixture are covered too: names out and back again give the same state."""
+    arguments = {'num_classes': 7, **table.arguments}
+    state = backend.state(backend.build_model(table.arch, **arguments))
+    converted = weights.convert(in_their_names(table, state))
+    assert (converted.source, converted.arch, converted.num_classes) == (table.source, table.arch, 7)
+    assert {**converted.arguments, **arguments} == converted.arguments
+    assert list(converted.state) == list(state)
+    assert all(np.allclose(converted.state[name], state[name], rtol=0, atol=1.1e-5) for name in state)
+    report = backend.load_state(backend.build_model(converted.arch, **converted.arguments), converted.state)
+    assert len(report.matched) == len(state)
+
+
+@pytest.mark.parametrize('table', [table for table in TABLES if table.heads], ids=lambda table: f'{table.source} {table.arch}')
+def test_a_file_without_auxiliary_heads_makes_a_network_without(backend, table):
+    state = backend.state(backend.build_model(table.arch, auxiliary=False, **table.arguments))
+    converted = weights.convert(in_their_names(table, state))
+    assert converted.arguments['auxiliary'] is False
+    backend.load_state(backend.build_model(converted.arch, **converted.arguments), converted.state)
+
+
+def test_in_place_norms_of_the_authors_scale_by_their_magnitude(backend):
+    table = next(table for table in TABLES if (table.source, table.arch) == ('stdc_seg', 'stdc1_seg'))
+    state = {name: -array for name, array in backend.state(backend.build_model('stdc1_seg', **table.arguments)).items()}
+    converted = weights.convert(in_their_names(table, state))
+    assert np.all(converted.state['ffm.conv.bn.weight'] == np.float32(1 + 1e-5))
+    assert np.all(converted.state['backbone.stage1.bn.weight'] == -1)  # plain batch norm there
+
+
+def test_wrappers_prefixes_and_counters():
+    table = TABLES[0]
+    names = {'module.' + mark: np.zeros((3, 1, 1, 1), np.float32) for mark in table.marks}
+    names |= {'module.' + table.classes: np.zeros((5, 1, 1, 1), np.float32),
+              'module.decode_head.convs.0.depthwise_conv.bn.num_batches_tracked': np.array(9)}
+    converted = weights.convert({'state_dict': names, 'meta': {'epoch': 3}})
+    assert converted.num_classes == 5
+    assert converted.ignored == ['decode_head.convs.0.depthwise_conv.bn.num_batches_tracked']
+
+
+def test_unknown_tensors_are_refused_and_listed():
+    table = TABLES[0]
+    state = {mark: np.zeros(1, np.float32) for mark in table.marks} | {table.classes: np.zeros((5, 1, 1, 1), np.float32)}
+    with pytest.raises(StateError, match=r'1 of its \d+ tensors are unknown: backbone\.extra\.weight'):
+        weights.convert({**state, 'backbone.extra.weight': np.zeros(1, np.float32)})
+    with pytest.raises(StateError, match='no network that is known here.*a.weight'):
+        weights.convert(STATE)
+    with pytest.raises(StateError, match="no publisher 'mseg'; did you mean 'mmseg'"):
+        weights.convert(STATE, source='mseg')
+    with pytest.raises(StateError, match='tramac'):
+        weights.convert(state, source='tramac')
+
+
+@pytest.mark.parametrize('legacy', [False, True], ids=['zip', 'legacy'])
+def test_reads_what_pytorch_saves(tmp_path, legacy):
+    torch = pytest.importorskip('torch')
+    base = torch.arange(24.0).reshape(4, 6)
+    state = OrderedDict(plain=base, view=base[1:3, 2:5], transposed=base.t(), half=base.half(), brain=base.bfloat16(),
+                        double=base.double(), counter=torch.tensor(7), flags=base > 3, empty=torch.zeros(0, 3),
+                        parameter=torch.nn.Parameter(base * 2))
+    path = tmp_path / 'x.pth'
+    torch.save({'state_dict': state, 'meta': {'epoch': 1, 'classes': ('a', 'b'), 'lr': 0.1, 'none': None}}, path,
+               _use_new_zipfile_serialization=not legacy)
+    arrays = weights.read(path)
+    assert list(arrays) == list(state)
+    for name, tensor in state.items():
+        expected = tensor.detach().float().numpy() if name == 'brain' else tensor.detach().numpy()
+        assert arrays[name].dtype == expected.dtype and np.array_equal(arrays[name], expected), name
+    content = path.read_bytes()
+    for length in (0, 10, len(content) // 3, len(content) - 8):
+        path.write_bytes(content[:length])
+        with pytest.raises(StateError, match='x.pth'):
+            weights.read(path)
+
+
+@pytest.mark.parametrize('protocol', [0, 2, 4])
+@pytest.mark.parametrize('inside', [False, True], ids=['alone', 'beside weights'])
+def test_a_pickle_bomb_is_refused_and_not_executed(tmp_path, protocol, inside):
+    marker = tmp_path / 'executed'
+    bomb = Bomb(marker)
+    content = pickle.dumps({'state_dict': OrderedDict(a=1), 'extra': bomb} if inside else bomb, protocol)
+    write_zip(tmp_path / 'zip.pth', content, {})
+    (tmp_path / 'plain.pth').write_bytes(content)
+    magic = pickle.dumps(0x1950a86a20f9469cfc6c, 2)
+    (tmp_path / 'legacy.pth').write_bytes(magic + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + content)
+    for name in ('zip', 'plain', 'legacy'):
+        with pytest.raises(StateError, match=f'{name}.pth'):
+            weights.read(tmp_path / f'{name}.pth')
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize('shape, strides, length', [
+    ([2, 3], [3, 1], 6 << 40),  # a storage larger than the file
+    ([1 << 20, 1 << 20], [1 << 20, 1], 6),  # a tensor larger than its storage
+    ([1 << 30, 1 << 30], [0, 0], 6),  # the same numbers again and again
+    ([2, 3], [-3, 1], 6),
+    ([2, 3], [3], 6),
+    ([1 << 62, 0], [1, 1], 6),
+], ids=['storage', 'tensor', 'expanded', 'negative', 'rank', 'empty'])
+def test_sizes_are_checked_before_anything_is_allocated(tmp_path, shape, strides, length):
+    path = tmp_path / 'x.pth'
+    write_zip(path, tensor_pickle([2, 3], [3, 1], 6), {'0': np.arange(6, dtype='<f4').tobytes()})
+    assert np.array_equal(weights.read(path)['w'], np.arange(6, dtype=np.float32).reshape(2, 3))
+    write_zip(path, tensor_pickle(shape, strides, length), {'0': np.arange(6, dtype='<f4').tobytes()})
+    with pytest.raises(StateError, match='x.pth'):
+        weights.read(path)
+
+
+@pytest.mark.parametrize('content', [
+    b'\x80\x02' + b'(' * 100_000 + b'.', b'\x80\x02' + b']' * 100_000 + b'a' * 99_999 + b'.', b'\x80\x04\x94.',
+    b'\x80\x02}r\xff\xff\xff\x7f.', b'\x80\x02X\xff\xff\xff\x7fx.', b'\x80\x02K\x01K\x02s.', b'',
+], ids=['marks', 'nested', 'memo', 'memo index', 'string length', 'no dict', 'nothing'])
+def test_malformed_pickles_are_refused(tmp_path, content):
+    write_zip(tmp_path / 'x.pth', content, {})
+    with pytest.raises(StateError, match='x.pth'):
+        weights.read(tmp_path / 'x.pth')
+
+
+def test_compressed_archives_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / 'x.pth', 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('a/data.pkl', tensor_pickle([1 << 20], [1], 1 << 20))
+        archive.writestr('a/data/0', bytes(4 << 20))
+    with pytest.raises(StateError, match='declare more bytes'):
+        weights.read(tmp_path / 'x.pth')
+
+
+def test_logs_of_training_frameworks_become_stand_ins(tmp_path):
+    """mmengine keeps history objects and numpy scalars beside the weights; neither is built."""
+    buffer = io.BytesIO()
+    pickle.Pickler(buffer, 2).dump({'state_dict': OrderedDict(), 'scalar': np.float64(3), 'array': np.ones(2)})
+    history = b'cmmengine.logging.history_buffer\nHistoryBuffer\n)\x81}b'
+    content = tensor_pickle([2, 3], [3, 1], 6)
+    content = content[:-1] + b'X\x01\x00\x00\x00h' + history + b's.'
+    write_zip(tmp_path / 'x.pth', content, {'0': bytes(24)})
+    assert list(weights.read(tmp_path / 'x.pth')) == ['w']
+    write_zip(tmp_path / 'y.pth', buffer.getvalue(), {})
+    with pytest.raises(StateError, match='no weights in it'):
+        weights.read(tmp_path / 'y.pth')
+
+
+def test_safetensors_ours_and_foreign(tmp_path):
+    save_file(STATE, tmp_path / 'foreign.safetensors')
+    assert list(weights.read(tmp_path / 'foreign.safetensors')) == list(STATE)
+    meta = {'config': {'arch': 'fast_scnn', 'model_args': {'dropout': 0.0}}, 'num_classes': 4}
+    checkpoint.save(tmp_path / 'ours.safetensors', {f'model.{name}': array for name, array in STATE.items()}, meta)
+    converted = weights.load(tmp_path / 'ours.safetensors')
+    assert (converted.source, converted.arch) == ('twinseg', 'fast_scnn')
+    assert converted.arguments == {'num_classes': 4, 'dropout': 0.0}
+    assert all(np.array_equal(converted.state[name], array) for name, array in STATE.items())
+    (tmp_path / 'cut.safetensors').write_bytes((tmp_path / 'foreign.safetensors').read_bytes()[:-5])
+    for name in ('cut.safetensors', 'absent.pth'):
+        with pytest.raises(StateError, match=re.escape(name)):
+            weights.load(tmp_path / name)
+
+
+def test_pretrained_fills_what_both_networks_have(tmp_path, backend):
+    table = next(table for table in TABLES if (table.source, table.arch) == ('stdc_seg', 'stdc1'))
+    classifier = backend.state(backend.build_model('stdc1', seed=5))
+    save_file(in_their_names(table, classifier), tmp_path / 'imagenet.safetensors')
+    network = backend.build_model('stdc1_seg', num_classes=3)
+    report = weights.load_pretrained(backend, network, 'stdc1_seg', tmp_path / 'imagenet.safetensors')
+    state = backend.state(network)
+    assert set(report.matched) == {name for name in state if name.startswith('backbone.')}
+    assert all(np.array_equal(state[name], classifier[name]) for name in report.matched)
+    for other in ('stdc2_seg', 'fast_scnn'):
+        with pytest.raises(StateError, match=f'weights of stdc1 do not fit {other}'):
+            weights.load_pretrained(backend, backend.build_model(other), other, tmp_path / 'imagenet.safetensors')
+
+
+def test_pretrained_leaves_a_classifier_for_other_classes_alone(tmp_path, backend):
+    source = backend.build_model('fast_scnn', num_classes=19, seed=5)
+    meta = {'config': {'arch': 'fast_scnn'}, 'num_classes': 19}
+    checkpoint.save(tmp_path / 'x.safetensors', {f'model.{k}': v for k, v in backend.state(source).items()}, meta)
+    network = backend.build_model('fast_scnn', num_classes=11)
+    report = weights.load_pretrained(backend, network, 'fast_scnn', tmp_path / 'x.safetensors')
+    classifiers = ('classifier.conv', 'aux_gfe.classifier', 'aux_ltd.classifier')
+    assert {line.split()[0] for line in report.mismatched} == {f'{name}.{leaf}' for name in classifiers
+                                                               for leaf in ('weight', 'bias')}
