@@ -38,7 +38,8 @@ class Optimizer(nn.Cell):
         self.first = self.parameters.clone(prefix=self.slots[0], init='zeros')
         if self.adamw:
             self.second = self.parameters.clone(prefix=self.slots[1], init='zeros')
-            self.beta1, self.beta2 = settings.beta
+            self.old1, self.old2 = settings.beta
+            self.new1, self.new2 = (1 - beta for beta in settings.beta)  # here: a graph computes 1 - 0.999 in float32
         else:
             self.second = self.parameters.clone(prefix='unused', init='zeros')  # the primitive wants it; 0: not the first step
             self.momentum = Tensor(settings.momentum, ms.float32)
@@ -56,8 +57,8 @@ class Optimizer(nn.Cell):
         for i in range(len(self.parameters)):
             parameter, gradient, factor = self.parameters[i], gradients[i], self.lr_mults[i]
             if self.adamw:
-                first = self.first[i] * self.beta1 + gradient * (1 - self.beta1)
-                second = self.second[i] * self.beta2 + gradient * gradient * (1 - self.beta2)
+                first = self.first[i] * self.old1 + gradient * self.new1
+                second = self.second[i] * self.old2 + gradient * gradient * self.new2
                 decayed = parameter * (1 - rates[0] * (factor * self.decays[i]))
                 ops.assign(self.first[i], first)
                 ops.assign(self.second[i], second)
@@ -87,7 +88,7 @@ class Average(nn.Cell):
     def __init__(self, network: nn.Cell, decay: float):
         super().__init__(auto_prefix=False)
         own = tensors(network)
-        self.decay = decay
+        self.old, self.new = decay, 1 - decay
         self.names = tuple(own)
         self.current = ParameterTuple(own.values())
         self.average = self.current.clone(prefix='ema', init='same')
@@ -95,7 +96,7 @@ class Average(nn.Cell):
     def construct(self) -> None:
         """average <- decay * average + (1 - decay) * current."""
         for i in range(len(self.average)):
-            ops.assign(self.average[i], self.average[i] * self.decay + self.current[i] * (1 - self.decay))
+            ops.assign(self.average[i], self.average[i] * self.old + self.current[i] * self.new)
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of the averages under canonical names."""
