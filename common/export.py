@@ -52,7 +52,7 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
     for twin in dict.fromkeys((name, writer_name)):
         backend = get_backend(twin)
         if twin != name:
-            backend.setup('ascend' if format == 'air' else 'cpu')
+            backend.setup(None if format == 'air' else 'cpu')  # None: the best present
         classes = run.config.model.num_classes or run.meta['num_classes']
         networks[twin] = backend.build_model(run.config.model.arch, **network_arguments(run.config, classes))
         backend.load_state(networks[twin], get_backend(name).state(run.network))
