@@ -9,7 +9,7 @@ from common import weights
 from common.backend import get_backend
 from common.data.datasets import CAMVID_CLASSES, CITYSCAPES_CLASSES, EXPECTED
 
-PROBE = 256  # side of the image that tells the output stride
+PROBE = 128  # side of the image that tells the output stride
 Row = dict[str, Any]
 
 
@@ -40,20 +40,18 @@ def models(backend_name: str) -> list[Row]:
     sources = [(table.arch, table.source) for table in weights.TABLES]
     rows = []
     for arch in backend.MODELS:
-        whole, bare = backend.build_model(arch), backend.build_model(arch, auxiliary=False)
-        outputs = backend.forward(whole, np.zeros((1, 3, PROBE, PROBE), np.float32), auxiliary=True)
+        network = backend.build_model(arch)
+        outputs = backend.forward(network, np.zeros((1, 3, PROBE, PROBE), np.float32), auxiliary=True)
         logits = outputs.pop('logits')
-        rows.append({'arch': arch, 'parameters (M)': _millions(backend.state(whole)),
-                     'for inference (M)': _millions(backend.state(bare)),
+        sizes = {name: array.size for name, array in backend.state(network).items()
+                 if not name.endswith(('running_mean', 'running_var'))}
+        auxiliary = sum(size for name, size in sizes.items() if name.partition('.')[0] in outputs)
+        rows.append({'arch': arch, 'parameters (M)': f'{sum(sizes.values()) / 1e6:.4f}',
+                     'for inference (M)': f'{(sum(sizes.values()) - auxiliary) / 1e6:.4f}',
                      'output stride': PROBE // logits.shape[2] if logits.ndim == 4 else None,
                      'auxiliary outputs': ', '.join(outputs),
                      'loads weights of': ', '.join(dict.fromkeys(source for name, source in sources if name == arch))})
     return rows
-
-
-def _millions(state: dict[str, np.ndarray]) -> str:
-    buffers = ('running_mean', 'running_var')
-    return f'{sum(array.size for name, array in state.items() if not name.endswith(buffers)) / 1e6:.4f}'
 
 
 def _type(annotation: Any) -> str:
