@@ -3,14 +3,13 @@
 Twin of ``mindspore_impl/layers.py``: same names, same arguments, same numbers. Images and features are (N, C, H, W).
 """
 from collections.abc import Sequence
-from functools import lru_cache
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from common.init import dropout_mask, initial_weight
+from common.resampling import pooling_matrix
 
 Sequential = nn.Sequential
 ModuleList = nn.ModuleList
@@ -190,16 +189,8 @@ def global_avg_pool(x: Tensor) -> Tensor:
 
 def adaptive_avg_pool(x: Tensor, bins: int) -> Tensor:
     """(N, C, H, W) -> (N, C, bins, bins), as two products with constant matrices: every exporter takes them."""
-    rows, columns = (torch.from_numpy(_pool_matrix(length, bins)).to(x) for length in x.shape[2:])
-    return ((x @ columns).transpose(2, 3) @ rows).transpose(2, 3)
-
-
-@lru_cache(maxsize=64)
-def _pool_matrix(length: int, bins: int) -> np.ndarray:
-    """(length, bins): bin i averages from floor(i * length / bins) up to ceil((i + 1) * length / bins)."""
-    place, index = np.arange(length)[:, None], np.arange(bins)
-    start, stop = index * length // bins, -((index + 1) * -length // bins)
-    return ((place >= start) & (place < stop)).astype(np.float32) / (stop - start).astype(np.float32)
+    rows, columns = (torch.from_numpy(pooling_matrix(length, bins)).to(x) for length in x.shape[2:])
+    return ((x @ columns.T).transpose(2, 3) @ rows.T).transpose(2, 3)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
