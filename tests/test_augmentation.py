@@ -135,8 +135,10 @@ def test_image_and_label_stay_aligned(seed):
     image, label = train_transform(*scene(), keys, np.random.default_rng(seed))
     inside = label != 255
     assert (image[~inside] == 255).all()
-    smooth = cv2.erode(label, np.ones((7, 7), np.uint8)) == cv2.dilate(label, np.ones((7, 7), np.uint8))  # away from edges
-    assert np.abs(image[..., 0].astype(int) - label.astype(int) * 10)[inside & smooth].max(initial=0) <= 1
+    around = np.ones((7, 7), np.uint8)
+    far = inside & (cv2.erode(label, around) == cv2.dilate(label, around))  # from edges between patches
+    differences = np.abs(image[..., 0].astype(int) - label.astype(int) * 10)
+    assert differences[3:-3, 3:-3][far[3:-3, 3:-3]].max(initial=0) <= 1
 
 
 def test_the_region_of_a_crop_is_all_that_is_read():
@@ -247,21 +249,6 @@ def test_hue_and_saturation_change_only_themselves(key, value, channel):
 # Samples by key
 
 
-def test_a_key_always_gives_the_same_bytes():
-    keys = [(epoch, index) for epoch in range(3) for index in range(10)]
-    first = {key: TrainSamples(Scenes(), augment(), 5)[key] for key in keys}
-    shuffled = [keys[i] for i in np.random.default_rng(0).permutation(len(keys))]
-    samples = TrainSamples(Scenes(), augment(), 5)
-    with ThreadPoolExecutor(4) as threads:
-        for key, (image, label) in zip(shuffled, threads.map(samples.__getitem__, shuffled)):
-            assert image.tobytes() == first[key][0].tobytes() and label.tobytes() == first[key][1].tobytes()
-    image, label = first[0, 0]
-    assert image.shape == (3, 24, 32) and image.flags.c_contiguous and label.shape == (24, 32)
-    assert image.dtype == label.dtype == np.uint8
-    assert len({image.tobytes() for image, _ in first.values()}) == len(keys)
-    assert TrainSamples(Scenes(), augment(), 6)[0, 0][0].tobytes() != image.tobytes()
-
-
 def _work(samples, keys, results):
     results.put([samples[key][0].tobytes() for key in keys])
 
@@ -272,7 +259,7 @@ def test_loader_processes_give_the_same_bytes_and_share_what_is_broken(method):
     keys = [(0, index) for index in range(10)]
     context = multiprocessing.get_context(method)
     results = context.Queue()
-    process = context.Process(target=_work, args=(samples, keys, results))
+    process = context.Process(target=_work, args=(samples, keys, results), daemon=True)
     process.start()
     found = results.get(timeout=60)
     process.join()
@@ -301,3 +288,18 @@ def test_too_many_broken_samples_stop_the_run():
     samples = TrainSamples(Scenes(2, broken=(0, 1)), augment(), 0, 'skip')
     with pytest.raises(DataError, match='no readable sample among 2'):
         samples[0, 0]
+
+
+def test_a_key_always_gives_the_same_bytes():  # last here: a fork while these threads end would inherit OpenCV's locks
+    keys = [(epoch, index) for epoch in range(3) for index in range(10)]
+    first = {key: TrainSamples(Scenes(), augment(), 5)[key] for key in keys}
+    shuffled = [keys[i] for i in np.random.default_rng(0).permutation(len(keys))]
+    samples = TrainSamples(Scenes(), augment(), 5)
+    with ThreadPoolExecutor(4) as threads:
+        for key, (image, label) in zip(shuffled, threads.map(samples.__getitem__, shuffled)):
+            assert image.tobytes() == first[key][0].tobytes() and label.tobytes() == first[key][1].tobytes()
+    image, label = first[0, 0]
+    assert image.shape == (3, 24, 32) and image.flags.c_contiguous and label.shape == (24, 32)
+    assert image.dtype == label.dtype == np.uint8
+    assert len({image.tobytes() for image, _ in first.values()}) == len(keys)
+    assert TrainSamples(Scenes(), augment(), 6)[0, 0][0].tobytes() != image.tobytes()

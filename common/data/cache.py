@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -18,6 +19,7 @@ from common.data.datasets import Dataset, FileDataset, open_files
 from common.errors import DataError
 
 VERSION = 1
+Progress = Callable[[int, int], None]
 log = logging.getLogger(__name__)
 
 
@@ -71,7 +73,7 @@ def attach(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def build(config: Config, progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
+def build(config: Config, progress: Progress = lambda done, total: None) -> dict[str, Any]:
     """Writes the caches of the training and the validation split; ``progress`` hears (samples done, all).
 
     Returns, per split, the file, its bytes, the samples in it, and what is wrong with the others: a broken sample is
@@ -81,42 +83,46 @@ def build(config: Config, progress: Callable[[int, int], None] = lambda done, to
     if data.set == 'toy_street':
         raise DataError('toy_street is drawn on the fly: there is nothing to cache')
     datasets = [open_files(data, split) for split in dict.fromkeys([data.train_split, data.val_split])]
-    total, done, summary = sum(map(len, datasets)), 0, {}
+    total, summary = sum(map(len, datasets)), {}
+    done = 0
     for dataset in datasets:
         assert isinstance(dataset, FileDataset)
-        pixels, index = _paths(dataset)
-        temporary = pixels.with_name(f'{pixels.name}.{os.getpid()}.tmp')
-        places: list[Optional[tuple[int, int, int]]] = []
-        problems = []
         try:
-            pixels.parent.mkdir(parents=True, exist_ok=True)
-            facts: dict[str, Any] = {'version': VERSION, 'fingerprint': fingerprint(dataset)}
-            with open(temporary, 'wb') as file:
-                for number in range(len(dataset)):
-                    try:
-                        image, label = dataset.read(number)
-                        places.append((file.tell(), label.shape[0], label.shape[1]))
-                        file.write(image.tobytes())
-                        file.write(label.tobytes())
-                    except DataError as error:
-                        if data.on_error == 'raise':
-                            raise
-                        places.append(None)
-                        problems.append(str(error))
-                    done += 1
-                    progress(done, total)
-                facts['bytes'] = file.tell()
-            os.replace(temporary, pixels)
-            temporary.write_text(json.dumps({**facts, 'places': places}))
-            os.replace(temporary, index)
+            folder().mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder()) as unfinished:
+                summary[dataset.split] = _write(dataset, Path(unfinished), data.on_error, done, total, progress)
         except OSError as error:
-            raise DataError(f'{pixels}: the cache cannot be written ({error.strerror}); choose another folder with the '
+            raise DataError(f'{folder()}: the cache cannot be written ({error.strerror}); choose another folder with the '
                             'environment variable TWINSEG_CACHE') from None
-        finally:
-            temporary.unlink(missing_ok=True)
-        summary[dataset.split] = {'file': str(pixels), 'bytes': facts['bytes'], 'samples': len(dataset) - len(problems),
-                                  'problems': problems}
+        done += len(dataset)
     return summary
+
+
+def _write(dataset: FileDataset, unfinished: Path, on_error: str, done: int, total: int, progress: Progress) -> dict[str, Any]:
+    """Writes both files into the folder ``unfinished``, then moves them to their places, the index last."""
+    pixels, index = _paths(dataset)
+    facts: dict[str, Any] = {'version': VERSION, 'fingerprint': fingerprint(dataset)}
+    places: list[Optional[tuple[int, int, int]]] = []
+    problems = []
+    with open(unfinished / pixels.name, 'wb') as file:
+        for number in range(len(dataset)):
+            try:
+                image, label = dataset.read(number)
+            except DataError as error:
+                if on_error == 'raise':
+                    raise
+                places.append(None)
+                problems.append(str(error))
+            else:
+                places.append((file.tell(), label.shape[0], label.shape[1]))
+                file.write(image.tobytes())
+                file.write(label.tobytes())
+            progress(done + number + 1, total)
+        facts['bytes'] = file.tell()
+    (unfinished / index.name).write_text(json.dumps({**facts, 'places': places}))
+    for path in (pixels, index):
+        os.replace(unfinished / path.name, path)
+    return {'file': str(pixels), 'bytes': facts['bytes'], 'samples': len(dataset) - len(problems), 'problems': problems}
 
 
 def fingerprint(dataset: FileDataset) -> str:
