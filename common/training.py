@@ -88,8 +88,8 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
         done = step + 1
         skipped = skipped + 1 if values['overflow'] else 0
         _check_finite(values, done, skipped, config)
-        record: dict[str, Any] = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4), 'lr': float(rates[step]),
-                                  **values, **clock.figures(done)}
+        record: dict[str, Any] = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4),
+                                  'lr': float(rates[step]), **values, **clock.figures(done)}
         log.step(record, keep=done % runtime.log_interval == 0 or done == len(rates), last=len(rates))
 
         if _due(done, runtime.val_interval or epoch_steps, len(rates)):
