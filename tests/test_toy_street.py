@@ -1,4 +1,6 @@
 """The data set that is drawn: the same scenes for everybody, all classes in them, image and label in register."""
+import pickle
+
 import numpy as np
 import pytest
 
@@ -20,6 +22,7 @@ def test_form():
     assert image.shape == (128, 256, 3) and label.shape == (128, 256) and image.dtype == label.dtype == np.uint8
     with pytest.raises(IndexError):
         dataset.read(5)
+    assert np.array_equal(dataset.read(0)[0], image) and len(pickle.dumps(dataset)) < 10000
 
 
 def test_a_scene_depends_on_its_split_and_index_only():

@@ -16,6 +16,7 @@ from common.data.sampling import sample_rng
 from common.errors import DataError
 
 SEEDS = {'train': 1, 'val': 2}
+KEPT_BYTES = 1 << 27  # of drawn scenes that a process keeps for the next epoch
 EYE = 1.5  # height of the camera
 NEAR, FAR = 2.2, 90.0  # depths of the street's rows
 VIEW = 0.72  # focal length in image widths
@@ -38,7 +39,7 @@ DARK, GLASS, METAL, TYRE = (25, 25, 28), (55, 68, 80), (105, 108, 110), (22, 22,
 
 
 class ToyStreet(Dataset):
-    """``data.train_samples`` or ``data.val_samples`` scenes of ``data.image_size``."""
+    """``data.train_samples`` or ``data.val_samples`` scenes of ``data.image_size``, as read-only arrays."""
 
     def __init__(self, data: config.Data, split: str):
         lengths = {'train': data.train_samples, 'val': data.val_samples}
@@ -47,9 +48,21 @@ class ToyStreet(Dataset):
         samples = [Sample(f'{split}_{i:05d}', None, None) for i in range(lengths[split])]
         super().__init__('toy_street', split, Description(CITYSCAPES_CLASSES, np.array(CITYSCAPES_PALETTE, np.uint8)), samples)
         self.height, self.width = data.image_size
+        self.kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        return draw(sample_rng(SEEDS[self.split], 0, range(len(self))[index]), self.height, self.width)
+        index = range(len(self))[index]
+        if index in self.kept:
+            return self.kept[index]
+        image, label = draw(sample_rng(SEEDS[self.split], 0, index), self.height, self.width)
+        for pixels in (image, label):
+            pixels.setflags(write=False)
+        if (len(self.kept) + 1) * (image.nbytes + label.nbytes) <= KEPT_BYTES:
+            self.kept[index] = image, label
+        return image, label
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, 'kept': {}}
 
 
 def draw(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
