@@ -89,7 +89,7 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
         skipped = skipped + 1 if values['overflow'] else 0
         _check_finite(values, done, skipped, config)
         record: dict[str, Any] = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4),
-                                  'lr': float(rates[step]), **values, **clock.figures(done)}
+                                  'lr': float(rates[step]), **values, **clock.figures(done), 'broken': len(samples.broken)}
         log.step(record, keep=done % runtime.log_interval == 0 or done == len(rates), last=len(rates))
 
         if _due(done, runtime.val_interval or epoch_steps, len(rates)):
@@ -286,6 +286,8 @@ class Log:
         text = (f'step {values["step"]}/{last}  epoch {values["epoch"]:.2f}  loss {values["loss"]:.4f}  lr {values["lr"]:.2e}  '
                 f'scale {values["loss_scale"]:g}  skipped {self.overflows}  {values["img_per_s"]:.1f} img/s  '
                 f'left {left}  data {values["data_share"]:.0%}')
+        if values['broken']:
+            text += f'  broken samples {values["broken"]}'
         if self.live:
             self.live.update(text)
         if keep:
