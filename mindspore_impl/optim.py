@@ -9,7 +9,7 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from common import config
 from common.errors import StateError
 from common.parameter_groups import parameter_groups
-from mindspore_impl.state import tensors
+from mindspore_impl.state import assign, tensors
 
 SLOTS = {'sgd': ['momentum'], 'momentum': ['momentum'], 'adamw': ['exp_avg', 'exp_avg_sq']}
 
@@ -130,4 +130,4 @@ def _assign(parameter: Parameter, tensors: Mapping[str, np.ndarray], name: str, 
     if found is None or found.shape != tuple(parameter.shape):
         raise StateError(f'training state {name}: expected shape {tuple(parameter.shape)}, '
                          f'found {"nothing" if found is None else found.shape}; training continues only with {condition}')
-    parameter.set_data(Tensor(np.array(found, np.float32)))
+    assign(parameter, found)

@@ -3,7 +3,7 @@ from typing import Mapping
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn
+from mindspore import nn, ops
 
 from common import checkpoint
 from mindspore_impl.layers import canonical_names
@@ -19,8 +19,13 @@ def load_state(network: nn.Cell, state: Mapping[str, np.ndarray], *, partial: bo
     own = tensors(network)
     report = checkpoint.match({name: tuple(value.shape) for name, value in own.items()}, state, partial)
     for name in report.matched:
-        own[name].set_data(ms.Tensor(np.array(state[name], np.float32)))
+        assign(own[name], state[name])
     return report
+
+
+def assign(parameter: ms.Parameter, value: np.ndarray) -> None:
+    """Copies a value in. With ``set_data`` a compiled graph would go on with what it updates in place (momenta)."""
+    ops.assign(parameter, ms.Tensor(np.array(value, np.float32)))
 
 
 def tensors(network: nn.Cell) -> dict[str, ms.Parameter]:
