@@ -218,8 +218,8 @@ def draw_dropout(network: nn.Cell, batch: int, key: Sequence[int]) -> None:
                 module.mask = ms.Parameter(mask, name=module.mask.name, requires_grad=False)
 
 
-LEAVES = {'weight': 'weight', 'gamma': 'weight', 'bias': 'bias', 'beta': 'bias',  # in PyTorch's order
-          'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
+_LEAVES = {'weight': 'weight', 'gamma': 'weight', 'bias': 'bias', 'beta': 'bias',  # in PyTorch's order
+           'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
 
 
 def canonical_names(network: nn.Cell) -> dict[str, str]:
@@ -227,7 +227,7 @@ def canonical_names(network: nn.Cell) -> dict[str, str]:
     names: dict[str, str] = {}
     for prefix, module in network.cells_and_names():
         own = {name.rpartition('.')[2] for name, _ in module.parameters_and_names(expand=False)}
-        names |= {f'{prefix}.{leaf}': f'{prefix}.{canonical}' for leaf, canonical in LEAVES.items() if leaf in own}
+        names |= {f'{prefix}.{leaf}': f'{prefix}.{canonical}' for leaf, canonical in _LEAVES.items() if leaf in own}
     return names
 
 

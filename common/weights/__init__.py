@@ -29,13 +29,14 @@ class Converted:
     arch: str
     arguments: dict[str, Any]
     state: dict[str, np.ndarray]
-    num_classes: int
+    num_classes: Optional[int]  # None: a backbone without classifier, for ``pretrained``
     names: dict[str, str]  # our name -> the publisher's
     ignored: list[str]  # the publisher's names that were left out on purpose
 
     def __str__(self) -> str:
         left = f'; {len(self.ignored)} known to be unused were left out' if self.ignored else ''
-        return f'{self.arch} of {self.source}, {self.num_classes} classes: {len(self.state)} tensors{left}'
+        classes = 'backbone only' if self.num_classes is None else f'{self.num_classes} classes'
+        return f'{self.arch} of {self.source}, {classes}: {len(self.state)} tensors{left}'
 
 
 def convert(state: Mapping[str, Any], source: Optional[str] = None) -> Converted:
@@ -103,10 +104,11 @@ def _ours(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Converted
 
 def _by_table(table: Table, arrays: Mapping[str, np.ndarray]) -> Converted:
     names, ignored = table.rename(arrays)
-    if table.classes not in arrays:
-        raise StateError(f'{table.arch} of {table.source}: {table.classes} is missing')
-    num_classes = arrays[table.classes].shape[0]
-    arguments = {'num_classes': num_classes, **table.arguments}
+    arguments, num_classes = dict(table.arguments), None
+    if table.classes is not None:
+        if table.classes not in arrays:
+            raise StateError(f'{table.arch} of {table.source}: {table.classes} is missing')
+        num_classes = arguments['num_classes'] = arrays[table.classes].shape[0]
     if table.heads:
         arguments['auxiliary'] = all(f'{head}.classifier.weight' in names for head in table.heads)
         if not arguments['auxiliary']:

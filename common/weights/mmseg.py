@@ -77,8 +77,21 @@ def _stdc_seg(arch: str, last_block: str) -> Table:
         unused=('auxiliary_head.2.fusion_kernel', 'auxiliary_head.2.laplacian_kernel'))
 
 
+def _stdc_backbone(arch: str, last_block: str) -> Table:
+    """The ImageNet weights that its STDC recipes start from: no classifier, and in old files another name."""
+    old = {theirs.replace('downsample', 'avg_pool'): ours for theirs, ours in STAGES.items()}
+    return Table(
+        source='mmseg',
+        arch=arch,
+        marks=(f'{last_block}.layers.0.conv.weight',),
+        classes=None,
+        rules={**STAGES, **old, 'final_conv': 'conv_last'})
+
+
 TABLES = (
     FAST_SCNN,
     _stdc_seg('stdc2_seg', 'stages.2.3'),
     _stdc_seg('stdc1_seg', 'stages.2.1'),
+    _stdc_backbone('stdc2', 'stages.2.3'),
+    _stdc_backbone('stdc1', 'stages.2.1'),
 )

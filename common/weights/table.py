@@ -21,7 +21,7 @@ class Table:
     source: str
     arch: str
     marks: tuple[str, ...]
-    classes: str  # its first dimension is the number of classes
+    classes: str | None  # its first dimension is the number of classes; None: a backbone without classifier
     rules: Mapping[str, str]
     unused: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
