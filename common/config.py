@@ -91,7 +91,7 @@ class Optimizer(Group):
     clip_global_norm_value: Annotated[float, Field(gt=0)] = 5.0
     accumulation_step: Positive = Field(1, description='batches whose gradients are averaged in one step')
     with_ema: bool = False
-    ema_decay: Fraction = 0.9999
+    ema_decay: Fraction = Field(0.9999, description='at the end; less in the first steps, (1 + step) / (10 + step)')
 
 
 class Schedule(Group):

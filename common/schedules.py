@@ -44,3 +44,9 @@ def learning_rates(optimizer: Optimizer, schedule: Schedule, steps_per_epoch: in
               'cosine_lr': 0.5 * (1 + np.cos(np.pi * (1 - left))),
               'constant_lr': np.ones_like(left)}[schedule.lr_scheduler]
     return np.concatenate([first, schedule.min_lr + (optimizer.base_lr - schedule.min_lr) * factor])
+
+
+def average_decay(limit: float, step: int) -> float:
+    """Decay of the moving average of the weights in a step, counted from 1: ``limit``, less in the first steps, so that the
+    initial weights are soon forgotten (TensorFlow's ExponentialMovingAverage with num_updates, timm's use_warmup)."""
+    return min(limit, (1 + step) / (10 + step))

@@ -85,18 +85,17 @@ class Optimizer(nn.Cell):
 class Average(nn.Cell):
     """Exponential moving average of all parameters and running statistics of a network."""
 
-    def __init__(self, network: nn.Cell, decay: float):
+    def __init__(self, network: nn.Cell):
         super().__init__(auto_prefix=False)
         own = tensors(network)
-        self.old, self.new = decay, 1 - decay
         self.names = tuple(own)
         self.current = ParameterTuple(own.values())
         self.average = self.current.clone(prefix='ema', init='same')
 
-    def construct(self) -> None:
-        """average <- decay * average + (1 - decay) * current."""
+    def construct(self, shares: Tensor) -> None:
+        """average <- decay * average + (1 - decay) * current; ``shares`` holds decay and 1 - decay."""
         for i in range(len(self.average)):
-            ops.assign(self.average[i], self.average[i] * self.old + self.current[i] * self.new)
+            ops.assign(self.average[i], self.average[i] * shares[0] + self.current[i] * shares[1])
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of the averages under canonical names."""

@@ -18,7 +18,7 @@ class Predictor:
 
     def __init__(self, network: nn.Cell, mean: list[float], std: list[float], settings: Precision):
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
-        self.cell = Prediction(network, mean, std)
+        self.network, self.cell = network, Prediction(network, mean, std)
 
     def logits(self, images: np.ndarray, size: Optional[tuple[int, int]] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> float32 logits (N, C, h, w), at the head's size or resized bilinearly to ``size``."""

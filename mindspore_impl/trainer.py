@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from common.config import Config
+from common.schedules import average_decay
 from mindspore_impl import optim, precision, state
 from mindspore_impl.layers import draw_dropout, normalise
 from mindspore_impl.losses import constants, segmentation_loss
@@ -22,7 +23,8 @@ class Trainer:
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         self.optimizer = optim.Optimizer(network, config.optimizer)
         self.scaler = precision.LossScaler(settings)
-        self.average = optim.Average(network, config.optimizer.ema_decay) if config.optimizer.with_ema else None
+        self.average = optim.Average(network) if config.optimizer.with_ema else None
+        self.predictors: dict[bool, Predictor] = {}
         self.steps = 0
         self.gradients = Gradients(network, self.optimizer, config)
         self.accumulation = Accumulation(self.gradients, self.optimizer) if config.optimizer.accumulation_step > 1 else None
@@ -36,6 +38,7 @@ class Trainer:
         """
         self.network.set_train(True)
         scale = self.scaler.scale
+        decay = average_decay(self.config.optimizer.ema_decay, self.optimizer.steps + 1)
         factor, inverse = Tensor(scale / len(batches), ms.float32), Tensor(1 / scale, ms.float32)
         values = []
         for index, (images, labels) in enumerate(batches):
@@ -44,7 +47,8 @@ class Trainer:
             if index < len(batches) - 1:
                 values.append(self.accumulation(*arguments))
             else:
-                last, norm = self.train_step(*arguments, inverse, self.optimizer.rates(learning_rate))
+                last, norm = self.train_step(*arguments, inverse, self.optimizer.rates(learning_rate),
+                                             Tensor([decay, 1 - decay], ms.float32))
                 values.append(last)
         norm = float(norm.asnumpy())
         finite = bool(np.isfinite(norm))
@@ -78,11 +82,13 @@ class Trainer:
 
     def predictor(self, ema: bool = False) -> Predictor:
         """A predictor that shares the current weights, or one of a copy with the averaged ones."""
-        network = self.network
-        if ema and self.average:
-            network = copy.deepcopy(network)
-            state.load_state(network, self.average.state())
-        return Predictor(network, self.config.augment.mean, self.config.augment.std, self.config.precision)
+        ema = ema and self.average is not None
+        if ema not in self.predictors:
+            network = copy.deepcopy(self.network) if ema else self.network
+            self.predictors[ema] = Predictor(network, self.config.augment.mean, self.config.augment.std, self.config.precision)
+        if ema:
+            state.load_state(self.predictors[ema].network, self.average.state())
+        return self.predictors[ema]
 
 
 class Gradients(nn.Cell):
@@ -142,7 +148,7 @@ class TrainStep(nn.Cell):
         self.limit = config.optimizer.clip_global_norm_value if config.optimizer.clip_global_norm else None
 
     def construct(self, images: Tensor, labels: Tensor, factor: Tensor, inverse: Tensor,
-                  rates: Tensor) -> tuple[Tensor, Tensor]:
+                  rates: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
         values, scaled = self.gradients(images, labels, factor)
         if self.accumulation is not None:
             scaled = self.accumulation.take(scaled)
@@ -155,5 +161,5 @@ class TrainStep(nn.Cell):
                 gradients = optim.clip_by_global_norm(gradients, norm, self.limit)
             self.optimizer(gradients, rates)
             if self.average is not None:
-                self.average()
+                self.average(shares)
         return values, norm

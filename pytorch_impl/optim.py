@@ -73,16 +73,15 @@ class Optimizer:
 class Average:
     """Exponential moving average of all parameters and running statistics of a network."""
 
-    def __init__(self, network: nn.Module, decay: float):
-        self.decay = decay
+    def __init__(self, network: nn.Module):
         self.current = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
         self.average = {name: value.clone() for name, value in self.current.items()}
 
-    def update(self) -> None:
+    def update(self, decay: float) -> None:
         """average <- decay * average + (1 - decay) * current."""
         average = list(self.average.values())
-        torch._foreach_mul_(average, self.decay)
-        torch._foreach_add_(average, list(self.current.values()), alpha=1 - self.decay)
+        torch._foreach_mul_(average, decay)
+        torch._foreach_add_(average, list(self.current.values()), alpha=1 - decay)
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of the averages under canonical names."""

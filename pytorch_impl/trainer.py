@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from common.config import Config
+from common.schedules import average_decay
 from pytorch_impl import optim, precision, state
 from pytorch_impl.layers import draw_dropout, normalise
 from pytorch_impl.losses import segmentation_loss
@@ -23,7 +24,8 @@ class Trainer:
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         self.optimizer = optim.Optimizer(network, config.optimizer)
         self.scaler = precision.LossScaler(settings)
-        self.average = optim.Average(network, config.optimizer.ema_decay) if config.optimizer.with_ema else None
+        self.average = optim.Average(network) if config.optimizer.with_ema else None
+        self.predictors: dict[bool, Predictor] = {}
         self.steps = 0
 
     def step(self, batches: list[tuple[np.ndarray, np.ndarray]], learning_rate: float) -> dict[str, float]:
@@ -50,7 +52,7 @@ class Trainer:
                 optim.clip_by_global_norm(gradients, norm, self.config.optimizer.clip_global_norm_value)
             self.optimizer.step(learning_rate)
             if self.average:
-                self.average.update()
+                self.average.update(average_decay(self.config.optimizer.ema_decay, self.optimizer.steps))
         self.scaler.update(finite)
         self.steps += 1
         return {**parts, 'loss_scale': scale, 'overflow': float(not finite), 'grad_norm': norm.item()}
@@ -83,8 +85,10 @@ class Trainer:
 
     def predictor(self, ema: bool = False) -> Predictor:
         """A predictor that shares the current weights, or one of a copy with the averaged ones."""
-        network = self.network
-        if ema and self.average:
-            network = copy.deepcopy(network)
-            network.load_state_dict({**network.state_dict(), **self.average.average})
-        return Predictor(network, self.config.augment.mean, self.config.augment.std, self.config.precision)
+        ema = ema and self.average is not None
+        if ema not in self.predictors:
+            network = copy.deepcopy(self.network) if ema else self.network
+            self.predictors[ema] = Predictor(network, self.config.augment.mean, self.config.augment.std, self.config.precision)
+        if ema:
+            state.load_state(self.predictors[ema].network, self.average.state())
+        return self.predictors[ema]

@@ -146,13 +146,13 @@ def test_clip_by_global_norm(framework, limit):
 
 
 def test_average_of_parameters_and_running_statistics(backend):
-    settings = {'with_ema': True, 'ema_decay': 0.9}
+    settings = {'with_ema': True, 'ema_decay': 0.25}
     trainer = backend.make_trainer(tiny_network(backend.name), config.from_flat(settings))
     expected = backend.state(trainer.network)
-    for seed in range(3):
+    for seed, decay in enumerate([2 / 11, 3 / 12, 0.25]):  # less than ema_decay at first
         trainer.step([batch(seed)], 0.1)
         current = backend.state(trainer.network)
-        expected = {name: 0.9 * value + 0.1 * current[name] for name, value in expected.items()}
+        expected = {name: decay * value + (1 - decay) * current[name] for name, value in expected.items()}
     assert any('running_mean' in name for name in expected)
     assert_close(trainer.average.state(), expected)
 
