@@ -18,7 +18,8 @@ app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions
 ConfigName = Annotated[Optional[str], typer.Argument(metavar='CONFIG', show_default=False, help='a recipe or a YAML file')]
 Backend = Annotated[Optional[Literal['pytorch', 'mindspore']], typer.Option(
     help="by default the configuration's, else PyTorch where it is installed")]
-Device = Annotated[Optional[Literal['cpu', 'gpu', 'ascend']], typer.Option(help='by default the best present')]
+Device = Annotated[Optional[Literal['cpu', 'gpu', 'ascend']], typer.Option(
+    case_sensitive=False, help='by default the best present')]
 Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='changes the configuration')]
 Checkpoint = Annotated[Path, typer.Option(metavar='PATH', help='checkpoint, or run folder: its best one')]
 Size = Annotated[Optional[str], typer.Option(metavar='HxW', help='input size; by default the crop size')]
