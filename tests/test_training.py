@@ -64,8 +64,10 @@ class Killed(BaseException):
 
 def test_resume_is_exact(backend_name, data, tmp_path, monkeypatch):
     # Dropout, moving averages and dynamic scaling are parts of the state that a resume can lose.
-    changes = {'with_ema': True, 'optimizer': 'adamw', 'base_lr': 0.001, 'amp_level': 'O2', 'loss_scale': 1024.0,
-               'is_dynamic_loss_scale': True, 'scale_window': 4, 'max_iters': 5, 'val_interval': 5}
+    changes = {'with_ema': True, 'loss_scale': 1024.0, 'is_dynamic_loss_scale': True, 'scale_window': 4, 'max_iters': 5,
+               'val_interval': 5}
+    if backend_name == 'pytorch':  # MindSpore compiles this step for a minute, three times
+        changes |= {'optimizer': 'adamw', 'base_lr': 0.001, 'amp_level': 'O2'}
     run(backend_name, data, tmp_path / 'whole', **changes)
 
     killed = tmp_path / 'killed'
