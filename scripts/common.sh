@@ -105,7 +105,11 @@ zoo_settings() { # target, device id, config: sets BACKEND, DEVICE, CONFIG and w
 }
 
 is_recipe() { # name, with or without its folder
-    [[ -f $RECIPES/$1.yaml ]] || { [[ $1 != */* ]] && compgen -G "$RECIPES/*/$1.yaml" > /dev/null; }
+    if [[ $1 == */* ]]; then
+        [[ -f $RECIPES/$1.yaml ]]
+    else
+        compgen -G "$RECIPES/*/$1.yaml" > /dev/null
+    fi
 }
 
 zoo_folder() { # name: sets FOLDER to a new one in the caller's folder (nothing is removed), or with RESUME=1 to the last
