@@ -164,4 +164,5 @@ def _temporary(path: Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f'{path}: cannot be written ({error.strerror})') from None
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()

@@ -90,6 +90,7 @@ def test_multi_scale_runs_on_a_network(dataset, folder):
     pytest.importorskip('torch')
     backend = get_backend('pytorch')
     backend.setup('cpu', threads=2)
-    predictor = backend.make_predictor(backend.build_model('fast_scnn', num_classes=3), config.from_flat(streets.settings(folder)))
+    settings = config.from_flat(streets.settings(folder))
+    predictor = backend.make_predictor(backend.build_model('fast_scnn', num_classes=3), settings)
     matrix = evaluate(predictor, dataset, batch_size=5, scales=SCALES, flip=True, window=(48, 64)).matrix
     assert matrix.sum() == sum((dataset.read(i)[1] != 255).sum() for i in range(len(dataset)))
