@@ -1,6 +1,6 @@
 """Optimizers, clipping and averaging of weights: cells and functions for the graph of a training step."""
 import math
-from typing import Mapping, Sequence
+from typing import Mapping
 
 import mindspore as ms
 import numpy as np
@@ -8,10 +8,10 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from common import config
 from common.errors import StateError
-from common.parameter_groups import parameter_groups
+from common.parameter_groups import ParameterGroup, parameter_groups
 from mindspore_impl.state import assign, tensors
 
-SLOTS = {'sgd': ['momentum'], 'momentum': ['momentum'], 'adamw': ['exp_avg', 'exp_avg_sq']}
+hyper_map = ops.HyperMap()  # a loop over hundreds of parameters exceeds the compiler's depth of calls
 
 
 class Optimizer(nn.Cell):
@@ -25,25 +25,15 @@ class Optimizer(nn.Cell):
     def __init__(self, network: nn.Cell, settings: config.Optimizer):
         super().__init__(auto_prefix=False)
         trainable = {name: value for name, value in tensors(network).items() if value.requires_grad}
-        groups = {name: group for group in parameter_groups({name: value.ndim for name, value in trainable.items()}, settings)
-                  for name in group.names}
-        self.names = tuple(trainable)
-        self.parameters = ParameterTuple(trainable.values())
-        self.lr_mults = tuple(groups[name].lr_mult for name in trainable)
-        self.decays = tuple(groups[name].weight_decay for name in trainable)
+        groups = parameter_groups({name: value.ndim for name, value in trainable.items()}, settings)
+        kind = AdamW if settings.optimizer == 'adamw' else SGD
+        self.groups = nn.CellList([kind(ParameterTuple(trainable[name] for name in group.names), group, settings)
+                                   for group in groups], auto_prefix=False)
+        self.names = tuple(name for group in groups for name in group.names)
+        self.parameters = ParameterTuple(trainable[name] for name in self.names)
+        self.in_order = tuple(trainable)
         self.settings = settings
         self.steps = 0
-        self.adamw = settings.optimizer == 'adamw'
-        self.slots = SLOTS[settings.optimizer]
-        self.first = self.parameters.clone(prefix=self.slots[0], init='zeros')
-        if self.adamw:
-            self.second = self.parameters.clone(prefix=self.slots[1], init='zeros')
-            self.old1, self.old2 = settings.beta
-            self.new1, self.new2 = (1 - beta for beta in settings.beta)  # here: a graph computes 1 - 0.999 in float32
-        else:
-            self.second = self.parameters.clone(prefix='unused', init='zeros')  # the primitive wants it; 0: not the first step
-            self.momentum = Tensor(settings.momentum, ms.float32)
-            self.sgd = [ops.SGD(0.0, decay, settings.use_nesterov) for decay in self.decays]
 
     def rates(self, learning_rate: float) -> Tensor:
         """What the next ``construct`` needs: the learning rate, Adam's corrected for bias, and its epsilon likewise."""
@@ -52,34 +42,76 @@ class Optimizer(nn.Cell):
         corrected = learning_rate * correction / (1 - beta1 ** step)
         return Tensor([learning_rate, corrected, self.settings.eps * correction], ms.float32)
 
-    def construct(self, gradients: Sequence[Tensor], rates: Tensor) -> None:
+    def construct(self, gradients: tuple[Tensor, ...], rates: Tensor) -> None:
         """One step; ``gradients`` in the order of ``parameters``."""
-        for i in range(len(self.parameters)):
-            parameter, gradient, factor = self.parameters[i], gradients[i], self.lr_mults[i]
-            if self.adamw:
-                first = self.first[i] * self.old1 + gradient * self.new1
-                second = self.second[i] * self.old2 + gradient * gradient * self.new2
-                decayed = parameter * (1 - rates[0] * (factor * self.decays[i]))
-                ops.assign(self.first[i], first)
-                ops.assign(self.second[i], second)
-                ops.assign(parameter, decayed - rates[1] * factor * first / (ops.sqrt(second) + rates[2]))
-            else:
-                self.sgd[i](parameter, gradient, rates[0] * factor, self.first[i], self.momentum, self.second[i])
+        start = 0
+        for group in self.groups:
+            stop = start + len(group.parameters)
+            group(gradients[start:stop], rates)
+            start = stop
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of the slots; zeros before the first step."""
-        return {f'{slot}.{name}': value.asnumpy().copy()
-                for slot, values in self._values() for name, value in zip(self.names, values)}
+        return {name: value.asnumpy().copy() for name, value in self._slots().items()}
 
     def load_state(self, tensors: Mapping[str, np.ndarray], steps: int) -> None:
         """Takes back the slots; StateError when one is missing or of another shape."""
         self.steps = steps
-        for slot, values in self._values():
-            for name, value in zip(self.names, values):
-                _assign(value, tensors, f'{slot}.{name}', 'the same network and optimizer')
+        for name, value in self._slots().items():
+            _assign(value, tensors, name, 'the same network and optimizer')
 
-    def _values(self) -> list[tuple[str, Sequence[Parameter]]]:
-        return list(zip(self.slots, (self.first, self.second)))
+    def _slots(self) -> dict[str, Parameter]:
+        found = {}
+        for slot in self.groups[0].slots:
+            values = dict(zip(self.names, (value for group in self.groups for value in getattr(group, slot))))
+            found |= {f'{slot}.{name}': values[name] for name in self.in_order}
+        return found
+
+
+class SGD(nn.Cell):
+    """SGD with momentum over one group."""
+    slots = ('momentum',)
+
+    def __init__(self, parameters: ParameterTuple, group: ParameterGroup, settings: config.Optimizer):
+        super().__init__(auto_prefix=False)
+        self.parameters, self.lr_mult = parameters, group.lr_mult
+        self.momentum = parameters.clone(prefix='momentum', init='zeros')
+        self.later = parameters.clone(prefix='later', init='zeros')  # the primitive asks; 0: this is not the first step
+        self.factor = Tensor(settings.momentum, ms.float32)
+        self.primitive = ops.SGD(0.0, group.weight_decay, settings.use_nesterov)
+
+    def construct(self, gradients: tuple[Tensor, ...], rates: Tensor) -> None:
+        update = ops.partial(_sgd, self.primitive, self.factor, rates[0] * self.lr_mult)
+        hyper_map(update, self.parameters, gradients, self.momentum, self.later)
+
+
+def _sgd(primitive, factor, rate, parameter, gradient, momentum, later):
+    return primitive(parameter, gradient, rate, momentum, factor, later)
+
+
+class AdamW(nn.Cell):
+    """AdamW over one group."""
+    slots = ('exp_avg', 'exp_avg_sq')
+
+    def __init__(self, parameters: ParameterTuple, group: ParameterGroup, settings: config.Optimizer):
+        super().__init__(auto_prefix=False)
+        self.parameters, self.lr_mult, self.weight_decay = parameters, group.lr_mult, group.weight_decay
+        self.exp_avg, self.exp_avg_sq = (parameters.clone(prefix=slot, init='zeros') for slot in self.slots)
+        # Tensors made here: a graph computes 1 - 0.999 in float32
+        self.shares = tuple(Tensor(share, ms.float32) for beta in settings.beta for share in (beta, 1 - beta))
+
+    def construct(self, gradients: tuple[Tensor, ...], rates: Tensor) -> None:
+        kept = 1 - rates[0] * (self.lr_mult * self.weight_decay)
+        update = ops.partial(_adamw, self.shares, kept, rates[1] * self.lr_mult, rates[2])
+        hyper_map(update, self.parameters, gradients, self.exp_avg, self.exp_avg_sq)
+
+
+def _adamw(shares, kept, rate, eps, parameter, gradient, exp_avg, exp_avg_sq):
+    first = exp_avg * shares[0] + gradient * shares[1]
+    second = exp_avg_sq * shares[2] + gradient * gradient * shares[3]
+    ops.assign(exp_avg, first)
+    ops.assign(exp_avg_sq, second)
+    return ops.assign(parameter, parameter * kept - rate * first / (ops.sqrt(second) + eps))
 
 
 class Average(nn.Cell):
@@ -94,8 +126,7 @@ class Average(nn.Cell):
 
     def construct(self, shares: Tensor) -> None:
         """average <- decay * average + (1 - decay) * current; ``shares`` holds decay and 1 - decay."""
-        for i in range(len(self.average)):
-            ops.assign(self.average[i], self.average[i] * shares[0] + self.current[i] * shares[1])
+        hyper_map(ops.partial(_blend, shares[0], shares[1]), self.average, self.current)
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of the averages under canonical names."""
@@ -107,21 +138,23 @@ class Average(nn.Cell):
             _assign(value, tensors, name, 'the same network and with_ema')
 
 
-def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+def _blend(old, new, average, current):
+    return ops.assign(average, average * old + current * new)
+
+
+def global_norm(gradients: tuple[Tensor, ...]) -> Tensor:
     """L2 norm over all gradients together."""
-    halves = []
-    for gradient in gradients:
-        halves.append(ops.L2Loss()(gradient))
-    return ops.sqrt(2 * ops.addn(halves))
+    return ops.sqrt(2 * ops.addn(hyper_map(ops.L2Loss(), gradients)))
 
 
-def clip_by_global_norm(gradients: Sequence[Tensor], norm: Tensor, limit: float) -> list[Tensor]:
+def scale(gradients: tuple[Tensor, ...], factor: Tensor) -> tuple[Tensor, ...]:
+    """All gradients times a factor."""
+    return hyper_map(ops.partial(ops.mul, factor), gradients)
+
+
+def clip_by_global_norm(gradients: tuple[Tensor, ...], norm: Tensor, limit: float) -> tuple[Tensor, ...]:
     """The gradients, scaled so that their global norm, now ``norm``, is at most ``limit``."""
-    factor = ops.minimum(limit / (norm + 1e-6), Tensor(1.0, ms.float32))
-    clipped = []
-    for gradient in gradients:
-        clipped.append(gradient * factor)
-    return clipped
+    return scale(gradients, ops.minimum(limit / (norm + 1e-6), Tensor(1.0, ms.float32)))
 
 
 def _assign(parameter: Parameter, tensors: Mapping[str, np.ndarray], name: str, condition: str) -> None:

@@ -125,17 +125,18 @@ class Accumulation(nn.Cell):
 
     def construct(self, images: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
         values, gradients = self.gradients(images, labels, factor)
-        for i in range(len(self.sums)):
-            ops.assign_add(self.sums[i], gradients[i])
+        optim.hyper_map(ops.assign_add, self.sums, gradients)
         return values
 
-    def take(self, gradients: tuple[Tensor, ...]) -> list[Tensor]:
+    def take(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """The sums with the last gradients; starts anew."""
-        total = []
-        for i in range(len(self.sums)):
-            total.append(self.sums[i] + gradients[i])
-            ops.assign(self.sums[i], ops.zeros_like(self.sums[i]))
-        return total
+        totals = optim.hyper_map(ops.add, self.sums, gradients)
+        optim.hyper_map(_clear, self.sums)
+        return totals
+
+
+def _clear(value):
+    return ops.assign(value, ops.zeros_like(value))
 
 
 class TrainStep(nn.Cell):
@@ -152,9 +153,7 @@ class TrainStep(nn.Cell):
         values, scaled = self.gradients(images, labels, factor)
         if self.accumulation is not None:
             scaled = self.accumulation.take(scaled)
-        gradients = []
-        for gradient in scaled:
-            gradients.append(gradient * inverse)
+        gradients = optim.scale(scaled, inverse)
         norm = optim.global_norm(gradients)
         if ops.isfinite(norm):
             if self.limit is not None:
