@@ -189,8 +189,16 @@ def global_avg_pool(x: Tensor) -> Tensor:
 
 def adaptive_avg_pool(x: Tensor, bins: int) -> Tensor:
     """(N, C, H, W) -> (N, C, bins, bins), as two products with constant matrices: every exporter takes them."""
-    rows, columns = (torch.from_numpy(pooling_matrix(length, bins)).to(x) for length in x.shape[2:])
+    rows, columns = (_pooling_matrix(length, bins).to(x) for length in x.shape[2:])
     return ((x @ columns.T).transpose(2, 3) @ rows.T).transpose(2, 3)
+
+
+def _pooling_matrix(length: int, bins: int) -> Tensor:
+    if isinstance(length, int):
+        return torch.from_numpy(pooling_matrix(length, bins))
+    place, index = torch.arange(length), torch.arange(bins)[:, None]  # a size that an export leaves open
+    start, stop = index * length // bins, -(-(index + 1) * length // bins)
+    return ((place >= start) & (place < stop)) / (stop - start)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
