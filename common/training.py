@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from tensorboardX import SummaryWriter
 
-from common import checkpoint, schedules
+from common import checkpoint, losses, schedules
 from common import config as configuration
 from common.backend import Backend, Trainer, get_backend
 from common.config import Config
@@ -44,6 +44,7 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
     device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads)
     training, validation = (open_dataset(config.data, split) for split in (config.data.train_split, config.data.val_split))
     network = build(backend, config, training)
+    losses.check(config.loss, network.align_corners, num_classes(config, training))
     trainer = backend.make_trainer(network, config)
 
     epoch_steps = steps_per_epoch(len(training), config.data.batch_size * config.optimizer.accumulation_step)
