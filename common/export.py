@@ -67,8 +67,9 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
 
 def metadata(config: Config, meta: Mapping[str, Any], align_corners: bool, size: tuple[int, int]) -> dict[str, str]:
     """What a user of the file needs to know, as strings (lists as JSON): it is stored in the file."""
-    facts = {'classes': meta.get('classes', []), 'palette': meta.get('palette', []), 'mean': config.augment.mean,
-             'std': config.augment.std, 'input_size': list(size), 'align_corners': align_corners, 'step': meta.get('step')}
+    facts = {'num_classes': config.model.num_classes or meta['num_classes'], 'classes': meta.get('classes', []),
+             'palette': meta.get('palette', []), 'mean': config.augment.mean, 'std': config.augment.std,
+             'input_size': list(size), 'align_corners': align_corners, 'step': meta.get('step')}
     return {'arch': config.model.arch, 'twinseg_version': version('twinseg'), **{key: json.dumps(facts[key]) for key in facts}}
 
 

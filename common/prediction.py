@@ -84,27 +84,29 @@ def _from_checkpoint(config: Optional[Config], backend_name: Optional[str], devi
 
 def _from_file(path: Path) -> Segmenter:
     engine = open_engine(path)
+    keys = ('mean', 'std', 'align_corners', 'num_classes', 'classes', 'palette')
     try:
-        facts = {key: json.loads(engine.metadata[key]) for key in ('mean', 'std', 'align_corners', 'classes', 'palette')}
+        facts = {key: json.loads(engine.metadata[key]) for key in keys}
     except (KeyError, json.JSONDecodeError):
         raise UserError(f'{path}: does not say how images are normalised; expected a file of `twinseg export`') from None
     mean, std = (np.array(facts[key], np.float32).reshape(1, 3, 1, 1) for key in ('mean', 'std'))
-    sides = engine.shape[2:]
+    height, width = engine.shape[2:]
+
+    def planes(image: np.ndarray) -> np.ndarray:
+        if height is None or width is None:
+            return _planes(image)
+        scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # made for one size
+        return scaled.transpose(2, 0, 1)[None]
 
     def logits(image: np.ndarray) -> np.ndarray:
-        pixels = _planes(image)
-        if sides[0] is not None and sides[1] is not None and pixels.shape[2:] != sides:  # made for one size: scale to it
-            scaled = cv2.resize(image, (sides[1], sides[0]), interpolation=cv2.INTER_LINEAR)
-            pixels = np.ascontiguousarray(scaled.transpose(2, 0, 1)[None])
-        return engine((pixels - mean) / std)
+        return engine((planes(image) - mean) / std)
 
     def ids(image: np.ndarray) -> np.ndarray:
-        size = _planes(image).shape[2:] if sides[0] is None else image.shape[:2]
+        size = _planes(image).shape[2:] if height is None or width is None else image.shape[:2]
         full = resize_bilinear(logits(image), (size[0], size[1]), facts['align_corners'])
         return full[0].argmax(0).astype(np.uint8)[:image.shape[0], :image.shape[1]]
 
-    classes, palette = _names(facts, len(facts['classes']))
-    return Segmenter(logits, ids, classes, palette)
+    return Segmenter(logits, ids, *_names(facts, facts['num_classes']))
 
 
 def _names(meta: Any, count: int) -> tuple[list[str], np.ndarray]:
