@@ -1,0 +1,75 @@
+"""Sizes of the networks are those in print; figures of speed are there, whatever they are."""
+import importlib
+
+import pytest
+
+from common import benchmark as measuring
+from common import config
+from common.benchmark import benchmark
+from common.errors import UserError
+from tests.streets import settings
+
+# Without auxiliary heads, 19 classes: parameters in millions; multiply-accumulates at 512 x 1024 in 10^9.
+SIZES = {'fast_scnn': (1.3999, 1.812), 'stdc1_seg': (8.2751, 16.863), 'stdc2_seg': (12.3056, 23.457)}
+INPUT, SMALL = (512, 1024), (64, 96)
+TIMES = ('p10', 'median', 'p90', 'first')
+
+
+def size(backend, arch: str, input_size: tuple[int, int]) -> tuple[int, int]:
+    """Parameters and multiply-accumulates without auxiliary heads."""
+    measure = importlib.import_module(f'{backend.name}_impl.benchmark')
+    network = backend.build_model(arch, num_classes=19, auxiliary=False)
+    return measure.parameters(network), measure.macs(network, input_size)
+
+
+@pytest.mark.parametrize('arch', SIZES)
+def test_parameters_and_macs_are_those_in_print(arch):
+    pytest.importorskip('torch')
+    backend = measuring.get_backend('pytorch')
+    backend.setup('cpu', threads=2)
+    parameters, macs = size(backend, arch, INPUT)
+    assert (round(parameters / 1e6, 4), round(macs / 1e9, 3)) == SIZES[arch]
+
+
+@pytest.mark.parametrize('arch', SIZES)
+def test_the_twins_have_one_size(arch):
+    pytest.importorskip('torch'), pytest.importorskip('mindspore')
+    sizes = []
+    for name in ('pytorch', 'mindspore'):
+        backend = measuring.get_backend(name)
+        backend.setup('cpu', threads=2)
+        sizes.append(size(backend, arch, SMALL))
+    assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize('train', [False, True], ids=['inference', 'training'])
+def test_figures_are_there(train, backend_name, tmp_path, capsys):
+    if train and backend_name == 'mindspore':
+        pytest.skip('the training step takes half a minute to compile; the training tests run it')
+    chosen = config.from_flat(settings(tmp_path, num_classes=19), 'test')
+    found = benchmark(chosen, backend_name, 'cpu', size=SMALL, batch=2, runs=3, train=train)
+    assert found['arch'] == 'fast_scnn' and found['input_size'] == list(SMALL) and found['device'] == 'cpu'
+    assert found['parameters'] > found['parameters_inference'] == 1399939
+    assert found['macs'] > 1e6 and found['machine']['cpu'] and found['machine']['cores'] > 0
+    assert (found['amp_level'], found['dtype']) == ('O0', 'float32') and found['versions']
+    assert ('training' in found) == train
+    for name, batch in {'inference': 2, **({'training': chosen.data.batch_size} if train else {})}.items():
+        figures = found[name]
+        assert (figures['batch'], figures['runs']) == (batch, 3)
+        assert 0 < figures['p10'] <= figures['median'] <= figures['p90'] and figures['first'] > 0
+        assert figures['images_per_second'] == pytest.approx(batch / figures['median']) and figures['memory'] > 10
+    measuring.show(found)
+    shown = ' '.join(capsys.readouterr().out.split())
+    assert 'G MACs' in shown and ('training step' in shown) == train
+
+
+def test_first_runs_do_not_count():
+    calls = []
+    figures = measuring.timing(lambda: calls.append(1), 1, 4)
+    assert len(calls) == measuring.WARM_UP + 4 and all(figures[name] >= 0 for name in TIMES)
+
+
+@pytest.mark.parametrize('wrong', [{'runs': 0}, {'batch': 0}])
+def test_nothing_cannot_be_measured(wrong, tmp_path):
+    with pytest.raises(UserError, match='at least 1'):
+        benchmark(config.from_flat(settings(tmp_path), 'test'), 'pytorch', 'cpu', **wrong)
