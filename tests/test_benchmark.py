@@ -44,8 +44,6 @@ def test_the_twins_have_one_size(arch):
 
 @pytest.mark.parametrize('train', [False, True], ids=['inference', 'training'])
 def test_figures_are_there(train, backend_name, tmp_path, capsys):
-    if train and backend_name == 'mindspore':
-        pytest.skip('the training step takes half a minute to compile; the training tests run it')
     chosen = config.from_flat(settings(tmp_path, num_classes=19), 'test')
     found = benchmark(chosen, backend_name, 'cpu', size=SMALL, batch=2, runs=3, train=train)
     assert found['arch'] == 'fast_scnn' and found['input_size'] == list(SMALL) and found['device'] == 'cpu'
