@@ -6,13 +6,14 @@ Arrays go in and out as numpy; parameter names are the canonical ones in both (`
 """
 import importlib
 import importlib.util
+import inspect
 from pathlib import Path
-from typing import Any, Literal, Mapping, Protocol, cast
+from typing import Any, Callable, Iterable, Literal, Mapping, Protocol, cast
 
 import numpy as np
 
-from common.config import Config, Loss
-from common.errors import BackendError
+from common.config import Config, Loss, nearest
+from common.errors import BackendError, UserError
 
 PACKAGES = {'pytorch': ('torch', 'pytorch_impl.backend'), 'mindspore': ('mindspore', 'mindspore_impl.backend')}
 Network = Any  # torch.nn.Module or mindspore.nn.Cell
@@ -102,3 +103,16 @@ def get_backend(name: str) -> Backend:
 def available() -> list[str]:
     """The backends whose frameworks are installed; imports neither."""
     return [name for name, (framework, _) in PACKAGES.items() if importlib.util.find_spec(framework)]
+
+
+def find_builder(models: Mapping[str, Callable[..., Network]], arch: str, arguments: Iterable[str]) -> Callable[..., Network]:
+    """The builder of a network; UserError for a name or an argument that there is not."""
+    if arch not in models:
+        near = nearest(arch, models)
+        hint = f'did you mean {near!r}?' if near else f'there are {", ".join(models)}'
+        raise UserError(f'arch: no network {arch!r}; {hint}')
+    known = inspect.signature(models[arch]).parameters
+    for key in arguments:
+        if key not in known:
+            raise UserError(f'model_args: {arch} has no argument {key!r}; it has {", ".join(known)}')
+    return models[arch]

@@ -1,6 +1,5 @@
 """The MindSpore backend: the functions of ``common.backend.Backend``."""
 import contextlib
-import inspect
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -8,8 +7,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from common.config import Config, Loss, nearest
-from common.errors import BackendError, UserError
+from common.backend import find_builder
+from common.config import Config, Loss
+from common.errors import BackendError
 from mindspore_impl import exporter
 from mindspore_impl.data import make_loader as make_loader
 from mindspore_impl.layers import initialise
@@ -52,15 +52,7 @@ def _is_present(target: str) -> bool:
 
 def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> nn.Cell:
     """A network in evaluation mode, initialised from ``seed``; UserError for an unknown name or argument."""
-    if arch not in MODELS:
-        near = nearest(arch, MODELS)
-        hint = f'did you mean {near!r}?' if near else f'there are {", ".join(MODELS)}'
-        raise UserError(f'arch: no network {arch!r}; {hint}')
-    known = inspect.signature(MODELS[arch]).parameters
-    for key in arguments:
-        if key not in known:
-            raise UserError(f'model_args: {arch} has no argument {key!r}; it has {", ".join(known)}')
-    network = MODELS[arch](**arguments)
+    network = find_builder(MODELS, arch, arguments)(**arguments)
     initialise(network, seed)
     return network.set_train(False)
 

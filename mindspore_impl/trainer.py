@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from common.config import Config
+from common.loss_scaling import LossScaler
 from common.schedules import average_decay
 from mindspore_impl import optim, precision, state
 from mindspore_impl.layers import draw_dropout, normalise
@@ -22,7 +23,7 @@ class Trainer:
         self.network, self.config = network, config
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         self.optimizer = optim.Optimizer(network, config.optimizer)
-        self.scaler = precision.LossScaler(settings)
+        self.scaler = LossScaler(settings)
         self.average = optim.Average(network) if config.optimizer.with_ema else None
         self.predictors: dict[bool, Predictor] = {}
         self.steps = 0

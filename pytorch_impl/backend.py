@@ -1,13 +1,13 @@
 """The PyTorch backend: the functions of ``common.backend.Backend``."""
-import inspect
 from pathlib import Path
 from typing import Any, Literal, Optional
 
 import numpy as np
 import torch
 
-from common.config import Config, Loss, nearest
-from common.errors import BackendError, UserError
+from common.backend import find_builder
+from common.config import Config, Loss
+from common.errors import BackendError
 from pytorch_impl import exporter
 from pytorch_impl.data import make_loader as make_loader
 from pytorch_impl.layers import initialise
@@ -42,15 +42,7 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
 
 def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> torch.nn.Module:
     """A network in evaluation mode, initialised from ``seed``; UserError for an unknown name or argument."""
-    if arch not in MODELS:
-        near = nearest(arch, MODELS)
-        hint = f'did you mean {near!r}?' if near else f'there are {", ".join(MODELS)}'
-        raise UserError(f'arch: no network {arch!r}; {hint}')
-    known = inspect.signature(MODELS[arch]).parameters
-    for key in arguments:
-        if key not in known:
-            raise UserError(f'model_args: {arch} has no argument {key!r}; it has {", ".join(known)}')
-    network = MODELS[arch](**arguments)
+    network = find_builder(MODELS, arch, arguments)(**arguments)
     initialise(network, seed)
     return network.to(_device).eval()
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from common.config import Config
+from common.loss_scaling import LossScaler
 from common.schedules import average_decay
 from pytorch_impl import optim, precision, state
 from pytorch_impl.layers import draw_dropout, normalise
@@ -23,7 +24,7 @@ class Trainer:
         self.device = next(network.parameters()).device
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         self.optimizer = optim.Optimizer(network, config.optimizer)
-        self.scaler = precision.LossScaler(settings)
+        self.scaler = LossScaler(settings)
         self.average = optim.Average(network) if config.optimizer.with_ema else None
         self.predictors: dict[bool, Predictor] = {}
         self.steps = 0

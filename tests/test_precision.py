@@ -7,6 +7,7 @@ import pytest
 from common import config
 from common.backend import available, get_backend
 from common.errors import BackendError
+from common.loss_scaling import LossScaler
 from tests.tiny import batch, tiny_network
 
 HALF = 2e-2  # relative difference that half precision may make to a loss or a gradient norm of the tiny network
@@ -27,12 +28,12 @@ def trainer(backend, **settings):
      [(8, 1), (16, 0), (16, 1), (8, 0), (8, 1), (16, 0), (8, 0)]),
     ({'loss_scale': 2.0, 'is_dynamic_loss_scale': True}, '---', [(1, 0), (1, 0), (1, 0)]),
 ], ids=['static', 'dynamic', 'never below 1'])
-def test_scale_after_each_step(precision, settings, steps, expected):
-    scaler = precision.LossScaler(config.Precision(**settings))
+def test_scale_after_each_step(settings, steps, expected):
+    scaler = LossScaler(config.Precision(**settings))
     for sign, (scale, good_steps) in zip(steps, expected):
         scaler.update(sign == '+')
         assert scaler.state() == {'scale': scale, 'good_steps': good_steps}
-    again = precision.LossScaler(config.Precision(**settings))
+    again = LossScaler(config.Precision(**settings))
     again.load_state(scaler.state())
     assert again.state() == scaler.state()
 
