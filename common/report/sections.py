@@ -110,7 +110,7 @@ def files(records: Sequence[Record], folder: Path) -> str:
     """Results of `twinseg parity` and `twinseg export` that lie in the run folders or beside the page."""
     parts = []
     for place, name in [(folder.resolve(), ''), *((record.folder, f'{record.name}: ') for record in records)]:
-        for path in sorted([*place.glob('parity*.json'), *place.glob('export*.json')]):
+        for path in [*sorted(place.glob('parity*.json')), *sorted(place.glob('export*.json'))]:
             try:
                 content = json.loads(path.read_text(encoding='utf-8'))
             except (OSError, ValueError) as error:
@@ -154,18 +154,20 @@ def _legend(dataset: Dataset) -> str:
 
 
 def _json(content: Any) -> str:
-    """JSON as tables: mappings become key and value, a list of mappings rows, anything else text."""
+    """JSON as tables: mappings become key and value, a list of mappings rows, another list its items, anything else text."""
     if isinstance(content, dict):
         return _table('facts', [_row(escape(str(key)), _cells([_json(value)])) for key, value in content.items()])
     if isinstance(content, list) and content and all(isinstance(row, dict) for row in content):
         first, *keys = dict.fromkeys(key for row in content for key in row)
         rows = [_row(_json(row.get(first)), _cells(_json(row.get(key)) for key in keys)) for row in content]
         return _table('facts', rows, [escape(str(key)) for key in (first, *keys)])
+    if isinstance(content, list):
+        return ', '.join(map(_json, content))
     if content is None or isinstance(content, bool):
         return {True: 'yes', False: 'no', None: ''}[content]
     if isinstance(content, float):
         return f'{content:.4g}'
-    return escape(content if isinstance(content, str) else json.dumps(content))
+    return escape(str(content))
 
 
 def _table(style: str, rows: Iterable[str], head: Sequence[str] = ()) -> str:
