@@ -192,8 +192,13 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver('tag:yaml.org,2002:float',
-                              re.compile(r'^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$'), list('-+0123456789'))
+class _Dumper(yaml.SafeDumper):
+    """Quotes the strings that _Loader would take for numbers."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver('tag:yaml.org,2002:float',
+                                re.compile(r'^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$'), list('-+0123456789'))
 
 
 def load(name: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -276,7 +281,7 @@ def dump(config: Config) -> str:
 
 def _inline(value: Any) -> str:
     """A value as YAML on one line."""
-    return yaml.safe_dump([value], sort_keys=False, default_flow_style=True, width=1 << 20).strip()[1:-1]
+    return yaml.dump([value], Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=1 << 20).strip()[1:-1]
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
