@@ -6,14 +6,17 @@ without a framework (ONNX Runtime, OpenVINO) use it to bring logits to the size 
 import numpy as np
 
 
-def bilinear_matrix(size: int, new_size: int, align_corners: bool) -> np.ndarray:
+def bilinear_matrix(size: int, new_size: int, align_corners: bool, half_pixel: bool = True) -> np.ndarray:
     """(new_size, size) float32 weights of a bilinear resize along one axis.
 
     ``align_corners``: the first and last samples of both coincide; otherwise pixels are areas (half-pixel centres) and
-    samples beyond the outer centres repeat them, as ``torch.nn.functional.interpolate`` does.
+    samples beyond the outer centres repeat them, as ``torch.nn.functional.interpolate`` does; without ``half_pixel``, output
+    i lies at i * size / new_size, as in TensorFlow 1.
     """
     if align_corners:
         place = np.arange(new_size) * ((size - 1) / (new_size - 1) if new_size > 1 else 0.0)
+    elif not half_pixel:
+        place = np.arange(new_size) * (size / new_size)
     else:
         place = np.maximum((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0)
     low = np.minimum(place.astype(int), size - 1)

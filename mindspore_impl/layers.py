@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from common.init import dropout_mask, initial_weight
+from common.init import dropout_mask, initial_bias, initial_weight, schemes
 
 Sequential = nn.SequentialCell
 ModuleList = nn.CellList
+Size = int | tuple[int, int]
 
 
 class ReLU(nn.ReLU):
@@ -22,17 +23,22 @@ class Sigmoid(nn.Sigmoid):
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution with explicit padding.
+    """Convolution with explicit padding; sizes are one number or (H, W).
 
-    ``init_std``: standard deviation of the initial weights; None: Kaiming. ``compute_dtype``: None, or the dtype that
-    input and weights are cast to and the output has (the weights stay float32).
+    ``padding='same'``: TensorFlow's and MindSpore's rule, ceil(size / stride) outputs, an odd pixel of padding at the bottom
+    and right. ``init``: scheme or standard deviation of the initial weights (``common/init.py``); None: the network's scheme.
+    ``compute_dtype``: None, or the dtype that input and weights are cast to and the output has (the weights stay float32).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
-                 groups: int = 1, bias: bool = False, init_std: float | None = None):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Size = 1, stride: int = 1, padding: Size | str = 0,
+                 dilation: int = 1, groups: int = 1, bias: bool = False, init: str | float | None = None):
+        same = padding == 'same'
+        if isinstance(padding, tuple):
+            padding = (padding[0], padding[0], padding[1], padding[1])
         super().__init__(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride,
-                         pad_mode='pad', padding=padding, group=groups, has_bias=bias, weight_init='zeros', bias_init='zeros')
-        self.init_std = init_std
+                         pad_mode='same' if same else 'pad', padding=0 if same else padding, dilation=dilation, group=groups,
+                         has_bias=bias, weight_init='zeros', bias_init='zeros')
+        self.init = init
         self.compute_dtype = None
 
     def construct(self, x: Tensor) -> Tensor:
@@ -45,13 +51,47 @@ class Conv2d(nn.Conv2d):
         return y
 
 
-class Linear(nn.Dense):
-    """Fully connected layer; ``init_std`` and ``compute_dtype`` as in ``Conv2d``."""
+class ConvTranspose2d(nn.Conv2dTranspose):
+    """Transposed convolution; ``init`` and ``compute_dtype`` as in ``Conv2d``.
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, init_std: float | None = None):
+    Of the full result, ``stride * (size - 1) + kernel_size`` a side, it drops ``padding`` at the top and left and keeps
+    ``size`` (H, W), which may reach beyond the full result; None: ``padding - output_padding`` fall at the bottom and right.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
+                 output_padding: int = 0, bias: bool = False, init: str | float | None = None):
+        # MindSpore's own padding and output_padding are wrong on CPU (2.10): the full result is computed and cut here.
+        super().__init__(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride,
+                         pad_mode='valid', has_bias=bias, weight_init='zeros', bias_init='zeros')
+        self.crop, self.fall = padding, padding - output_padding
+        self.init = init
+        self.compute_dtype = None
+
+    def construct(self, x: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        weight = self.weight
+        if self.compute_dtype is not None:
+            x, weight = ops.cast(x, self.compute_dtype), ops.cast(weight, self.compute_dtype)
+        n, _, h, w = x.shape
+        full = [(h - 1) * self.stride[0] + self.kernel_size[0], (w - 1) * self.stride[1] + self.kernel_size[1]]
+        y = self.conv2d_transpose(x, weight, (n, self.out_channels, full[0], full[1]))
+        if size is None:
+            size = (full[0] - self.crop - self.fall, full[1] - self.crop - self.fall)
+        beyond = [max(self.crop + size[0] - full[0], 0), max(self.crop + size[1] - full[1], 0)]
+        if beyond != [0, 0]:
+            y = ops.pad(y, (0, beyond[1], 0, beyond[0]))
+        y = y[:, :, self.crop:self.crop + size[0], self.crop:self.crop + size[1]]
+        if self.has_bias:
+            y = self.bias_add(y, ops.cast(self.bias, y.dtype))
+        return y
+
+
+class Linear(nn.Dense):
+    """Fully connected layer; ``init`` and ``compute_dtype`` as in ``Conv2d``."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, init: str | float | None = None):
         super().__init__(in_channels=in_features, out_channels=out_features, has_bias=bias, weight_init='zeros',
                          bias_init='zeros')
-        self.init_std = init_std
+        self.init = init
         self.compute_dtype = None
 
     def construct(self, x: Tensor) -> Tensor:
@@ -111,20 +151,56 @@ class AvgPool2d(nn.AvgPool2d):
         super().__init__(kernel_size=kernel_size, stride=stride, pad_mode='pad', padding=padding, count_include_pad=True)
 
 
+class MaxPool2d(nn.MaxPool2d):
+    """Max pooling; the padding never wins. ``ceil_mode``: windows that start inside the image may end outside."""
+
+    def __init__(self, kernel_size: int, stride: int, padding: int = 0, ceil_mode: bool = False):
+        if padding or ceil_mode:
+            super().__init__(kernel_size=kernel_size, stride=stride, pad_mode='pad', padding=padding, ceil_mode=ceil_mode)
+        else:
+            super().__init__(kernel_size=kernel_size, stride=stride, pad_mode='valid')
+
+
+class PReLU(nn.Cell):
+    """x where positive, else ``weight`` times x: one slope, or one for each of ``channels``; at first 0.25."""
+
+    def __init__(self, channels: int = 1):
+        super().__init__()
+        self.weight = ms.Parameter(ops.full((channels,), 0.25, dtype=ms.float32))
+
+    def construct(self, x: Tensor) -> Tensor:
+        return ops.prelu(x, ops.cast(self.weight, x.dtype))
+
+
 class ConvBN(nn.Cell):
     """Convolution, batch norm and, unless ``relu`` is false, relu: padded to keep the size unless ``padding`` is given."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, padding: int | None = None,
-                 groups: int = 1, bias: bool = False, relu: bool = True, bn_momentum: float = 0.1):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1,
+                 padding: Size | str | None = None, dilation: int = 1, groups: int = 1, bias: bool = False, relu: bool = True,
+                 bn_momentum: float = 0.1, init: str | float | None = None):
         super().__init__()
-        padding = kernel_size // 2 if padding is None else padding
-        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups, bias)
+        padding = dilation * (kernel_size // 2) if padding is None else padding
+        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, init)
         self.bn = BatchNorm2d(out_channels, momentum=bn_momentum)
         self.relu = ReLU() if relu else None
 
     def construct(self, x: Tensor) -> Tensor:
         x = self.bn(self.conv(x))
         return x if self.relu is None else self.relu(x)
+
+
+class SeparableConv(nn.Cell):
+    """Depthwise 3x3 and pointwise convolution, each with norm; relu after the second and, by default, after the first."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1, depthwise_relu: bool = True,
+                 bn_momentum: float = 0.1):
+        super().__init__()
+        self.depthwise = ConvBN(in_channels, in_channels, 3, stride, dilation=dilation, groups=in_channels,
+                                relu=depthwise_relu, bn_momentum=bn_momentum)
+        self.pointwise = ConvBN(in_channels, out_channels, bn_momentum=bn_momentum)
+
+    def construct(self, x: Tensor) -> Tensor:
+        return self.pointwise(self.depthwise(x))
 
 
 class FCNHead(nn.Cell):
@@ -135,7 +211,7 @@ class FCNHead(nn.Cell):
         super().__init__()
         self.conv = ConvBN(in_channels, channels, 3, bn_momentum=bn_momentum)
         self.dropout = Dropout2d(channels, dropout)
-        self.classifier = Conv2d(channels, num_classes, 1, bias=bias, init_std=0.01)
+        self.classifier = Conv2d(channels, num_classes, 1, bias=bias, init=0.01)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.classifier(self.dropout(self.conv(x)))
@@ -144,11 +220,13 @@ class FCNHead(nn.Cell):
 class Network(nn.Cell):
     """A network whose outputs are a dict: ``logits``, and the auxiliary outputs in training or after ``set_auxiliary``.
 
-    ``align_corners``: by output, how it is resized to the label.
+    ``align_corners``: by output, how it is resized to the label. ``init``: the scheme of the initial weights
+    (``common/init.py``) of all layers that have none of their own; a part with an attribute ``init`` has its own scheme.
     """
 
-    def __init__(self, align_corners: dict[str, bool]):
+    def __init__(self, align_corners: dict[str, bool], init: str = 'kaiming_fan_out'):
         super().__init__()
+        self.init = init
         self.align_corners = align_corners
         self.auxiliary_always = False
 
@@ -181,9 +259,9 @@ def flatten(x: Tensor) -> Tensor:
     return ops.flatten(x)
 
 
-def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Bilinear interpolation to ``size`` (H, W)."""
-    return ops.ResizeBilinearV2(align_corners, not align_corners)(x, size)
+def resize(x: Tensor, size: Sequence[int], align_corners: bool, half_pixel: bool = True) -> Tensor:
+    """Bilinear interpolation to ``size`` (H, W). ``half_pixel`` false: output pixel i lies at i * in / out (TensorFlow 1)."""
+    return ops.ResizeBilinearV2(align_corners, half_pixel and not align_corners)(x, size)
 
 
 def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -205,6 +283,20 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     """uint8 (N, 3, H, W) -> float32, zero mean and unit variance by channel."""
     centre, scale = (Tensor(values, ms.float32).reshape(1, -1, 1, 1) for values in (mean, std))
     return (ops.cast(images, ms.float32) - centre) / scale
+
+
+def max_pool_indices(x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0,
+                     ceil_mode: bool = False) -> tuple[Tensor, Tensor]:
+    """Max pooling and, for ``max_unpool``, the place row * W + column of every maximum in its channel."""
+    return ops.max_pool2d(x, kernel_size, stride, padding, ceil_mode=ceil_mode, return_indices=True)
+
+
+def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
+    """Puts every value at its index in a plane of ``size`` (H, W) of zeros."""
+    n, c = x.shape[:2]
+    plane = ops.zeros((n, c, size[0] * size[1]), x.dtype)
+    plane = ops.tensor_scatter_elements(plane, indices.reshape(n, c, -1), x.reshape(n, c, -1), 2)
+    return plane.reshape(n, c, size[0], size[1])
 
 
 def draw_dropout(network: nn.Cell, batch: int, key: Sequence[int]) -> None:
@@ -232,8 +324,12 @@ def canonical_names(network: nn.Cell) -> dict[str, str]:
 
 
 def initialise(network: nn.Cell, seed: int) -> None:
-    """Draws the weights by ``common/init.py``; biases start at 0 and norms as the identity."""
-    for name, module in network.cells_and_names():
-        if isinstance(module, (Conv2d, Linear)):
-            weight = initial_weight(f'{name}.weight', tuple(module.weight.shape), module.init_std, seed)
-            module.weight.set_data(Tensor(weight))
+    """Draws the weights by ``common/init.py``; norms start as the identity."""
+    modules = dict(network.cells_and_names())
+    for name, scheme in schemes({name: getattr(module, 'init', None) for name, module in modules.items()}).items():
+        module = modules[name]
+        if isinstance(module, (Conv2d, ConvTranspose2d, Linear)):
+            shape = tuple(module.weight.shape)
+            module.weight.set_data(Tensor(initial_weight(f'{name}.weight', shape, scheme, seed)))
+            if module.has_bias:
+                module.bias.set_data(Tensor(initial_bias(f'{name}.bias', len(module.bias), shape, scheme, seed)))

@@ -3,7 +3,7 @@ import mindspore as ms
 from mindspore import nn
 
 from common.errors import BackendError
-from mindspore_impl.layers import BatchNorm2d, Conv2d, Linear
+from mindspore_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
 
 
 def apply(network: nn.Cell, level: str, dtype: str = 'float16', keep_bn_fp32: bool = True) -> nn.Cell:
@@ -19,7 +19,7 @@ def apply(network: nn.Cell, level: str, dtype: str = 'float16', keep_bn_fp32: bo
     half = getattr(ms, dtype)
     norm_output = {'O1': ms.float32, 'O2': half if keep_bn_fp32 else None}.get(level)
     for _, module in network.cells_and_names():
-        if isinstance(module, (Conv2d, Linear)):
+        if isinstance(module, (Conv2d, ConvTranspose2d, Linear)):
             module.compute_dtype = None if level == 'O0' else half
         elif isinstance(module, BatchNorm2d):
             module.output_dtype = norm_output

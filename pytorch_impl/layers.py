@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from common.init import dropout_mask, initial_weight
-from common.resampling import pooling_matrix
+from common.init import dropout_mask, initial_bias, initial_weight, schemes
+from common.resampling import bilinear_matrix, pooling_matrix
 
 Sequential = nn.Sequential
 ModuleList = nn.ModuleList
+Size = int | tuple[int, int]
 
 
 class ReLU(nn.ReLU):
@@ -27,34 +28,68 @@ class Sigmoid(nn.Sigmoid):
 
 
 class Conv2d(nn.Conv2d):
-    """Convolution with explicit padding.
+    """Convolution with explicit padding; sizes are one number or (H, W).
 
-    ``init_std``: standard deviation of the initial weights; None: Kaiming. ``compute_dtype``: None, or the dtype that
-    input and weights are cast to and the output has (the weights stay float32).
+    ``padding='same'``: TensorFlow's and MindSpore's rule, ceil(size / stride) outputs, an odd pixel of padding at the bottom
+    and right. ``init``: scheme or standard deviation of the initial weights (``common/init.py``); None: the network's scheme.
+    ``compute_dtype``: None, or the dtype that input and weights are cast to and the output has (the weights stay float32).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
-                 groups: int = 1, bias: bool = False, init_std: float | None = None):
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, groups=groups, bias=bias)
-        self.init_std = init_std
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: Size = 1, stride: int = 1, padding: Size | str = 0,
+                 dilation: int = 1, groups: int = 1, bias: bool = False, init: str | float | None = None):
+        self.same = padding == 'same'
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=0 if self.same else padding,
+                         dilation=dilation, groups=groups, bias=bias)
+        self.init = init
         self.compute_dtype = None
 
     def reset_parameters(self):
         """Nothing: ``initialise`` fills the weights."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.same:
+            x = F.pad(x, [*_same_padding(x.shape[3], self, 1), *_same_padding(x.shape[2], self, 0)])
         if self.compute_dtype is None:
             return super().forward(x)
         bias = None if self.bias is None else self.bias.to(self.compute_dtype)
         return self._conv_forward(x.to(self.compute_dtype), self.weight.to(self.compute_dtype), bias)
 
 
-class Linear(nn.Linear):
-    """Fully connected layer; ``init_std`` and ``compute_dtype`` as in ``Conv2d``."""
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """Transposed convolution; ``init`` and ``compute_dtype`` as in ``Conv2d``.
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, init_std: float | None = None):
+    Of the full result, ``stride * (size - 1) + kernel_size`` a side, it drops ``padding`` at the top and left and keeps
+    ``size`` (H, W), which may reach beyond the full result; None: ``padding - output_padding`` fall at the bottom and right.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
+                 output_padding: int = 0, bias: bool = False, init: str | float | None = None):
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, output_padding=output_padding,
+                         bias=bias)
+        self.init = init
+        self.compute_dtype = None
+
+    def reset_parameters(self):
+        """Nothing: ``initialise`` fills the weights."""
+
+    def forward(self, x: Tensor, size: Sequence[int] | None = None) -> Tensor:
+        weight, bias = self.weight, self.bias
+        if self.compute_dtype is not None:
+            x, weight = x.to(self.compute_dtype), weight.to(self.compute_dtype)
+            bias = None if bias is None else bias.to(self.compute_dtype)
+        extra = self.output_padding
+        if size is not None:
+            extra = [size[axis] - (x.shape[2 + axis] - 1) * self.stride[axis] - self.kernel_size[axis] + 2 * self.padding[axis]
+                     for axis in (0, 1)]
+        return F.conv_transpose2d(x, weight, bias, self.stride, self.padding, extra)
+
+
+class Linear(nn.Linear):
+    """Fully connected layer; ``init`` and ``compute_dtype`` as in ``Conv2d``."""
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, init: str | float | None = None):
         super().__init__(in_features, out_features, bias=bias)
-        self.init_std = init_std
+        self.init = init
         self.compute_dtype = None
 
     def reset_parameters(self):
@@ -113,20 +148,52 @@ class AvgPool2d(nn.AvgPool2d):
         super().__init__(kernel_size, stride=stride, padding=padding, count_include_pad=True)
 
 
+class MaxPool2d(nn.MaxPool2d):
+    """Max pooling; the padding never wins. ``ceil_mode``: windows that start inside the image may end outside."""
+
+    def __init__(self, kernel_size: int, stride: int, padding: int = 0, ceil_mode: bool = False):
+        super().__init__(kernel_size, stride=stride, padding=padding, ceil_mode=ceil_mode)
+
+
+class PReLU(nn.PReLU):
+    """x where positive, else ``weight`` times x: one slope, or one for each of ``channels``; at first 0.25."""
+
+    def __init__(self, channels: int = 1):
+        super().__init__(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.prelu(x, self.weight.to(x.dtype))
+
+
 class ConvBN(nn.Module):
     """Convolution, batch norm and, unless ``relu`` is false, relu: padded to keep the size unless ``padding`` is given."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, padding: int | None = None,
-                 groups: int = 1, bias: bool = False, relu: bool = True, bn_momentum: float = 0.1):
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1,
+                 padding: Size | str | None = None, dilation: int = 1, groups: int = 1, bias: bool = False, relu: bool = True,
+                 bn_momentum: float = 0.1, init: str | float | None = None):
         super().__init__()
-        padding = kernel_size // 2 if padding is None else padding
-        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, groups, bias)
+        padding = dilation * (kernel_size // 2) if padding is None else padding
+        self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, init)
         self.bn = BatchNorm2d(out_channels, momentum=bn_momentum)
         self.relu = ReLU() if relu else None
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.bn(self.conv(x))
         return x if self.relu is None else self.relu(x)
+
+
+class SeparableConv(nn.Module):
+    """Depthwise 3x3 and pointwise convolution, each with norm; relu after the second and, by default, after the first."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1, depthwise_relu: bool = True,
+                 bn_momentum: float = 0.1):
+        super().__init__()
+        self.depthwise = ConvBN(in_channels, in_channels, 3, stride, dilation=dilation, groups=in_channels,
+                                relu=depthwise_relu, bn_momentum=bn_momentum)
+        self.pointwise = ConvBN(in_channels, out_channels, bn_momentum=bn_momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pointwise(self.depthwise(x))
 
 
 class FCNHead(nn.Module):
@@ -137,7 +204,7 @@ class FCNHead(nn.Module):
         super().__init__()
         self.conv = ConvBN(in_channels, channels, 3, bn_momentum=bn_momentum)
         self.dropout = Dropout2d(channels, dropout)
-        self.classifier = Conv2d(channels, num_classes, 1, bias=bias, init_std=0.01)
+        self.classifier = Conv2d(channels, num_classes, 1, bias=bias, init=0.01)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.dropout(self.conv(x)))
@@ -146,11 +213,13 @@ class FCNHead(nn.Module):
 class Network(nn.Module):
     """A network whose outputs are a dict: ``logits``, and the auxiliary outputs in training or after ``set_auxiliary``.
 
-    ``align_corners``: by output, how it is resized to the label.
+    ``align_corners``: by output, how it is resized to the label. ``init``: the scheme of the initial weights
+    (``common/init.py``) of all layers that have none of their own; a part with an attribute ``init`` has its own scheme.
     """
 
-    def __init__(self, align_corners: dict[str, bool]):
+    def __init__(self, align_corners: dict[str, bool], init: str = 'kaiming_fan_out'):
         super().__init__()
+        self.init = init
         self.align_corners = align_corners
         self.auxiliary_always = False
 
@@ -172,9 +241,12 @@ def flatten(x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
-def resize(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Bilinear interpolation to ``size`` (H, W)."""
-    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=align_corners)
+def resize(x: Tensor, size: Sequence[int], align_corners: bool, half_pixel: bool = True) -> Tensor:
+    """Bilinear interpolation to ``size`` (H, W). ``half_pixel`` false: output pixel i lies at i * in / out (TensorFlow 1)."""
+    if align_corners or half_pixel:
+        return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=align_corners)
+    rows, columns = (torch.from_numpy(bilinear_matrix(*sides, False, False)).to(x) for sides in zip(x.shape[2:], size))
+    return rows @ (x @ columns.T)
 
 
 def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -207,6 +279,19 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (images.float() - centre) / scale
 
 
+def max_pool_indices(x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0,
+                     ceil_mode: bool = False) -> tuple[Tensor, Tensor]:
+    """Max pooling and, for ``max_unpool``, the place row * W + column of every maximum in its channel."""
+    return F.max_pool2d(x, kernel_size, stride, padding, ceil_mode=ceil_mode, return_indices=True)
+
+
+def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
+    """Puts every value at its index in a plane of ``size`` (H, W) of zeros."""
+    n, c = x.shape[:2]
+    plane = x.new_zeros((n, c, size[0] * size[1]))
+    return plane.scatter(2, indices.flatten(2), x.flatten(2)).reshape(n, c, size[0], size[1])
+
+
 def draw_dropout(network: nn.Module, batch: int, key: Sequence[int]) -> None:
     """Draws the masks of all dropout layers for one forward pass; ``key`` (seed, step, batch of the step) decides them."""
     for name, module in network.named_modules():
@@ -221,10 +306,19 @@ def canonical_names(network: nn.Module) -> dict[str, str]:
 
 
 def initialise(network: nn.Module, seed: int) -> None:
-    """Draws the weights by ``common/init.py``; biases start at 0 and norms as the identity."""
-    for name, module in network.named_modules():
-        if isinstance(module, (Conv2d, Linear)):
-            weight = initial_weight(f'{name}.weight', tuple(module.weight.shape), module.init_std, seed)
-            module.weight.data.copy_(torch.from_numpy(weight))
+    """Draws the weights by ``common/init.py``; norms start as the identity."""
+    modules = dict(network.named_modules())
+    for name, scheme in schemes({name: getattr(module, 'init', None) for name, module in modules.items()}).items():
+        module = modules[name]
+        if isinstance(module, (Conv2d, ConvTranspose2d, Linear)):
+            shape = tuple(module.weight.shape)
+            module.weight.data.copy_(torch.from_numpy(initial_weight(f'{name}.weight', shape, scheme, seed)))
             if module.bias is not None:
-                module.bias.data.zero_()
+                bias = initial_bias(f'{name}.bias', len(module.bias), shape, scheme, seed)
+                module.bias.data.copy_(torch.from_numpy(bias))
+
+
+def _same_padding(size: int, conv: Conv2d, axis: int) -> tuple[int, int]:
+    stride, reach = conv.stride[axis], conv.dilation[axis] * (conv.kernel_size[axis] - 1) + 1
+    total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+    return total // 2, total - total // 2

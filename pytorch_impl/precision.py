@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from pytorch_impl.layers import BatchNorm2d, Conv2d, Linear
+from pytorch_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
 
 
 def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: bool = True) -> nn.Module:
@@ -16,7 +16,7 @@ def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: 
     half = getattr(torch, dtype)
     norm_output = {'O1': torch.float32, 'O2': half if keep_bn_fp32 else None}.get(level)
     for module in network.modules():
-        if isinstance(module, (Conv2d, Linear)):
+        if isinstance(module, (Conv2d, ConvTranspose2d, Linear)):
             module.compute_dtype = None if level == 'O0' else half
         elif isinstance(module, BatchNorm2d):
             module.output_dtype = norm_output

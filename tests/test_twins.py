@@ -7,27 +7,12 @@ import pytest
 
 from common.backend import get_backend
 from common.config import Loss
+from tests.zoo import CLASSIFIERS, NETWORKS
 
 ROOT = Path(__file__).parent.parent
 LOGITS_TOLERANCE = 1e-5  # of the largest magnitude
 GRADIENT_TOLERANCE = 1e-3  # relative L2, of every parameter
 MEDIAN_TOLERANCE = 1e-5  # relative L2, over the parameters
-SIZE = (65, 97)  # sides that no stride divides
-
-NETWORKS = {  # arch, arguments; parameters in millions, with and without auxiliary heads (publishers' counts)
-    'fast_scnn': ('fast_scnn', {}, 1.456617, 1.399939),
-    'fast_scnn of Tramac': ('fast_scnn', {
-        'auxiliary_heads': ['aux_ltd'], 'stem_padding': 0, 'depthwise_relu': True, 'ppm_kernel': 1, 'fusion_bias': True,
-        'align_corners': True, 'bn_momentum': 0.1}, 1.157174, 1.138051),
-    'stdc1': ('stdc1', {}, 8.441504, 8.441504),  # the authors' 8.4436 count a norm that is never used
-    'stdc2': ('stdc2', {}, 12.471968, 12.471968),
-    'stdc1_seg': ('stdc1_seg', {}, 8.573019, 8.275123),
-    'stdc2_seg': ('stdc2_seg', {}, 12.603483, 12.305587),
-    'stdc1_seg of its authors': ('stdc1_seg', {
-        'detail_channels': 1, 'class_bias': False, 'auxiliary_align_corners': True, 'dropout': 0.0}, 8.572896, 8.275104),
-}
-SEGMENTATION = [name for name in NETWORKS if name not in ('stdc1', 'stdc2')]
-
 
 @pytest.fixture(scope='module')
 def backends():
@@ -42,8 +27,8 @@ def backends():
 @pytest.fixture(scope='module', params=list(NETWORKS))
 def twins(request, backends):
     """Name, and per backend the backend and the network, both with the same weights and lively norms."""
-    arch, arguments, *_ = NETWORKS[request.param]
-    networks = [backend.build_model(arch, **arguments) for backend in backends]
+    case = NETWORKS[request.param]
+    networks = [backend.build_model(case.arch, **case.arguments) for backend in backends]
     rng = np.random.default_rng(0)
     state = backends[0].state(networks[0])
     for name, array in state.items():
@@ -79,8 +64,8 @@ def signatures(path: Path) -> dict[str, str]:
     return {name: text for name, text in found.items() if not name.startswith('_')}
 
 
-def images() -> np.ndarray:
-    return np.random.default_rng(1).standard_normal((1, 3, *SIZE)).astype(np.float32)
+def images(size: tuple[int, int] = (65, 97)) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((1, 3, *size)).astype(np.float32)
 
 
 def arguments(function: ast.FunctionDef) -> str:
@@ -113,9 +98,9 @@ def test_parameters_agree(twins):
     ours, theirs = (backend.state(network) for backend, network in pair)
     assert list(ours) == list(theirs)
     assert {key: array.shape for key, array in ours.items()} == {key: array.shape for key, array in theirs.items()}
-    millions = [sum(array.size for key, array in ours.items() if not key.endswith(('running_mean', 'running_var'))
-                    and (auxiliary or not key.startswith(('aux', 'detail')))) / 1e6 for auxiliary in (True, False)]
-    assert millions == list(NETWORKS[name][2:])
+    counts = [sum(array.size for key, array in ours.items() if not key.endswith(('running_mean', 'running_var'))
+                  and (auxiliary or not key.startswith(('aux', 'detail')))) for auxiliary in (True, False)]
+    assert counts == list(NETWORKS[name].parameters)
 
 
 def test_same_initial_weights_in_both(backends):
@@ -126,12 +111,12 @@ def test_same_initial_weights_in_both(backends):
 
 
 def test_logits_agree(twins):
-    _, pair = twins
-    ours, theirs = (backend.forward(network, images(), auxiliary=True) for backend, network in pair)
+    name, pair = twins
+    ours, theirs = (backend.forward(network, images(NETWORKS[name].size), auxiliary=True) for backend, network in pair)
     assert list(ours) == list(theirs)
-    for name, value in ours.items():
-        assert value.shape == theirs[name].shape
-        assert np.abs(value - theirs[name]).max() <= LOGITS_TOLERANCE * np.abs(value).max(), name
+    for output, value in ours.items():
+        assert value.shape == theirs[output].shape
+        assert np.abs(value - theirs[output]).max() <= LOGITS_TOLERANCE * np.abs(value).max(), output
 
 
 def test_auxiliary_outputs_are_computed_when_asked_for(backends):
@@ -146,12 +131,12 @@ def test_auxiliary_outputs_are_computed_when_asked_for(backends):
 
 def test_gradients_agree(twins):
     name, pair = twins
-    if name not in SEGMENTATION:
+    if name in CLASSIFIERS:
         pytest.skip('the losses are those of segmentation')
-    rng = np.random.default_rng(2)
-    labels = np.where(rng.random((1, *SIZE)) < 0.05, 255, rng.integers(0, 19, (1, *SIZE)))
+    rng, size = np.random.default_rng(2), NETWORKS[name].size
+    labels = np.where(rng.random((1, *size)) < 0.05, 255, rng.integers(0, 19, (1, *size)))
     weights = {output: 0.4 for output in pair[0][1].align_corners if output != 'logits'}
-    (loss, ours), (other, theirs) = (backend.loss_and_gradients(network, images(), labels, Loss(auxiliary_weights=weights))
+    (loss, ours), (other, theirs) = (backend.loss_and_gradients(network, images(size), labels, Loss(auxiliary_weights=weights))
                                      for backend, network in pair)
     assert other == pytest.approx(loss, rel=1e-5)
     assert set(ours) == set(theirs)

@@ -12,12 +12,14 @@ import numpy as np
 from common import checkpoint
 from common.config import nearest
 from common.errors import StateError
-from common.weights import mmseg, stdc_seg, tramac
+from common.weights import ddrnet, deephm, enet, mmseg, smp, stdc_seg, torchvision, tramac, yassouali
 from common.weights.files import Weights, read, unwrap
 from common.weights.table import Table
 
 __all__ = ['Converted', 'SOURCES', 'TABLES', 'Weights', 'convert', 'load', 'load_pretrained', 'read']
-TABLES: tuple[Table, ...] = (*mmseg.TABLES, *tramac.TABLES, *stdc_seg.TABLES)
+TABLES: tuple[Table, ...] = tuple(
+    table for publisher in (mmseg, tramac, stdc_seg, ddrnet, enet, smp, yassouali, deephm, torchvision)
+    for table in publisher.TABLES)
 OURS = 'twinseg'
 SOURCES = (*dict.fromkeys(table.source for table in TABLES), OURS)
 

@@ -18,6 +18,7 @@ from mindspore_impl.layers import (
     ModuleList,
     Network,
     ReLU,
+    SeparableConv,
     Sequential,
     adaptive_avg_pool,
     concat,
@@ -29,28 +30,14 @@ BINS = (1, 2, 3, 6)  # of the pyramid pooling (PSPNet)
 AUXILIARY_HEADS = ('aux_gfe', 'aux_ltd')  # on the global feature extractor (1/32) and on learning to downsample (1/8)
 
 
-class SeparableConv(nn.Cell):
-    """Depthwise 3x3 and pointwise convolution (the paper's DSConv)."""
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, depthwise_relu: bool = False,
-                 bn_momentum: float = 0.01):
-        super().__init__()
-        self.depthwise = ConvBN(in_channels, in_channels, 3, stride, groups=in_channels, relu=depthwise_relu,
-                                bn_momentum=bn_momentum)
-        self.pointwise = ConvBN(in_channels, out_channels, bn_momentum=bn_momentum)
-
-    def construct(self, x: Tensor) -> Tensor:
-        return self.pointwise(self.depthwise(x))
-
-
 class LearningToDownsample(nn.Cell):
     """Three stride-2 convolutions: image -> 64 channels at 1/8 (section 3.2.1)."""
 
     def __init__(self, stem_padding: int = 1, depthwise_relu: bool = False, bn_momentum: float = 0.01):
         super().__init__()
         self.conv = ConvBN(3, 32, 3, 2, padding=stem_padding, bn_momentum=bn_momentum)
-        self.dsconv1 = SeparableConv(32, 48, 2, depthwise_relu, bn_momentum)
-        self.dsconv2 = SeparableConv(48, 64, 2, depthwise_relu, bn_momentum)
+        self.dsconv1 = SeparableConv(32, 48, 2, 1, depthwise_relu, bn_momentum)
+        self.dsconv2 = SeparableConv(48, 64, 2, 1, depthwise_relu, bn_momentum)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.dsconv2(self.dsconv1(self.conv(x)))
@@ -124,10 +111,10 @@ class Classifier(nn.Cell):
 
     def __init__(self, num_classes: int, depthwise_relu: bool = False, dropout: float = 0.1, bn_momentum: float = 0.01):
         super().__init__()
-        self.dsconv1 = SeparableConv(128, 128, 1, depthwise_relu, bn_momentum)
-        self.dsconv2 = SeparableConv(128, 128, 1, depthwise_relu, bn_momentum)
+        self.dsconv1 = SeparableConv(128, 128, 1, 1, depthwise_relu, bn_momentum)
+        self.dsconv2 = SeparableConv(128, 128, 1, 1, depthwise_relu, bn_momentum)
         self.dropout = Dropout2d(128, dropout)
-        self.conv = Conv2d(128, num_classes, 1, bias=True, init_std=0.01)
+        self.conv = Conv2d(128, num_classes, 1, bias=True, init=0.01)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.conv(self.dropout(self.dsconv2(self.dsconv1(x))))

@@ -78,10 +78,10 @@ class STDC(Network):
         super().__init__({})
         self.backbone = Backbone(blocks)
         self.conv_last = ConvBN(CHANNELS[-1], 1024)
-        self.fc = Linear(1024, 1024, bias=False, init_std=0.001)
+        self.fc = Linear(1024, 1024, bias=False, init=0.001)
         self.relu = ReLU()
         self.dropout = Dropout(1024, dropout)
-        self.linear = Linear(1024, num_classes, bias=False, init_std=0.001)
+        self.linear = Linear(1024, num_classes, bias=False, init=0.001)
 
     def construct(self, x: Tensor) -> dict[str, Tensor]:
         x = self.conv_last(self.backbone(x)[2])

@@ -1,0 +1,4 @@
+"""davidtvs/PyTorch-ENet."""
+from common.weights.table import Table
+
+TABLES: tuple[Table, ...] = ()

@@ -1,0 +1,4 @@
+"""yassouali/pytorch-segmentation."""
+from common.weights.table import Table
+
+TABLES: tuple[Table, ...] = ()

@@ -1,0 +1,155 @@
+"""ResNet: Deep Residual Learning for Image Recognition (He et al. 2016, arXiv:1512.03385), tables 1 and 2.
+
+``ResNet`` is the backbone of the segmentation networks, ``resnet18`` to ``resnet152`` classify images. As all publishers here
+do, a bottleneck block strides in its 3x3 convolution (torchvision's V1.5), not in the first 1x1 as the paper does.
+"""
+from collections.abc import Collection
+
+from mindspore import Tensor, nn
+
+from common.errors import UserError
+from mindspore_impl.layers import (
+    ConvBN,
+    Linear,
+    MaxPool2d,
+    Network,
+    ReLU,
+    Sequential,
+    flatten,
+    global_avg_pool,
+)
+
+BLOCKS = {'resnet18': (2, 2, 2, 2), 'resnet34': (3, 4, 6, 3), 'resnet50': (3, 4, 6, 3), 'resnet101': (3, 4, 23, 3),
+          'resnet152': (3, 8, 36, 3)}
+BASIC = ('resnet18', 'resnet34')  # without bottlenecks
+CHANNELS = (64, 128, 256, 512)  # of the 3x3 convolutions in the four stages
+STEMS = {'7x7': 64, 'v1c': 64, 'deep': 128}  # and the channels that they give
+
+
+class BasicBlock(nn.Cell):
+    """Two 3x3 convolutions and the shortcut; ``dilations``: of the first and the second."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int, dilations: tuple[int, int]):
+        super().__init__()
+        self.conv1 = ConvBN(in_channels, channels, 3, stride, dilation=dilations[0])
+        self.conv2 = ConvBN(channels, channels, 3, dilation=dilations[1], relu=False)
+        self.downsample = _shortcut(in_channels, channels, stride)
+        self.relu = ReLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.conv2(self.conv1(x)) + shortcut)
+
+
+class Bottleneck(nn.Cell):
+    """1x1, 3x3 and 1x1 convolution and the shortcut; ``dilations``: the first is that of the 3x3 convolution."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int, dilations: tuple[int, int]):
+        super().__init__()
+        self.conv1 = ConvBN(in_channels, channels)
+        self.conv2 = ConvBN(channels, channels, 3, stride, dilation=dilations[0])
+        self.conv3 = ConvBN(channels, channels * self.expansion, relu=False)
+        self.downsample = _shortcut(in_channels, channels * self.expansion, stride)
+        self.relu = ReLU()
+
+    def construct(self, x: Tensor) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        return self.relu(self.conv3(self.conv2(self.conv1(x))) + shortcut)
+
+
+class ResNet(nn.Cell):
+    """Image -> five features: of the stem (1/2) and of the four stages (1/4, 1/8, 1/16, 1/32 at ``output_stride`` 32).
+
+    ``stem``: '7x7' (the paper's), 'v1c' (three 3x3, 32, 32 and 64 channels; mmsegmentation) or 'deep' (64, 64 and 128).
+    ``output_stride`` 16 or 8: the last stages dilate instead of striding. With ``contract_dilation`` the first block of a
+    dilated stage keeps the dilation of the stage before and a basic block dilates its first convolution alone
+    (mmsegmentation, torchvision); without, all 3x3 convolutions of the stage dilate (segmentation-models-pytorch).
+    ``channels`` holds the five features' channels.
+    """
+
+    def __init__(self, name: str, stem: str = '7x7', output_stride: int = 32, contract_dilation: bool = True):
+        super().__init__()
+        _check('backbone', name, BLOCKS)
+        _check('stem', stem, STEMS)
+        _check('output_stride', output_stride, (8, 16, 32))
+        block = BasicBlock if name in BASIC else Bottleneck
+        width = STEMS[stem]
+        self.channels = (width, *(channels * block.expansion for channels in CHANNELS))
+        if stem == '7x7':
+            self.stem = Sequential(ConvBN(3, 64, 7, 2))
+        else:
+            self.stem = Sequential(ConvBN(3, width // 2, 3, 2), ConvBN(width // 2, width // 2, 3), ConvBN(width // 2, width, 3))
+        self.pool = MaxPool2d(3, 2, 1)
+        stages, total, dilation = [], 4, 1
+        for index, (channels, blocks) in enumerate(zip(CHANNELS, BLOCKS[name])):
+            stride, before = 1 if index == 0 else 2, dilation
+            if total * stride > output_stride:
+                stride, dilation = 1, 2 * dilation
+            total *= stride
+            first = before if contract_dilation else dilation
+            layers = []
+            for number in range(blocks):
+                rate = first if number == 0 else dilation
+                layers.append(block(width, channels, stride if number == 0 else 1, (rate, 1 if contract_dilation else rate)))
+                width = channels * block.expansion
+            stages.append(Sequential(*layers))
+        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+
+    def construct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        x2 = self.stem(x)
+        x4 = self.layer1(self.pool(x2))
+        x8 = self.layer2(x4)
+        x16 = self.layer3(x8)
+        return x2, x4, x8, x16, self.layer4(x16)
+
+
+class ResNetClassifier(Network):
+    """``logits`` (N, num_classes)."""
+
+    def __init__(self, name: str, num_classes: int = 1000, stem: str = '7x7'):
+        super().__init__({})
+        self.backbone = ResNet(name, stem)
+        self.fc = Linear(self.backbone.channels[-1], num_classes, init='uniform_fan_in')
+
+    def construct(self, x: Tensor) -> dict[str, Tensor]:
+        return {'logits': self.fc(flatten(global_avg_pool(self.backbone(x)[-1])))}
+
+
+def resnet18(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7') -> ResNetClassifier:
+    """ResNet-18 for classification; it has no auxiliary heads."""
+    return ResNetClassifier('resnet18', num_classes, stem)
+
+
+def resnet34(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7') -> ResNetClassifier:
+    """ResNet-34 for classification; it has no auxiliary heads."""
+    return ResNetClassifier('resnet34', num_classes, stem)
+
+
+def resnet50(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7') -> ResNetClassifier:
+    """ResNet-50 for classification; it has no auxiliary heads."""
+    return ResNetClassifier('resnet50', num_classes, stem)
+
+
+def resnet101(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7') -> ResNetClassifier:
+    """ResNet-101 for classification; it has no auxiliary heads."""
+    return ResNetClassifier('resnet101', num_classes, stem)
+
+
+def resnet152(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7') -> ResNetClassifier:
+    """ResNet-152 for classification; it has no auxiliary heads."""
+    return ResNetClassifier('resnet152', num_classes, stem)
+
+
+def _shortcut(in_channels: int, out_channels: int, stride: int) -> ConvBN | None:
+    if stride == 1 and in_channels == out_channels:
+        return None
+    return ConvBN(in_channels, out_channels, 1, stride, relu=False)
+
+
+def _check(argument: str, value: str | int, known: Collection) -> None:
+    if value not in known:
+        raise UserError(f'{argument}: {value!r} is none of {", ".join(map(str, known))}')

@@ -1,0 +1,78 @@
+"""VGG-16: Very Deep Convolutional Networks for Large-Scale Image Recognition (Simonyan and Zisserman 2015, arXiv:1409.1556).
+
+``VGG`` is the backbone of SegNet and FCN-8s, ``vgg16_bn`` classifies images (configuration D with batch norm, as in
+torchvision).
+"""
+from torch import Tensor, nn
+
+from pytorch_impl.layers import (
+    Conv2d,
+    ConvBN,
+    Dropout,
+    Linear,
+    MaxPool2d,
+    ModuleList,
+    Network,
+    ReLU,
+    Sequential,
+    adaptive_avg_pool,
+    flatten,
+)
+
+CHANNELS = (64, 128, 256, 512, 512)  # of the five stages (table 1, D)
+CONVOLUTIONS = (2, 2, 3, 3, 3)
+
+
+class VGG(nn.Module):
+    """Image -> the five stages' features after their pooling (1/2, 1/4, ..., 1/32), with 64, 128, 256, 512, 512 channels.
+
+    ``batch_norm``: a norm after every convolution, which keeps its bias. ``padding``: of the first convolution (FCN-8s pads
+    100). ``ceil_mode``: of the pooling.
+    """
+
+    def __init__(self, batch_norm: bool = True, padding: int = 1, ceil_mode: bool = False):
+        super().__init__()
+        self.stages = ModuleList()
+        before = 3
+        for index, (channels, count) in enumerate(zip(CHANNELS, CONVOLUTIONS)):
+            layers = []
+            for number in range(count):
+                around = padding if index == number == 0 else 1
+                if batch_norm:
+                    layers.append(ConvBN(before, channels, 3, padding=around, bias=True))
+                else:
+                    layers.append(Sequential(Conv2d(before, channels, 3, padding=around, bias=True), ReLU()))
+                before = channels
+            self.stages.append(Sequential(*layers))
+        self.pool = MaxPool2d(2, 2, ceil_mode=ceil_mode)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        features = []
+        for stage in self.stages:
+            x = self.pool(stage(x))
+            features.append(x)
+        return features
+
+
+class VGGClassifier(Network):
+    """``logits`` (N, num_classes)."""
+
+    def __init__(self, num_classes: int = 1000, dropout: float = 0.5):
+        super().__init__({})
+        self.backbone = VGG()
+        self.fc1 = Linear(512 * 7 * 7, 4096, init=0.01)
+        self.fc2 = Linear(4096, 4096, init=0.01)
+        self.fc3 = Linear(4096, num_classes, init=0.01)
+        self.relu = ReLU()
+        self.dropout1 = Dropout(4096, dropout)
+        self.dropout2 = Dropout(4096, dropout)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        x = flatten(adaptive_avg_pool(self.backbone(x)[-1], 7))
+        x = self.dropout1(self.relu(self.fc1(x)))
+        return {'logits': self.fc3(self.dropout2(self.relu(self.fc2(x))))}
+
+
+def vgg16_bn(num_classes: int = 1000, auxiliary: bool = True, dropout: float = 0.5) -> VGGClassifier:
+    """VGG-16 with batch norm for classification; it has no auxiliary heads."""
+    return VGGClassifier(num_classes, dropout)
