@@ -5,6 +5,14 @@ class UserError(Exception):
     """Bad input: the message says what was found, where, and what to change."""
 
 
+class BatchError(UserError, ValueError):
+    """A batch too small to train on."""
+
+
+ONE_VALUE = ('batch norm sees a single value per channel (a pooling branch gives one place, and the batch is one image): '
+             'train with batch_size 2 or more')
+
+
 class DataError(UserError):
     """A data set, an image or a label that cannot be used; the message names the file."""
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
+from common.errors import ONE_VALUE
 from common.init import dropout_mask, initial_bias, initial_weight, schemes
 
 Sequential = nn.SequentialCell
@@ -115,9 +116,27 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.output_dtype = None
 
     def construct(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            raise ValueError(ONE_VALUE)
         if self.output_dtype is None:
             return super().construct(x)
         return ops.cast(super().construct(ops.cast(x, ms.float32)), self.output_dtype)
+
+
+class LayerNorm2d(nn.Cell):
+    """Norm over the channels of every pixel of (N, C, H, W), computed in float32."""
+
+    def __init__(self, channels: int, eps: float = 1e-6):
+        super().__init__()
+        self.eps = eps
+        self.weight = ms.Parameter(ops.ones((channels,), ms.float32))
+        self.bias = ms.Parameter(ops.zeros((channels,), ms.float32))
+
+    def construct(self, x: Tensor) -> Tensor:
+        features = ops.cast(x, ms.float32)
+        features = features - ops.mean(features, 1, True)
+        features = features / ops.sqrt(ops.mean(features * features, 1, True) + self.eps)
+        return ops.cast(features * self.weight.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1), x.dtype)
 
 
 class Dropout2d(nn.Cell):
@@ -190,14 +209,14 @@ class ConvBN(nn.Cell):
 
 
 class SeparableConv(nn.Cell):
-    """Depthwise 3x3 and pointwise convolution, each with norm; relu after the second and, by default, after the first."""
+    """Depthwise 3x3 and pointwise convolution, each with norm and, by default, relu."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1, depthwise_relu: bool = True,
-                 bn_momentum: float = 0.1):
+                 bn_momentum: float = 0.1, relu: bool = True):
         super().__init__()
         self.depthwise = ConvBN(in_channels, in_channels, 3, stride, dilation=dilation, groups=in_channels,
                                 relu=depthwise_relu, bn_momentum=bn_momentum)
-        self.pointwise = ConvBN(in_channels, out_channels, bn_momentum=bn_momentum)
+        self.pointwise = ConvBN(in_channels, out_channels, relu=relu, bn_momentum=bn_momentum)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.pointwise(self.depthwise(x))
@@ -215,6 +234,35 @@ class FCNHead(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         return self.classifier(self.dropout(self.conv(x)))
+
+
+class PyramidPooling(nn.Cell):
+    """Averages over 1, 2, 3 and 6 bins a side, beside the input, fused by one convolution (PSPNet, section 3.2).
+
+    ``branch_channels``: of each average; None: a quarter of the input's. ``input_last``: the input is joined after the
+    averages. Without ``norm_one_bin`` the average over everything has a convolution with bias instead of one with norm.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, align_corners: bool = False,
+                 bn_momentum: float = 0.1, branch_channels: int | None = None, bins: Sequence[int] = (1, 2, 3, 6),
+                 input_last: bool = False, norm_one_bin: bool = True):
+        super().__init__()
+        self.align_corners = align_corners
+        self.bins = tuple(bins)
+        self.input_last = input_last
+        branch_channels = branch_channels or in_channels // len(self.bins)
+        self.branches = ModuleList([
+            ConvBN(in_channels, branch_channels, bn_momentum=bn_momentum) if norm_one_bin or number > 1
+            else Sequential(Conv2d(in_channels, branch_channels, 1, bias=True), ReLU()) for number in self.bins])
+        self.out = ConvBN(in_channels + branch_channels * len(self.bins), out_channels, kernel_size, bn_momentum=bn_momentum)
+
+    def construct(self, x: Tensor) -> Tensor:
+        features = [] if self.input_last else [x]
+        for number, branch in zip(self.bins, self.branches):
+            features.append(resize(branch(adaptive_avg_pool(x, number)), x.shape[2:], self.align_corners))
+        if self.input_last:
+            features.append(x)
+        return self.out(concat(features))
 
 
 class Network(nn.Cell):
@@ -249,9 +297,19 @@ class Network(nn.Cell):
         return self.training or self.auxiliary_always
 
 
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), and x stays as it is."""
+    return ops.relu(x)
+
+
 def concat(features: Sequence[Tensor]) -> Tensor:
     """Joins features along the channels."""
     return ops.cat(features, 1)
+
+
+def pad_channels(x: Tensor, channels: int) -> Tensor:
+    """(N, C, H, W) -> (N, ``channels``, H, W): channels of zeros after those of x."""
+    return ops.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
 
 
 def flatten(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from common.errors import ONE_VALUE, BatchError
 from common.init import dropout_mask, initial_bias, initial_weight, schemes
 from common.resampling import bilinear_matrix, pooling_matrix
 
@@ -81,7 +82,12 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         if size is not None:
             extra = [size[axis] - (x.shape[2 + axis] - 1) * self.stride[axis] - self.kernel_size[axis] + 2 * self.padding[axis]
                      for axis in (0, 1)]
-        return F.conv_transpose2d(x, weight, bias, self.stride, self.padding, extra)
+        if all(isinstance(number, int) and 0 <= number < self.stride[0] for number in extra):
+            return F.conv_transpose2d(x, weight, bias, self.stride, self.padding, extra)
+        (top, left), beyond = self.padding, self.stride[0]  # PyTorch refuses other sizes and, in an export, open ones
+        y = F.pad(F.conv_transpose2d(x, weight, None, self.stride), (0, beyond, 0, beyond))
+        y = y[:, :, top:top + size[0], left:left + size[1]]
+        return y if bias is None else y + bias.view(1, -1, 1, 1)
 
 
 class Linear(nn.Linear):
@@ -113,9 +119,27 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.output_dtype = None
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.numel() == x.shape[1]:
+            raise BatchError(ONE_VALUE)
         if self.output_dtype is None:
             return super().forward(x)
         return super().forward(x.float()).to(self.output_dtype)
+
+
+class LayerNorm2d(nn.Module):
+    """Norm over the channels of every pixel of (N, C, H, W), computed in float32."""
+
+    def __init__(self, channels: int, eps: float = 1e-6):
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        features = features - features.mean(1, keepdim=True)
+        features = features / ((features * features).mean(1, keepdim=True) + self.eps).sqrt()
+        return (features * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
 
 
 class Dropout2d(nn.Module):
@@ -183,14 +207,14 @@ class ConvBN(nn.Module):
 
 
 class SeparableConv(nn.Module):
-    """Depthwise 3x3 and pointwise convolution, each with norm; relu after the second and, by default, after the first."""
+    """Depthwise 3x3 and pointwise convolution, each with norm and, by default, relu."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1, depthwise_relu: bool = True,
-                 bn_momentum: float = 0.1):
+                 bn_momentum: float = 0.1, relu: bool = True):
         super().__init__()
         self.depthwise = ConvBN(in_channels, in_channels, 3, stride, dilation=dilation, groups=in_channels,
                                 relu=depthwise_relu, bn_momentum=bn_momentum)
-        self.pointwise = ConvBN(in_channels, out_channels, bn_momentum=bn_momentum)
+        self.pointwise = ConvBN(in_channels, out_channels, relu=relu, bn_momentum=bn_momentum)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pointwise(self.depthwise(x))
@@ -208,6 +232,35 @@ class FCNHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.classifier(self.dropout(self.conv(x)))
+
+
+class PyramidPooling(nn.Module):
+    """Averages over 1, 2, 3 and 6 bins a side, beside the input, fused by one convolution (PSPNet, section 3.2).
+
+    ``branch_channels``: of each average; None: a quarter of the input's. ``input_last``: the input is joined after the
+    averages. Without ``norm_one_bin`` the average over everything has a convolution with bias instead of one with norm.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, align_corners: bool = False,
+                 bn_momentum: float = 0.1, branch_channels: int | None = None, bins: Sequence[int] = (1, 2, 3, 6),
+                 input_last: bool = False, norm_one_bin: bool = True):
+        super().__init__()
+        self.align_corners = align_corners
+        self.bins = tuple(bins)
+        self.input_last = input_last
+        branch_channels = branch_channels or in_channels // len(self.bins)
+        self.branches = ModuleList([
+            ConvBN(in_channels, branch_channels, bn_momentum=bn_momentum) if norm_one_bin or number > 1
+            else Sequential(Conv2d(in_channels, branch_channels, 1, bias=True), ReLU()) for number in self.bins])
+        self.out = ConvBN(in_channels + branch_channels * len(self.bins), out_channels, kernel_size, bn_momentum=bn_momentum)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = [] if self.input_last else [x]
+        for number, branch in zip(self.bins, self.branches):
+            features.append(resize(branch(adaptive_avg_pool(x, number)), x.shape[2:], self.align_corners))
+        if self.input_last:
+            features.append(x)
+        return self.out(concat(features))
 
 
 class Network(nn.Module):
@@ -231,9 +284,19 @@ class Network(nn.Module):
         return self.training or self.auxiliary_always
 
 
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), and x stays as it is."""
+    return F.relu(x)
+
+
 def concat(features: Sequence[Tensor]) -> Tensor:
     """Joins features along the channels."""
     return torch.cat(tuple(features), dim=1)
+
+
+def pad_channels(x: Tensor, channels: int) -> Tensor:
+    """(N, C, H, W) -> (N, ``channels``, H, W): channels of zeros after those of x."""
+    return F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
 
 
 def flatten(x: Tensor) -> Tensor:

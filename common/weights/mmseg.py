@@ -1,6 +1,7 @@
 """mmsegmentation 0.x and 1.x: the checkpoints of its model zoo and those that its training writes."""
-from typing import Any
+from typing import Any, Callable
 
+from common.weights import resnet
 from common.weights.table import Arrays, Table
 
 FAST_SCNN = Table(
@@ -88,8 +89,105 @@ def _stdc_backbone(arch: str, last_block: str) -> Table:
         rules={**STAGES, **old, 'final_conv': 'conv_last'})
 
 
+def _deeplabv3plus(state: Arrays) -> dict[str, Any]:
+    return {'backbone': resnet.name(state), 'stem': 'v1c' if 'backbone.stem.2.conv.weight' in state else '7x7',
+            'channels': state['aspp.project.conv.weight'].shape[0], 'low_level_channels': state['low_level.conv.weight'].shape[0]}
+
+
+DEEPLABV3PLUS = Table(
+    source='mmseg',
+    arch='deeplabv3plus',
+    marks=('decode_head.c1_bottleneck.conv.weight', 'decode_head.sep_bottleneck.0.depthwise_conv.conv.weight'),
+    classes='decode_head.conv_seg.weight',
+    heads=('aux',),
+    arguments={'stem': 'v1c', 'output_stride': 8, 'channels': 512, 'convolution': 'separable', 'pool_first': True,
+               'project_kernel': 3},
+    more_arguments=_deeplabv3plus,
+    rules={
+        **resnet.rules('backbone.', 'v1c'),
+        **resnet.rules('backbone.'),  # ResNet-50b and the like
+        'decode_head.image_pool.1': 'aspp.pool',
+        'decode_head.aspp_modules.{n}.depthwise_conv': 'aspp.branches.{n}.depthwise',
+        'decode_head.aspp_modules.{n}.pointwise_conv': 'aspp.branches.{n}.pointwise',
+        'decode_head.aspp_modules.0': 'aspp.branches.0',
+        'decode_head.bottleneck': 'aspp.project',
+        'decode_head.c1_bottleneck': 'low_level',
+        'decode_head.sep_bottleneck.{n}.depthwise_conv': 'decoder.{n}.depthwise',
+        'decode_head.sep_bottleneck.{n}.pointwise_conv': 'decoder.{n}.pointwise',
+        'decode_head.conv_seg': 'classifier',
+        'auxiliary_head.convs.0': 'aux.conv',
+        'auxiliary_head.conv_seg': 'aux.classifier',
+    })
+
+RESNET = {**resnet.rules('backbone.', 'v1c'), **resnet.rules('backbone.')}  # the second for ResNet-50b and the like
+AUXILIARY = {'auxiliary_head.convs.0': 'aux.conv', 'auxiliary_head.conv_seg': 'aux.classifier'}
+
+
+def _channels(last: str) -> Callable[[Arrays], dict[str, Any]]:
+    """Backbone, and the channels that a head's last norm and the auxiliary head's have."""
+    def arguments(state: Arrays) -> dict[str, Any]:
+        names = {'channels': f'{last}.bn.weight', 'branch_channels': 'ppm.branches.0.bn.weight',
+                 'auxiliary_channels': 'aux.conv.bn.weight'}
+        return {'backbone': resnet.name(state), 'stem': resnet.stem(state),
+                **{argument: len(state[name]) for argument, name in names.items() if name in state}}
+    return arguments
+
+
+PSPNET = Table(
+    source='mmseg',
+    arch='pspnet',
+    marks=('decode_head.psp_modules.0.1.conv.weight', 'decode_head.bottleneck.conv.weight', 'backbone.layer4.0.conv1.weight'),
+    classes='decode_head.conv_seg.weight',
+    heads=('aux',),
+    more_arguments=_channels('ppm.out'),
+    rules={
+        **RESNET,
+        **AUXILIARY,
+        'decode_head.psp_modules.{bin}.1': 'ppm.branches.{bin}',
+        'decode_head.bottleneck': 'ppm.out',
+        'decode_head.conv_seg': 'classifier',
+    })
+
+UPERNET = Table(
+    source='mmseg',
+    arch='upernet',
+    marks=('decode_head.psp_modules.0.1.conv.weight', 'decode_head.fpn_bottleneck.conv.weight',
+           'backbone.layer4.0.conv1.weight'),
+    classes='decode_head.conv_seg.weight',
+    heads=('aux',),
+    more_arguments=_channels('fpn.fusion'),
+    rules={
+        **RESNET,
+        **AUXILIARY,
+        'decode_head.psp_modules.{bin}.1': 'fpn.ppm.branches.{bin}',
+        'decode_head.bottleneck': 'fpn.ppm.out',
+        **{f'decode_head.lateral_convs.{level}': f'fpn.laterals.{2 - level}' for level in range(3)},
+        **{f'decode_head.fpn_convs.{level}': f'fpn.smooth.{2 - level}' for level in range(3)},
+        'decode_head.fpn_bottleneck': 'fpn.fusion',
+        'decode_head.conv_seg': 'classifier',
+    })
+
+FCN = Table(
+    source='mmseg',
+    arch='fcn',
+    marks=('decode_head.convs.1.conv.weight', 'decode_head.conv_cat.conv.weight', 'backbone.layer4.0.conv1.weight'),
+    classes='decode_head.conv_seg.weight',
+    heads=('aux',),
+    more_arguments=_channels('head.fusion'),
+    rules={
+        **RESNET,
+        **AUXILIARY,
+        'decode_head.convs': 'head.convs',
+        'decode_head.conv_cat': 'head.fusion',
+        'decode_head.conv_seg': 'head.classifier',
+    })
+
 TABLES = (
     FAST_SCNN,
+    UPERNET,  # before PSPNET, whose marks it has too
+    PSPNET,
+    FCN,
+    DEEPLABV3PLUS,
     _stdc_seg('stdc2_seg', 'stages.2.3'),
     _stdc_seg('stdc1_seg', 'stages.2.1'),
     _stdc_backbone('stdc2', 'stages.2.3'),

@@ -1,10 +1,16 @@
 """The networks by name; a builder takes ``num_classes``, ``auxiliary`` and the network's own arguments."""
+from pytorch_impl.models.deeplabv3plus import DeepLabV3, DeepLabV3Plus
+from pytorch_impl.models.enet import ENet
 from pytorch_impl.models.fast_scnn import FastSCNN
+from pytorch_impl.models.fcn import fcn
+from pytorch_impl.models.pspnet import PSPNet
 from pytorch_impl.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from pytorch_impl.models.stdc import stdc1, stdc1_seg, stdc2, stdc2_seg
+from pytorch_impl.models.upernet import UperNet
 from pytorch_impl.models.vgg import vgg16_bn
 
 MODELS = {
+    'enet': ENet,
     'fast_scnn': FastSCNN,
     'stdc1': stdc1,
     'stdc2': stdc2,
@@ -16,4 +22,9 @@ MODELS = {
     'resnet101': resnet101,
     'resnet152': resnet152,
     'vgg16_bn': vgg16_bn,
+    'fcn': fcn,
+    'pspnet': PSPNet,
+    'upernet': UperNet,
+    'deeplabv3': DeepLabV3,
+    'deeplabv3plus': DeepLabV3Plus,
 }
