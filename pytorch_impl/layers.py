@@ -317,6 +317,11 @@ def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(x, size=tuple(size), mode='nearest')
 
 
+def pixel_shuffle(x: Tensor, factor: int) -> Tensor:
+    """(N, C * factor * factor, H, W) -> (N, C, H * factor, W * factor): each pixel's channels become a square of pixels."""
+    return F.pixel_shuffle(x, factor)
+
+
 def global_avg_pool(x: Tensor) -> Tensor:
     """(N, C, H, W) -> (N, C, 1, 1)."""
     return x.mean((2, 3), keepdim=True)

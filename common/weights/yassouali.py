@@ -1,6 +1,10 @@
 """yassouali/pytorch-segmentation."""
+from typing import Any
+
+from dataclasses import replace
+
 from common.weights import resnet
-from common.weights.table import Table
+from common.weights.table import Arrays, Table
 
 DEEPLAB = {  # without its backbone
     **{f'ASSP.aspp{number}.0': f'aspp.branches.{number - 1}.conv' for number in (1, 2, 3, 4)},
@@ -57,7 +61,150 @@ DEEPLABV3PLUS_XCEPTION = Table(
     arguments={**DEEPLAB_ARGUMENTS, 'backbone': 'xception', 'shared_relu': True},
     rules={**_xception(), **DEEPLAB})
 
+
+def _pspnet(state: Arrays) -> dict[str, Any]:
+    return {'backbone': resnet.name(state), 'channels': len(state['ppm.out.bn.weight']),
+            **({'auxiliary_channels': len(state['aux.conv.bn.weight'])} if 'aux.conv.bn.weight' in state else {})}
+
+
+PSPNET = Table(
+    source='yassouali',
+    arch='pspnet',
+    marks=('initial.0.0.weight', 'layer4.0.conv1.weight', 'master_branch.0.stages.0.1.weight'),
+    classes='master_branch.1.weight',
+    heads=('aux',),
+    arguments={'stem': 'deep', 'dilate_second': True, 'pyramid_align_corners': True},
+    more_arguments=_pspnet,
+    rules={
+        **resnet.rules('', 'deep initial'),
+        'master_branch.0.stages.{bin}.1': 'ppm.branches.{bin}.conv',
+        'master_branch.0.stages.{bin}.2': 'ppm.branches.{bin}.bn',
+        'master_branch.0.bottleneck.0': 'ppm.out.conv',
+        'master_branch.0.bottleneck.1': 'ppm.out.bn',
+        'master_branch.1': 'classifier',
+        'auxiliary_branch.0': 'aux.conv.conv',
+        'auxiliary_branch.1': 'aux.conv.bn',
+        'auxiliary_branch.4': 'aux.classifier',
+    })
+
+UPERNET = Table(
+    source='yassouali',
+    arch='upernet',
+    marks=('backbone.initial.0.weight', 'PPN.stages.0.1.weight', 'FPN.conv1x1.0.weight'),
+    classes='head.weight',
+    arguments={'auxiliary': False, 'stem': '7x7', 'output_stride': 16, 'contract_dilation': False, 'channels': 256,
+               'bins': [1, 2, 4, 6], 'fpn': 'shared', 'classifier_kernel': 3, 'inner_align_corners': True},
+    more_arguments=lambda state: {'backbone': resnet.name(state)},
+    rules={
+        **resnet.rules('backbone.', 'initial'),
+        'PPN.stages.{bin}.1': 'fpn.ppm.branches.{bin}.conv',
+        'PPN.stages.{bin}.2': 'fpn.ppm.branches.{bin}.bn',
+        'PPN.bottleneck.0': 'fpn.ppm.out.conv',
+        'PPN.bottleneck.1': 'fpn.ppm.out.bn',
+        **{f'FPN.conv1x1.{level}': f'fpn.laterals.{2 - level}' for level in range(3)},
+        'FPN.smooth_conv.0': 'fpn.smooth',
+        'FPN.conv_fusion.0': 'fpn.fusion.conv',
+        'FPN.conv_fusion.1': 'fpn.fusion.bn',
+        'head': 'classifier',
+    },
+    unused=('FPN.smooth_conv.1', 'FPN.smooth_conv.2'))  # other names of the same convolution
+
+FCN8 = Table(
+    source='yassouali',
+    arch='fcn',
+    marks=('pool3.0.weight', 'adj_pool3.weight', 'up_final.weight'),
+    classes='output.6.weight',
+    arguments={'backbone': 'vgg16'},
+    rules={
+        **{f'{part}.{index}': f'backbone.stages.{stage}.{number}.0'
+           for part, stage, indices in (('pool3', 0, (0, 2)), ('pool3', 1, (5, 7)), ('pool3', 2, (10, 12, 14)),
+                                        ('pool4', 3, (0, 2, 4)), ('pool5', 4, (0, 2, 4)))
+           for number, index in enumerate(indices)},
+        'output.0': 'conv6',
+        'output.3': 'conv7',
+        'output.6': 'classifier',
+        'adj_pool4': 'skip4',
+        'adj_pool3': 'skip3',
+        'up_output': 'up5',
+        'up_pool4_out': 'up4',
+        'up_final': 'up3',
+    })
+
+ENET_BLOCKS = {  # its numbers of the bottlenecks -> our names
+    '10': 'down1', **{f'1{number}': f'stage1.{number - 1}' for number in range(1, 5)},
+    '20': 'down2', **{f'2{number}': f'stage2.{number - 1}' for number in range(1, 9)},
+    **{f'3{number}': f'stage3.{number - 1}' for number in range(1, 9)},
+    '40': 'up4', '41': 'stage4.0', '42': 'stage4.1',
+    '50': 'up5', '51': 'stage5.0',
+}
+
+
+def _enet_block(theirs: str, ours: str) -> dict[str, str]:
+    if ours in ('up4', 'up5'):
+        return {f'{theirs}.spatil_conv': f'{ours}.shortcut.conv', f'{theirs}.bn_up': f'{ours}.shortcut.bn',
+                f'{theirs}.conv1': f'{ours}.reduce.conv', f'{theirs}.bn1': f'{ours}.reduce.bn',
+                f'{theirs}.conv2': f'{ours}.transposed', f'{theirs}.bn2': f'{ours}.bn',
+                f'{theirs}.conv3': f'{ours}.expand.conv', f'{theirs}.bn3': f'{ours}.expand.bn'}
+    asymmetric = ours.partition('.')[2] in ('2', '6') and ours.startswith(('stage2', 'stage3'))
+    middle = f'{ours}.middle.{1 if asymmetric else 0}'
+    rules = {f'{theirs}.conv2.{index}': f'{ours}.middle.0.{part}' for index, part in enumerate(('conv', 'bn', 'activation'))
+             if asymmetric}
+    for number, part in ((1, f'{ours}.reduce'), (2, middle), (3, f'{ours}.expand')):
+        rules |= {f'{theirs}.conv{number}' + ('.3' if asymmetric and number == 2 else ''): f'{part}.conv',
+                  f'{theirs}.bn{number}': f'{part}.bn', f'{theirs}.prelu{number}': f'{part}.activation'}
+    return {**rules, f'{theirs}.prelu_out': f'{ours}.activation'}
+
+
+ENET = Table(
+    source='yassouali',
+    arch='enet',
+    marks=('initial.conv.weight', 'bottleneck40.spatil_conv.weight', 'fullconv.weight'),
+    classes='fullconv.weight',
+    classes_axis=1,
+    arguments={'pool_first': True, 'norm_eps': 1e-5, 'conv_bias': False, 'slopes': 'initial', 'branch_activation': 'all',
+               'asymmetric_norm': True, 'asymmetric_bias': [True, True], 'narrow_by_input': True, 'last_kernel': 3},
+    rules={
+        'initial.conv': 'initial.conv',
+        'initial.bn': 'initial.bn',
+        'initial.prelu': 'initial.activation',
+        **{rule: name for number, ours in ENET_BLOCKS.items()
+           for rule, name in _enet_block(f'bottleneck{number}', ours).items()},
+        'fullconv': 'classifier',
+    })
+
+GCN_SCORES = {4: 'coarsest', 3: 'levels.0.scores', 2: 'levels.1.scores', 1: 'levels.2.scores'}  # of which feature
+GCN_REFINEMENTS = {**{number: f'{ours}.1' for number, ours in GCN_SCORES.items()}, 5: 'levels.0.refine', 6: 'levels.1.refine',
+                   7: 'levels.2.refine', 8: 'refine_half', 9: 'refine_full'}
+GCN = Table(
+    source='yassouali',
+    arch='gcn',
+    marks=('gcn1.conv11.weight', 'br9.conv2.weight'),
+    classes='final_conv.weight',
+    arguments={'transposed': False, 'auxiliary': False},
+    more_arguments=lambda state: {'backbone': resnet.name(state),
+                                  'kernel_size': state['coarsest.0.left.0.weight'].shape[2]},
+    rules={
+        **resnet.rules('backbone.', 'initial'),
+        **{f'gcn{number}.conv{side}{place}': f'{ours}.0.{branch}.{place - 1}' for number, ours in GCN_SCORES.items()
+           for side, branch in ((1, 'left'), (2, 'right')) for place in (1, 2)},
+        **{f'br{number}.conv{place}': f'{ours}.conv{place}' for number, ours in GCN_REFINEMENTS.items() for place in (1, 2)},
+        'final_conv': 'classifier',
+    },
+    unused=tuple(f'br{number}.bn{place}' for number in GCN_REFINEMENTS for place in (1, 2)))
+GCN_TRANSPOSED = replace(
+    GCN,
+    marks=(*GCN.marks, 'decon5.weight'),
+    arguments={'transposed': True, 'auxiliary': False},
+    rules={**GCN.rules, 'decon4': 'levels.0.up', 'decon3': 'levels.1.up', 'decon2': 'levels.2.up', 'decon1': 'up_half',
+           'decon5': 'up_full'})
+
 TABLES = (
+    GCN_TRANSPOSED,
+    GCN,
+    ENET,
+    PSPNET,
+    UPERNET,
+    FCN8,
     DEEPLABV3PLUS,  # after DUC-HDC, whose files have all names of these
     DEEPLABV3PLUS_XCEPTION,
 )

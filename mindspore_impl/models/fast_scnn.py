@@ -15,18 +15,15 @@ from mindspore_impl.layers import (
     ConvBN,
     Dropout2d,
     FCNHead,
-    ModuleList,
     Network,
+    PyramidPooling,
     ReLU,
     SeparableConv,
     Sequential,
-    adaptive_avg_pool,
-    concat,
     resize,
 )
 
 EXPANSION = 6  # of the bottlenecks (table 1, t)
-BINS = (1, 2, 3, 6)  # of the pyramid pooling (PSPNet)
 AUXILIARY_HEADS = ('aux_gfe', 'aux_ltd')  # on the global feature extractor (1/32) and on learning to downsample (1/8)
 
 
@@ -57,23 +54,6 @@ class Bottleneck(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         y = self.project(self.depthwise(self.expand(x)))
         return x + y if self.residual else y
-
-
-class PyramidPooling(nn.Cell):
-    """Averages over 1, 2, 3 and 6 bins a side, beside the input, fused by one convolution."""
-
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, align_corners: bool = False,
-                 bn_momentum: float = 0.01):
-        super().__init__()
-        self.align_corners = align_corners
-        self.branches = ModuleList([ConvBN(in_channels, in_channels // len(BINS), bn_momentum=bn_momentum) for _ in BINS])
-        self.out = ConvBN(2 * in_channels, out_channels, kernel_size, bn_momentum=bn_momentum)
-
-    def construct(self, x: Tensor) -> Tensor:
-        features = [x]
-        for bins, branch in zip(BINS, self.branches):
-            features.append(resize(branch(adaptive_avg_pool(x, bins)), x.shape[2:], self.align_corners))
-        return self.out(concat(features))
 
 
 class GlobalFeatureExtractor(nn.Cell):

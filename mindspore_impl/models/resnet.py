@@ -68,43 +68,49 @@ class ResNet(nn.Cell):
     ``output_stride`` 16 or 8: the last stages dilate instead of striding. With ``contract_dilation`` the first block of a
     dilated stage keeps the dilation of the stage before and a basic block dilates its first convolution alone
     (mmsegmentation, torchvision); without, all 3x3 convolutions of the stage dilate (segmentation-models-pytorch).
-    ``channels`` holds the five features' channels.
+    ``dilate_second``: whether a basic block dilates its second convolution too; None: without ``contract_dilation``.
+    ``stages``: of the four only so many, and as many features. ``channels`` holds the features' channels.
     """
 
-    def __init__(self, name: str, stem: str = '7x7', output_stride: int = 32, contract_dilation: bool = True):
+    def __init__(self, name: str, stem: str = '7x7', output_stride: int = 32, contract_dilation: bool = True,
+                 dilate_second: bool | None = None, stages: int = 4):
         super().__init__()
         _check('backbone', name, BLOCKS)
         _check('stem', stem, STEMS)
         _check('output_stride', output_stride, (8, 16, 32))
+        _check('stages', stages, (2, 3, 4))
         block = BasicBlock if name in BASIC else Bottleneck
         width = STEMS[stem]
-        self.channels = (width, *(channels * block.expansion for channels in CHANNELS))
+        self.channels = (width, *(channels * block.expansion for channels in CHANNELS[:stages]))
+        dilate_second = not contract_dilation if dilate_second is None else dilate_second
         if stem == '7x7':
             self.stem = Sequential(ConvBN(3, 64, 7, 2))
         else:
             self.stem = Sequential(ConvBN(3, width // 2, 3, 2), ConvBN(width // 2, width // 2, 3), ConvBN(width // 2, width, 3))
         self.pool = MaxPool2d(3, 2, 1)
-        stages, total, dilation = [], 4, 1
+        layers, total, dilation = [], 4, 1
         for index, (channels, blocks) in enumerate(zip(CHANNELS, BLOCKS[name])):
             stride, before = 1 if index == 0 else 2, dilation
             if total * stride > output_stride:
                 stride, dilation = 1, 2 * dilation
             total *= stride
             first = before if contract_dilation else dilation
-            layers = []
+            stage = []
             for number in range(blocks):
-                rate = first if number == 0 else dilation
-                layers.append(block(width, channels, stride if number == 0 else 1, (rate, 1 if contract_dilation else rate)))
+                rates = first if number == 0 else dilation, dilation if dilate_second else 1
+                stage.append(block(width, channels, stride if number == 0 else 1, rates))
                 width = channels * block.expansion
-            stages.append(Sequential(*layers))
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+            layers.append(Sequential(*stage) if index < stages else None)
+        self.layer1, self.layer2, self.layer3, self.layer4 = layers
 
-    def construct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def construct(self, x: Tensor) -> tuple[Tensor, ...]:
         x2 = self.stem(x)
         x4 = self.layer1(self.pool(x2))
         x8 = self.layer2(x4)
+        if self.layer3 is None:
+            return x2, x4, x8
         x16 = self.layer3(x8)
-        return x2, x4, x8, x16, self.layer4(x16)
+        return (x2, x4, x8, x16) if self.layer4 is None else (x2, x4, x8, x16, self.layer4(x16))
 
 
 class ResNetClassifier(Network):
