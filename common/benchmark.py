@@ -31,7 +31,7 @@ def benchmark(config: Config, backend_name: str, device: Optional[str] = None, *
         raise UserError(f'runs and batch are at least 1; found {runs} and {batch}')
     backend = get_backend(backend_name)
     device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads)
-    measure = importlib.import_module(f'{backend_name}_impl.benchmark')
+    measure = measures(backend_name)
     height, width = size or config.augment.crop_size
     arguments = network_arguments(config, config.model.num_classes or 19)
     rng = np.random.default_rng(0)
@@ -58,6 +58,11 @@ def benchmark(config: Config, backend_name: str, device: Optional[str] = None, *
         trainer = backend.make_trainer(network(auxiliary=True), config)
         result['training'] = timing(lambda: trainer.step([(images, labels)], config.optimizer.base_lr), batch, runs)
     return result
+
+
+def measures(backend_name: str) -> Any:
+    """The backend's module with ``parameters(network)``, ``macs(network, size)`` and ``accelerator()``."""
+    return importlib.import_module(f'{backend_name}_impl.benchmark')
 
 
 def timing(run: Callable[[], Any], batch: int, runs: int) -> dict[str, float]:

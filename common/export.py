@@ -57,7 +57,7 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
         networks[twin] = backend.build_model(run.config.model.arch, **network_arguments(run.config, classes))
         backend.load_state(networks[twin], get_backend(name).state(run.network))
     size = size or (run.config.augment.crop_size[0], run.config.augment.crop_size[1])
-    facts = metadata(run.config, run.meta, networks[name].align_corners['logits'], size)
+    facts = metadata(run.config, run.meta, networks[name].align_corners.get('logits'), size)
     report = get_backend(writer_name).export(
         networks[writer_name], out, format, input_size=size, batch=batch, dynamic=dynamic, metadata=facts,
         reference=lambda images: get_backend(name).forward(networks[name], images)['logits'])

@@ -19,7 +19,7 @@ from mindspore_impl.predictor import Predictor
 from mindspore_impl.state import load_state as load_state
 from mindspore_impl.state import state as state
 from mindspore_impl.state import tensors
-from mindspore_impl.trainer import Trainer
+from mindspore_impl.trainer import Trainer, batch_is_checked
 
 name = 'mindspore'
 State = dict[str, np.ndarray]
@@ -75,7 +75,8 @@ def loss_and_gradients(network: nn.Cell, images: np.ndarray, labels: np.ndarray,
     cell = _Loss(network, loss)
     cell.set_train(training)
     gradient = ms.value_and_grad(cell, None, ms.ParameterTuple(parameters.values()))
-    value, gradients = gradient(Tensor(np.asarray(images, np.float32)), Tensor(np.asarray(labels, np.int32)))
+    with batch_is_checked():
+        value, gradients = gradient(Tensor(np.asarray(images, np.float32)), Tensor(np.asarray(labels, np.int32)))
     network.set_auxiliary(False)
     network.set_train(False)
     return float(value.asnumpy()), {key: gradient.asnumpy().copy() for key, gradient in zip(parameters, gradients)}

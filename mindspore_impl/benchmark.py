@@ -5,7 +5,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindspore_impl.layers import Conv2d, Linear
+from mindspore_impl.layers import Conv2d, ConvTranspose2d, Linear
 
 
 def parameters(network: nn.Cell) -> int:
@@ -17,11 +17,12 @@ def macs(network: nn.Cell, size: tuple[int, int]) -> int:
     """Multiply-accumulates of convolutions and linear layers for one image of ``size`` (height, width)."""
     counts: list[int] = []
 
-    def count(layer: nn.Cell, inputs: Any, output: Tensor) -> None:
-        places = output.size // layer.weight.shape[0]
+    def count(layer: nn.Cell, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        # the first dimension of a weight is the output's channels, of a transposed convolution's the input's
+        places = (inputs[0] if isinstance(layer, ConvTranspose2d) else output).size // layer.weight.shape[0]
         counts.append(places * layer.weight.size)
 
-    layers = [layer for _, layer in network.cells_and_names() if isinstance(layer, (Conv2d, Linear))]
+    layers = [layer for _, layer in network.cells_and_names() if isinstance(layer, (Conv2d, ConvTranspose2d, Linear))]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     mode = ms.get_context('mode')
     ms.set_context(mode=ms.PYNATIVE_MODE)  # hooks run in this mode only

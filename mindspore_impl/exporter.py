@@ -214,6 +214,13 @@ class OnnxGraph:
         return self._node('AveragePool', inputs, kernel_shape=attributes['kernel_size'][2:], strides=attributes['strides'][2:],
                           pads=[front, top, left, back, bottom, right], count_include_pad=int(attributes['count_include_pad']))
 
+    def MaxPool(self, inputs, attributes, shape):
+        return self._node('MaxPool', inputs, kernel_shape=attributes['kernel_size'][2:], strides=attributes['strides'][2:])
+
+    def MaxPool3DWithArgmax(self, inputs, attributes, shape):
+        return (self._node('MaxPool', inputs, kernel_shape=attributes['ksize'], strides=attributes['strides'],
+                           pads=[*attributes['pads'], *attributes['pads']], ceil_mode=int(attributes['ceil_mode'])), None)
+
     def AdaptiveAvgPool2D(self, inputs, attributes, shape):
         rows, columns = (pooling_matrix(size, bins) for size, bins in zip(self.shapes[inputs[0]][2:], shape[2:]))
         pooled = self._node('MatMul', [inputs[0], columns.T])

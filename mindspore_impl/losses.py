@@ -23,15 +23,19 @@ def constants(loss: config.Loss, align_corners: Mapping[str, bool]) -> SimpleNam
 
 def segmentation_loss(outputs: Mapping[str, Tensor], labels: Tensor, loss: SimpleNamespace,
                       align_corners: Mapping[str, bool]) -> dict[str, Tensor]:
-    """The loss of a network's outputs, each resized bilinearly to the labels: ``loss`` and its weighted parts, which sum to
-    it: ``loss_logits`` and ``loss_<output>`` for every output in ``loss.auxiliary_weights``. ``loss``: of ``constants``.
+    """The loss of a network's outputs, each resized bilinearly to the labels (a classifier's (N, C) has labels (N,)).
+
+    Returns ``loss`` and its weighted parts, which sum to it: ``loss_logits`` and ``loss_<output>`` for every output in
+    ``loss.auxiliary_weights``. ``loss``: of ``constants``.
     """
     labels = ops.cast(labels, ms.int32)
     weights = {'logits': 1.0}
     weights.update(loss.auxiliary_weights)
     parts, total = {}, 0.0
     for name, weight in weights.items():
-        logits = resize(ops.cast(outputs[name], ms.float32), labels.shape[-2:], align_corners[name])
+        logits = ops.cast(outputs[name], ms.float32)
+        if logits.ndim == 4:
+            logits = resize(logits, labels.shape[-2:], align_corners[name])
         if name == 'detail':
             bce, overlap = detail(logits, labels)
             value = loss.detail_weights[0] * bce + loss.detail_weights[1] * overlap
@@ -65,7 +69,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional[Sequenc
     normaliser = _log_sum_exp(logits)
     losses = weight * (normaliser - _right(logits, labels))
     if label_smoothing > 0:
-        scale = Tensor(class_weight or [1.0] * logits.shape[1], ms.float32).reshape(1, -1, 1, 1)
+        scale = Tensor(class_weight or [1.0] * logits.shape[1], ms.float32).reshape(1, -1, *[1] * (logits.ndim - 2))
         spread = _valid(labels) * ((ops.expand_dims(normaliser, 1) - logits) * scale).sum(1)
         losses = (1 - label_smoothing) * losses + label_smoothing / logits.shape[1] * spread
     return losses.sum() / _pixels(labels, class_weight, avg_non_ignore)

@@ -39,7 +39,7 @@ class Prediction(nn.Cell):
     def __init__(self, network: nn.Cell, mean: list[float], std: list[float]):
         super().__init__(auto_prefix=False)
         self.network, self.mean, self.std = network, mean, std
-        self.align_corners = network.align_corners['logits']
+        self.align_corners = network.align_corners.get('logits', False)  # a classifier is never resized
 
     def construct(self, images: Tensor, size: Optional[tuple[int, int]], class_ids: bool) -> Tensor:
         logits = ops.cast(self.network(normalise(images, self.mean, self.std))['logits'], ms.float32)

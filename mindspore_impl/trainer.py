@@ -1,18 +1,31 @@
 """One training step: forward, loss, scaled backward, clip, optimizer, moving averages, as one graph."""
 import copy
-from typing import Any, Mapping
+from contextlib import contextmanager
+from typing import Any, Iterator, Mapping
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from common.config import Config
+from common.errors import ONE_VALUE, BatchError
 from common.loss_scaling import LossScaler
 from common.schedules import average_decay
 from mindspore_impl import optim, precision, state
 from mindspore_impl.layers import draw_dropout, normalise
 from mindspore_impl.losses import constants, segmentation_loss
 from mindspore_impl.predictor import Predictor
+
+
+@contextmanager
+def batch_is_checked() -> Iterator[None]:
+    """BatchError where compiling finds a norm over one value; graph mode raises built-in errors only, with its own stack."""
+    try:
+        yield
+    except ValueError as error:
+        if ONE_VALUE in str(error):
+            raise BatchError(ONE_VALUE) from None
+        raise
 
 
 class Trainer:
@@ -45,12 +58,13 @@ class Trainer:
         for index, (images, labels) in enumerate(batches):
             draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
             arguments = Tensor(images), Tensor(labels), factor
-            if index < len(batches) - 1:
-                values.append(self.accumulation(*arguments))
-            else:
-                last, norm = self.train_step(*arguments, inverse, self.optimizer.rates(learning_rate),
-                                             Tensor([decay, 1 - decay], ms.float32))
-                values.append(last)
+            with batch_is_checked():
+                if index < len(batches) - 1:
+                    values.append(self.accumulation(*arguments))
+                else:
+                    last, norm = self.train_step(*arguments, inverse, self.optimizer.rates(learning_rate),
+                                                 Tensor([decay, 1 - decay], ms.float32))
+                    values.append(last)
         norm = float(norm.asnumpy())
         finite = bool(np.isfinite(norm))
         self.optimizer.steps += finite

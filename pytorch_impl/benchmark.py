@@ -1,10 +1,11 @@
 """What only the framework knows about a network's size and about its device."""
+import copy
 from typing import Any
 
 import torch
 from torch import nn
 
-from pytorch_impl.layers import Conv2d, Linear
+from pytorch_impl.layers import Conv2d, ConvTranspose2d, Linear
 
 
 def parameters(network: nn.Module) -> int:
@@ -16,16 +17,17 @@ def macs(network: nn.Module, size: tuple[int, int]) -> int:
     """Multiply-accumulates of convolutions and linear layers for one image of ``size`` (height, width)."""
     counts: list[int] = []
 
-    def count(layer: nn.Module, inputs: Any, output: torch.Tensor) -> None:
-        places = output.numel() // layer.weight.shape[0]
+    def count(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+        # the first dimension of a weight is the output's channels, of a transposed convolution's the input's
+        places = (inputs[0] if isinstance(layer, ConvTranspose2d) else output).numel() // layer.weight.shape[0]
         counts.append(places * layer.weight.numel())
 
-    layers = [layer for layer in network.modules() if isinstance(layer, (Conv2d, Linear))]
-    hooks = [layer.register_forward_hook(count) for layer in layers]
+    shapes = copy.deepcopy(network).to('meta').eval()  # nothing is computed
+    for layer in shapes.modules():
+        if isinstance(layer, (Conv2d, ConvTranspose2d, Linear)):
+            layer.register_forward_hook(count)
     with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, *size, device=next(network.parameters()).device))
-    for hook in hooks:
-        hook.remove()
+        shapes(torch.zeros(1, 3, *size, device='meta'))
     return sum(counts)
 
 

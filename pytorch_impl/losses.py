@@ -14,14 +14,18 @@ LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
 
 def segmentation_loss(outputs: Mapping[str, Tensor], labels: Tensor, loss: config.Loss,
                       align_corners: Mapping[str, bool]) -> dict[str, Tensor]:
-    """The loss of a network's outputs, each resized bilinearly to the labels: ``loss`` and its weighted parts, which sum to
-    it: ``loss_logits`` and ``loss_<output>`` for every output in ``loss.auxiliary_weights``.
+    """The loss of a network's outputs, each resized bilinearly to the labels (a classifier's (N, C) has labels (N,)).
+
+    Returns ``loss`` and its weighted parts, which sum to it: ``loss_logits`` and ``loss_<output>`` for every output in
+    ``loss.auxiliary_weights``.
     """
     check(loss, align_corners)
     labels = labels.long()
     parts = {}
     for name, weight in {'logits': 1.0, **loss.auxiliary_weights}.items():
-        logits = resize(outputs[name].float(), labels.shape[-2:], align_corners[name])
+        logits = outputs[name].float()
+        if logits.ndim == 4:
+            logits = resize(logits, labels.shape[-2:], align_corners[name])
         if name == 'detail':
             bce, overlap = detail(logits, labels)
             value = loss.detail_weights[0] * bce + loss.detail_weights[1] * overlap

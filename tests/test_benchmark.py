@@ -1,6 +1,4 @@
 """Sizes of the networks are those in print; figures of speed are there, whatever they are."""
-import importlib
-
 import pytest
 
 from common import benchmark as measuring
@@ -17,7 +15,7 @@ TIMES = ('p10', 'median', 'p90', 'first')
 
 def size(backend, arch: str, input_size: tuple[int, int]) -> tuple[int, int]:
     """Parameters and multiply-accumulates without auxiliary heads."""
-    measure = importlib.import_module(f'{backend.name}_impl.benchmark')
+    measure = measuring.measures(backend.name)
     network = backend.build_model(arch, num_classes=19, auxiliary=False)
     return measure.parameters(network), measure.macs(network, input_size)
 

@@ -63,7 +63,9 @@ def test_every_tensor_of_the_network_has_a_published_name(backend, table):
     """So networks without a golden fixture are covered too: names out and back again give the same state."""
     arguments = {'num_classes': 7, **table.arguments}
     state = backend.state(backend.build_model(table.arch, **arguments))
-    converted = weights.convert(in_their_names(table, state))
+    first = next(other for other in TABLES if other.marks == table.marks)
+    source = None if first is table else table.source  # a copy has the names of its original: only the user can tell
+    converted = weights.convert(in_their_names(table, state), source)
     assert (converted.source, converted.arch, converted.num_classes) == (table.source, table.arch, 7)
     assert {**converted.arguments, **arguments} == converted.arguments
     assert list(converted.state) == list(state)

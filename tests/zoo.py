@@ -8,23 +8,42 @@ class Case(NamedTuple):
     arguments: Mapping[str, Any]
     parameters: tuple[int, int]  # trainable, with and without auxiliary heads
     size: tuple[int, int] = (65, 97)  # of images: sides that no stride divides, where the network takes them
+    export_size: tuple[int, int] = (64, 96)
     batch_of_one: bool = True  # whether it trains on a single image (a norm over one value a channel cannot)
 
 
 NETWORKS = {
-    'fast_scnn': Case('fast_scnn', {}, (1_456_617, 1_399_939)),
+    'fast_scnn': Case('fast_scnn', {}, (1_456_617, 1_399_939), batch_of_one=False),
     'fast_scnn of Tramac': Case('fast_scnn', {
         'auxiliary_heads': ['aux_ltd'], 'stem_padding': 0, 'depthwise_relu': True, 'ppm_kernel': 1, 'fusion_bias': True,
-        'align_corners': True, 'bn_momentum': 0.1}, (1_157_174, 1_138_051)),
+        'align_corners': True, 'bn_momentum': 0.1}, (1_157_174, 1_138_051), batch_of_one=False),
     'stdc1': Case('stdc1', {}, (8_441_504, 8_441_504)),  # the authors' 8.4436 M count a norm that is never used
     'stdc2': Case('stdc2', {}, (12_471_968, 12_471_968)),
-    'stdc1_seg': Case('stdc1_seg', {}, (8_573_019, 8_275_123)),
-    'stdc2_seg': Case('stdc2_seg', {}, (12_603_483, 12_305_587)),
+    'stdc1_seg': Case('stdc1_seg', {}, (8_573_019, 8_275_123), batch_of_one=False),
+    'stdc2_seg': Case('stdc2_seg', {}, (12_603_483, 12_305_587), batch_of_one=False),
     'stdc1_seg of its authors': Case('stdc1_seg', {
-        'detail_channels': 1, 'class_bias': False, 'auxiliary_align_corners': True, 'dropout': 0.0}, (8_572_896, 8_275_104)),
+        'detail_channels': 1, 'class_bias': False, 'auxiliary_align_corners': True, 'dropout': 0.0},
+        (8_572_896, 8_275_104), batch_of_one=False),
     'resnet18': Case('resnet18', {}, (11_689_512, 11_689_512)),
     'resnet50 v1c': Case('resnet50', {'stem': 'v1c'}, (25_576_264, 25_576_264)),
     'vgg16_bn': Case('vgg16_bn', {'num_classes': 10}, (138_365_992 - 990 * 4097, 138_365_992 - 990 * 4097)),
+    'deeplabv3plus': Case('deeplabv3plus', {'backbone': 'resnet18'}, (16_756_486, 16_607_667), batch_of_one=False),
+    'deeplabv3plus of mmsegmentation': Case('deeplabv3plus', {  # with ResNet-50 and its 512 and 48 channels 43.59 M
+        'backbone': 'resnet18', 'stem': 'v1c', 'output_stride': 8, 'channels': 128, 'low_level_channels': 12,
+        'convolution': 'separable', 'pool_first': True, 'project_kernel': 3}, (12_468_962, 12_320_143), batch_of_one=False),
+    'deeplabv3plus of yassouali': Case('deeplabv3plus', {  # with ResNet-50 40.35 M
+        'auxiliary': False, 'backbone': 'resnet18', 'contract_dilation': False, 'low_level_first': True, 'align_corners': True,
+        'aspp_dropout': 0.5}, (16_607_667, 16_607_667), batch_of_one=False),
+    'deeplabv3plus of smp': Case('deeplabv3plus', {  # with ResNet-50 26.68 M
+        'auxiliary': False, 'backbone': 'resnet18', 'contract_dilation': False, 'rates': [12, 24, 36], 'convolution': 'bare',
+        'refine': True, 'decoder_convolutions': 1, 'align_corners': True, 'aspp_dropout': 0.5, 'dropout': 0.0},
+        (12_333_923, 12_333_923), batch_of_one=False),
+    'deeplabv3plus xception': Case('deeplabv3plus', {'backbone': 'xception'}, (42_245_060, 41_048_755), batch_of_one=False),
+    'deeplabv3plus xception of yassouali': Case('deeplabv3plus', {
+        'auxiliary': False, 'backbone': 'xception', 'shared_relu': True, 'convolution': 'dense', 'low_level_first': True,
+        'align_corners': True, 'aspp_dropout': 0.5}, (54_704_803, 54_704_803), batch_of_one=False),
+    'deeplabv3': Case('deeplabv3', {'backbone': 'resnet18'}, (15_462_054, 15_313_235), batch_of_one=False),
+    'deeplabv3 of torchvision': Case('deeplabv3', {  # with ResNet-50 and 21 classes 42.00 M
+        'backbone': 'resnet18', 'output_stride': 8, 'refine': True}, (16_052_390, 15_903_571), batch_of_one=False),
 }
 CLASSIFIERS = ('stdc1', 'stdc2', 'resnet18', 'resnet50 v1c', 'vgg16_bn')
-SEGMENTATION = [name for name in NETWORKS if name not in CLASSIFIERS]
