@@ -17,6 +17,15 @@ NETWORKS = {
     'fast_scnn of Tramac': Case('fast_scnn', {
         'auxiliary_heads': ['aux_ltd'], 'stem_padding': 0, 'depthwise_relu': True, 'ppm_kernel': 1, 'fusion_bias': True,
         'align_corners': True, 'bn_momentum': 0.1}, (1_157_174, 1_138_051), batch_of_one=False),
+    'enet': Case('enet', {}, (364_311, 364_311)),
+    'enet of davidtvs': Case('enet', {
+        'num_classes': 20, 'initial_bias': False, 'initial_pool': 3, 'norm_eps': 1e-5, 'conv_bias': False, 'slopes': 'one',
+        'branch_activation': 'regular', 'columns_first': True, 'asymmetric_norm': True, 'asymmetric_bias': [False, False],
+        'narrow_by_input': True, 'upsample_kernel': 2, 'last_kernel': 3}, (351_804, 351_804)),
+    'enet of yassouali': Case('enet', {
+        'pool_first': True, 'norm_eps': 1e-5, 'conv_bias': False, 'slopes': 'initial', 'branch_activation': 'all',
+        'asymmetric_norm': True, 'asymmetric_bias': [True, True], 'narrow_by_input': True, 'last_kernel': 3},
+        (358_344, 358_344)),
     'stdc1': Case('stdc1', {}, (8_441_504, 8_441_504)),  # the authors' 8.4436 M count a norm that is never used
     'stdc2': Case('stdc2', {}, (12_471_968, 12_471_968)),
     'stdc1_seg': Case('stdc1_seg', {}, (8_573_019, 8_275_123), batch_of_one=False),
