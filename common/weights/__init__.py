@@ -80,7 +80,7 @@ def load_pretrained(backend: Any, network: Any, arch: str, path: str | Path) -> 
     own = backend.state(network)
     shared = {_part(name) for name in own} & {_part(name) for name in state}
     wrong = [name for name in {**own, **state} if _part(name) in shared and (
-        name not in own or name not in state or own[name].shape[1:] != state[name].shape[1:])]
+        name not in own or name not in state or not _same_but_classes(name, own[name].shape, state[name].shape))]
     if not shared or wrong:
         what = f'{len(wrong)} tensors differ: {_list(wrong[:3])}' if shared else 'they share no part'
         raise StateError(f'{path}: weights of {converted.arch} do not fit {arch}: {what}')
@@ -93,6 +93,12 @@ def _list(names: Iterable[str]) -> str:
 
 def _part(name: str) -> str:
     return name.partition('.')[0]
+
+
+def _same_but_classes(name: str, ours: tuple[int, ...], theirs: tuple[int, ...]) -> bool:
+    """The first dimension may differ; a classifier that is a transposed convolution counts its classes in the second."""
+    axis = 1 if name == 'classifier.weight' and ours[:1] == theirs[:1] else 0
+    return ours[:axis] + ours[axis + 1:] == theirs[:axis] + theirs[axis + 1:]
 
 
 def _ours(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Converted:
@@ -110,7 +116,7 @@ def _by_table(table: Table, arrays: Mapping[str, np.ndarray]) -> Converted:
     if table.classes is not None:
         if table.classes not in arrays:
             raise StateError(f'{table.arch} of {table.source}: {table.classes} is missing')
-        num_classes = arguments['num_classes'] = arrays[table.classes].shape[0]
+        num_classes = arguments['num_classes'] = arrays[table.classes].shape[table.classes_axis]
     if table.heads:
         arguments['auxiliary'] = all(f'{head}.classifier.weight' in names for head in table.heads)
         if not arguments['auxiliary']:

@@ -24,13 +24,15 @@ class Table:
     classes: str | None  # its first dimension is the number of classes; None: a backbone without classifier
     rules: Mapping[str, str]
     unused: tuple[str, ...] = ()
+    classes_axis: int = 0  # of ``classes``, where the number of classes stands: 1 in a transposed convolution
     arguments: Mapping[str, Any] = field(default_factory=dict)
     heads: tuple[str, ...] = ()  # our names of the auxiliary heads, which a published file may lack
     more_arguments: Callable[[Arrays], dict[str, Any]] = lambda state: {}  # what our state says further
     values: Callable[[str, np.ndarray], np.ndarray] = lambda name, array: array  # by our name
+    condition: Callable[[Arrays], bool] = lambda published: True  # for ``fits``, where names alone do not tell
 
     def fits(self, published: Arrays) -> bool:
-        return all(mark in published for mark in self.marks)
+        return all(mark in published for mark in self.marks) and self.condition(published)
 
     def rename(self, published: Arrays) -> tuple[dict[str, str], list[str]]:
         """Our names -> theirs, and the names that are left out on purpose; StateError for a name that no rule takes."""

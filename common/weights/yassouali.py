@@ -1,7 +1,6 @@
 """yassouali/pytorch-segmentation."""
-from typing import Any
-
 from dataclasses import replace
+from typing import Any
 
 from common.weights import resnet
 from common.weights.table import Arrays, Table

@@ -1,8 +1,10 @@
 """The networks by name; a builder takes ``num_classes``, ``auxiliary`` and the network's own arguments."""
+from mindspore_impl.models.ddrnet import ddrnet23, ddrnet23_seg, ddrnet23_slim, ddrnet23_slim_seg, ddrnet39, ddrnet39_seg
 from mindspore_impl.models.deeplabv3plus import DeepLabV3, DeepLabV3Plus
 from mindspore_impl.models.enet import ENet
 from mindspore_impl.models.fast_scnn import FastSCNN
 from mindspore_impl.models.fcn import fcn
+from mindspore_impl.models.gcn import GCN
 from mindspore_impl.models.pspnet import PSPNet
 from mindspore_impl.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
 from mindspore_impl.models.stdc import stdc1, stdc1_seg, stdc2, stdc2_seg
@@ -22,9 +24,16 @@ MODELS = {
     'resnet101': resnet101,
     'resnet152': resnet152,
     'vgg16_bn': vgg16_bn,
+    'ddrnet23_slim': ddrnet23_slim,
+    'ddrnet23': ddrnet23,
+    'ddrnet39': ddrnet39,
+    'ddrnet23_slim_seg': ddrnet23_slim_seg,
+    'ddrnet23_seg': ddrnet23_seg,
+    'ddrnet39_seg': ddrnet39_seg,
     'fcn': fcn,
     'pspnet': PSPNet,
     'upernet': UperNet,
     'deeplabv3': DeepLabV3,
     'deeplabv3plus': DeepLabV3Plus,
+    'gcn': GCN,
 }
