@@ -54,5 +54,27 @@ NETWORKS = {
     'deeplabv3': Case('deeplabv3', {'backbone': 'resnet18'}, (15_462_054, 15_313_235), batch_of_one=False),
     'deeplabv3 of torchvision': Case('deeplabv3', {  # with ResNet-50 and 21 classes 42.00 M
         'backbone': 'resnet18', 'output_stride': 8, 'refine': True}, (16_052_390, 15_903_571), batch_of_one=False),
+    'pspnet': Case('pspnet', {'backbone': 'resnet18', 'channels': 128, 'auxiliary_channels': 64}, (12_790_086, 12_641_267),
+                   batch_of_one=False),
+    'pspnet of yassouali': Case('pspnet', {
+        'backbone': 'resnet18', 'stem': 'deep', 'dilate_second': True, 'pyramid_align_corners': True, 'channels': 128,
+        'auxiliary_channels': 128}, (13_068_134, 12_770_515), batch_of_one=False),
+    'pspnet of smp': Case('pspnet', {
+        'backbone': 'resnet18', 'stem': '7x7', 'stages': 2, 'pyramid_kernel': 1, 'input_last': True, 'norm_one_bin': False,
+        'classifier_kernel': 3, 'pyramid_align_corners': True, 'align_corners': True, 'dropout': 0.2}, (919_347, 919_347)),
+    'upernet': Case('upernet', {'backbone': 'resnet18', 'channels': 64, 'auxiliary_channels': 64}, (12_207_494, 12_058_675),
+                    batch_of_one=False),
+    'upernet of yassouali': Case('upernet', {
+        'auxiliary': False, 'backbone': 'resnet18', 'stem': '7x7', 'output_stride': 16, 'contract_dilation': False,
+        'channels': 64, 'bins': [1, 2, 4, 6], 'fpn': 'shared', 'classifier_kernel': 3, 'inner_align_corners': True},
+        (16_412_307, 16_412_307), batch_of_one=False),
+    'upernet of smp': Case('upernet', {
+        'auxiliary': False, 'backbone': 'resnet18', 'stem': '7x7', 'channels': 64, 'layer_norm': True, 'align_corners': True,
+        'dropout': 0.0}, (12_041_363, 12_041_363), batch_of_one=False),
+    'fcn': Case('fcn', {'backbone': 'resnet18', 'channels': 128, 'auxiliary_channels': 64}, (12_822_342, 12_673_523)),
+    'fcn of torchvision': Case('fcn', {
+        'backbone': 'resnet18', 'stem': '7x7', 'convolutions': 1, 'concat_input': False, 'channels': 128,
+        'auxiliary_channels': 64}, (11_917_862, 11_769_043)),
+    'fcn of 2015': Case('fcn', {'backbone': 'vgg16', 'channels': 64}, (16_340_409, 16_340_409)),
 }
 CLASSIFIERS = ('stdc1', 'stdc2', 'resnet18', 'resnet50 v1c', 'vgg16_bn')

@@ -38,8 +38,8 @@ def name(state: Arrays, prefix: str = 'backbone.') -> str:
     for known, (second, third, kind) in STAGE_BLOCKS.items():
         if found in ([second, third], [second, 0]) and bottlenecks == kind:
             return known
-    raise StateError(f'its ResNet has {found[0]} and {found[1]} {"bottleneck" if bottlenecks else "basic"} blocks in the second '
-                     'and third stage: none that is known here')
+    raise StateError(f'its ResNet has {found[0]} and {found[1]} {"bottleneck" if bottlenecks else "basic"} blocks in stages 2 '
+                     'and 3: none that is known here')
 
 
 def stem(state: Arrays, prefix: str = 'backbone.') -> str:

@@ -79,15 +79,15 @@ class FCN(Network):
 class FCN8s(Network):
     """On VGG-16: ``logits`` at the size of the image."""
 
-    def __init__(self, num_classes: int = 19, dropout: float = 0.5):
+    def __init__(self, num_classes: int = 19, channels: int = 4096, dropout: float = 0.5):
         super().__init__({'logits': False})
         self.backbone = VGG(batch_norm=False, padding=PADDING, ceil_mode=True)
-        self.conv6 = Conv2d(512, 4096, 7, bias=True, init=0.01)
-        self.conv7 = Conv2d(4096, 4096, 1, bias=True, init=0.01)
+        self.conv6 = Conv2d(512, channels, 7, bias=True, init=0.01)
+        self.conv7 = Conv2d(channels, channels, 1, bias=True, init=0.01)
         self.relu = ReLU()
-        self.dropout6 = Dropout2d(4096, dropout)
-        self.dropout7 = Dropout2d(4096, dropout)
-        self.classifier = Conv2d(4096, num_classes, 1, bias=True, init='uniform_fan_in')
+        self.dropout6 = Dropout2d(channels, dropout)
+        self.dropout7 = Dropout2d(channels, dropout)
+        self.classifier = Conv2d(channels, num_classes, 1, bias=True, init='uniform_fan_in')
         self.skip4 = Conv2d(512, num_classes, 1, bias=True, init='uniform_fan_in')
         self.skip3 = Conv2d(256, num_classes, 1, bias=True, init='uniform_fan_in')
         self.up5 = _upsampling(num_classes, 2)
@@ -104,15 +104,15 @@ class FCN8s(Network):
 
 
 def fcn(num_classes: int = 19, auxiliary: bool = True, backbone: str = 'resnet50', stem: str = 'v1c', convolutions: int = 2,
-        concat_input: bool = True, channels: int = 512, auxiliary_channels: int = 256,
+        concat_input: bool = True, channels: int | None = None, auxiliary_channels: int = 256,
         dropout: float | None = None) -> FCN | FCN8s:
-    """FCN on a ResNet, or FCN-8s on 'vgg16', which has no auxiliary head and takes none of the ResNet's arguments.
+    """FCN on a ResNet, or FCN-8s on 'vgg16', which has no auxiliary head and of these arguments takes those with None alone.
 
-    ``dropout``: None: 0.1, on VGG-16 0.5.
+    ``channels``: of the head's convolutions; None: 512, on VGG-16 4096. ``dropout``: None: 0.1, on VGG-16 0.5.
     """
     if backbone == 'vgg16':
-        return FCN8s(num_classes, 0.5 if dropout is None else dropout)
-    return FCN(num_classes, auxiliary, backbone, stem, convolutions, concat_input, channels, auxiliary_channels,
+        return FCN8s(num_classes, channels or 4096, 0.5 if dropout is None else dropout)
+    return FCN(num_classes, auxiliary, backbone, stem, convolutions, concat_input, channels or 512, auxiliary_channels,
                0.1 if dropout is None else dropout)
 
 
