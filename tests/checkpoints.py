@@ -28,7 +28,7 @@ def write(folder: Path, backend_name: str, arch: str, **keys) -> Path:
     """A checkpoint as training writes it, with CLASSES classes."""
     backend = get_backend(backend_name)
     backend.setup('cpu', threads=1)
-    network = backend.build_model(arch, num_classes=CLASSES)
+    network = backend.build_model(arch, num_classes=CLASSES, **keys.get('model_args', {}))
     tensors = {f'model.{name}': array for name, array in random_state(backend, network).items()}
     meta = {'config': {'arch': arch, 'crop_size': list(SIZE), 'threads': 1, **keys}, 'backend': backend_name, 'step': 7,
             'num_classes': CLASSES, 'classes': list(CITYSCAPES_CLASSES[:CLASSES]),
