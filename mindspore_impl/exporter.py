@@ -203,6 +203,9 @@ class OnnxGraph:
     def Reshape(self, inputs, attributes, shape):
         return self._node('Reshape', [inputs[0], np.array(shape)])
 
+    def Flatten(self, inputs, attributes, shape):
+        return self.Reshape(inputs, attributes, shape)
+
     def Squeeze(self, inputs, attributes, shape):
         return self.Reshape(inputs, attributes, shape)
 

@@ -7,14 +7,18 @@ import numpy as np
 import pytest
 
 from common import weights
+from common.backend import get_backend
+from common.benchmark import measures
 from common.config import Loss
 from common.resampling import resize_bilinear
 from tests.conftest import folder
 
 OUTPUTS = {  # the publishers' names -> ours, for one of our networks or for all
-    **dict.fromkeys(('logits', 'decode_head', 'feat_out', 'out', 'final_layer', 'train.logits', 'train.decode_head.context'),
+    **dict.fromkeys(('logits', 'decode_head', 'feat_out', 'out', 'final_layer', 'train.logits', 'train.decode_head.context',
+                     'decode_head.context'),
                     'logits'),
-    **dict.fromkeys(('aux', 'auxiliary_head', 'seghead_extra', 'train.aux', 'train.decode_head.spatial'), 'aux'),
+    **dict.fromkeys(('aux', 'auxiliary_head', 'seghead_extra', 'train.aux', 'train.decode_head.spatial', 'decode_head.spatial'),
+                    'aux'),
     'fast_scnn aux': 'aux_ltd', 'fast_scnn auxiliary_head.0': 'aux_gfe', 'fast_scnn auxiliary_head.1': 'aux_ltd',
     'auxiliary_head.0': 'aux16', 'auxiliary_head.1': 'aux32', 'auxiliary_head.2': 'detail',  # STDC
     'feat_out16': 'aux16', 'feat_out32': 'aux32', 'feat_out_sp8': 'detail',
@@ -77,12 +81,32 @@ def test_outputs(golden_folder, backend, case):
             value = resize_bilinear(value, output['shape'][2:], built.align_corners[name])
         assert list(value.shape) == output['shape']
         largest = output['absmax']
-        tolerance = max(OUTPUT_TOLERANCE, 3 * output['noise']) * largest
+        tolerance = max(OUTPUT_TOLERANCE, 3 * output.get('noise', 0)) * largest
         difference = np.abs(golden(golden_folder).sample(value, output['stride']) - recorded[output['name']]).max()
         assert difference <= tolerance, f'{output["name"]}: {difference / largest:.1e} of the largest magnitude'
         assert abs(np.abs(value).max() - largest) <= tolerance
         assert abs(value.mean(dtype=float) - output['mean']) <= STATISTICS_TOLERANCE * largest
         assert abs(value.std(dtype=float) - output['std']) <= STATISTICS_TOLERANCE * largest
+
+
+@pytest.mark.parametrize('case', [case for case in cases() if not str(case).endswith('_odd')])
+def test_sizes(golden_folder, case):
+    """Parameters are the publisher's, but for what its network never reads; multiply-accumulates likewise."""
+    pytest.importorskip('torch')
+    spec, _, converted = published(golden_folder, case)
+    backend, sizes = get_backend('pytorch'), measures('pytorch')
+    built = network(backend, converted)
+    counted = {key: np.prod(shape, dtype=int) for key, shape, kind in spec['params']
+               if kind not in ('running_mean', 'running_var', 'constant', 'bilinear') and key not in spec.get('aliases', {})
+               and not key.endswith(('running_mean', 'running_var'))}
+    unread = sum(counted.get(key, 0) for key in converted.ignored)
+    assert sum(counted.values()) == spec['num_parameters']
+    assert sizes.parameters(built) == spec['num_parameters'] - unread
+    built.set_auxiliary(case.startswith(('official_ddrnet', 'tramac', 'torchvision')))  # these count their auxiliary heads
+    for shape, macs in spec.get('macs', {}).items():
+        if shape != 'tool' and not case.startswith('official_stdc'):  # this one computes heads that nobody reads
+            number, _, height, width = map(int, shape.split('x'))
+            assert number * sizes.macs(built, (height, width)) == macs
 
 
 @pytest.mark.parametrize('case', cases(gradients=True))
