@@ -76,5 +76,12 @@ NETWORKS = {
         'backbone': 'resnet18', 'stem': '7x7', 'convolutions': 1, 'concat_input': False, 'channels': 128,
         'auxiliary_channels': 64}, (11_917_862, 11_769_043)),
     'fcn of 2015': Case('fcn', {'backbone': 'vgg16', 'channels': 64}, (16_340_409, 16_340_409)),
+    'gcn': Case('gcn', {'backbone': 'resnet18'}, (11_842_785, 11_842_785)),
+    'gcn of yassouali': Case('gcn', {  # with ResNet-50 and its unused norms 25.21 M
+        'auxiliary': False, 'backbone': 'resnet18', 'kernel_size': 11, 'transposed': False}, (11_669_068, 11_669_068)),
+    'duc_hdc': Case('duc_hdc', {'backbone': 'resnet34'}, (28_220_416, 28_220_416), batch_of_one=False),
+    'duc_hdc of yassouali': Case('duc_hdc', {  # with ResNet-101 69.18 M
+        'auxiliary': False, 'backbone': 'resnet18', 'decoder': True, 'logits_norm': True, 'aspp_dropout': 0.5},
+        (19_369_635, 19_369_635), batch_of_one=False),
 }
 CLASSIFIERS = ('stdc1', 'stdc2', 'resnet18', 'resnet50 v1c', 'vgg16_bn')

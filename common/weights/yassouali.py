@@ -197,7 +197,34 @@ GCN_TRANSPOSED = replace(
     rules={**GCN.rules, 'decon4': 'levels.0.up', 'decon3': 'levels.1.up', 'decon2': 'levels.2.up', 'decon1': 'up_half',
            'decon5': 'up_full'})
 
+DUC_HDC = Table(
+    source='yassouali',
+    arch='duc_hdc',
+    marks=('DUC_out.conv.weight', 'ASSP.aspp6.0.weight'),
+    classes='decoder.output.7.weight',
+    arguments={'decoder': True, 'logits_norm': True, 'aspp_dropout': 0.5, 'auxiliary': False},
+    more_arguments=lambda state: {'backbone': resnet.name(state)},
+    rules={
+        **resnet.rules('backbone.', 'layer0'),
+        **{f'ASSP.aspp{number}.{index}': f'aspp.branches.{number - 1}.{part}' for number in range(1, 7)
+           for index, part in enumerate(('conv', 'bn'))},
+        'ASSP.avg_pool.1': 'aspp.pool.conv',
+        'ASSP.avg_pool.2': 'aspp.pool.bn',
+        'ASSP.conv1': 'aspp.project.conv',
+        'ASSP.bn1': 'aspp.project.bn',
+        'decoder.conv1': 'decoder.low_level.conv',
+        'decoder.bn1': 'decoder.low_level.bn',
+        'decoder.DUC': 'decoder.up.conv',
+        'decoder.output.0': 'decoder.convs.0.conv',
+        'decoder.output.1': 'decoder.convs.0.bn',
+        'decoder.output.3': 'decoder.convs.1.conv',
+        'decoder.output.4': 'decoder.convs.1.bn',
+        'decoder.output.7': 'decoder.classifier',
+        'DUC_out': 'up.conv',
+    })
+
 TABLES = (
+    DUC_HDC,
     GCN_TRANSPOSED,
     GCN,
     ENET,

@@ -1,6 +1,7 @@
 """The networks by name; a builder takes ``num_classes``, ``auxiliary`` and the network's own arguments."""
 from mindspore_impl.models.ddrnet import ddrnet23, ddrnet23_seg, ddrnet23_slim, ddrnet23_slim_seg, ddrnet39, ddrnet39_seg
 from mindspore_impl.models.deeplabv3plus import DeepLabV3, DeepLabV3Plus
+from mindspore_impl.models.duc_hdc import DUCHDC
 from mindspore_impl.models.enet import ENet
 from mindspore_impl.models.fast_scnn import FastSCNN
 from mindspore_impl.models.fcn import fcn
@@ -36,4 +37,5 @@ MODELS = {
     'deeplabv3': DeepLabV3,
     'deeplabv3plus': DeepLabV3Plus,
     'gcn': GCN,
+    'duc_hdc': DUCHDC,
 }

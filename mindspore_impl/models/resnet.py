@@ -3,7 +3,7 @@
 ``ResNet`` is the backbone of the segmentation networks, ``resnet18`` to ``resnet152`` classify images. As all publishers here
 do, a bottleneck block strides in its 3x3 convolution (torchvision's V1.5), not in the first 1x1 as the paper does.
 """
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 
 from mindspore import Tensor, nn
 
@@ -70,10 +70,13 @@ class ResNet(nn.Cell):
     (mmsegmentation, torchvision); without, all 3x3 convolutions of the stage dilate (segmentation-models-pytorch).
     ``dilate_second``: whether a basic block dilates its second convolution too; None: without ``contract_dilation``.
     ``stages``: of the four only so many, and as many features. ``channels`` holds the features' channels.
+    ``dilation_cycles``: by stage, 1 to 4, the dilations that its blocks take in turn; blocks that fill no whole cycle keep the
+    stage's own (hybrid dilated convolution, arXiv:1702.08502).
     """
 
     def __init__(self, name: str, stem: str = '7x7', output_stride: int = 32, contract_dilation: bool = True,
-                 dilate_second: bool | None = None, stages: int = 4):
+                 dilate_second: bool | None = None, stages: int = 4,
+                 dilation_cycles: Mapping[int, Sequence[int]] | None = None):
         super().__init__()
         _check('backbone', name, BLOCKS)
         _check('stem', stem, STEMS)
@@ -95,9 +98,12 @@ class ResNet(nn.Cell):
                 stride, dilation = 1, 2 * dilation
             total *= stride
             first = before if contract_dilation else dilation
+            cycle = (dilation_cycles or {}).get(index + 1, ())
             stage = []
             for number in range(blocks):
                 rates = first if number == 0 else dilation, dilation if dilate_second else 1
+                if cycle and number < blocks - blocks % len(cycle):
+                    rates = (cycle[number % len(cycle)],) * 2
                 stage.append(block(width, channels, stride if number == 0 else 1, rates))
                 width = channels * block.expansion
             layers.append(Sequential(*stage) if index < stages else None)
