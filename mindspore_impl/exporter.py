@@ -193,7 +193,7 @@ class OnnxGraph:
         return self._node('ReduceMean', inputs[:1], axes=inputs[1], keepdims=int(inputs[2]))
 
     def MatMul(self, inputs, attributes, shape):
-        return self._node('MatMul', inputs[:2])
+        return self._node('Gemm', inputs[:2], transA=int(inputs[2]), transB=int(inputs[3]))
 
     def Transpose(self, inputs, attributes, shape):
         if isinstance(inputs[0], np.ndarray):

@@ -99,7 +99,7 @@ class Linear(nn.Dense):
         weight = self.weight
         if self.compute_dtype is not None:
             x, weight = ops.cast(x, self.compute_dtype), ops.cast(weight, self.compute_dtype)
-        y = ops.matmul(x, ops.transpose(weight, (1, 0)))
+        y = ops.MatMul(transpose_b=True)(x, weight)
         if self.has_bias:
             y = y + ops.cast(self.bias, y.dtype)
         return y
@@ -304,7 +304,11 @@ def relu(x: Tensor) -> Tensor:
 
 def concat(features: Sequence[Tensor]) -> Tensor:
     """Joins features along the channels."""
-    return ops.cat(features, 1)
+    dtype = features[0].dtype
+    for feature in features:
+        if feature.dtype == ms.float32:  # beside half precision
+            dtype = ms.float32
+    return ops.cat([feature if feature.dtype == dtype else ops.cast(feature, dtype) for feature in features], 1)
 
 
 def pad_channels(x: Tensor, channels: int) -> Tensor:
