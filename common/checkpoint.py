@@ -128,7 +128,11 @@ class LoadReport:
 
     def __str__(self) -> str:
         own = len(self.matched) + len(self.missing) + len(self.mismatched)
+        left = {_module(name) for name in self.missing} | {_module(line) for line in self.mismatched}
+        filled = [part for part in dict.fromkeys(map(_module, self.matched)) if part not in left]
         parts = [f'{len(self.matched)} of {own} tensors matched']
+        if left and filled:
+            parts[0] += f' (all of {", ".join(filled)})'
         for kind in ('missing', 'unexpected', 'mismatched'):
             names = getattr(self, kind)
             if names:

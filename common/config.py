@@ -37,6 +37,7 @@ class Model(Group):
     num_classes: Optional[Positive] = Field(None, description="classes; by default the data set's")
     model_args: dict[str, Any] = Field({}, description="further arguments of the network's builder")
     pretrained: Optional[str] = Field(None, description='weights to start from: ours or a published checkpoint')
+    reset_classifier: bool = Field(False, description='with pretrained: classifiers for other classes are drawn anew')
 
 
 class Data(Group):

@@ -2,14 +2,13 @@
 from types import NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-import numpy as np
-
 from common import config as configuration
 from common import weights
-from common.backend import get_backend
+from common.backend import available, get_backend
+from common.benchmark import measures
 from common.data.datasets import CAMVID_CLASSES, CITYSCAPES_CLASSES, EXPECTED
 
-PROBE = 128  # side of the image that tells the output stride
+CLASSIFIER_INPUT, SEGMENTATION_INPUT = (224, 224), (512, 1024)
 Row = dict[str, Any]
 
 
@@ -34,24 +33,33 @@ def datasets() -> list[Row]:
 
 
 def models(backend_name: str) -> list[Row]:
-    """The networks: parameters in training and in inference, output stride, auxiliary outputs, publishers."""
+    """The networks with their default arguments; parameters, multiply-accumulates and stride are counted on them.
+
+    The input is 224 x 224 for classifiers, as in their papers, and 512 x 1024 for the others, half of Cityscapes.
+    """
     backend = get_backend(backend_name)
     backend.setup('cpu')
-    sources = [(table.arch, table.source) for table in weights.TABLES]
+    sizes = measures(backend_name)
+    built_in = {name: get_backend(name).MODELS for name in available()}
     rows = []
     for arch in backend.MODELS:
-        network = backend.build_model(arch)
-        outputs = backend.forward(network, np.zeros((1, 3, PROBE, PROBE), np.float32), auxiliary=True)
-        logits = outputs.pop('logits')
-        sizes = {name: array.size for name, array in backend.state(network).items()
-                 if not name.endswith(('running_mean', 'running_var'))}
-        auxiliary = sum(size for name, size in sizes.items() if name.partition('.')[0] in outputs)
-        rows.append({'arch': arch, 'parameters (M)': f'{sum(sizes.values()) / 1e6:.4f}',
-                     'for inference (M)': f'{(sum(sizes.values()) - auxiliary) / 1e6:.4f}',
-                     'output stride': PROBE // logits.shape[2] if logits.ndim == 4 else None,
-                     'auxiliary outputs': ', '.join(outputs),
-                     'loads weights of': ', '.join(dict.fromkeys(source for name, source in sources if name == arch))})
+        full, inference = (backend.MODELS[arch](auxiliary=auxiliary) for auxiliary in (True, False))
+        classifier = not full.align_corners
+        size = CLASSIFIER_INPUT if classifier else SEGMENTATION_INPUT
+        row = {'arch': arch, 'parameters (M)': f'{sizes.parameters(full) / 1e6:.4f}',
+               'for inference (M)': f'{sizes.parameters(inference) / 1e6:.4f}',
+               'G MACs': f'{sizes.macs(inference, size) / 1e9:.3f}', 'at': f'{size[0]}x{size[1]}',
+               'output stride': None if classifier else sizes.output_stride(inference),
+               'auxiliary outputs': ', '.join(name for name in full.align_corners if name != 'logits'),
+               'loads weights of': ', '.join(publishers(arch)),
+               'backends': ', '.join(name for name in built_in if arch in built_in[name])}
+        rows.append(row)
     return rows
+
+
+def publishers(arch: str) -> list[str]:
+    """Whose weights a network loads; of a classifier also those that come as a backbone alone."""
+    return list(dict.fromkeys(table.source for table in weights.TABLES if table.arch == arch))
 
 
 def _type(annotation: Any) -> str:

@@ -111,7 +111,8 @@ def build(backend: Backend, config: Config, dataset: Dataset) -> Any:
     arguments = network_arguments(config, num_classes(config, dataset))
     network = backend.build_model(config.model.arch, seed=config.runtime.seed, **arguments)
     if config.model.pretrained:
-        print(weights.load_pretrained(backend, network, config.model.arch, Path(config.model.pretrained).expanduser()))
+        path = Path(config.model.pretrained).expanduser()
+        print(weights.load_pretrained(backend, network, config.model.arch, path, config.model.reset_classifier))
     return network
 
 

@@ -7,6 +7,8 @@ from mindspore import Tensor, nn
 
 from mindspore_impl.layers import Conv2d, ConvTranspose2d, Linear
 
+PROBE = 256  # side of the image that tells the output stride
+
 
 def parameters(network: nn.Cell) -> int:
     """Trainable numbers."""
@@ -24,14 +26,25 @@ def macs(network: nn.Cell, size: tuple[int, int]) -> int:
 
     layers = [layer for _, layer in network.cells_and_names() if isinstance(layer, (Conv2d, ConvTranspose2d, Linear))]
     hooks = [layer.register_forward_hook(count) for layer in layers]
-    mode = ms.get_context('mode')
-    ms.set_context(mode=ms.PYNATIVE_MODE)  # hooks run in this mode only
-    network.set_train(False)
-    network(Tensor(np.zeros((1, 3, *size), np.float32)))
-    ms.set_context(mode=mode)
+    _logits_shape(network, size)
     for hook in hooks:
         hook.remove()
     return sum(counts)
+
+
+def output_stride(network: nn.Cell) -> int:
+    """By how much the logits are smaller than the image."""
+    return PROBE // _logits_shape(network, (PROBE, PROBE))[2]
+
+
+def _logits_shape(network: nn.Cell, size: tuple[int, int]) -> tuple[int, ...]:
+    """Of one image; operator by operator, where hooks run and nothing is compiled."""
+    mode = ms.get_context('mode')
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        return network.set_train(False)(Tensor(np.zeros((1, 3, *size), np.float32)))['logits'].shape
+    finally:
+        ms.set_context(mode=mode)
 
 
 def accelerator() -> dict[str, Any]:

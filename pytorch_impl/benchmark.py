@@ -7,6 +7,8 @@ from torch import nn
 
 from pytorch_impl.layers import Conv2d, ConvTranspose2d, Linear
 
+PROBE = 256  # side of the image that tells the output stride
+
 
 def parameters(network: nn.Module) -> int:
     """Trainable numbers."""
@@ -22,13 +24,23 @@ def macs(network: nn.Module, size: tuple[int, int]) -> int:
         places = (inputs[0] if isinstance(layer, ConvTranspose2d) else output).numel() // layer.weight.shape[0]
         counts.append(places * layer.weight.numel())
 
-    shapes = copy.deepcopy(network).to('meta').eval()  # nothing is computed
+    shapes = copy.deepcopy(network)
     for layer in shapes.modules():
         if isinstance(layer, (Conv2d, ConvTranspose2d, Linear)):
             layer.register_forward_hook(count)
-    with torch.no_grad():
-        shapes(torch.zeros(1, 3, *size, device='meta'))
+    _logits_shape(shapes, size)
     return sum(counts)
+
+
+def output_stride(network: nn.Module) -> int:
+    """By how much the logits are smaller than the image."""
+    return PROBE // _logits_shape(copy.deepcopy(network), (PROBE, PROBE))[2]
+
+
+def _logits_shape(network: nn.Module, size: tuple[int, int]) -> torch.Size:
+    """Of one image; on the device that computes nothing, where the network stays."""
+    with torch.no_grad():
+        return network.to('meta').eval()(torch.zeros(1, 3, *size, device='meta'))['logits'].shape
 
 
 def accelerator() -> dict[str, Any]:

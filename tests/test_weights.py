@@ -231,12 +231,18 @@ def test_pretrained_fills_what_both_networks_have(tmp_path, backend, source):
             weights.load_pretrained(backend, backend.build_model(other), other, tmp_path / 'imagenet.safetensors')
 
 
-def test_pretrained_leaves_a_classifier_for_other_classes_alone(tmp_path, backend):
+def test_a_classifier_for_other_classes_is_drawn_anew_only_when_told_to(tmp_path, backend):
     source = backend.build_model('fast_scnn', num_classes=19, seed=5)
     meta = {'config': {'arch': 'fast_scnn'}, 'num_classes': 19}
     checkpoint.save(tmp_path / 'x.safetensors', {f'model.{k}': v for k, v in backend.state(source).items()}, meta)
     network = backend.build_model('fast_scnn', num_classes=11)
-    report = weights.load_pretrained(backend, network, 'fast_scnn', tmp_path / 'x.safetensors')
+    arguments = backend, network, 'fast_scnn', tmp_path / 'x.safetensors'
+    drawn = backend.state(network)
+    with pytest.raises(StateError, match='made for another number of classes.*reset_classifier'):
+        weights.load_pretrained(*arguments)
+    assert all(np.array_equal(array, drawn[name]) for name, array in backend.state(network).items())
+    report = weights.load_pretrained(*arguments, reset_classifier=True)
+    assert 'all of learning_to_downsample, global_feature_extractor, feature_fusion)' in str(report)
     classifiers = ('classifier.conv', 'aux_gfe.classifier', 'aux_ltd.classifier')
     assert {line.split()[0] for line in report.mismatched} == {f'{name}.{leaf}' for name in classifiers
                                                                for leaf in ('weight', 'bias')}

@@ -69,11 +69,12 @@ def load(path: str | Path, source: Optional[str] = None) -> Converted:
         raise StateError(message if message.startswith(str(path)) else f'{path}: {message}') from None
 
 
-def load_pretrained(backend: Any, network: Any, arch: str, path: str | Path) -> checkpoint.LoadReport:
+def load_pretrained(backend: Any, network: Any, arch: str, path: str | Path,
+                    reset_classifier: bool = False) -> checkpoint.LoadReport:
     """Fills a network, an ``arch``, as far as a file's weights go, and reports what was filled.
 
-    Parts (``backbone``, ``head``, ...) that only one side has are left alone, and so is a classifier for another number of
-    classes. A part that both have must agree tensor by tensor: StateError otherwise.
+    Parts (``backbone``, ``head``, ...) that only one side has are left alone. A part that both have must agree tensor by tensor, StateError
+    otherwise; only a classifier for another number of classes may stay as it was drawn, with ``reset_classifier``.
     """
     converted = load(path)
     state = converted.state
@@ -84,6 +85,10 @@ def load_pretrained(backend: Any, network: Any, arch: str, path: str | Path) -> 
     if not shared or wrong:
         what = f'{len(wrong)} tensors differ: {_list(wrong[:3])}' if shared else 'they share no part'
         raise StateError(f'{path}: weights of {converted.arch} do not fit {arch}: {what}')
+    other = [name for name in own if name in state and own[name].shape != state[name].shape]
+    if other and not reset_classifier:
+        raise StateError(f'{path}: made for another number of classes: {other[0]} is {state[other[0]].shape}, the network has '
+                         f'{own[other[0]].shape}; reset_classifier: true draws the {len(other)} tensors anew')
     return backend.load_state(network, {name: state[name] for name in state if _part(name) in shared}, partial=True)
 
 
