@@ -27,6 +27,7 @@ NOT_IN_WEIGHTS = {'deeplabv3plus': ('output_stride',)}  # by network: arguments,
 OUTPUT_TOLERANCE = 2e-5  # of the largest magnitude, or 3 times the fixture's noise
 STATISTICS_TOLERANCE = 2e-5  # of the largest magnitude: mean and standard deviation of the whole output
 GRADIENT_TOLERANCE = 1e-4  # relative, or 10 times the fixture's noise
+FLIP_TOLERANCE, FLIPPED = 1e-3, 0.02  # of so many parameters: a relu whose exact input is 1e-8 rounds to either side
 LOSS_TOLERANCE = 1e-5
 
 
@@ -121,7 +122,10 @@ def test_gradient_norms(golden_folder, backend, case):
         auxiliary.pop('logits')
         loss, gradients = backend.loss_and_gradients(built, images, labels, Loss(auxiliary_weights=auxiliary))
         assert loss == pytest.approx(record['loss'], rel=LOSS_TOLERANCE)
+        tolerance, flipped = max(GRADIENT_TOLERANCE, 10 * record['noise']), []
         for name, gradient in gradients.items():
-            wanted = record['norms'][converted.names[name]] or 0.0
-            tolerance = max(GRADIENT_TOLERANCE, 10 * record['noise'])
-            assert np.linalg.norm(gradient) == pytest.approx(wanted, rel=tolerance, abs=1e-12), name
+            wanted, norm = record['norms'][converted.names[name]] or 0.0, np.linalg.norm(gradient)
+            assert norm == pytest.approx(wanted, rel=max(tolerance, FLIP_TOLERANCE), abs=1e-12), name
+            if norm != pytest.approx(wanted, rel=tolerance, abs=1e-12):
+                flipped.append(name)
+        assert len(flipped) <= FLIPPED * len(gradients), flipped

@@ -21,11 +21,11 @@ NETWORKS = {
     'enet of davidtvs': Case('enet', {
         'num_classes': 20, 'initial_bias': False, 'initial_pool': 3, 'norm_eps': 1e-5, 'conv_bias': False, 'slopes': 'one',
         'branch_activation': 'regular', 'columns_first': True, 'asymmetric_norm': True, 'asymmetric_bias': [False, False],
-        'narrow_by_input': True, 'upsample_kernel': 2, 'last_kernel': 3}, (351_804, 351_804)),
+        'narrow_by_input': True, 'upsample_kernel': 2, 'last_kernel': 3}, (351_804, 351_804), size=(129, 193)),
     'enet of yassouali': Case('enet', {
         'pool_first': True, 'norm_eps': 1e-5, 'conv_bias': False, 'slopes': 'initial', 'branch_activation': 'all',
         'asymmetric_norm': True, 'asymmetric_bias': [True, True], 'narrow_by_input': True, 'last_kernel': 3},
-        (358_344, 358_344)),
+        (358_344, 358_344), size=(129, 193)),
     'stdc1': Case('stdc1', {}, (8_441_504, 8_441_504)),  # the authors' 8.4436 M count a norm that is never used
     'stdc2': Case('stdc2', {}, (12_471_968, 12_471_968)),
     'stdc1_seg': Case('stdc1_seg', {}, (8_573_019, 8_275_123), batch_of_one=False),
@@ -35,6 +35,16 @@ NETWORKS = {
         (8_572_896, 8_275_104), batch_of_one=False),
     'resnet18': Case('resnet18', {}, (11_689_512, 11_689_512)),
     'resnet50 v1c': Case('resnet50', {'stem': 'v1c'}, (25_576_264, 25_576_264)),
+    'ddrnet23_slim': Case('ddrnet23_slim', {}, (7_574_600, 7_574_600)),
+    'ddrnet23_slim of its authors': Case('ddrnet23_slim', {'stem_bias': True}, (7_574_664, 7_574_664)),
+    'ddrnet23 of the MindSpore zoo': Case('ddrnet23', {
+        'same_padding': True, 'half_pixel': False, 'last_bn_momentum': 0.9}, (28_216_488, 28_216_488)),
+    'ddrnet39': Case('ddrnet39', {}, (40_130_216, 40_130_216)),
+    'ddrnet23_slim_seg': Case('ddrnet23_slim_seg', {}, (5_734_278, 5_695_923), batch_of_one=False),
+    'ddrnet23_slim_seg of its authors': Case('ddrnet23_slim_seg', {'stem_bias': True}, (5_734_342, 5_695_987),
+                                             batch_of_one=False),
+    'ddrnet23_seg': Case('ddrnet23_seg', {}, (20_299_238, 20_148_819), batch_of_one=False),
+    'ddrnet39_seg': Case('ddrnet39_seg', {}, (32_660_710, 32_360_147), batch_of_one=False),
     'vgg16_bn': Case('vgg16_bn', {'num_classes': 10}, (138_365_992 - 990 * 4097, 138_365_992 - 990 * 4097)),
     'deeplabv3plus': Case('deeplabv3plus', {'backbone': 'resnet18'}, (16_756_486, 16_607_667), batch_of_one=False),
     'deeplabv3plus of mmsegmentation': Case('deeplabv3plus', {  # with ResNet-50 and its 512 and 48 channels 43.59 M
@@ -84,4 +94,5 @@ NETWORKS = {
         'auxiliary': False, 'backbone': 'resnet18', 'decoder': True, 'logits_norm': True, 'aspp_dropout': 0.5},
         (19_369_635, 19_369_635), batch_of_one=False),
 }
-CLASSIFIERS = ('stdc1', 'stdc2', 'resnet18', 'resnet50 v1c', 'vgg16_bn')
+CLASSIFIERS = ('stdc1', 'stdc2', 'resnet18', 'resnet50 v1c', 'vgg16_bn', 'ddrnet23_slim', 'ddrnet23_slim of its authors',
+               'ddrnet23 of the MindSpore zoo', 'ddrnet39')

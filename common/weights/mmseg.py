@@ -182,7 +182,94 @@ FCN = Table(
         'decode_head.conv_seg': 'head.classifier',
     })
 
+DDRNET_BRANCHES = {
+    'stem.2.{block}': 'layer1.{block}',
+    'stem.4.{block}': 'layer2.{block}',
+    'context_branch_layers.2.0': 'last_low',
+    'spatial_branch_layers.2.0': 'last_high',
+    'context_branch_layers.{stage}.{block}': 'low.{stage}.{block}',
+    'spatial_branch_layers.{stage}.{block}': 'high.{stage}.{block}',
+}
+DDRNET = {
+    'stem.0': 'backbone.stem.0',
+    'stem.1': 'backbone.stem.1',
+    **{f'{theirs}.{name}': f'backbone.{ours}.{part}' for theirs, ours in DDRNET_BRANCHES.items() for name, part in (
+        ('downsample.0', 'downsample.conv'), ('downsample.1', 'downsample.bn'), *((f'conv{index}', f'conv{index}')
+                                                                                  for index in (1, 2, 3)))},
+    'compression_1': 'backbone.compression.0',
+    'compression_2': 'backbone.compression.1',
+    'down_1': 'backbone.down.0.0',
+    'down_2': 'backbone.down.1',
+    'spp.scales.0': 'spp.scales.0',
+    **{f'spp.scales.{index}.1': f'spp.scales.{index}' for index in (1, 2, 3, 4)},
+    'spp': 'spp',
+}
+
+
+def _ddrnet_seg(arch: str, channels: int) -> Table:
+    return Table(
+        source='mmseg',
+        arch=f'{arch}_seg',
+        marks=('backbone.context_branch_layers.0.0.conv1.conv.weight', 'decode_head.head.0.conv.weight'),
+        condition=lambda published: len(published['backbone.context_branch_layers.0.0.conv1.conv.weight']) == 4 * channels,
+        classes='decode_head.conv_seg.weight',
+        heads=('aux',),
+        rules={
+            **{f'backbone.{theirs}': ours for theirs, ours in DDRNET.items()},
+            'decode_head.head.0': 'head.conv',
+            'decode_head.head.1': 'head.bn',
+            'decode_head.conv_seg': 'head.classifier',
+            'decode_head.aux_head.0': 'aux.conv',
+            'decode_head.aux_head.1': 'aux.bn',
+            'decode_head.aux_cls_seg': 'aux.classifier',
+        },
+        unused=tuple(f'decode_head.loss_decode.{index}.class_weight' for index in (0, 1)))
+
+
+def _ddrnet_backbone(arch: str, channels: int) -> Table:
+    """The ImageNet weights that its DDRNet recipes start from; it leaves the biases of the stem out."""
+    return Table(
+        source='mmseg',
+        arch=arch,
+        marks=('context_branch_layers.0.0.conv1.conv.weight',),
+        condition=lambda published: len(published['context_branch_layers.0.0.conv1.conv.weight']) == 4 * channels,
+        classes=None,
+        rules={**{f'stem.{index}.{part}': f'backbone.stem.{index}.{part}' for index in (0, 1) for part in ('conv.weight', 'bn')},
+               **{theirs: ours for theirs, ours in DDRNET.items() if theirs not in ('stem.0', 'stem.1')}},
+        unused=('stem.0.conv.bias', 'stem.1.conv.bias', 'down5', 'last_layer', 'linear'))
+
+
+UNET = Table(
+    source='mmseg',
+    arch='unet',
+    marks=('backbone.encoder.0.0.convs.0.conv.weight', 'decode_head.convs.0.conv.weight'),
+    classes='decode_head.conv_seg.weight',
+    heads=('aux',),
+    arguments={'upsampling': 'bilinear', 'head': 'fcn'},
+    rules={
+        'backbone.encoder.0.0.convs': 'backbone.stages.0',
+        'backbone.encoder.{n}.1.convs': 'backbone.stages.{n}',
+        **{f'backbone.decoder.{3 - number}.{theirs}': f'ups.{number}.{ours}' for number in range(4)
+           for theirs, ours in (('conv_block.convs', 'convs'), ('upsample.interp_upsample.1', 'project'))},
+        'decode_head.convs.0': 'head.conv',
+        'decode_head.conv_seg': 'head.classifier',
+        'auxiliary_head.convs.0': 'aux.conv',
+        'auxiliary_head.conv_seg': 'aux.classifier',
+    })
+
+def _resnet_backbone(arch: str, last_block: str) -> Table:
+    """The ImageNet weights with three 3x3 convolutions as stem (V1c) that its ResNet recipes start from."""
+    return Table(
+        source='mmseg',
+        arch=arch,
+        marks=('stem.0.weight', f'layer3.{last_block}.weight'),
+        classes=None,
+        arguments={'stem': 'v1c'},
+        rules={**resnet.rules(stem='v1c'), 'fc': 'fc'})
+
+
 TABLES = (
+    UNET,
     FAST_SCNN,
     UPERNET,  # before PSPNET, whose marks it has too
     PSPNET,
@@ -192,4 +279,13 @@ TABLES = (
     _stdc_seg('stdc1_seg', 'stages.2.1'),
     _stdc_backbone('stdc2', 'stages.2.3'),
     _stdc_backbone('stdc1', 'stages.2.1'),
+    _ddrnet_seg('ddrnet23_slim', 32),
+    _ddrnet_seg('ddrnet23', 64),
+    _ddrnet_backbone('ddrnet23_slim', 32),
+    _ddrnet_backbone('ddrnet23', 64),
+    _resnet_backbone('resnet152', '35.conv3'),  # the longer first
+    _resnet_backbone('resnet101', '22.conv3'),
+    _resnet_backbone('resnet50', '5.conv3'),
+    _resnet_backbone('resnet34', '5.conv2'),
+    _resnet_backbone('resnet18', '1.conv2'),
 )

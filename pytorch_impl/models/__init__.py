@@ -8,13 +8,16 @@ from pytorch_impl.models.fcn import fcn
 from pytorch_impl.models.gcn import GCN
 from pytorch_impl.models.pspnet import PSPNet
 from pytorch_impl.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
+from pytorch_impl.models.segnet import segnet
 from pytorch_impl.models.stdc import stdc1, stdc1_seg, stdc2, stdc2_seg
+from pytorch_impl.models.unet import UNet
 from pytorch_impl.models.upernet import UperNet
 from pytorch_impl.models.vgg import vgg16_bn
 
 MODELS = {
     'enet': ENet,
     'fast_scnn': FastSCNN,
+    'segnet': segnet,
     'stdc1': stdc1,
     'stdc2': stdc2,
     'stdc1_seg': stdc1_seg,
@@ -36,6 +39,7 @@ MODELS = {
     'upernet': UperNet,
     'deeplabv3': DeepLabV3,
     'deeplabv3plus': DeepLabV3Plus,
+    'unet': UNet,
     'gcn': GCN,
     'duc_hdc': DUCHDC,
 }
