@@ -215,20 +215,31 @@ def test_safetensors_ours_and_foreign(tmp_path):
             weights.load(tmp_path / name)
 
 
-@pytest.mark.parametrize('source', ['stdc_seg', 'mmseg'])
-def test_pretrained_fills_what_both_networks_have(tmp_path, backend, source):
-    table = next(table for table in TABLES if (table.source, table.arch) == (source, 'stdc1'))
-    classifier = backend.state(backend.build_model('stdc1', seed=5))
+BACKBONES = [  # publisher and classifier; a network that starts from it, and one that cannot
+    ('stdc_seg', 'stdc1', 'stdc1_seg', {}, 'stdc2_seg'),
+    ('mmseg', 'stdc1', 'stdc1_seg', {}, 'fast_scnn'),
+    ('ddrnet', 'ddrnet23_slim', 'ddrnet23_slim_seg', {'stem_bias': True}, 'ddrnet23_slim_seg'),
+    ('torchvision', 'resnet18', 'deeplabv3plus', {'backbone': 'resnet18'}, 'deeplabv3plus'),
+    ('torchvision', 'resnet18', 'gcn', {'backbone': 'resnet18'}, 'gcn'),
+    ('mmseg', 'resnet18', 'pspnet', {'backbone': 'resnet18', 'stem': 'v1c'}, 'gcn'),
+    ('torchvision', 'vgg16_bn', 'segnet', {}, 'gcn'),
+]
+
+
+@pytest.mark.parametrize('source, arch, target, arguments, wrong', BACKBONES, ids=lambda value: str(value) if value else '')
+def test_a_classifier_fills_the_backbone(tmp_path, backend, source, arch, target, arguments, wrong):
+    table = next(table for table in TABLES if (table.source, table.arch) == (source, arch))
+    classifier = backend.state(backend.build_model(arch, seed=5, **table.arguments))
     published = {name: array for name, array in classifier.items() if table.classes or name.startswith('backbone')}
     save_file(in_their_names(table, published), tmp_path / 'imagenet.safetensors')
-    network = backend.build_model('stdc1_seg', num_classes=3)
-    report = weights.load_pretrained(backend, network, 'stdc1_seg', tmp_path / 'imagenet.safetensors')
+    network = backend.build_model(target, num_classes=3, **arguments)
+    report = weights.load_pretrained(backend, network, target, tmp_path / 'imagenet.safetensors')
     state = backend.state(network)
     assert set(report.matched) == {name for name in state if name.startswith('backbone.')}
+    assert '(all of backbone)' in str(report)
     assert all(np.array_equal(state[name], classifier[name]) for name in report.matched)
-    for other in ('stdc2_seg', 'fast_scnn'):
-        with pytest.raises(StateError, match=f'weights of stdc1 do not fit {other}'):
-            weights.load_pretrained(backend, backend.build_model(other), other, tmp_path / 'imagenet.safetensors')
+    with pytest.raises(StateError, match=f'weights of {arch} do not fit {wrong}: .*' + ''.join(table.arguments)):
+        weights.load_pretrained(backend, backend.build_model(wrong), wrong, tmp_path / 'imagenet.safetensors')
 
 
 def test_a_classifier_for_other_classes_is_drawn_anew_only_when_told_to(tmp_path, backend):

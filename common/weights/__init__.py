@@ -84,7 +84,9 @@ def load_pretrained(backend: Any, network: Any, arch: str, path: str | Path,
         name not in own or name not in state or not _same_but_classes(name, own[name].shape, state[name].shape))]
     if not shared or wrong:
         what = f'{len(wrong)} tensors differ: {_list(wrong[:3])}' if shared else 'they share no part'
-        raise StateError(f'{path}: weights of {converted.arch} do not fit {arch}: {what}')
+        made = _list(f'{key}: {value}' for key, value in converted.arguments.items() if key not in ('num_classes', 'auxiliary'))
+        raise StateError(f'{path}: weights of {converted.arch} do not fit {arch}: {what}'
+                         + (f' (the file was made with model_args {{{made}}})' if made else ''))
     other = [name for name in own if name in state and own[name].shape != state[name].shape]
     if other and not reset_classifier:
         raise StateError(f'{path}: made for another number of classes: {other[0]} is {state[other[0]].shape}, the network has '
