@@ -86,6 +86,15 @@ NETWORKS = {
         'backbone': 'resnet18', 'stem': '7x7', 'convolutions': 1, 'concat_input': False, 'channels': 128,
         'auxiliary_channels': 64}, (11_917_862, 11_769_043)),
     'fcn of 2015': Case('fcn', {'backbone': 'vgg16', 'channels': 64}, (16_340_409, 16_340_409)),
+    'unet': Case('unet', {}, (31_113_894, 31_038_803)),
+    'unet of mmsegmentation': Case('unet', {'upsampling': 'bilinear', 'head': 'fcn'}, (29_062_886, 28_987_795)),
+    'unet of yassouali': Case('unet', {
+        'auxiliary': False, 'block': 'narrow', 'late_pool': True, 'align_corners': True}, (26_356_339, 26_356_339)),
+    'unet of yassouali behind a ResNet': Case('unet', {  # with ResNet-50 30.00 M
+        'auxiliary': False, 'backbone': 'resnet18', 'stem': 'deep', 'output_stride': 8, 'block': 'linear', 'upsampling': 'wide',
+        'align_corners': True}, (13_712_336, 13_712_336)),
+    'unet of smp': Case('unet', {  # with ResNet-34 24.44 M
+        'auxiliary': False, 'backbone': 'resnet18', 'upsampling': 'nearest', 'head': '3x3'}, (14_330_819, 14_330_819)),
     'gcn': Case('gcn', {'backbone': 'resnet18'}, (11_842_785, 11_842_785)),
     'gcn of yassouali': Case('gcn', {  # with ResNet-50 and its unused norms 25.21 M
         'auxiliary': False, 'backbone': 'resnet18', 'kernel_size': 11, 'transposed': False}, (11_669_068, 11_669_068)),

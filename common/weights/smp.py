@@ -74,7 +74,23 @@ UPERNET = Table(
         'segmentation_head.0': 'classifier',
     })
 
+UNET = Table(
+    source='smp',
+    arch='unet',
+    marks=('decoder.blocks.0.conv1.0.weight', 'segmentation_head.0.weight', 'encoder.layer4.0.conv1.weight'),
+    classes='segmentation_head.0.weight',
+    arguments={'auxiliary': False, 'upsampling': 'nearest', 'head': '3x3'},
+    more_arguments=lambda state: {'backbone': resnet.name(state)},
+    rules={
+        **resnet.rules('encoder.'),
+        **{f'decoder.blocks.{block}.conv{place + 1}.{index}': f'{ours}.convs.{place}.{part}'
+           for block, ours in (('4', 'more_ups.0'), ('{n}', 'ups.{n}')) for place in (0, 1)
+           for index, part in enumerate(('conv', 'bn'))},
+        'segmentation_head.0': 'head',
+    })
+
 TABLES = (
+    UNET,
     PSPNET,
     UPERNET,
     DEEPLABV3PLUS,

@@ -2,6 +2,8 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from common.weights import resnet
 from common.weights.table import Arrays, Table
 
@@ -223,7 +225,106 @@ DUC_HDC = Table(
         'DUC_out': 'up.conv',
     })
 
+PAIR = {'0': '0.conv', '1': '0.bn', '3': '1.conv', '4': '1.bn'}  # two convolutions in its numbers
+UNET = Table(
+    source='yassouali',
+    arch='unet',
+    marks=('start_conv.0.weight', 'up4.up_conv.0.weight'),
+    classes='final_conv.weight',
+    arguments={'auxiliary': False, 'block': 'narrow', 'late_pool': True, 'align_corners': True},
+    rules={
+        **{f'{theirs}.{index}': f'{ours}.{part}' for theirs, ours in (
+            ('start_conv', 'backbone.stages.0'), ('middle_conv', 'backbone.last'),
+            *((f'down{number}.down_conv', f'backbone.stages.{number}') for number in (1, 2, 3, 4)),
+            *((f'up{number}.up_conv', f'ups.{number - 1}.convs') for number in (1, 2, 3, 4)),
+        ) for index, part in PAIR.items()},
+        **{f'up{number}.up': f'ups.{number - 1}.transposed' for number in (1, 2, 3, 4)},
+        'final_conv': 'head',
+    })
+UNET_RESNET = Table(
+    source='yassouali',
+    arch='unet',
+    marks=('upconv5.weight', 'conv7.weight', 'initial.0.0.weight'),
+    classes='conv7.weight',
+    arguments={'auxiliary': False, 'backbone': 'resnet50', 'stem': 'deep', 'output_stride': 8, 'block': 'linear',
+               'upsampling': 'wide', 'align_corners': True},
+    more_arguments=lambda state: {'backbone': resnet.name(state)},
+    rules={
+        **resnet.rules('', 'deep initial'),
+        'conv1': 'inner',
+        **{theirs.format(number + shift): f'{ours}.{part}' for number, ours in enumerate(
+            ('ups.0', 'ups.1', 'ups.2', 'more_ups.0', 'more_ups.1'), start=1)
+           for theirs, shift, part in (('upconv{}', 0, 'transposed'), ('conv{}', 1, 'convs'))},
+        'conv7': 'head',
+    })
+
+SEGNET_ENCODER = {  # its layers: convolution, norm and relu in turn
+    f'stage{stage + 1}_encoder.{3 * number + place}': f'backbone.stages.{stage}.{number}.{part}'
+    for stage, count in enumerate((2, 2, 3, 3, 3)) for number in range(count) for place, part in enumerate(('conv', 'bn'))}
+SEGNET_DECODER = {  # it counts from the deepest stage
+    f'stage{5 - stage}_decoder.{3 * number + place}': f'decoder.{stage}.{number}.{part}'
+    for stage, count in enumerate((2, 2, 3, 3, 3)) for number in range(count) for place, part in enumerate(('conv', 'bn'))}
+SEGNET_ALIASES = {  # layers of the decoder that are layers of the encoder in its older version
+    'stage1_decoder.6': 'stage5_encoder.0', 'stage1_decoder.7': 'stage5_encoder.1', 'stage5_decoder.4': 'stage1_encoder.1',
+    **{f'stage{6 - stage}_decoder.{3 * number + place}': f'stage{stage}_encoder.{3 * (count - 1 - number) + place}'
+       for stage, count in enumerate((2, 2, 3, 3, 3), start=1) for number in range(count - 1) for place in (0, 1)}}
+
+
+def segnet_is_shared(published: Arrays) -> bool:
+    """Whether the decoder's layers are the encoder's, as far as the file has both."""
+    return all(np.array_equal(published[f'{alias}.weight'], published[f'{layer}.weight'])
+               for alias, layer in SEGNET_ALIASES.items()
+               if f'{alias}.weight' in published and f'{layer}.weight' in published)
+
+
+SEGNET = Table(
+    source='yassouali',
+    arch='segnet',
+    marks=('stage1_encoder.0.weight', 'stage1_decoder.0.weight', 'stage5_decoder.6.weight'),
+    condition=lambda published: not segnet_is_shared(published),
+    classes='stage5_decoder.6.weight',
+    arguments={'last_convolutions': 2},
+    rules={**SEGNET_ENCODER, **SEGNET_DECODER, 'stage5_decoder.6': 'classifier'})
+
+
+def _segresnet_decoder() -> dict[str, str]:
+    """Stages from the deepest: plain blocks, then the one that changes the size or, in the last stage, the channels."""
+    rules = {}
+    for stage, (ours, last, blocks) in enumerate((('decoder4', 'up4', 2), ('decoder3', 'up3', 5), ('decoder2', 'up2', 3),
+                                                  ('decoder1', 'narrow', 2))):
+        closing = f'decoder.{stage}.{blocks}'
+        if last == 'narrow':
+            rules |= {f'{closing}.{theirs}': f'{last}.{name}' for theirs, name in resnet.BLOCK.items()}
+            rules |= {f'{closing}.downsample.0': f'{last}.shortcut.conv', f'{closing}.downsample.1': f'{last}.shortcut.bn'}
+        else:
+            rules |= {f'{closing}.{part}{index}': f'{last}.conv{index}.{part}' for index in (1, 3) for part in ('conv', 'bn')}
+            rules |= {f'{closing}.conv2': f'{last}.conv2', f'{closing}.bn2': f'{last}.bn2',
+                      f'{closing}.downsample.0': f'{last}.shortcut', f'{closing}.downsample.1': f'{last}.shortcut_bn'}
+        rules |= {f'decoder.{stage}.{{block}}.{theirs}': f'{ours}.{{block}}.{name}' for theirs, name in resnet.BLOCK.items()}
+    return rules
+
+
+SEGRESNET = Table(
+    source='yassouali',
+    arch='segnet',
+    marks=('first_conv.0.weight', 'encoder.0.0.conv1.weight', 'last_conv.1.weight'),
+    classes='last_conv.1.weight',
+    arguments={'backbone': 'resnet50'},
+    rules={
+        'first_conv.0': 'backbone.stem.0.conv',
+        'first_conv.1': 'backbone.stem.0.bn',
+        **{f'encoder.{stage}.{{block}}.{theirs}': f'backbone.layer{stage + 1}.{{block}}.{ours}'
+           for stage in range(4) for theirs, ours in resnet.BLOCK.items()},
+        **_segresnet_decoder(),
+        'last_conv.0': 'up1',
+        'last_conv.1': 'classifier',
+    })
+
 TABLES = (
+    SEGNET,
+    SEGRESNET,
+    UNET,
+    UNET_RESNET,
     DUC_HDC,
     GCN_TRANSPOSED,
     GCN,

@@ -71,8 +71,9 @@ class GCN(Network):
                  transposed: bool = True):
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise UserError(f'kernel_size: {kernel_size!r} is not an odd number')
-        super().__init__({'logits': True}, init='kaiming_fan_in')
+        super().__init__({'logits': True}, init='uniform_fan_in')  # sums without norms: larger weights would diverge
         self.backbone = ResNet(backbone)
+        self.backbone.init = 'kaiming_fan_out'
         channels = self.backbone.channels
         self.coarsest = _scores(channels[4], num_classes, kernel_size)
         self.levels = ModuleList([Level(channels[index], num_classes, kernel_size, transposed) for index in (3, 2, 1)])
