@@ -35,9 +35,14 @@ class Group(BaseModel):
 class Model(Group):
     arch: str = Field('fast_scnn', description='network, a name of `twinseg list --models`')
     num_classes: Optional[Positive] = Field(None, description="classes; by default the data set's")
+    backbone: Optional[str] = Field(None, description='of networks that take one: resnet18 to resnet152, vgg16_bn, ...')
     model_args: dict[str, Any] = Field({}, description="further arguments of the network's builder")
     pretrained: Optional[str] = Field(None, description='weights to start from: ours or a published checkpoint')
     reset_classifier: bool = Field(False, description='with pretrained: classifiers for other classes are drawn anew')
+
+    def arguments(self) -> dict[str, Any]:
+        """Of the network's builder, but for the number of classes."""
+        return {**({'backbone': self.backbone} if self.backbone else {}), **self.model_args}
 
 
 class Data(Group):

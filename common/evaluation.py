@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
 def network_arguments(config: Config, num_classes: int) -> dict[str, Any]:
     """What the network's builder is given."""
-    return {'num_classes': num_classes, **config.model.model_args}
+    return {'num_classes': num_classes, **config.model.arguments()}
 
 
 def load_run(path: Path, backend_name: Optional[str] = None, device: Optional[str] = None,

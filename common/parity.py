@@ -92,7 +92,7 @@ def _start(config: Config, weights: Optional[Path], backend: Backend) -> tuple[d
         network = backend.build_model(config.model.arch, **arguments)
         backend.load_state(network, state)
     else:
-        arguments = network_arguments(config, classes) if classes else dict(config.model.model_args)
+        arguments = network_arguments(config, classes) if classes else config.model.arguments()
         network = backend.build_model(config.model.arch, seed=config.runtime.seed, **arguments)
         if weights is not None:
             load_pretrained(backend, network, config.model.arch, weights)

@@ -29,7 +29,8 @@ from common.evaluation import evaluate, network_arguments
 from common.metrics import Scores
 
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
-RUN_KEYS = ('arch', 'num_classes', 'model_args', 'batch_size', 'accumulation_step', 'optimizer', 'seed')  # kept by a resume
+RUN_KEYS = ('arch', 'num_classes', 'backbone', 'model_args', 'batch_size', 'accumulation_step', 'optimizer',
+            'seed')  # kept by a resume
 
 
 def train(config: Config, backend_name: str, device: Optional[str], work_dir: Path, *, resume: bool = False,

@@ -188,3 +188,9 @@ def test_variants_differ_in_network_and_weights_only():
     one = yaml.safe_load(config.dump(load('stdc1_4xb12-80k_cityscapes-512x1024')))
     two = yaml.safe_load(config.dump(load('stdc2_in1k-pre_4xb12-80k_cityscapes-512x1024')))
     assert {key for key in one if one[key] != two[key]} == {'arch', 'pretrained'}
+
+
+def test_backbone_is_an_argument_of_the_network():
+    chosen = config.from_flat({'arch': 'pspnet', 'backbone': 'resnet18', 'model_args': {'channels': 128}})
+    assert chosen.model.arguments() == {'backbone': 'resnet18', 'channels': 128}
+    assert config.from_flat({}).model.arguments() == {}

@@ -73,12 +73,15 @@ def load_pretrained(backend: Any, network: Any, arch: str, path: str | Path,
                     reset_classifier: bool = False) -> checkpoint.LoadReport:
     """Fills a network, an ``arch``, as far as a file's weights go, and reports what was filled.
 
-    Parts (``backbone``, ``head``, ...) that only one side has are left alone. A part that both have must agree tensor by tensor, StateError
-    otherwise; only a classifier for another number of classes may stay as it was drawn, with ``reset_classifier``.
+    Parts (``backbone``, ``head``, ...) that only one side has are left alone, and so are stages of the file's
+    backbone that the network's backbone ends before. A part that both have must agree tensor by tensor, StateError otherwise;
+    only a classifier for another number of classes may stay as it was drawn, with ``reset_classifier``.
     """
     converted = load(path)
     state = converted.state
     own = backend.state(network)
+    stages = {_stage(name) for name in own}
+    state = {name: array for name, array in state.items() if _part(name) != 'backbone' or _stage(name) in stages}
     shared = {_part(name) for name in own} & {_part(name) for name in state}
     wrong = [name for name in {**own, **state} if _part(name) in shared and (
         name not in own or name not in state or not _same_but_classes(name, own[name].shape, state[name].shape))]
@@ -102,6 +105,10 @@ def _part(name: str) -> str:
     return name.partition('.')[0]
 
 
+def _stage(name: str) -> tuple[str, ...]:
+    return tuple(name.split('.')[:2])
+
+
 def _same_but_classes(name: str, ours: tuple[int, ...], theirs: tuple[int, ...]) -> bool:
     """The first dimension may differ; a classifier that is a transposed convolution counts its classes in the second."""
     axis = 1 if name == 'classifier.weight' and ours[:1] == theirs[:1] else 0
@@ -113,7 +120,8 @@ def _ours(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Converted
     num_classes = config.get('num_classes') or meta.get('num_classes')
     if 'arch' not in config or num_classes is None:
         raise StateError('one of our files, but it does not say which network (arch) and how many classes it has')
-    arguments = {'num_classes': num_classes, **config.get('model_args', {})}
+    backbone = {'backbone': config['backbone']} if config.get('backbone') else {}
+    arguments = {'num_classes': num_classes, **backbone, **config.get('model_args', {})}
     return Converted(OURS, config['arch'], arguments, dict(state), num_classes, {name: name for name in state}, [])
 
 

@@ -1,0 +1,55 @@
+"""Every segmentation network learns four real crops by heart, and its twin follows the loss curve (slow: minutes each)."""
+import numpy as np
+import pytest
+
+from common import config
+from common.backend import available, get_backend
+from common.data.datasets import CAMVID_CLASSES, open_dataset
+from tests.zoo import NETWORKS, OVERFIT
+
+ACCURACY = 0.95  # of the pixels that are not ignored, in evaluation mode
+SIDE = 128  # of the crops
+IMAGES = (0, 90, 180, 270)  # of the training split
+RATE, CHECK, MOST = 1e-3, 20, 400  # learning rate; steps between looks at the accuracy, and at most
+FOLLOWED, WINDOW = 40, 10  # steps that the twin takes, compared as means over windows
+TOLERANCE = 0.05  # relative difference of such a mean
+
+
+@pytest.fixture(scope='module')
+def crops(data_folder) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images (4, 3, 128, 128) and labels (4, 128, 128): the middle of four street scenes."""
+    dataset = open_dataset(config.from_flat({'set': 'camvid', 'data_url': str(data_folder / 'camvid')}).data, 'train')
+    images, labels = zip(*(dataset.read(index) for index in IMAGES))
+    top, left = (images[0].shape[0] - SIDE) // 2, (images[0].shape[1] - SIDE) // 2
+    window = np.s_[top:top + SIDE, left:left + SIDE]
+    return np.stack([image[window].transpose(2, 0, 1) for image in images]), np.stack([label[window] for label in labels])
+
+
+def accuracy(trainer, images, labels) -> float:
+    right = trainer.predictor().class_ids(images) == labels
+    return float(right[labels != 255].mean())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize('name', OVERFIT)
+def test_four_crops(name, crops):
+    if len(available()) < 2:
+        pytest.skip('needs both PyTorch and MindSpore')
+    case, losses, found = NETWORKS[name], {}, 0.0
+    for backend in map(get_backend, available()):
+        backend.setup('cpu', seed=0)
+        network = backend.build_model(case.arch, **{**case.arguments, 'num_classes': len(CAMVID_CLASSES)})
+        auxiliary = {output: 0.4 for output in network.align_corners if output not in ('logits', 'detail')}
+        settings = config.from_flat({'optimizer': 'adamw', 'auxiliary_weights': auxiliary})
+        trainer, curve = backend.make_trainer(network, settings), []
+        while len(curve) < (MOST if not losses else FOLLOWED) and found <= ACCURACY or len(curve) < FOLLOWED:
+            curve.append(trainer.step([crops], RATE)['loss'])
+            if not losses and len(curve) % CHECK == 0:
+                found = accuracy(trainer, *crops)
+        losses[backend.name] = np.array(curve)
+    first, second = (curve[:FOLLOWED].reshape(-1, WINDOW).mean(1) for curve in losses.values())
+    print(f'{name}: pixel accuracy {found:.4f} after {len(losses["pytorch"])} steps, loss {losses["pytorch"][0]:.3f} to '
+          f'{losses["pytorch"][-1]:.3f}; means of {WINDOW} steps apart by {np.abs(second / first - 1).round(4)}')
+    assert found > ACCURACY
+    np.testing.assert_allclose(second, first, rtol=TOLERANCE)
