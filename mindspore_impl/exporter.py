@@ -168,6 +168,9 @@ class OnnxGraph:
         return self._node('Conv', inputs, strides=attributes['stride'][2:], dilations=attributes['dilation'][2:],
                           pads=[top, left, bottom, right], group=attributes['group'])
 
+    def Conv2DTranspose(self, inputs, attributes, shape):
+        return self._node('ConvTranspose', inputs[:2], strides=attributes['stride'][2:], group=attributes['group'])
+
     def BiasAdd(self, inputs, attributes, shape):
         return self._node('Add', [inputs[0], inputs[1].reshape(1, -1, 1, 1)])
 
@@ -185,6 +188,23 @@ class OnnxGraph:
 
     def Mul(self, inputs, attributes, shape):
         return self._node('Mul', inputs)
+
+    def Muls(self, inputs, attributes, shape):
+        return self._node('Mul', [inputs[0], np.float32(inputs[1])])
+
+    def Sub(self, inputs, attributes, shape):
+        return self._node('Sub', inputs)
+
+    def Div(self, inputs, attributes, shape):
+        return self._node('Div', inputs)
+
+    def Sqrt(self, inputs, attributes, shape):
+        return self._node('Sqrt', inputs)
+
+    def StridedSlice(self, inputs, attributes, shape):
+        step, begin_mask = np.array(inputs[3]), inputs[4]  # a bit for every axis that starts at its beginning
+        start = np.array([0 if begin_mask >> axis & 1 else place for axis, place in enumerate(inputs[1])])
+        return self._node('Slice', [inputs[0], start, start + step * shape, np.arange(len(start)), step])
 
     def Concat(self, inputs, attributes, shape):
         return self._node('Concat', inputs[0], axis=inputs[1])
