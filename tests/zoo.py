@@ -26,6 +26,10 @@ NETWORKS = {
         'pool_first': True, 'norm_eps': 1e-5, 'conv_bias': False, 'slopes': 'initial', 'branch_activation': 'all',
         'asymmetric_norm': True, 'asymmetric_bias': [True, True], 'narrow_by_input': True, 'last_kernel': 3},
         (358_344, 358_344), size=(129, 193)),
+    'segnet': Case('segnet', {}, (29_453_971, 29_453_971)),
+    'segnet of yassouali': Case('segnet', {'last_convolutions': 2}, (29_491_027, 29_491_027)),
+    'segnet of DeepHM': Case('segnet', {'last_convolutions': 2, 'shared': True}, (16_320_659, 16_320_659)),
+    'segnet resnet50': Case('segnet', {'backbone': 'resnet50'}, (53_563_155, 53_563_155)),
     'stdc1': Case('stdc1', {}, (8_441_504, 8_441_504)),  # the authors' 8.4436 M count a norm that is never used
     'stdc2': Case('stdc2', {}, (12_471_968, 12_471_968)),
     'stdc1_seg': Case('stdc1_seg', {}, (8_573_019, 8_275_123), batch_of_one=False),
