@@ -250,8 +250,8 @@ class OnnxGraph:
         return self._node('MatMul', [rows, pooled])
 
     def ResizeBilinearV2(self, inputs, attributes, shape):
-        return self._node('Resize', [inputs[0], '', '', np.array(shape)], mode='linear',
-                          coordinate_transformation_mode='align_corners' if inputs[2] else 'half_pixel')
+        place = 'align_corners' if inputs[2] else 'half_pixel' if inputs[3] else 'asymmetric'
+        return self._node('Resize', [inputs[0], '', '', np.array(shape)], mode='linear', coordinate_transformation_mode=place)
 
     def ResizeNearestNeighborV2(self, inputs, attributes, shape):
         return self._node('Resize', [inputs[0], '', '', np.array(shape)], mode='nearest', nearest_mode='floor',
