@@ -244,6 +244,29 @@ class OnnxGraph:
         return (self._node('MaxPool', inputs, kernel_shape=attributes['ksize'], strides=attributes['strides'],
                            pads=[*attributes['pads'], *attributes['pads']], ceil_mode=int(attributes['ceil_mode'])), None)
 
+    def PReLU(self, inputs, attributes, shape):
+        return self._node('PRelu', [inputs[0], inputs[1].reshape(-1, 1, 1)])
+
+    def PadV3(self, inputs, attributes, shape):
+        before, after = inputs[1][::2][::-1], inputs[1][1::2][::-1]  # the last axis comes first
+        none = [0] * (len(shape) - len(before))
+        return self._node('Pad', [inputs[0], np.array([*none, *before, *none, *after]), inputs[2]])
+
+    def MaxPoolWithArgmaxV2(self, inputs, attributes, shape):
+        n, c, h, w = self.shapes[inputs[0]]
+        pads = attributes['pads'][2:]
+        pooled = self._node('MaxPool', inputs, kernel_shape=attributes['kernel_size'][2:], strides=attributes['strides'][2:],
+                            pads=[*pads, *pads], ceil_mode=int(attributes['ceil_mode']))
+        self.nodes[-1].output.append(f'{pooled}_indices')  # ONNX counts through the whole tensor, MindSpore in every channel
+        offsets = np.arange(n * c).reshape(n, c, 1, 1) * (h * w)
+        return pooled, self._node('Sub', [f'{pooled}_indices', offsets])
+
+    def TensorScatterElements(self, inputs, attributes, shape):
+        data, indices, updates, axis, _ = inputs
+        if isinstance(data, np.ndarray) and not data.any():
+            data = self._node('ConstantOfShape', [np.array(data.shape)], value=numpy_helper.from_array(np.zeros(1, data.dtype)))
+        return self._node('ScatterElements', [data, indices, updates], axis=axis)
+
     def AdaptiveAvgPool2D(self, inputs, attributes, shape):
         rows, columns = (pooling_matrix(size, bins) for size, bins in zip(self.shapes[inputs[0]][2:], shape[2:]))
         pooled = self._node('MatMul', [inputs[0], columns.T])

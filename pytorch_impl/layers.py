@@ -85,7 +85,9 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         if all(isinstance(number, int) and 0 <= number < self.stride[0] for number in extra):
             return F.conv_transpose2d(x, weight, bias, self.stride, self.padding, extra)
         (top, left), beyond = self.padding, self.stride[0]  # PyTorch refuses other sizes and, in an export, open ones
-        y = F.pad(F.conv_transpose2d(x, weight, None, self.stride), (0, beyond, 0, beyond))
+        y = F.conv_transpose2d(x, weight, None, self.stride)
+        y = torch.cat((y, y.new_zeros((*y.shape[:2], beyond, y.shape[3]))), 2)  # ONNX's converter does not know Pad
+        y = torch.cat((y, y.new_zeros((*y.shape[:3], beyond))), 3)
         y = y[:, :, top:top + size[0], left:left + size[1]]
         return y if bias is None else y + bias.view(1, -1, 1, 1)
 
@@ -296,7 +298,7 @@ def concat(features: Sequence[Tensor]) -> Tensor:
 
 def pad_channels(x: Tensor, channels: int) -> Tensor:
     """(N, C, H, W) -> (N, ``channels``, H, W): channels of zeros after those of x."""
-    return F.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
+    return torch.cat((x, x.new_zeros((x.shape[0], channels - x.shape[1], *x.shape[2:]))), 1)
 
 
 def flatten(x: Tensor) -> Tensor:
