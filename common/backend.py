@@ -69,6 +69,9 @@ class Backend(Protocol):
     def load_state(self, network: Network, state: Mapping[str, np.ndarray], *, partial: bool = False) -> Any:
         """Loads and returns a ``common.checkpoint.LoadReport``; StateError on a poor match unless ``partial``."""
 
+    def save_native(self, network: Network, path: Path, meta: Mapping[str, Any]) -> None:
+        """Writes the weights under the framework's own names as its own file, with ``meta`` where ``weights.read`` finds it."""
+
     def forward(self, network: Network, images: np.ndarray, auxiliary: bool = False) -> dict[str, np.ndarray]:
         """float32 (N, 3, H, W), already normalised -> outputs in evaluation mode: ``logits`` and, if asked, the rest."""
 

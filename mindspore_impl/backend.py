@@ -17,6 +17,7 @@ from mindspore_impl.losses import constants, segmentation_loss
 from mindspore_impl.models import MODELS
 from mindspore_impl.predictor import Predictor
 from mindspore_impl.state import load_state as load_state
+from mindspore_impl.state import save_native as save_native
 from mindspore_impl.state import state as state
 from mindspore_impl.state import tensors
 from mindspore_impl.trainer import Trainer, batch_is_checked

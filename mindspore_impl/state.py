@@ -1,5 +1,7 @@
 """The weights of a network as numpy arrays under canonical names, out and in."""
-from typing import Mapping
+import json
+from pathlib import Path
+from typing import Any, Mapping
 
 import mindspore as ms
 import numpy as np
@@ -21,6 +23,14 @@ def load_state(network: nn.Cell, state: Mapping[str, np.ndarray], *, partial: bo
     for name in report.matched:
         assign(own[name], state[name])
     return report
+
+
+def save_native(network: nn.Cell, path: Path, meta: Mapping[str, Any]) -> None:
+    """Writes a checkpoint for ``mindspore.load_checkpoint``. ``meta`` (JSON-able) stands in it as one more entry, a text."""
+    own = dict(network.parameters_and_names())
+    content = [{'name': name, 'data': own[name]} for name in canonical_names(network)]
+    ms.save_checkpoint(content, str(path), append_dict={'twinseg': json.dumps(dict(meta))})
+    path.chmod(0o644)  # MindSpore writes files that only their owner may read
 
 
 def assign(parameter: ms.Parameter, value: np.ndarray) -> None:

@@ -15,6 +15,7 @@ from pytorch_impl.losses import segmentation_loss
 from pytorch_impl.models import MODELS
 from pytorch_impl.predictor import Predictor
 from pytorch_impl.state import load_state as load_state
+from pytorch_impl.state import save_native as save_native
 from pytorch_impl.state import state as state
 from pytorch_impl.trainer import Trainer
 

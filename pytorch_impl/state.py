@@ -1,5 +1,7 @@
 """The weights of a network as numpy arrays under canonical names, out and in."""
-from typing import Mapping
+import json
+from pathlib import Path
+from typing import Any, Mapping
 
 import numpy as np
 import torch
@@ -21,6 +23,13 @@ def load_state(network: nn.Module, state: Mapping[str, np.ndarray], *, partial: 
         for name in report.matched:
             own[name].copy_(torch.from_numpy(np.array(state[name], np.float32)))
     return report
+
+
+def save_native(network: nn.Module, path: Path, meta: Mapping[str, Any]) -> None:
+    """Writes a plain state dict for ``torch.load``. ``meta`` (JSON-able) stands in its metadata, as the modules' versions do."""
+    content = network.state_dict()
+    content._metadata['']['twinseg'] = json.dumps(dict(meta))
+    torch.save(content, path)
 
 
 def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from common import backend as backends
-from common import checkpoint, cli, config
+from common import checkpoint, cli, config, weights
 from tests import streets
 
 ROOT = Path(__file__).parent.parent
@@ -286,3 +286,35 @@ def test_the_model_zoos_export_command(folder):
                            '--device_target', 'CPU', '--file_format', 'ONNX'], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (folder / 'fast_scnn.onnx').is_file() and 'difference' in done.stdout
+
+
+@pytest.mark.parametrize('suffix, framework', [('.pth', 'torch'), ('.ckpt', 'mindspore')])
+def test_convert_writes_files_of_a_framework(folder, suffix, framework):
+    """They load into our network there, and come back as the same weights of the same network."""
+    native, again = folder / f'net{suffix}', folder / 'again.safetensors'
+    pytest.importorskip(framework)
+    assert twinseg('convert', 'run/checkpoints/best.safetensors', '--out', native) == 0
+    assert twinseg('convert', native, '--out', again) == 0
+    first, second = (weights.load(path) for path in (folder / 'run/checkpoints/best.safetensors', again))
+    assert (second.arch, second.arguments) == (first.arch, first.arguments)
+    assert list(second.state) == list(first.state)
+    assert all(np.array_equal(second.state[name], array) for name, array in first.state.items())
+    name = {'torch': 'pytorch'}.get(framework, framework)
+    network = backends.get_backend(name).build_model(first.arch, **first.arguments)
+    if framework == 'torch':
+        import torch
+        network.load_state_dict(torch.load(native, weights_only=True))
+    else:
+        import mindspore
+        mindspore.load_param_into_net(network, mindspore.load_checkpoint(str(native)), strict_load=True)
+    loaded = backends.get_backend(name).state(network)
+    assert all(np.array_equal(loaded[key], array) for key, array in first.state.items())
+    assert sorted(path.name for path in folder.glob('*net*')) == [native.name]
+
+
+def test_convert_says_which_framework_a_file_needs(folder, capsys, monkeypatch):
+    monkeypatch.setitem(backends.PACKAGES, 'mindspore', ('no_such_framework', 'nowhere'))
+    assert twinseg('convert', 'run/checkpoints/best.safetensors', '--out', 'net.ckpt') == 2
+    assert 'no_such_framework is not installed' in capsys.readouterr().err
+    assert twinseg('convert', 'run/checkpoints/best.safetensors', '--out', 'net.bin') == 2
+    assert '*.safetensors, or *.pth for PyTorch alone' in capsys.readouterr().err

@@ -258,3 +258,84 @@ def test_a_classifier_for_other_classes_is_drawn_anew_only_when_told_to(tmp_path
     classifiers = ('classifier.conv', 'aux_gfe.classifier', 'aux_ltd.classifier')
     assert {line.split()[0] for line in report.mismatched} == {f'{name}.{leaf}' for name in classifiers
                                                                for leaf in ('weight', 'bias')}
+
+
+@pytest.fixture
+def mindspore():
+    return pytest.importorskip('mindspore')
+
+
+@pytest.mark.parametrize('checksum', [False, True], ids=['plain', 'checksum'])
+def test_reads_what_mindspore_saves(tmp_path, mindspore, monkeypatch, checksum):
+    base = np.arange(24).reshape(4, 6)
+    kinds = (np.float16, np.float32, np.float64, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8)
+    state = {np.dtype(kind).name: base.astype(kind) for kind in kinds}
+    state['large'] = np.arange(900, dtype=np.float32).reshape(3, 300)
+    state |= {f'0.{leaf}': np.full(3, index, np.float32) for index, leaf in enumerate(
+        ('moving_mean', 'moving_variance', 'gamma', 'beta'))} | {'1.gamma': np.ones(2, np.float32)}
+    monkeypatch.setattr('mindspore.train.serialization.SLICE_SIZE', 1)  # KB: a larger one stands in several parts
+    path = tmp_path / 'x.ckpt'
+    mindspore.save_checkpoint([{'name': name, 'data': mindspore.Tensor(array)} for name, array in state.items()], str(path),
+                              append_dict={'epoch_num': 3, 'lr': 0.5, 'text': 'grün'}, crc_check=checksum)
+    path.chmod(0o644)
+    arrays = weights.read(path)
+    names = {'0.moving_mean': '0.running_mean', '0.moving_variance': '0.running_var', '0.gamma': '0.weight', '0.beta': '0.bias'}
+    assert list(arrays) == [*(names.get(name, name) for name in state), 'epoch_num', 'lr']
+    for name, array in state.items():
+        found = arrays[names.get(name, name)]
+        assert found.dtype == array.dtype and np.array_equal(found, array), name
+    assert arrays['epoch_num'] == 3 and arrays['lr'] == 0.5 and not arrays.meta
+    content = path.read_bytes()
+    for length in (*range(1, 60), len(content) // 3, len(content) - 8):
+        path.write_bytes(content[:length])
+        with pytest.raises(StateError, match='x.ckpt'):
+            weights.read(path)
+
+
+def ckpt(dims, kind, content, tag=b'w'):
+    """A value of a checkpoint by hand; all lengths below 128."""
+    def field(number, data):
+        return bytes((number << 3 | 2, len(data))) + data
+    sizes = b''.join(b'\x08' + bytes(side >> shift & 127 | 128 for shift in range(0, 63, 7)) + bytes([side >> 63 & 1])
+                     for side in dims)
+    return field(1, field(1, tag) + field(2, sizes + field(2, kind) + field(3, content)))
+
+
+@pytest.mark.parametrize('content', [
+    ckpt([3, 3], b'Float32', bytes(24)), ckpt([1 << 62, 0], b'Float32', b''), ckpt([1 << 40, 1 << 40], b'Float32', bytes(24)),
+    ckpt([-2 % (1 << 64), -3 % (1 << 64)], b'Float32', bytes(24)), ckpt([2, 3], b'Object', bytes(24)),
+    ckpt([2, 3], b'Float32', bytes(24)) + ckpt([6], b'Float32', bytes(24)), ckpt([2, 3], b'Float32', bytes(24)) * 2,
+    ckpt([1] * 10, b'Float32', bytes(4)).replace(b'Float32', b'Float3\xff'), ckpt([1], b'Float32', bytes(4), b'\xff'),
+    b'\n\xff\xff\xff\xff\x0f', b'\n' * 1000, b'\n' + b'\xff' * 30, b'\n\x04\x0a\x02ab', b'\n\x02\x08\x01', b'\n\x00',
+], ids=['size', 'empty', 'huge', 'negative', 'type', 'other part', 'twice', 'type name', 'tag', 'length', 'feeds', 'number',
+        'no tensor', 'no message', 'nothing'])
+def test_malformed_mindspore_checkpoints_are_refused(tmp_path, content):
+    path = tmp_path / 'x.ckpt'
+    path.write_bytes(ckpt([2, 3], b'Float32', bytes(24)))
+    assert weights.read(path)['w'].shape == (2, 3)
+    path.write_bytes(content)
+    with pytest.raises(StateError, match='x.ckpt'):
+        weights.read(path)
+
+
+def test_training_checkpoints_of_the_mindspore_zoo(tmp_path, mindspore):
+    """The network in MindSpore's names, beside the optimizer's state."""
+    from common.backend import get_backend
+    from mindspore_impl.layers import canonical_names
+    table = next(table for table in TABLES if table.source == 'zoo')
+    backend = get_backend('mindspore')
+    network = backend.build_model(table.arch, num_classes=5, **table.arguments)
+    state = backend.state(network)
+    named = {theirs: state[ours] for theirs, ours in canonical_names(network).items()}
+    leaves = {ours: theirs.rpartition('.')[2] for theirs, ours in canonical_names(network).items()}
+    published = {f'{next(iter(in_their_names(table, {ours: array}))).rpartition(".")[0]}.{leaves[ours]}': array
+                 for ours, array in state.items()}
+    assert len(published) == len(named) and 'conv1.1.gamma' in published
+    extra = {'moments.conv1.1.gamma': np.ones(64, np.float32), 'global_step': np.array([9], np.int32),
+             'learning_rate': np.array(0.1, np.float32)}
+    mindspore.save_checkpoint([{'name': name, 'data': mindspore.Tensor(array)} for name, array in {**published, **extra}.items()],
+                              str(tmp_path / 'zoo.ckpt'), append_dict={'epoch_num': 3})
+    converted = weights.load(tmp_path / 'zoo.ckpt')
+    assert (converted.source, converted.arch, converted.num_classes) == ('zoo', 'ddrnet23', 5)
+    assert all(np.array_equal(converted.state[name], array) for name, array in state.items())
+    assert set(converted.ignored) == {*extra, 'epoch_num'}

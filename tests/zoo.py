@@ -110,3 +110,5 @@ NETWORKS = {
 CLASSIFIERS = ('stdc1', 'stdc2', 'resnet18', 'resnet50 v1c', 'vgg16_bn', 'ddrnet23_slim', 'ddrnet23_slim of its authors',
                'ddrnet23 of the MindSpore zoo', 'ddrnet39')
 OVERFIT = [name for name, case in NETWORKS.items() if name == case.arch and name not in CLASSIFIERS]  # one of each network
+QUICK = ('stdc1', 'resnet18', 'ddrnet23_slim',  # compiled in every run of the tests
+         *(name for name in OVERFIT if name not in ('stdc2_seg', 'ddrnet23_seg', 'ddrnet39_seg')))

@@ -122,7 +122,9 @@ def _ours(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Converted
         raise StateError('one of our files, but it does not say which network (arch) and how many classes it has')
     backbone = {'backbone': config['backbone']} if config.get('backbone') else {}
     arguments = {'num_classes': num_classes, **backbone, **config.get('model_args', {})}
-    return Converted(OURS, config['arch'], arguments, dict(state), num_classes, {name: name for name in state}, [])
+    counters = [name for name in state if name.endswith('num_batches_tracked')]
+    kept = {name: array for name, array in state.items() if name not in counters}
+    return Converted(OURS, config['arch'], arguments, kept, num_classes, {name: name for name in kept}, counters)
 
 
 def _by_table(table: Table, arrays: Mapping[str, np.ndarray]) -> Converted:

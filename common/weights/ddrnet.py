@@ -1,5 +1,5 @@
 """The authors' ydhongHIT/DDRNet, and the MindSpore model zoo's DDRNet-23 (research/cv/DDRNet)."""
-from common.weights.table import Table
+from common.weights.table import Arrays, Table
 
 CHANNELS = {'ddrnet23_slim': 32, 'ddrnet23': 64, 'ddrnet39': 64}  # of the stem
 STAGES = {'ddrnet23_slim': ('3', '4'), 'ddrnet23': ('3', '4'), 'ddrnet39': ('3_1', '3_2', '4')}  # that both branches have
@@ -11,7 +11,9 @@ BLOCK = {
 }
 NORM_FIRST = {'0': 'bn', '2': 'conv'}
 HEAD = {'bn1': 'conv.bn', 'conv1': 'conv.conv', 'bn2': 'bn', 'conv2': 'classifier'}
-MINDSPORE = {'gamma': 'weight', 'beta': 'bias', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
+OPTIMIZER = ('accum', 'moments', 'moment1', 'moment2', 'stats', 'beta1_power', 'beta2_power', 'global_step', 'learning_rate',
+             'momentum', 'weight_decay', 'loss_scale', 'scale_sense', 'current_iterator_step', 'last_overflow_iterator_step',
+             'epoch_num', 'step_num')  # what MindSpore's training saves beside the network
 
 
 def _two(theirs: str, ours: str) -> dict[str, str]:
@@ -35,15 +37,6 @@ def _backbone(arch: str) -> dict[str, str]:
 def _classifier_rules(arch: str) -> dict[str, str]:
     return {**_backbone(arch), **_two('down5', 'down'), 'last_layer.0': 'conv_last.conv', 'last_layer.1': 'conv_last.bn',
             'linear': 'linear'}
-
-
-def _in_mindspore(rules: dict[str, str]) -> dict[str, str]:
-    """The leaves of norms have names of their own in MindSpore."""
-    named: dict[str, str] = {}
-    for theirs, ours in rules.items():
-        leaves = MINDSPORE.items() if ours.endswith('.bn') else ()
-        named |= {f'{theirs}.{leaf}': f'{ours}.{canonical}' for leaf, canonical in leaves} or {theirs: ours}
-    return named
 
 
 def _classifier(arch: str) -> Table:
@@ -79,12 +72,19 @@ def _segmentation(arch: str) -> Table:
         unused=('loss',))  # class weights that training code keeps beside the network
 
 
+def _of_mindspore(published: Arrays) -> bool:
+    """No biases in the stem, and no counters of batches: MindSpore has none."""
+    return 'conv1.0.bias' not in published and not any(name.endswith('num_batches_tracked') for name in published)
+
+
 ZOO = Table(
     source='zoo',
     arch='ddrnet23',
-    marks=('conv1.1.gamma', 'layer3_.0.bn1.gamma', 'down5.1.gamma'),
+    marks=('conv1.1.running_mean', 'layer3_.0.bn1.weight', 'down5.1.weight'),
+    condition=_of_mindspore,
     classes='linear.weight',
     arguments={'same_padding': True, 'half_pixel': False, 'last_bn_momentum': 0.9},
-    rules=_in_mindspore(_classifier_rules('ddrnet23')))
+    rules=_classifier_rules('ddrnet23'),
+    unused=OPTIMIZER)
 
 TABLES = (*(_segmentation(arch) for arch in CHANNELS), *(_classifier(arch) for arch in CHANNELS), ZOO)

@@ -1,4 +1,5 @@
 """Weights from a file of any publisher, whatever its name ends in."""
+import json
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -7,10 +8,12 @@ from safetensors import SafetensorError, safe_open
 
 from common import checkpoint
 from common.errors import StateError
+from common.weights.ckpt_file import START, read_ckpt
 from common.weights.torch_file import read_torch
 
 WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net', 'network', 'module')  # where publishers put the weights
 
+NORM_LEAVES = {'gamma': 'weight', 'beta': 'bias', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}  # MindSpore
 PREFIXES = ('module.', 'model.')  # of DataParallel and of trainers
 
 
@@ -23,17 +26,23 @@ class Weights(dict[str, np.ndarray]):
 
 
 def read(path: str | Path) -> Weights:
-    """Arrays by name from safetensors (ours or a published file) or from what ``torch.save`` wrote, old and new.
+    """Arrays by name from safetensors (ours or a published file), MindSpore's ``.ckpt`` or what ``torch.save`` wrote.
 
     Nothing in the file is executed. The wrapper that holds the weights (``state_dict``, ``model``, ...) and a common prefix
-    (``module.``, ``model.``) are taken off. Raises StateError when the file is unreadable or holds no weights.
+    (``module.``, ``model.``) are taken off, and the tensors of norms have PyTorch's names. Raises StateError when the file is unreadable or holds no weights.
     """
     path = Path(path)
     if not path.is_file():
         raise StateError(f'{path}: no such file')
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
-    return Weights(unwrap(read_torch(path), str(path)))
+    if _first(path) == START:
+        content, texts = read_ckpt(path)
+        described = texts.get('twinseg')
+    else:
+        content = read_torch(path)
+        described = _described(content)
+    return Weights(unwrap(content, str(path)), _meta(described, path))
 
 
 def unwrap(content: Any, where: str = 'weights') -> dict[str, np.ndarray]:
@@ -50,7 +59,41 @@ def unwrap(content: Any, where: str = 'weights') -> dict[str, np.ndarray]:
     for prefix in PREFIXES:
         if all(key.startswith(prefix) for key in arrays):
             arrays = {key.removeprefix(prefix): value for key, value in arrays.items()}
-    return arrays
+    norms = {key.removesuffix('.moving_mean') for key in arrays if key.endswith('.moving_mean')}
+    return {_canonical(key, norms): value for key, value in arrays.items()}
+
+
+def _first(path: Path) -> bytes:
+    try:
+        with open(path, 'rb') as file:
+            return file.read(1)
+    except OSError as error:
+        raise StateError(f'{path}: not readable: {error.strerror or error}') from None
+
+
+def _canonical(name: str, norms: set[str]) -> str:
+    """MindSpore's names of a norm's tensors -> PyTorch's."""
+    module, _, leaf = name.rpartition('.')
+    return f'{module}.{NORM_LEAVES.get(leaf, leaf)}' if module in norms else name
+
+
+def _described(content: Any) -> Any:
+    """What one of our files says of itself, in the metadata of a PyTorch state dict."""
+    metadata = getattr(content, 'metadata', None)
+    network = metadata.get('') if isinstance(metadata, dict) else None
+    return network.get('twinseg') if isinstance(network, dict) else None
+
+
+def _meta(described: Any, path: Path) -> dict[str, Any]:
+    if described is None:
+        return {}
+    try:
+        meta = json.loads(described)
+    except (ValueError, TypeError, RecursionError):
+        meta = None
+    if not isinstance(meta, dict):
+        raise StateError(f'{path}: damaged: what it says of itself is not readable')
+    return meta
 
 
 def _read_safetensors(path: Path) -> Weights:

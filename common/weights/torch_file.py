@@ -243,7 +243,9 @@ def _parse(file: BinaryIO) -> Any:
                     arguments, name = stack.pop(), stack.pop()
                     stack.append(_call(name, arguments))
                 case 'BUILD':
-                    stack.pop()  # attributes of an ordered dict or of a stand-in
+                    attributes = stack.pop()  # of an ordered dict or of a stand-in
+                    if isinstance(stack[-1], OrderedDict) and isinstance(attributes, dict):
+                        stack[-1].metadata = attributes.get('_metadata')  # type: ignore[attr-defined]
                 case _:
                     raise StateError(f'pickle operation {operation.name} at byte {place} is not one that tensors need; refused')
     except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
