@@ -19,7 +19,7 @@ from common.export import export_checkpoint
 from common.host_engines import OnnxRuntime, OpenVino, open_engine
 from tests.checkpoints import write
 from tests.conftest import operator_by_operator
-from tests.zoo import CLASSIFIERS, NETWORKS
+from tests.zoo import CLASSIFIERS, NETWORKS, QUICK
 
 LOGITS_TOLERANCE = 1e-5  # of the largest magnitude, twin against twin (DESIGN section 4)
 GRADIENT_TOLERANCE = 1e-3  # relative L2, of every parameter
@@ -38,6 +38,13 @@ both = pytest.mark.skipif(len(available()) < 2, reason='needs both PyTorch and M
 @pytest.fixture(scope='module', params=list(NETWORKS))
 def name(request) -> str:
     return request.param
+
+
+@pytest.fixture
+def compiled(request, name) -> None:
+    """For tests that compile: one network of each kind, all of them with --slow."""
+    if name not in QUICK and not request.config.getoption('--slow'):
+        pytest.skip('needs --slow')
 
 
 @pytest.fixture(scope='module')
@@ -177,7 +184,7 @@ def test_a_checkpoint_of_one_gives_the_others_logits(name, twins, tmp_path):
 
 
 @both
-def test_three_training_steps(name, twins):
+def test_three_training_steps(name, compiled, twins):
     """SGD from the same weights on the same four images, compiled as in training."""
     case, classes = NETWORKS[name], classes_of(name)
     states, losses = [], []
@@ -227,7 +234,7 @@ def saved(name, tmp_path_factory):
 
 
 @pytest.mark.parametrize('format', ['onnx', 'mindir'])
-def test_export_is_static_and_equal(name, format, backend, saved, tmp_path, monkeypatch):
+def test_export_is_static_and_equal(name, compiled, format, backend, saved, tmp_path, monkeypatch):
     """Each backend writes ONNX by its own exporter; the files are run again by every engine, whatever the report says."""
     case, path = NETWORKS[name], tmp_path / f'net.{format}'
     if format == 'mindir' and backend.name == 'pytorch':

@@ -1,4 +1,4 @@
-"""SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image Segmentation (Badrinarayanan et al. 2017, arXiv:1511.00561).
+"""SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image Segmentation (Badrinarayanan et al., arXiv:1511.00561).
 
 The decoder mirrors VGG-16 and unpools to where the encoder found its maxima; as in the authors' code, convolutions have
 biases although a norm follows. yassouali/pytorch-segmentation has one convolution more (``last_convolutions=2``), and the
