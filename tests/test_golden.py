@@ -11,7 +11,7 @@ from common.backend import get_backend
 from common.benchmark import measures
 from common.config import Loss
 from common.resampling import resize_bilinear
-from tests.conftest import folder
+from tests.conftest import folder, operator_by_operator
 
 OUTPUTS = {  # the publishers' names -> ours, for one of our networks or for all
     **dict.fromkeys(('logits', 'decode_head', 'feat_out', 'out', 'final_layer', 'train.logits', 'train.decode_head.context',
@@ -74,7 +74,8 @@ def ours(name, arch):
 def test_outputs(golden_folder, backend, case):
     spec, recorded, converted = published(golden_folder, case)
     built = network(backend, converted)
-    outputs = backend.forward(built, golden(golden_folder).input(case, spec['input_shape']), auxiliary=True)
+    with operator_by_operator():
+        outputs = backend.forward(built, golden(golden_folder).input(case, spec['input_shape']), auxiliary=True)
     for output in spec['outputs']:
         name = ours(output['name'], converted.arch)
         value = outputs[name]
@@ -120,7 +121,8 @@ def test_gradient_norms(golden_folder, backend, case):
     for record in spec['gradients']:
         auxiliary = {ours(name, converted.arch): 1.0 for name in record['loss_of']}
         auxiliary.pop('logits')
-        loss, gradients = backend.loss_and_gradients(built, images, labels, Loss(auxiliary_weights=auxiliary))
+        with operator_by_operator():
+            loss, gradients = backend.loss_and_gradients(built, images, labels, Loss(auxiliary_weights=auxiliary))
         assert loss == pytest.approx(record['loss'], rel=LOSS_TOLERANCE)
         tolerance, flipped = max(GRADIENT_TOLERANCE, 10 * record['noise']), []
         for name, gradient in gradients.items():

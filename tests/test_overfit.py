@@ -38,7 +38,7 @@ def test_four_crops(name, crops):
         pytest.skip('needs both PyTorch and MindSpore')
     case, losses, found = NETWORKS[name], {}, 0.0
     for backend in map(get_backend, available()):
-        backend.setup('cpu', seed=0)
+        backend.setup('cpu', seed=0, threads=1)
         network = backend.build_model(case.arch, **{**case.arguments, 'num_classes': len(CAMVID_CLASSES)})
         auxiliary = {output: 0.4 for output in network.align_corners if output not in ('logits', 'detail')}
         settings = config.from_flat({'optimizer': 'adamw', 'auxiliary_weights': auxiliary})
