@@ -105,7 +105,8 @@ def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend =
 @app.command()
 def convert(file: Annotated[Path, typer.Argument(metavar='FILE', help='weights: .pth, .tar, .ckpt, .safetensors, ...')],
             source: Annotated[Optional[str], typer.Option('--from', metavar='PUBLISHER', help='by default recognised')] = None,
-            out: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default FILE.safetensors; also .pth, .ckpt')] = None) -> None:
+            out: Annotated[Optional[Path], typer.Option(
+                metavar='FILE', help='by default FILE.safetensors; .pth and .ckpt for one framework')] = None) -> None:
     """Published weights as a checkpoint of ours, for both backends."""
     from common import conversion, tables
 

@@ -22,7 +22,7 @@ def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None
     """
     out = out or Path(file.stem + SUFFIX)
     if out.suffix not in (SUFFIX, *NATIVE):
-        raise UserError(f'{out}: a converted checkpoint is named *{SUFFIX}, or *.pth for PyTorch alone, *.ckpt for MindSpore alone')
+        raise UserError(f'{out}: a converted checkpoint is named *{SUFFIX}, or *.pth for PyTorch alone, *.ckpt for MindSpore')
     if out.exists() and out.samefile(file):
         raise UserError(f'{out}: would be written over itself; give another --out')
     if out.suffix in NATIVE:

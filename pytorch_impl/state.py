@@ -26,7 +26,7 @@ def load_state(network: nn.Module, state: Mapping[str, np.ndarray], *, partial: 
 
 
 def save_native(network: nn.Module, path: Path, meta: Mapping[str, Any]) -> None:
-    """Writes a plain state dict for ``torch.load``. ``meta`` (JSON-able) stands in its metadata, as the modules' versions do."""
+    """Writes a plain state dict for ``torch.load``. ``meta`` (JSON-able) stands in its metadata, like the modules' versions."""
     content = network.state_dict()
     content._metadata['']['twinseg'] = json.dumps(dict(meta))
     torch.save(content, path)

@@ -100,6 +100,13 @@ def test_wrappers_prefixes_and_counters():
     assert converted.ignored == ['decode_head.convs.0.depthwise_conv.bn.num_batches_tracked']
 
 
+def test_class_weights_that_training_code_keeps_beside_the_network():
+    table = next(table for table in TABLES if (table.source, table.arch) == ('ddrnet', 'ddrnet23_slim_seg'))
+    names = {f'model.{mark}': np.zeros(32, np.float32) for mark in (*table.marks, table.classes)}
+    converted = weights.convert({**names, 'loss.criterion.weight': np.ones(19, np.float32)})
+    assert (converted.arch, converted.ignored) == ('ddrnet23_slim_seg', ['loss.criterion.weight'])
+
+
 def test_unknown_tensors_are_refused_and_listed():
     table = TABLES[0]
     state = {mark: np.zeros(1, np.float32) for mark in table.marks} | {table.classes: np.zeros((5, 1, 1, 1), np.float32)}
@@ -333,8 +340,8 @@ def test_training_checkpoints_of_the_mindspore_zoo(tmp_path, mindspore):
     assert len(published) == len(named) and 'conv1.1.gamma' in published
     extra = {'moments.conv1.1.gamma': np.ones(64, np.float32), 'global_step': np.array([9], np.int32),
              'learning_rate': np.array(0.1, np.float32)}
-    mindspore.save_checkpoint([{'name': name, 'data': mindspore.Tensor(array)} for name, array in {**published, **extra}.items()],
-                              str(tmp_path / 'zoo.ckpt'), append_dict={'epoch_num': 3})
+    content = [{'name': name, 'data': mindspore.Tensor(array)} for name, array in {**published, **extra}.items()]
+    mindspore.save_checkpoint(content, str(tmp_path / 'zoo.ckpt'), append_dict={'epoch_num': 3})
     converted = weights.load(tmp_path / 'zoo.ckpt')
     assert (converted.source, converted.arch, converted.num_classes) == ('zoo', 'ddrnet23', 5)
     assert all(np.array_equal(converted.state[name], array) for name, array in state.items())

@@ -46,11 +46,11 @@ def _arrays(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         known[2].append(data)
     arrays, texts = {}, {}
     for tag, (dims, kind, parts) in found.items():
-        data = b''.join(parts)
+        joined = b''.join(parts)
         if kind == 'str':
-            texts[tag] = data.decode('utf-32-le')
+            texts[tag] = joined.decode('utf-32-le')
         elif kind in DTYPES:
-            arrays[tag] = _array(tag, dims, kind, data)
+            arrays[tag] = _array(tag, dims, kind, joined)
         else:
             raise ValueError(f'{tag}: unknown type {kind[:40]!r}')
     return arrays, texts

@@ -29,13 +29,15 @@ def read(path: str | Path) -> Weights:
     """Arrays by name from safetensors (ours or a published file), MindSpore's ``.ckpt`` or what ``torch.save`` wrote.
 
     Nothing in the file is executed. The wrapper that holds the weights (``state_dict``, ``model``, ...) and a common prefix
-    (``module.``, ``model.``) are taken off, and the tensors of norms have PyTorch's names. Raises StateError when the file is unreadable or holds no weights.
+    (``module.``, ``model.``) are taken off, and the tensors of norms get PyTorch's names. Raises StateError when the file is
+    unreadable or holds no weights.
     """
     path = Path(path)
     if not path.is_file():
         raise StateError(f'{path}: no such file')
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
+    content: Any
     if _first(path) == START:
         content, texts = read_ckpt(path)
         described = texts.get('twinseg')
@@ -57,7 +59,7 @@ def unwrap(content: Any, where: str = 'weights') -> dict[str, np.ndarray]:
         found = f'a dict of {list(content)[:5]}' if isinstance(content, Mapping) else type(content).__name__
         raise StateError(f'{where}: no weights in it: found {found}, expected arrays by name, or below one of {list(WRAPPERS)}')
     for prefix in PREFIXES:
-        if all(key.startswith(prefix) for key in arrays):
+        if all(key.startswith((prefix, 'loss.')) for key in arrays):  # training code may keep its loss beside the network
             arrays = {key.removeprefix(prefix): value for key, value in arrays.items()}
     norms = {key.removesuffix('.moving_mean') for key in arrays if key.endswith('.moving_mean')}
     return {_canonical(key, norms): value for key, value in arrays.items()}

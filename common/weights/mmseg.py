@@ -234,7 +234,8 @@ def _ddrnet_backbone(arch: str, channels: int) -> Table:
         marks=('context_branch_layers.0.0.conv1.conv.weight',),
         condition=lambda published: len(published['context_branch_layers.0.0.conv1.conv.weight']) == 4 * channels,
         classes=None,
-        rules={**{f'stem.{index}.{part}': f'backbone.stem.{index}.{part}' for index in (0, 1) for part in ('conv.weight', 'bn')},
+        rules={**{f'stem.{index}.{part}': f'backbone.stem.{index}.{part}'
+                  for index in (0, 1) for part in ('conv.weight', 'bn')},
                **{theirs: ours for theirs, ours in DDRNET.items() if theirs not in ('stem.0', 'stem.1')}},
         unused=('stem.0.conv.bias', 'stem.1.conv.bias', 'down5', 'last_layer', 'linear'))
 
