@@ -77,7 +77,9 @@ class ConvTranspose2d(nn.Conv2dTranspose):
         y = self.conv2d_transpose(x, weight, (n, self.out_channels, full[0], full[1]))
         if size is None:
             size = (full[0] - self.crop - self.fall, full[1] - self.crop - self.fall)
-        beyond = [max(self.crop + size[0] - full[0], 0), max(self.crop + size[1] - full[1], 0)]
+            beyond = [max(-self.fall, 0), max(-self.fall, 0)]  # known where an export leaves the sizes open
+        else:
+            beyond = [max(self.crop + size[0] - full[0], 0), max(self.crop + size[1] - full[1], 0)]
         if beyond != [0, 0]:
             y = ops.pad(y, (0, beyond[1], 0, beyond[0]))
         y = y[:, :, self.crop:self.crop + size[0], self.crop:self.crop + size[1]]

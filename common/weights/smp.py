@@ -79,7 +79,7 @@ UNET = Table(
     arch='unet',
     marks=('decoder.blocks.0.conv1.0.weight', 'segmentation_head.0.weight', 'encoder.layer4.0.conv1.weight'),
     classes='segmentation_head.0.weight',
-    arguments={'auxiliary': False, 'upsampling': 'nearest', 'head': '3x3'},
+    arguments={'auxiliary': False, 'backbone': 'resnet34', 'upsampling': 'nearest', 'head': '3x3'},
     more_arguments=lambda state: {'backbone': resnet.name(state)},
     rules={
         **resnet.rules('encoder.'),
