@@ -91,7 +91,7 @@ def _stdc_backbone(arch: str, last_block: str) -> Table:
 
 def _deeplabv3plus(state: Arrays) -> dict[str, Any]:
     return {'backbone': resnet.name(state), 'stem': 'v1c' if 'backbone.stem.2.conv.weight' in state else '7x7',
-            'channels': state['aspp.project.conv.weight'].shape[0], 'low_level_channels': state['low_level.conv.weight'].shape[0]}
+            'channels': len(state['aspp.project.bn.weight']), 'low_level_channels': len(state['low_level.bn.weight'])}
 
 
 DEEPLABV3PLUS = Table(

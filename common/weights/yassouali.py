@@ -289,7 +289,7 @@ SEGNET = Table(
 
 def _segresnet_decoder() -> dict[str, str]:
     """Stages from the deepest: plain blocks, then the one that changes the size or, in the last stage, the channels."""
-    rules = {}
+    rules: dict[str, str] = {}
     for stage, (ours, last, blocks) in enumerate((('decoder4', 'up4', 2), ('decoder3', 'up3', 5), ('decoder2', 'up2', 3),
                                                   ('decoder1', 'narrow', 2))):
         closing = f'decoder.{stage}.{blocks}'
