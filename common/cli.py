@@ -106,11 +106,14 @@ def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend =
 def convert(file: Annotated[Path, typer.Argument(metavar='FILE', help='weights: .pth, .tar, .ckpt, .safetensors, ...')],
             source: Annotated[Optional[str], typer.Option('--from', metavar='PUBLISHER', help='by default recognised')] = None,
             out: Annotated[Optional[Path], typer.Option(
-                metavar='FILE', help='by default FILE.safetensors; .pth and .ckpt for one framework')] = None) -> None:
+                metavar='FILE', help='by default FILE.safetensors; .pth and .ckpt for one framework')] = None,
+            settings: Annotated[Optional[list[str]], typer.Option(
+                '--set', metavar='KEY=VALUE ...', help='what weights do not tell: output_stride=8')] = None) -> None:
     """Published weights as a checkpoint of ours, for both backends."""
     from common import conversion, tables
+    from common.config import parse_override
 
-    tables.show_facts(conversion.convert(file, source, out))
+    tables.show_facts(conversion.convert(file, source, out, dict(map(parse_override, settings or ()))))
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """``twinseg convert``: a published checkpoint as one of ours, which then carries all that the other commands need."""
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Mapping, Optional
 
 from common import checkpoint, weights
 from common.backend import available, get_backend
@@ -12,13 +13,15 @@ SUFFIX = '.safetensors'
 NATIVE = {'.pth': 'pytorch', '.ckpt': 'mindspore'}  # files of one framework, and the backend that writes them
 
 
-def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None) -> dict[str, Any]:
+def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None,
+            arguments: Optional[Mapping[str, Any]] = None) -> dict[str, Any]:
     """Reads published weights, loads them into the network of every installed backend, and writes ``out``.
 
     ``source`` is one of ``weights.SOURCES``, None: recognised. ``out`` is by default the file's name in the current folder,
     ending in .safetensors; .pth is a state dict of our PyTorch network, .ckpt a checkpoint of our MindSpore network. All three
-    say which network they belong to. A network of 19 classes is taken for one of Cityscapes. Returns what was found, read and
-    written; StateError for a file that is unreadable or does not fit, BackendError when ``out`` needs an absent framework.
+    say which network they belong to. ``arguments``: of the network, where the publisher's weights do not tell. A network of 19
+    classes is taken for one of Cityscapes. Returns what was found, read and written; StateError for a file that is unreadable
+    or does not fit, BackendError when ``out`` needs an absent framework.
     """
     out = out or Path(file.stem + SUFFIX)
     if out.suffix not in (SUFFIX, *NATIVE):
@@ -28,6 +31,7 @@ def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None
     if out.suffix in NATIVE:
         get_backend(NATIVE[out.suffix])
     converted = weights.load(file, source)
+    converted = replace(converted, arguments={**converted.arguments, **(arguments or {})})
     loaded, networks = {}, {}
     for name in available():
         backend = get_backend(name)
@@ -35,8 +39,8 @@ def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None
         networks[name] = backend.build_model(converted.arch, **converted.arguments)
         loaded[name] = str(backend.load_state(networks[name], converted.state))
     classes = CITYSCAPES_CLASSES if converted.num_classes == len(CITYSCAPES_CLASSES) else ()
-    arguments = {key: value for key, value in converted.arguments.items() if key != 'num_classes'}
-    config: dict[str, Any] = {'arch': converted.arch, 'num_classes': converted.num_classes, 'model_args': arguments}
+    kept = {key: value for key, value in converted.arguments.items() if key != 'num_classes'}
+    config: dict[str, Any] = {'arch': converted.arch, 'num_classes': converted.num_classes, 'model_args': kept}
     meta = {'config': {**config, **({'set': 'cityscapes'} if classes else {})}, 'num_classes': converted.num_classes,
             'classes': list(classes), 'palette': [list(colour) for colour in CITYSCAPES_PALETTE] if classes else [],
             'source': converted.source, 'file': file.name}

@@ -180,6 +180,16 @@ class MaxPool2d(nn.MaxPool2d):
             super().__init__(kernel_size=kernel_size, stride=stride, pad_mode='pad', padding=padding, ceil_mode=ceil_mode)
         else:
             super().__init__(kernel_size=kernel_size, stride=stride, pad_mode='valid')
+        self.reach, self.step, self.around, self.ceil_mode = kernel_size, stride, padding, ceil_mode
+
+    def construct(self, x: Tensor) -> Tensor:
+        if not self.use_pad:
+            return self.max_pool(x)
+        y = self.max_pool(ops.expand_dims(x, 2))[0]
+        room = x.shape[3] + 2 * self.around - self.reach
+        if self.ceil_mode:
+            room = room + self.step - 1
+        return ops.reshape(y, (x.shape[0], x.shape[1], -1, room // self.step + 1))  # of open sizes it loses the rank
 
 
 class PReLU(nn.Cell):

@@ -288,6 +288,14 @@ def test_the_model_zoos_export_command(folder):
     assert (folder / 'fast_scnn.onnx').is_file() and 'difference' in done.stdout
 
 
+def test_convert_takes_what_weights_do_not_tell(folder, capsys):
+    words = 'convert', 'run/checkpoints/best.safetensors', '--out', 'told.safetensors', '--set'
+    assert twinseg(*words, 'dropout=0.25') == 0
+    assert weights.load(folder / 'told.safetensors').arguments['dropout'] == 0.25
+    assert twinseg(*words, 'drop=0.25') == 2
+    assert "has no argument 'drop'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('suffix, framework', [('.pth', 'torch'), ('.ckpt', 'mindspore')])
 def test_convert_writes_files_of_a_framework(folder, suffix, framework):
     """They load into our network there, and come back as the same weights of the same network."""
