@@ -10,6 +10,8 @@ import pytest
 from common.backend import available, get_backend
 
 ROOT = Path(__file__).parent.parent
+# Tests run side by side (scripts/test.sh), each on one thread; so do the commands that they start.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 
 @contextmanager
@@ -40,6 +42,9 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
+    for item in items:  # what shares a fixture runs in one process: a file, or of networks and publishers one
+        params = item.callspec.params if hasattr(item, 'callspec') else {}
+        item.add_marker(pytest.mark.xdist_group(f'{item.path.stem} {params.get("name", params.get("case", ""))}'))
     if config.getoption('--slow'):
         return
     for item in items:
@@ -71,5 +76,5 @@ def backend_name(request) -> str:
 def backend(backend_name):
     """The backend module, set up on the CPU."""
     module = get_backend(backend_name)
-    module.setup('cpu', seed=0, threads=2)
+    module.setup('cpu', seed=0, threads=1)
     return module

@@ -34,5 +34,5 @@ def settings(folder: Path, **changes) -> dict:
             'batch_size': 4, 'num_parallel_workers': 0, 'crop_size': [64, 96], 'optimizer': 'sgd', 'base_lr': 0.05,
             'use_nesterov': True, 'model_args': {'bn_momentum': 0.3},
             'max_iters': 6, 'log_interval': 1, 'val_interval': 6, 'checkpoint_interval': 2,
-            'auxiliary_weights': {'aux_gfe': 0.4}, 'threads': 2}
+            'auxiliary_weights': {'aux_gfe': 0.4}, 'threads': 1}
     return {**keys, **changes}

@@ -24,7 +24,7 @@ def size(backend, arch: str, input_size: tuple[int, int]) -> tuple[int, int]:
 def test_parameters_and_macs_are_those_in_print(arch):
     pytest.importorskip('torch')
     backend = measuring.get_backend('pytorch')
-    backend.setup('cpu', threads=2)
+    backend.setup('cpu', threads=1)
     parameters, macs = size(backend, arch, INPUT)
     assert (round(parameters / 1e6, 4), round(macs / 1e9, 3)) == SIZES[arch]
 
@@ -35,7 +35,7 @@ def test_the_twins_have_one_size(arch):
     sizes = []
     for name in ('pytorch', 'mindspore'):
         backend = measuring.get_backend(name)
-        backend.setup('cpu', threads=2)
+        backend.setup('cpu', threads=1)
         sizes.append(size(backend, arch, SMALL))
     assert sizes[0] == sizes[1]
 

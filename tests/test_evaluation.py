@@ -79,7 +79,7 @@ def test_the_twins_count_the_same_pixels(dataset, folder):
     matrices = []
     for name in ('pytorch', 'mindspore'):
         backend = get_backend(name)
-        backend.setup('cpu', threads=2)
+        backend.setup('cpu', threads=1)
         predictor = backend.make_predictor(backend.build_model('fast_scnn', num_classes=3), settings)
         matrices.append(evaluate(predictor, dataset, batch_size=5).matrix)
     apart = np.abs(matrices[0] - matrices[1]).sum() / 2
@@ -89,7 +89,7 @@ def test_the_twins_count_the_same_pixels(dataset, folder):
 def test_multi_scale_runs_on_a_network(dataset, folder):
     pytest.importorskip('torch')
     backend = get_backend('pytorch')
-    backend.setup('cpu', threads=2)
+    backend.setup('cpu', threads=1)
     settings = config.from_flat(streets.settings(folder))
     predictor = backend.make_predictor(backend.build_model('fast_scnn', num_classes=3), settings)
     matrix = evaluate(predictor, dataset, batch_size=5, scales=SCALES, flip=True, window=(48, 64)).matrix

@@ -28,10 +28,10 @@ STEPS, PARAMETERS, RATE = 3, 1e-4, 1e-3  # after as many steps the parameters ar
 HALF_TOLERANCE = 0.1  # relative L2 of logits in half precision: it rounds to 1e-3, a few dozen layers deep
 EXPORT_TOLERANCE = 1e-4  # of the largest logit
 STATIC = {  # without Shape, Gather, If, Loop: ATC takes these
-    'Add', 'AveragePool', 'BatchNormalization', 'Cast', 'Concat', 'Conv', 'ConvTranspose', 'DepthToSpace', 'Div',
-    'Flatten', 'Gemm', 'GlobalAveragePool', 'Identity', 'LayerNormalization', 'MatMul', 'MaxPool', 'Mul', 'PRelu',
-    'Pad', 'Pow', 'ReduceMean', 'Relu', 'Reshape', 'Resize', 'ScatterElements', 'Sigmoid', 'Slice', 'Split', 'Sqrt',
-    'Squeeze', 'Sub', 'Sum', 'Transpose', 'Unsqueeze'}
+    'Add', 'AveragePool', 'BatchNormalization', 'Cast', 'Concat', 'ConstantOfShape', 'Conv', 'ConvTranspose',
+    'DepthToSpace', 'Div', 'Flatten', 'Gemm', 'GlobalAveragePool', 'Identity', 'LayerNormalization', 'MatMul', 'MaxPool',
+    'Mul', 'PRelu', 'Pad', 'Pow', 'ReduceMean', 'Relu', 'Reshape', 'Resize', 'ScatterElements', 'Sigmoid', 'Slice',
+    'Split', 'Sqrt', 'Squeeze', 'Sub', 'Sum', 'Transpose', 'Unsqueeze'}
 both = pytest.mark.skipif(len(available()) < 2, reason='needs both PyTorch and MindSpore')
 
 
