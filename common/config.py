@@ -25,6 +25,7 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Size = Annotated[list[Positive], Field(min_length=2, max_length=2)]  # height, width
 Colour = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]  # lowest, highest
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
 
 
@@ -39,14 +40,23 @@ class Model(Group):
     model_args: dict[str, Any] = Field({}, description="further arguments of the network's builder")
     pretrained: Optional[str] = Field(None, description='weights to start from: ours or a published checkpoint')
     reset_classifier: bool = Field(False, description='with pretrained: classifiers for other classes are drawn anew')
+    drop_path_rate: Fraction = Field(0.0, description='classifiers: share of the samples that skip the last block, from 0 in '
+                                     'the first one (stochastic depth)')
+    drop_path_on: Literal['branch', 'shortcut'] = Field('branch', description="what drop_path_rate drops: a block's branch (timm) "
+                                                        'or its shortcut (the model zoo)')
 
     def arguments(self) -> dict[str, Any]:
         """Of the network's builder, but for the number of classes."""
-        return {**({'backbone': self.backbone} if self.backbone else {}), **self.model_args}
+        given = {'backbone': self.backbone} if self.backbone else {}
+        if self.drop_path_rate:
+            given |= {'drop_path_rate': self.drop_path_rate, 'drop_path_on': self.drop_path_on}
+        return {**given, **self.model_args}
 
 
 class Data(Group):
-    set: Literal['toy_street', 'cityscapes', 'camvid', 'camvid32', 'custom'] = 'toy_street'
+    set: Literal['toy_street', 'cityscapes', 'camvid', 'camvid32', 'custom', 'imagenet', 'image_folder'] = Field(
+        'toy_street', description='imagenet and image_folder hold {split}/<class>/<image>, in folders or tars, for classifiers; '
+        'the others are for segmentation')
     data_url: Optional[str] = Field(None, description='folder of the data set; by default found below $TWINSEG_DATA')
     train_split: str = 'train'
     val_split: str = 'val'
@@ -57,7 +67,12 @@ class Data(Group):
     max_errors: Count = Field(10, description='broken samples after which on_error: skip stops all the same')
     train_samples: Positive = Field(64, description='toy_street: images drawn for training')
     val_samples: Positive = Field(16, description='toy_street: images drawn for validation')
-    image_size: Size = Field([256, 512], description='toy_street: size drawn')
+    image_size: Size = Field([256, 512], description='toy_street: size drawn; classifiers: size of the input, 224 by default; '
+                             'one number for both sides will do')
+    class_file: Optional[str] = Field(None, description='image folders: file that gives the classes their numbers, by default '
+                                      'the order of their names: JSON {"name": number} or {"number": ["folder", "name"]}, or a '
+                                      'line for each')
+    exif_rotate: bool = Field(False, description='image folders: turn images as their EXIF data says (timm and torchvision do not)')
     image_dir: Optional[str] = Field(None, description='custom: folder of images below data_url; {split} is replaced')
     label_dir: Optional[str] = Field(None, description='custom: folder of label PNGs below data_url; {split} is replaced')
     image_suffix: str = '.jpg'
@@ -70,28 +85,53 @@ class Data(Group):
 class Augment(Group):
     base_size: Optional[Size] = Field(None, description='image size that ratio_range multiplies (mmsegmentation: scale, '
                                       'there width first); by default the size of the file')
-    ratio_range: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.5, 2.0]
+    ratio_range: Range = [0.5, 2.0]
     crop_size: Size = [512, 1024]
     cat_max_ratio: Fraction = Field(0.75, description='largest share of one class in a crop (10 tries), 1 to switch off')
     flip_prob: Fraction = 0.5
+    scale: Range = Field([0.08, 1.0], description="classifiers: share of the image's area that a random crop takes")
+    ratio: Range = Field([3 / 4, 4 / 3], description='classifiers: width to height of a random crop')
+    interpolation: Literal['nearest', 'bilinear', 'bicubic', 'lanczos', 'random'] = Field(
+        'bicubic', description="classifiers: Pillow's antialiased resizing; random: bilinear or bicubic, bicubic in evaluation")
+    color_jitter: NonNegative = Field(0.4, description='classifiers: strength of brightness, contrast and saturation; '
+                                      'auto_augment replaces it')
+    auto_augment: Optional[str] = Field(None, description='classifiers: RandAugment, such as rand-m9-mstd0.5-inc1')
+    re_prob: Fraction = Field(0.0, description='classifiers: probability of random erasing')
+    re_mode: Literal['const', 'rand', 'pixel'] = Field('pixel', description='erased to the mean colour, to one random colour, or '
+                                                       'to noise')
+    re_count: Positive = Field(1, description='largest number of erased boxes')
+    mix_up: NonNegative = Field(0.0, description="classifiers: mixup's alpha")
+    cutmix: NonNegative = Field(0.0, description="classifiers: cutmix's alpha")
+    mixup_prob: Fraction = Field(1.0, description='probability that a batch (mixup_mode elem, pair: a sample) is mixed')
+    switch_prob: Fraction = Field(0.5, description='probability of cutmix where both are on')
+    mixup_mode: Literal['batch', 'pair', 'elem'] = 'batch'
+    mixup_off_epoch: NonNegative = Field(0.0, description='epoch from which nothing is mixed; 0: never')
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(0.875, description='classifiers: share of the resized image that '
+                                                          'evaluation looks at')
+    square_resize: bool = Field(False, description='classifiers: evaluation resizes to a square, as the model zoo does, instead of '
+                                'keeping the proportions')
     photometric_distortion: bool = True
     brightness_delta: NonNegative = 32.0
-    contrast_range: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.5, 1.5]
-    saturation_range: Annotated[list[float], Field(min_length=2, max_length=2)] = [0.5, 1.5]
+    contrast_range: Range = [0.5, 1.5]
+    saturation_range: Range = [0.5, 1.5]
     hue_delta: NonNegative = 18.0
     mean: Channels = IMAGENET_MEAN
     std: Channels = IMAGENET_STD
 
 
 class Optimizer(Group):
-    optimizer: Literal['sgd', 'momentum', 'adamw'] = Field('momentum', description='sgd and momentum are the same')
+    optimizer: Literal['sgd', 'momentum', 'adamw', 'rmsprop', 'lamb'] = Field('momentum', description='sgd is momentum')
     base_lr: Annotated[float, Field(gt=0)] = 0.01
+    lr_batch_size: Count = Field(0, description='global batch that the learning rates are given for: they are scaled to the one '
+                                 'in use; 0: taken as they are. Classifiers: 256 by default')
     momentum: Fraction = 0.9
     use_nesterov: bool = False
     beta: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.999]
+    decay: Fraction = Field(0.9, description='rmsprop: of the mean square')
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: NonNegative = 0.0
-    norm_bias_decay: bool = Field(True, description='decay the parameters of norms and all biases too')
+    norm_bias_decay: bool = Field(True, description='decay the parameters of norms and all biases too; '
+                                  'classifiers: false by default')
     lr_mult: dict[str, NonNegative] = Field({}, description='start of parameter names -> factor of their learning rate')
     clip_global_norm: bool = False
     clip_global_norm_value: Annotated[float, Field(gt=0)] = 5.0
@@ -101,15 +141,20 @@ class Optimizer(Group):
 
 
 class Schedule(Group):
-    lr_scheduler: Literal['poly_lr', 'cosine_lr', 'constant_lr'] = 'poly_lr'
+    lr_scheduler: Literal['poly_lr', 'cosine_lr', 'constant_lr', 'multistep_lr', 'exp_lr'] = 'poly_lr'
     epochs: Optional[Positive] = None
     max_iters: Optional[Positive] = Field(None, description='steps; give this or epochs')
     power: Annotated[float, Field(gt=0)] = 0.9
     min_lr: NonNegative = 0.0
-    warmup_length: NonNegative = Field(0.0, description='epochs of linear warm-up')
-    warmup_iters: Count = Field(0, description='steps of warm-up; give this or warmup_length')
+    lr_adjust: Positive = Field(30, description='multistep_lr: epochs between the steps')
+    lr_gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.97, description='factor of multistep_lr per step, of exp_lr per epoch')
+    warmup_length: NonNegative = Field(0.0, description='epochs of warm-up; base_lr is reached at the first step after it (the '
+                                       'model zoo, timm)')
+    warmup_iters: Count = Field(0, description='steps of warm-up; base_lr is reached at the last of them (mmsegmentation); give '
+                                'this or warmup_length')
     warmup_lr: NonNegative = Field(0.0, description='learning rate at the first step of the warm-up')
     warmup: Literal['linear', 'exponential'] = 'linear'
+    start_epoch: Count = Field(0, description='epochs of the schedule to leave out at the start')
 
     @model_validator(mode='after')
     def _one_length(self):
@@ -149,12 +194,37 @@ class Runtime(Group):
     threads: Optional[Positive] = Field(None, description='CPU threads of the framework')
     log_interval: Positive = Field(10, description='steps between lines of metrics.jsonl')
     val_interval: Count = Field(0, description='steps between evaluations; 0: once an epoch')
-    checkpoint_interval: Count = Field(0, description='steps between checkpoints; 0: once an epoch')
+    checkpoint_interval: Count = Field(0, description='steps between checkpoints; 0: every save_every epochs')
+    save_every: Positive = Field(1, description='epochs between checkpoints')
     max_keep_ckpts: Positive = 3
+    graph_mode: Literal[0, 1] = Field(0, description='MindSpore: 0 compiles training steps, 1 runs operator by operator (slower; '
+                                      'for debugging)')
 
 
 GROUPS: dict[str, type[Group]] = {'model': Model, 'data': Data, 'augment': Augment, 'optimizer': Optimizer,
                                   'schedule': Schedule, 'loss': Loss, 'precision': Precision, 'runtime': Runtime}
+# What belongs to one task; under the other it must keep its default, for it would be read and ignored.
+CLASSIFICATION = ('class_file', 'exif_rotate', 'scale', 'ratio', 'interpolation', 'color_jitter', 'auto_augment', 're_prob',
+                  're_mode', 're_count', 'mix_up', 'cutmix', 'mixup_prob', 'switch_prob', 'mixup_mode', 'mixup_off_epoch',
+                  'crop_pct', 'square_resize', 'drop_path_rate', 'drop_path_on')
+SEGMENTATION = ('base_size', 'ratio_range', 'crop_size', 'cat_max_ratio', 'photometric_distortion', 'brightness_delta',
+                'contrast_range', 'saturation_range', 'hue_delta', 'class_weight', 'avg_non_ignore', 'ohem_thresh',
+                'ohem_min_kept', 'auxiliary_weights', 'detail_weights', 'image_dir', 'label_dir', 'label_map', 'palette')
+CLASSIFICATION_DEFAULTS = {'image_size': [224, 224], 'lr_batch_size': 256, 'norm_bias_decay': False}
+
+# The model zoo's spellings, and what its command line takes besides.
+ZOO_SETS = {'ImageNet': 'imagenet'}
+ZOO_ARCHS = {'DDRNet23': {'arch': 'ddrnet23', 'drop_path_on': 'shortcut',
+                          'model_args': {'same_padding': True, 'half_pixel': False, 'last_bn_momentum': 0.9}}}
+ZOO_KEYS = {'learning_rate': 'base_lr', 'keep_checkpoint_max': 'max_keep_ckpts', 'train_url': 'work_dir'}
+ZOO_ONLY: dict[str, tuple[Any, str]] = {  # key -> the one value that it may have, and what to do instead of others
+    'in_channel': (3, 'the networks take RGB images'),
+    'run_modelarts': (False, 'copy the data to the machine and give its folder as data_url'),
+    'device_id': (None, 'it is the first argument of scripts/run_*.sh, which show the process this device alone'),
+    'device_num': (None, 'the number of devices comes from the launcher'),
+    'ddr_config': (None, 'the configuration is the first argument of twinseg'),
+    'file_format': (None, 'it is an option of export'),
+}
 EXCLUSIVE = (('epochs', 'max_iters'), ('warmup_length', 'warmup_iters'))
 KEYS: dict[str, str] = {key: group for group, kind in GROUPS.items() for key in kind.model_fields}
 
@@ -171,6 +241,22 @@ class Config(BaseModel):
     loss: Loss = Loss()
     precision: Precision = Precision()
     runtime: Runtime = Runtime()
+
+    @property
+    def classifies(self) -> bool:
+        """Whether whole images are classified, not their pixels."""
+        return self.data.set in ('imagenet', 'image_folder')
+
+    @model_validator(mode='after')
+    def _one_task(self):
+        for key in SEGMENTATION if self.classifies else CLASSIFICATION:
+            group = getattr(self, KEYS[key])
+            if getattr(group, key) != type(group).model_fields[key].default:
+                raise ValueError(f'{key}: {getattr(group, key)!r} has no effect with set: {self.data.set}, which is for '
+                                 f'{"image classification" if self.classifies else "segmentation"}; leave it out')
+        if self.classifies and self.loss.loss != 'cross_entropy':
+            raise ValueError(f'loss: {self.loss.loss} is for segmentation; image classification has cross_entropy')
+        return self
 
     def flat(self) -> dict[str, Any]:
         """The keys that were set, as one flat mapping: what ``from_flat`` takes."""
@@ -260,7 +346,13 @@ def parse_override(text: str) -> tuple[str, Any]:
 
 
 def from_flat(keys: Mapping[str, Any], where: str = 'configuration') -> Config:
-    """Typed groups from flat keys; raises UserError naming the key and what is wrong with it."""
+    """Typed groups from flat keys; raises UserError naming the key and what is wrong with it.
+
+    Takes the model zoo's spellings, too. With the data set of a classifier some defaults are others.
+    """
+    keys = _from_zoo(keys, where)
+    if keys.get('set') in ('imagenet', 'image_folder'):
+        keys = {**CLASSIFICATION_DEFAULTS, **keys}
     groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for key, value in keys.items():
         if key not in KEYS:
@@ -274,6 +366,30 @@ def from_flat(keys: Mapping[str, Any], where: str = 'configuration') -> Config:
         found = f' (found {first["input"]!r})' if place and not isinstance(first['input'], dict) else ''
         message = first['msg'].removeprefix('Value error, ')
         raise UserError(f'{where}: {place + ": " if place else ""}{message}{found}') from None
+
+
+def _from_zoo(keys: Mapping[str, Any], where: str = 'configuration') -> dict[str, Any]:
+    """Flat keys of the model zoo in the suite's spelling; UserError for what it takes and the suite does elsewhere."""
+    found: dict[str, Any] = {}
+    for key, value in keys.items():
+        if key in ZOO_ONLY:
+            expected, advice = ZOO_ONLY[key]
+            if value != expected:
+                raise UserError(f'{where}: {key}: {value!r}: not a setting here: {advice}')
+            continue
+        if key in ZOO_KEYS and ZOO_KEYS[key] in keys:
+            raise UserError(f'{where}: {key} and {ZOO_KEYS[key]} mean the same; give one of them')
+        found[ZOO_KEYS.get(key, key)] = value
+    if isinstance(found.get('image_size'), int):
+        found['image_size'] = [found['image_size']] * 2
+    if found.get('set') in ZOO_SETS:
+        found['set'] = ZOO_SETS[found['set']]
+    if 'lr_scheduler' in found and found['lr_scheduler'] is None:
+        found['lr_scheduler'] = 'constant_lr'
+    if found.get('arch') in ZOO_ARCHS:
+        zoo = ZOO_ARCHS[found.pop('arch')]
+        found = {**zoo, **found, 'model_args': {**zoo['model_args'], **(found.get('model_args') or {})}}
+    return found
 
 
 def dump(config: Config) -> str:
@@ -312,6 +428,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of ``above`` win; one of a pair that excludes each other replaces the other."""
+    below, above = _from_zoo(below), _from_zoo(above)
     replaced = {other for pair in EXCLUSIVE for key, other in (pair, pair[::-1]) if above.get(key) is not None}
     return {**{key: value for key, value in below.items() if key not in replaced}, **above}
 
