@@ -42,12 +42,12 @@ class Model(Group):
     reset_classifier: bool = Field(False, description='with pretrained: classifiers for other classes are drawn anew')
     drop_path_rate: Fraction = Field(0.0, description='classifiers: share of the samples that skip the last block, from 0 in '
                                      'the first one (stochastic depth)')
-    drop_path_on: Literal['branch', 'shortcut'] = Field('branch', description="what drop_path_rate drops: a block's branch (timm) "
-                                                        'or its shortcut (the model zoo)')
+    drop_path_on: Literal['branch', 'shortcut'] = Field('branch', description="what is dropped: a block's branch (timm) or its "
+                                                        'shortcut (the model zoo)')
 
     def arguments(self) -> dict[str, Any]:
         """Of the network's builder, but for the number of classes."""
-        given = {'backbone': self.backbone} if self.backbone else {}
+        given: dict[str, Any] = {'backbone': self.backbone} if self.backbone else {}
         if self.drop_path_rate:
             given |= {'drop_path_rate': self.drop_path_rate, 'drop_path_on': self.drop_path_on}
         return {**given, **self.model_args}
@@ -55,7 +55,7 @@ class Model(Group):
 
 class Data(Group):
     set: Literal['toy_street', 'cityscapes', 'camvid', 'camvid32', 'custom', 'imagenet', 'image_folder'] = Field(
-        'toy_street', description='imagenet and image_folder hold {split}/<class>/<image>, in folders or tars, for classifiers; '
+        'toy_street', description='imagenet, image_folder: {split}/<class>/<image>, in folders or tars, for classifiers; '
         'the others are for segmentation')
     data_url: Optional[str] = Field(None, description='folder of the data set; by default found below $TWINSEG_DATA')
     train_split: str = 'train'
@@ -72,7 +72,7 @@ class Data(Group):
     class_file: Optional[str] = Field(None, description='image folders: file that gives the classes their numbers, by default '
                                       'the order of their names: JSON {"name": number} or {"number": ["folder", "name"]}, or a '
                                       'line for each')
-    exif_rotate: bool = Field(False, description='image folders: turn images as their EXIF data says (timm and torchvision do not)')
+    exif_rotate: bool = Field(False, description='image folders: turn images as their EXIF data says (timm does not)')
     image_dir: Optional[str] = Field(None, description='custom: folder of images below data_url; {split} is replaced')
     label_dir: Optional[str] = Field(None, description='custom: folder of label PNGs below data_url; {split} is replaced')
     image_suffix: str = '.jpg'
@@ -97,8 +97,8 @@ class Augment(Group):
                                       'auto_augment replaces it')
     auto_augment: Optional[str] = Field(None, description='classifiers: RandAugment, such as rand-m9-mstd0.5-inc1')
     re_prob: Fraction = Field(0.0, description='classifiers: probability of random erasing')
-    re_mode: Literal['const', 'rand', 'pixel'] = Field('pixel', description='erased to the mean colour, to one random colour, or '
-                                                       'to noise')
+    re_mode: Literal['const', 'rand', 'pixel'] = Field('pixel', description='erased to the mean colour, to one random colour '
+                                                       'or to noise')
     re_count: Positive = Field(1, description='largest number of erased boxes')
     mix_up: NonNegative = Field(0.0, description="classifiers: mixup's alpha")
     cutmix: NonNegative = Field(0.0, description="classifiers: cutmix's alpha")
@@ -106,10 +106,10 @@ class Augment(Group):
     switch_prob: Fraction = Field(0.5, description='probability of cutmix where both are on')
     mixup_mode: Literal['batch', 'pair', 'elem'] = 'batch'
     mixup_off_epoch: NonNegative = Field(0.0, description='epoch from which nothing is mixed; 0: never')
-    crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(0.875, description='classifiers: share of the resized image that '
-                                                          'evaluation looks at')
-    square_resize: bool = Field(False, description='classifiers: evaluation resizes to a square, as the model zoo does, instead of '
-                                'keeping the proportions')
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(0.875, description='classifiers: share of the resized image '
+                                                          'that evaluation looks at')
+    square_resize: bool = Field(False, description='classifiers: evaluation resizes to a square (the model zoo) instead of '
+                                'keeping the proportions (timm)')
     photometric_distortion: bool = True
     brightness_delta: NonNegative = 32.0
     contrast_range: Range = [0.5, 1.5]
@@ -122,8 +122,8 @@ class Augment(Group):
 class Optimizer(Group):
     optimizer: Literal['sgd', 'momentum', 'adamw', 'rmsprop', 'lamb'] = Field('momentum', description='sgd is momentum')
     base_lr: Annotated[float, Field(gt=0)] = 0.01
-    lr_batch_size: Count = Field(0, description='global batch that the learning rates are given for: they are scaled to the one '
-                                 'in use; 0: taken as they are. Classifiers: 256 by default')
+    lr_batch_size: Count = Field(0, description='global batch that the learning rates are given for: they are scaled to the '
+                                 'one in use; 0: taken as they are. Classifiers: 256 by default')
     momentum: Fraction = 0.9
     use_nesterov: bool = False
     beta: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.999]
@@ -147,11 +147,11 @@ class Schedule(Group):
     power: Annotated[float, Field(gt=0)] = 0.9
     min_lr: NonNegative = 0.0
     lr_adjust: Positive = Field(30, description='multistep_lr: epochs between the steps')
-    lr_gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.97, description='factor of multistep_lr per step, of exp_lr per epoch')
+    lr_gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.97, description='factor of multistep_lr a step, of exp_lr an epoch')
     warmup_length: NonNegative = Field(0.0, description='epochs of warm-up; base_lr is reached at the first step after it (the '
                                        'model zoo, timm)')
-    warmup_iters: Count = Field(0, description='steps of warm-up; base_lr is reached at the last of them (mmsegmentation); give '
-                                'this or warmup_length')
+    warmup_iters: Count = Field(0, description='steps of warm-up; base_lr is reached at the last of them (mmsegmentation); '
+                                'give this or warmup_length')
     warmup_lr: NonNegative = Field(0.0, description='learning rate at the first step of the warm-up')
     warmup: Literal['linear', 'exponential'] = 'linear'
     start_epoch: Count = Field(0, description='epochs of the schedule to leave out at the start')
@@ -197,8 +197,8 @@ class Runtime(Group):
     checkpoint_interval: Count = Field(0, description='steps between checkpoints; 0: every save_every epochs')
     save_every: Positive = Field(1, description='epochs between checkpoints')
     max_keep_ckpts: Positive = 3
-    graph_mode: Literal[0, 1] = Field(0, description='MindSpore: 0 compiles training steps, 1 runs operator by operator (slower; '
-                                      'for debugging)')
+    graph_mode: Literal[0, 1] = Field(0, description='MindSpore: 0 compiles training steps, 1 runs operator by operator, '
+                                      'slower, for debugging')
 
 
 GROUPS: dict[str, type[Group]] = {'model': Model, 'data': Data, 'augment': Augment, 'optimizer': Optimizer,
@@ -214,7 +214,7 @@ CLASSIFICATION_DEFAULTS = {'image_size': [224, 224], 'lr_batch_size': 256, 'norm
 
 # The model zoo's spellings, and what its command line takes besides.
 ZOO_SETS = {'ImageNet': 'imagenet'}
-ZOO_ARCHS = {'DDRNet23': {'arch': 'ddrnet23', 'drop_path_on': 'shortcut',
+ZOO_ARCHS: dict[str, dict[str, Any]] = {'DDRNet23': {'arch': 'ddrnet23', 'drop_path_on': 'shortcut',
                           'model_args': {'same_padding': True, 'half_pixel': False, 'last_bn_momentum': 0.9}}}
 ZOO_KEYS = {'learning_rate': 'base_lr', 'keep_checkpoint_max': 'max_keep_ckpts', 'train_url': 'work_dir'}
 ZOO_ONLY: dict[str, tuple[Any, str]] = {  # key -> the one value that it may have, and what to do instead of others
