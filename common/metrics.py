@@ -1,6 +1,6 @@
-"""Scores of a segmentation, all from one integer confusion matrix, and boundary IoU."""
+"""Scores of a segmentation, all from one integer confusion matrix, boundary IoU, and scores of an image classification."""
 from dataclasses import dataclass
-from typing import Any, Sequence
+from typing import Any, ClassVar, Sequence
 
 import cv2
 import numpy as np
@@ -34,6 +34,7 @@ class Scores:
 
     As in mmsegmentation, the IoU of a class that the labels lack is NaN only where it is never predicted either.
     """
+    FIGURES: ClassVar = ('mIoU', 'mAcc', 'aAcc')  # those of ``to_json`` that a reader sees first; the first one decides
     classes: tuple[str, ...]
     iou: np.ndarray
     accuracy: np.ndarray
@@ -78,6 +79,45 @@ class Scores:
         return {**means,
                 'classes': {name: {key: percent(values[index]) for key, values in columns.items()}
                             for index, name in enumerate(self.classes)}}
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """Scores of an image classification in 0..1, and the mean cross-entropy; NaN where there is nothing to divide by."""
+    FIGURES: ClassVar = ('top1', 'top5', 'mAcc', 'loss')
+    classes: tuple[str, ...]
+    accuracy: np.ndarray  # (C,)
+    images: np.ndarray  # (C,) int64
+    top1: float
+    top5: float
+    loss: float
+    broken: int  # images that could not be read, and do not count
+
+    @classmethod
+    def from_logits(cls, logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> 'ImageScores':
+        """From float32 logits (N, K) and labels (N,) of all images; label -1: not readable."""
+        broken = labels < 0
+        logits, labels = logits[~broken].astype(np.float64), labels[~broken]
+        right = np.take_along_axis(logits, labels[:, None], 1)
+        rank = (logits > right).sum(1)  # 0: the right class has the largest logit
+        top = logits.max(1, keepdims=True, initial=-np.inf)
+        losses = np.log(np.exp(logits - top).sum(1)) + (top - right)[:, 0]
+        images = np.bincount(labels, minlength=len(classes))
+        found = np.bincount(labels[rank == 0], minlength=len(classes))
+        count = len(labels)
+        return cls(tuple(classes), _ratio(found, images), images, float(_ratio((rank == 0).sum(), count)),
+                   float(_ratio((rank < 5).sum(), count)), float(_ratio(losses.sum(), count)), int(broken.sum()))
+
+    @property
+    def macc(self) -> float:
+        return mean(self.accuracy)
+
+    def to_json(self) -> dict[str, Any]:
+        """In percent but for the loss, under the field's names; None where there is no value."""
+        return {'top1': percent(self.top1), 'top5': percent(self.top5), 'mAcc': percent(self.macc),
+                'loss': None if np.isnan(self.loss) else round(self.loss, 6), 'broken': self.broken,
+                'classes': {name: {'Acc': percent(accuracy), 'images': int(count)}
+                            for name, accuracy, count in zip(self.classes, self.accuracy, self.images)}}
 
 
 def boundary_counts(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore_index: int = 255,
