@@ -1,7 +1,7 @@
 """Learning-rate curves as numpy arrays, so that both optimizers read the same numbers.
 
 Warm-up first, then the decay over the steps that are left, as in mmsegmentation's pair of ``LinearLR(begin=0, end=w)`` and
-``PolyLR(begin=w, end=total)``.
+``PolyLR(begin=w, end=total)`` and in the model zoo's ``cosine_lr``.
 """
 import numpy as np
 
@@ -18,32 +18,47 @@ def total_steps(schedule: Schedule, steps_per_epoch: int) -> int:
     raise UserError('the length of the training is not set: give epochs or max_iters')
 
 
-def learning_rates(optimizer: Optimizer, schedule: Schedule, steps_per_epoch: int) -> np.ndarray:
-    """The learning rate of every step, float64 (total steps,). ``steps_per_epoch`` counts optimizer steps.
+def learning_rates(optimizer: Optimizer, schedule: Schedule, steps_per_epoch: int, global_batch: int) -> np.ndarray:
+    """The learning rate of every step, float64 (total steps,). ``steps_per_epoch`` counts optimizer steps, ``global_batch`` the
+    images of one: of all devices and accumulated batches.
 
-    - warm-up ``linear`` (mmengine LinearLR): from ``warmup_lr`` at step 0 to ``base_lr`` at the last warm-up step;
+    - warm-up ``linear``: from ``warmup_lr`` at step 0 to ``base_lr``, at the last step of ``warmup_iters`` (mmengine LinearLR)
+      or at the first step after ``warmup_length`` epochs (timm, the MindSpore model zoo);
     - warm-up ``exponential`` (STDC-Seg, optimizer_loss.py): ``warmup_lr * (base_lr / warmup_lr) ** (step / warm-up steps)``;
     - ``poly_lr`` (mmengine PolyLR, eta_min = ``min_lr``) and ``cosine_lr``: from ``base_lr`` at the first step after the
-      warm-up, towards ``min_lr`` which the step after the last one would have.
+      warm-up, towards ``min_lr`` which the step after the last one would have;
+    - ``multistep_lr`` and ``exp_lr`` (the model zoo): ``base_lr * lr_gamma ** (epoch // lr_adjust)`` and
+      ``base_lr * lr_gamma ** epoch``, but not below ``min_lr``; epoch = step / steps per epoch, warm-up included.
+
+    With ``lr_batch_size`` all of them are multiplied by ``global_batch / lr_batch_size`` (Goyal et al. 2017, section 2.1).
     """
     total = total_steps(schedule, steps_per_epoch)
-    warmup = schedule.warmup_iters or round(schedule.warmup_length * steps_per_epoch)
+    base, warmup = optimizer.base_lr, schedule.warmup_iters or schedule.warmup_length * steps_per_epoch
     if warmup > total:
-        raise UserError(f'the warm-up of {warmup} steps is longer than the training of {total} steps: '
+        raise UserError(f'the warm-up of {warmup:g} steps is longer than the training of {total} steps: '
                         'lower warmup_iters or warmup_length, or train longer')
-    step = np.arange(warmup, dtype=np.float64)
+    step = np.arange(total, dtype=np.float64)
+    rising, step = step[step < warmup], step[step >= warmup]
     if schedule.warmup == 'linear':
-        first = schedule.warmup_lr + (optimizer.base_lr - schedule.warmup_lr) * step / max(warmup - 1, 1)
+        length = max(warmup - 1, 1) if schedule.warmup_iters else warmup
+        first = schedule.warmup_lr + (base - schedule.warmup_lr) * rising / length
     elif warmup and schedule.warmup_lr == 0:
         raise UserError('warmup: exponential starts above zero: set warmup_lr, for example to 1e-5')
     else:
-        first = schedule.warmup_lr * (optimizer.base_lr / (schedule.warmup_lr or 1.0)) ** (step / max(warmup, 1))
+        first = schedule.warmup_lr * (base / (schedule.warmup_lr or 1.0)) ** (rising / warmup)
 
-    left = 1 - np.arange(total - warmup, dtype=np.float64) / max(total - warmup, 1)  # share of the decay still to come
-    factor = {'poly_lr': left ** schedule.power,
-              'cosine_lr': 0.5 * (1 + np.cos(np.pi * (1 - left))),
-              'constant_lr': np.ones_like(left)}[schedule.lr_scheduler]
-    return np.concatenate([first, schedule.min_lr + (optimizer.base_lr - schedule.min_lr) * factor])
+    if schedule.lr_scheduler in ('multistep_lr', 'exp_lr'):
+        multistep = schedule.lr_scheduler == 'multistep_lr'
+        exponent = step // (schedule.lr_adjust * steps_per_epoch) if multistep else step / steps_per_epoch
+        rest = np.maximum(base * schedule.lr_gamma ** exponent, schedule.min_lr)
+    else:
+        left = 1 - (step - warmup) / max(total - warmup, 1)  # share of the decay still to come
+        factor = {'poly_lr': left ** schedule.power,
+                  'cosine_lr': 0.5 * (1 + np.cos(np.pi * (1 - left))),
+                  'constant_lr': np.ones_like(left)}[schedule.lr_scheduler]
+        rest = schedule.min_lr + (base - schedule.min_lr) * factor
+    rates = np.concatenate([first, rest])
+    return rates * (global_batch / optimizer.lr_batch_size) if optimizer.lr_batch_size else rates
 
 
 def average_decay(limit: float, step: int) -> float:

@@ -48,8 +48,9 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
     losses.check(config.loss, network.align_corners, num_classes(config, training))
     trainer = backend.make_trainer(network, config)
 
-    epoch_steps = steps_per_epoch(len(training), config.data.batch_size * config.optimizer.accumulation_step)
-    rates = schedules.learning_rates(config.optimizer, config.schedule, epoch_steps)
+    global_batch = config.data.batch_size * config.optimizer.accumulation_step
+    epoch_steps = steps_per_epoch(len(training), global_batch)
+    rates = schedules.learning_rates(config.optimizer, config.schedule, epoch_steps, global_batch)
     folder = _open_folder(work_dir, resume or start_from is not None)
     found = start_from or (checkpoint.latest(folder) if resume else None)
     progress: dict[str, Any] = {'step': 0, 'best': None}

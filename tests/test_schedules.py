@@ -10,7 +10,7 @@ RELATIVE = 1e-9  # the recursions add up rounding over 80 000 steps
 
 
 def curve(base_lr: float, steps_per_epoch: int = 10, **schedule) -> np.ndarray:
-    return learning_rates(Optimizer(base_lr=base_lr), Schedule(**schedule), steps_per_epoch)
+    return learning_rates(Optimizer(base_lr=base_lr), Schedule(**schedule), steps_per_epoch, global_batch=8)
 
 
 def mmengine(base_lr: float, total: int, power: float, eta_min: float, warmup: int, start_factor: float = 0.1) -> np.ndarray:
@@ -56,11 +56,40 @@ def test_exponential_warmup_is_the_official_stdc_one():
     (dict(max_iters=3, lr_scheduler='constant_lr'), [1.0, 1.0, 1.0]),
     (dict(max_iters=5, lr_scheduler='constant_lr', warmup_iters=3, warmup_lr=0.2), [0.2, 0.6, 1.0, 1.0, 1.0]),
     (dict(max_iters=3, lr_scheduler='constant_lr', warmup_iters=1, warmup_lr=0.5), [0.5, 1.0, 1.0]),
-    (dict(epochs=2, lr_scheduler='constant_lr', warmup_length=1.0), [0.0, 0.5, 1.0, 1.0, 1.0, 1.0]),
+    (dict(epochs=2, lr_scheduler='constant_lr', warmup_length=1.0), [0, 1 / 3, 2 / 3, 1, 1, 1]),
+    (dict(epochs=2, lr_scheduler='constant_lr', warmup_length=0.5), [0, 2 / 3, 1, 1, 1, 1]),
     (dict(max_iters=2, warmup_iters=2), [0.0, 1.0]),
+    (dict(epochs=4, lr_scheduler='multistep_lr', lr_adjust=2, lr_gamma=0.1), [1.0] * 6 + [0.1] * 6),
+    (dict(epochs=3, lr_scheduler='multistep_lr', lr_adjust=1, lr_gamma=0.1, min_lr=0.05), [1.0] * 3 + [0.1] * 3 + [0.05] * 3),
+    (dict(epochs=2, lr_scheduler='multistep_lr', lr_adjust=1, lr_gamma=0.5, warmup_length=1.0), [0, 1 / 3, 2 / 3, .5, .5, .5]),
+    (dict(epochs=2, lr_scheduler='exp_lr', lr_gamma=0.125), [1, 0.5, 0.25, 0.125, 0.0625, 0.03125]),
+    (dict(epochs=2, lr_scheduler='exp_lr', lr_gamma=0.125, warmup_length=1.0, min_lr=0.1), [0, 1 / 3, 2 / 3, .125, .1, .1]),
 ])
 def test_values_computed_by_hand(schedule, expected):
     np.testing.assert_allclose(curve(1.0, steps_per_epoch=3, **schedule), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize('epochs, steps_per_epoch, warmup_length', [(300, 20, 20), (7, 13, 1.5), (5, 4, 0)])
+def test_cosine_is_the_model_zoos(epochs, steps_per_epoch, warmup_length):
+    base, start, end, expected = 0.1, 1e-6, 1e-5, []
+    for epoch in (e + b / steps_per_epoch for e in range(epochs) for b in range(steps_per_epoch)):
+        if epoch < warmup_length:
+            expected.append(start + (base - start) * epoch / warmup_length)
+        else:
+            done = (epoch - warmup_length) / (epochs - warmup_length)
+            expected.append(end + (base - end) * (1 + np.cos(np.pi * done)) / 2)
+    ours = curve(base, steps_per_epoch, epochs=epochs, lr_scheduler='cosine_lr', warmup_length=float(warmup_length),
+                 warmup_lr=start, min_lr=end)
+    np.testing.assert_allclose(ours, expected, rtol=RELATIVE)
+
+
+@pytest.mark.parametrize('devices, batch_size, peak', [(8, 256, 0.8), (8, 128, 0.4), (1, 256, 0.1), (1, 32, 0.0125)])
+def test_rates_grow_with_the_global_batch(devices, batch_size, peak):
+    schedule = Schedule(epochs=4, lr_scheduler='cosine_lr', warmup_length=2.0, warmup_lr=1e-3, min_lr=1e-4)
+    given, scaled = (learning_rates(Optimizer(base_lr=0.1, lr_batch_size=size), schedule, 5, devices * batch_size)
+                     for size in (0, 256))
+    assert scaled.max() == scaled[10] == pytest.approx(peak)
+    np.testing.assert_allclose(scaled, given * peak / 0.1, rtol=1e-12)  # the first and the last rate likewise
 
 
 def test_length_counts_epochs_or_steps():
