@@ -49,16 +49,17 @@ def evaluate(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend
              ms_flip: Annotated[bool, typer.Option('--ms-flip', help='average over six scales, mirrored too')] = False,
              slide: Annotated[bool, typer.Option('--slide', help='average over overlapping windows of the crop size')] = False,
              boundary: Annotated[bool, typer.Option('--boundary', help='boundary IoU, too')] = False,
+             real_size: Annotated[bool, typer.Option('--real-size', help='classifiers: images neither resized nor cropped')] = False,
              split: Annotated[Optional[str], typer.Option(help='by default the validation split')] = None,
              json_file: Json = None) -> None:
-    """Scores of a checkpoint: mIoU, mAcc, aAcc and a table of the classes."""
+    """Scores of a checkpoint: mIoU, mAcc, aAcc, or of a classifier top-1, top-5 and loss, and a table of the classes."""
     from common import evaluation, tables
 
     _writable(json_file)
     chosen = _config(config, settings, checkpoint)
     with tables.progress('evaluating') as progress:
         found = evaluation.evaluate_run(checkpoint, _backend(chosen, backend), device, chosen, ms_flip=ms_flip, slide=slide,
-                                        boundary=boundary, split=split, progress=progress)
+                                        boundary=boundary, real_size=real_size, split=split, progress=progress)
     tables.show_scores(found['scores'], found['conditions'])
     _write_json(json_file, {**found['scores'].to_json(), 'conditions': found['conditions'],
                             'confusion': found['matrix'].tolist()})

@@ -2,13 +2,16 @@
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from common import metrics
-from common.metrics import Scores
+from common.metrics import ImageScores, Scores
+
+MOST_CLASSES = 100  # of a classifier that are printed, those with the lowest accuracy
 
 console = Console()
 
@@ -23,8 +26,30 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     _print(table)
 
 
-def show_scores(scores: Scores, conditions: Mapping[str, Any]) -> None:
+def show_scores(scores: Scores | ImageScores, conditions: Mapping[str, Any]) -> None:
     """The classes, the means, and the conditions that they hold under."""
+    if isinstance(scores, ImageScores):
+        _show_images(scores)
+    else:
+        _show_pixels(scores)
+    show_facts(conditions)
+
+
+def _show_images(scores: ImageScores) -> None:
+    order = sorted(range(len(scores.classes)), key=lambda index: (np.isnan(scores.accuracy[index]), scores.accuracy[index]))
+    left_out = max(len(order) - MOST_CLASSES, 0)
+    chosen = sorted(order) if not left_out else order[:MOST_CLASSES]
+    show('', [{'class': scores.classes[index], 'Acc': metrics.show(scores.accuracy[index]), 'images': int(scores.images[index])}
+              for index in chosen])
+    if left_out:
+        console.print(f'... and {left_out} classes with higher accuracy, or without images')
+    console.print(f'top1 {metrics.show(scores.top1)}  top5 {metrics.show(scores.top5)}  loss {scores.loss:.4f}  '
+                  f'mAcc {metrics.show(scores.macc)}  of {int(scores.images.sum())} images', highlight=False)
+    if scores.broken:
+        console.print(f'{scores.broken} images could not be read and do not count', style='red')
+
+
+def _show_pixels(scores: Scores) -> None:
     columns = {'IoU': scores.iou, 'Acc': scores.accuracy, 'precision': scores.precision, 'F1': scores.f1}
     if scores.boundary_iou is not None:
         columns['boundary IoU'] = scores.boundary_iou
@@ -39,7 +64,6 @@ def show_scores(scores: Scores, conditions: Mapping[str, Any]) -> None:
     _print(table)
     console.print(f'mIoU {metrics.show(scores.miou)}  mAcc {metrics.show(scores.macc)}  aAcc {metrics.show(scores.aacc)}',
                   highlight=False)
-    show_facts(conditions)
 
 
 def show_facts(facts: Mapping[str, Any]) -> None:

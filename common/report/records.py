@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Optional, Sequence
 from common import config as configuration
 from common.config import Config
 from common.errors import UserError
+from common.evaluation import figures
 
 Line = dict[str, Any]
 
@@ -20,8 +21,13 @@ class Record(NamedTuple):
 
     @property
     def best(self) -> Optional[Line]:
-        """The evaluation with the highest mIoU: the one that ``best.safetensors`` belongs to."""
-        return max(self.evaluations, key=lambda line: line['mIoU'] or 0.0, default=None)
+        """The evaluation with the highest mIoU, or top-1: the one that ``best.safetensors`` belongs to."""
+        return max(self.evaluations, key=lambda line: line[self.figures[0]] or 0.0, default=None)
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """The scores that a reader sees first."""
+        return figures(self.config)
 
 
 def read_runs(folders: Sequence[Path]) -> list[Record]:
@@ -34,6 +40,8 @@ def read_runs(folders: Sequence[Path]) -> list[Record]:
     classes = [list(record.best['classes']) for record in records if record.best]
     if any(names != classes[0] for names in classes):
         raise UserError('report: the runs were evaluated over different classes; make a page for each')
+    if len({record.config.classifies for record in records}) > 1:
+        raise UserError('report: some of the runs segment, some classify; make a page for each kind')
     return records
 
 

@@ -7,6 +7,7 @@ from typing import Any, Iterable, Optional, Sequence
 import numpy as np
 
 from common.data.datasets import Dataset, open_dataset
+from common.data.pipeline import EvaluationImages
 from common.errors import DataError
 from common.evaluation import Run
 from common.metrics import confusion_matrix
@@ -14,7 +15,7 @@ from common.report import chart
 from common.report.pictures import colour_labels, data_uri, shrink
 from common.report.records import Record
 
-SCORES = ('mIoU', 'mAcc', 'aAcc')
+MOST_CLASSES = 100  # in the table of a classifier
 
 
 def summary(records: Sequence[Record], networks: dict[str, Run]) -> str:
@@ -31,14 +32,15 @@ def summary(records: Sequence[Record], networks: dict[str, Run]) -> str:
             facts += [f'{last["step"]} steps', f'{last["img_per_s"]:.1f} images/s', f'{last["overflows"]} steps skipped']
         if record.name in networks:
             facts += [f'{name} {version}' for name, version in networks[record.name].meta.get('versions', {}).items()]
-        figures = ''.join(f'<div><b>{_figure(best.get(key))}</b><span>{key}, %</span></div>' for key in SCORES)
+        figures = ''.join(f'<div><b>{_figure(best.get(key))}</b><span>{key}{"" if key == "loss" else ", %"}</span></div>'
+                          for key in record.figures)
         cards.append(f'<article class="card {_style(index)}"><h3>{escape(record.name)}</h3>'
                      f'<div class="figures">{figures}</div><p>{escape(" · ".join(facts))}</p></article>')
     return f'<section class="cards">{"".join(cards)}</section>'
 
 
 def curves(records: Sequence[Record]) -> str:
-    """Loss, mIoU and learning rate over the steps, the runs over each other."""
+    """Loss, mIoU or top-1, and learning rate over the steps, the runs over each other."""
     def series(kind: str, key: str) -> list[chart.Series]:
         found = []
         for record in records:
@@ -47,13 +49,13 @@ def curves(records: Sequence[Record]) -> str:
         return found
 
     charts = [chart.lines('Training loss', series('steps', 'loss'), smooth=True),
-              chart.lines('Validation mIoU, %', series('evaluations', 'mIoU'), markers=True),
+              chart.lines(f'Validation {records[0].figures[0]}, %', series('evaluations', records[0].figures[0]), markers=True),
               chart.lines('Learning rate', series('steps', 'lr'))]
     return f'<section><h2>Curves</h2><div class="charts">{"".join(charts)}</div></section>'
 
 
 def classes(records: Sequence[Record], networks: dict[str, Run]) -> str:
-    """IoU per class at the best evaluation, side by side."""
+    """IoU, or accuracy, per class at the best evaluation, side by side."""
     shown = [(index, record.name, record.best) for index, record in enumerate(records) if record.best]
     if not shown:
         return ''
@@ -65,18 +67,23 @@ def classes(records: Sequence[Record], networks: dict[str, Run]) -> str:
         return _row(head, bars + (f'<td class="number">{_difference(*values)}</td>' if len(shown) == 2 else ''))
 
     head = ['class', *(escape(name) for _, name, _ in shown), *(['difference'] if len(shown) == 2 else [])]
-    rows = [row(_swatch(palette, number) + escape(name), [best['classes'][name]['IoU'] for _, _, best in shown])
-            for number, name in enumerate(shown[0][2]['classes'])]
-    rows.append(row('<b>mean</b>', [best['mIoU'] for _, _, best in shown]))
-    return (f'<section><h2>IoU per class, %</h2>{_table("classes", rows, head)}'
-            '<p class="note">n/a: the class is absent; it is left out of the mean.</p></section>')
+    key, mean = ('Acc', 'mAcc') if records[0].config.classifies else ('IoU', 'mIoU')
+    first = shown[0][2]['classes']
+    chosen = set(sorted(first, key=lambda name: (first[name][key] is None, first[name][key]))[:MOST_CLASSES])
+    rows = [row(('' if key == 'Acc' else _swatch(palette, number)) + escape(name),
+                [best['classes'][name][key] for _, _, best in shown])
+            for number, name in enumerate(first) if name in chosen]
+    rows.append(row('<b>mean</b>', [best[mean] for _, _, best in shown]))
+    note = f' {len(first) - len(chosen)} classes with higher values are left out.' if len(chosen) < len(first) else ''
+    return (f'<section><h2>{key} per class, %</h2>{_table("classes", rows, head)}'
+            f'<p class="note">n/a: the class is absent; it is left out of the mean.{note}</p></section>')
 
 
 def confusion(records: Sequence[Record]) -> str:
     """The confusion matrix of each run's best evaluation, each row in percent of its class."""
     figures = []
     for record in records:
-        if record.best:
+        if record.best and 'confusion' in record.best:
             matrix, names = np.array(record.best['confusion'], float), [escape(name) for name in record.best['classes']]
             total = matrix.sum(1, keepdims=True)
             shares = np.divide(100 * matrix, total, out=np.zeros_like(matrix), where=total > 0)
@@ -86,8 +93,8 @@ def confusion(records: Sequence[Record]) -> str:
             figures.append(f'<figure><figcaption>{escape(record.name)}</figcaption>{table}</figure>')
     if not figures:
         return ''
-    return ('<section><h2>Confusion matrix</h2><p class="note">Rows: the truth; columns: the prediction. Percent of the pixels '
-            f'of the row\'s class; what is below 1 is left blank.</p><div class="matrices">{"".join(figures)}</div></section>')
+    return ('<section><h2>Confusion matrix</h2><p class="note">Rows: the truth; columns: the prediction. Percent of the '
+            f'{"images" if records[0].config.classifies else "pixels"} of the row\'s class; what is below 1 is left blank.</p><div class="matrices">{"".join(figures)}</div></section>')
 
 
 def pictures(networks: dict[str, Run], excuses: dict[str, str], count: int) -> str:
@@ -99,7 +106,10 @@ def pictures(networks: dict[str, Run], excuses: dict[str, str], count: int) -> s
         try:
             dataset = open_dataset(config.data, config.data.val_split)
             chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
-            body = _legend(dataset) + ''.join(_picture(dataset, int(index), networks) for index in chosen)
+            if config.classifies:
+                body = f'<div class="pictures">{"".join(_guess(dataset, int(index), networks) for index in chosen)}</div>'
+            else:
+                body = _legend(dataset) + ''.join(_picture(dataset, int(index), networks) for index in chosen)
         except DataError as error:
             notes.append(str(error))
     body += ''.join(f'<p class="note">No pictures of {escape(note)}</p>' for note in notes)
@@ -145,6 +155,22 @@ def _picture(dataset: Dataset, index: int, networks: dict[str, Run]) -> str:
     figures = ''.join(f'<figure><img src="{uri}" alt="{escape(text)}"><figcaption>{escape(text)}</figcaption></figure>'
                       for text, uri in views)
     return f'<h4>{escape(dataset.samples[index].name)}</h4><div class="pictures">{figures}</div>'
+
+
+def _guess(dataset: Dataset, index: int, networks: dict[str, Run]) -> str:
+    """An image with its class, and the class that each network takes it for."""
+    names, label = dataset.description.classes, dataset.read(index)[1]
+    uri = data_uri(shrink(dataset.read_image(index), smooth=True), '.jpg')
+    lines = [f'truth: {names[int(label)]}']
+    for name, run in networks.items():
+        pixels, _ = EvaluationImages(dataset, run.config.augment, run.config.data.image_size, 'raise')[index]
+        logits = run.predictor.logits(pixels[None])[0]
+        shares = np.exp(logits - logits.max())
+        best = int(shares.argmax())
+        guess = names[best] if best < len(names) else f'class {best}'
+        lines.append(f'{name}: {guess} ({100 * shares[best] / shares.sum():.0f} %)')
+    caption = '<br>'.join(map(escape, lines))
+    return f'<figure><img src="{uri}" alt="{escape(lines[0])}"><figcaption>{caption}</figcaption></figure>'
 
 
 def _legend(dataset: Dataset) -> str:
