@@ -34,15 +34,16 @@ class Trainer(Protocol):
     """One training step and everything that it changes."""
 
     def step(self, batches: list[tuple[np.ndarray, np.ndarray]], learning_rate: float) -> dict[str, float]:
-        """One optimizer step over ``accumulation_step`` batches of uint8 images (N, 3, H, W) and labels (N, H, W).
+        """One optimizer step over ``accumulation_step`` batches of uint8 images (N, 3, H, W) and labels: class ids (N, H, W),
+        of a classifier (N,) or soft targets (N, K) float32.
 
         Returns ``loss`` and its parts (means over the batches), ``loss_scale``, ``overflow`` (1.0: the step was skipped)
         and ``grad_norm`` (global L2 norm after unscaling, before clipping).
         """
 
     def state(self) -> tuple[State, dict[str, Any]]:
-        """Copies of all that a later step depends on: tensors named ``model.*``, ``optimizer.<slot>.*`` (slots
-        ``momentum``, ``exp_avg``, ``exp_avg_sq``) and ``ema.*``, and a JSON-able dict (optimizer steps, loss scale, ...)."""
+        """Copies of all that a later step depends on: tensors named ``model.*``, ``optimizer.<slot>.*`` (slots ``momentum``,
+        ``square_avg``, ``exp_avg``, ``exp_avg_sq``) and ``ema.*``, and a JSON-able dict (optimizer steps, loss scale, ...)."""
 
     def load_state(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
         """Takes back what ``state`` of either backend gave."""

@@ -15,18 +15,19 @@ hyper_map = ops.HyperMap()  # a loop over hundreds of parameters exceeds the com
 
 
 class Optimizer(nn.Cell):
-    """SGD (Nesterov) or AdamW over the trainable parameters of a network, by the configuration's groups.
+    """SGD (Nesterov), AdamW, RMSProp or LAMB over the trainable parameters of a network, by the configuration's groups.
 
-    ``steps`` counts the steps taken. The slots travel under canonical names: ``momentum.<parameter>``, or
-    ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>``. MindSpore's own classes will not do: Momentum
-    ignores Nesterov on a CPU, AdamWeightDecay has no bias correction, and the Adam primitive rounds 1 - beta to four digits.
+    ``steps`` counts the steps taken. The slots travel under canonical names: ``momentum.<parameter>`` of SGD, beside it
+    ``square_avg.<parameter>`` of RMSProp, ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>`` of AdamW and LAMB.
+    MindSpore's own classes will not do: Momentum ignores Nesterov on a CPU, AdamWeightDecay has no bias correction, the Adam
+    primitive rounds 1 - beta to four digits, and RMSProp adds epsilon inside the root.
     """
 
     def __init__(self, network: nn.Cell, settings: config.Optimizer):
         super().__init__(auto_prefix=False)
         trainable = {name: value for name, value in tensors(network).items() if value.requires_grad}
         groups = parameter_groups({name: value.ndim for name, value in trainable.items()}, settings)
-        kind = AdamW if settings.optimizer == 'adamw' else SGD
+        kind = {'adamw': AdamW, 'lamb': Lamb, 'rmsprop': RMSProp}.get(settings.optimizer, SGD)
         self.groups = nn.CellList([kind(ParameterTuple(trainable[name] for name in group.names), group, settings)
                                    for group in groups], auto_prefix=False)
         self.names = tuple(name for group in groups for name in group.names)
@@ -36,11 +37,10 @@ class Optimizer(nn.Cell):
         self.steps = 0
 
     def rates(self, learning_rate: float) -> Tensor:
-        """What the next ``construct`` needs: the learning rate, Adam's corrected for bias, and its epsilon likewise."""
+        """What the next ``construct`` needs: the learning rate, and Adam's corrections for bias, a factor and its epsilon."""
         (beta1, beta2), step = self.settings.beta, self.steps + 1
         correction = math.sqrt(1 - beta2 ** step)
-        corrected = learning_rate * correction / (1 - beta1 ** step)
-        return Tensor([learning_rate, corrected, self.settings.eps * correction], ms.float32)
+        return Tensor([learning_rate, correction / (1 - beta1 ** step), self.settings.eps * correction], ms.float32)
 
     def construct(self, gradients: tuple[Tensor, ...], rates: Tensor) -> None:
         """One step; ``gradients`` in the order of ``parameters``."""
@@ -101,17 +101,71 @@ class AdamW(nn.Cell):
         self.shares = tuple(Tensor(share, ms.float32) for beta in settings.beta for share in (beta, 1 - beta))
 
     def construct(self, gradients: tuple[Tensor, ...], rates: Tensor) -> None:
-        kept = 1 - rates[0] * (self.lr_mult * self.weight_decay)
-        update = ops.partial(_adamw, self.shares, kept, rates[1] * self.lr_mult, rates[2])
+        update = ops.partial(_adamw, self.shares, rates[0] * self.lr_mult, rates[1], rates[2], self.weight_decay)
         hyper_map(update, self.parameters, gradients, self.exp_avg, self.exp_avg_sq)
 
 
-def _adamw(shares, kept, rate, eps, parameter, gradient, exp_avg, exp_avg_sq):
+def _adamw(shares, rate, factor, eps, decay, parameter, gradient, exp_avg, exp_avg_sq):
+    update = _adam(shares, factor, eps, gradient, exp_avg, exp_avg_sq)
+    return ops.assign(parameter, parameter * (1 - rate * decay) - rate * update)
+
+
+def _adam(shares, factor, eps, gradient, exp_avg, exp_avg_sq):
+    """Updates the slots; the first moment over the root of the second, both corrected for bias."""
     first = exp_avg * shares[0] + gradient * shares[1]
     second = exp_avg_sq * shares[2] + gradient * gradient * shares[3]
     ops.assign(exp_avg, first)
     ops.assign(exp_avg_sq, second)
-    return ops.assign(parameter, parameter * kept - rate * first / (ops.sqrt(second) + eps))
+    return factor * first / (ops.sqrt(second) + eps)
+
+
+class Lamb(AdamW):
+    """LAMB (You et al. 2020, arXiv:1904.00962, algorithm 2, its phi the identity) over one group; timm's without clipping.
+
+    Where weights decay, the length of a parameter's update is the parameter's own; a parameter or update of length 0 keeps it.
+    """
+
+    def construct(self, gradients: tuple[Tensor, ...], rates: Tensor) -> None:
+        update = ops.partial(_lamb, self.shares, rates[0] * self.lr_mult, rates[1], rates[2], self.weight_decay)
+        hyper_map(update, self.parameters, gradients, self.exp_avg, self.exp_avg_sq)
+
+
+def _lamb(shares, rate, factor, eps, decay, parameter, gradient, exp_avg, exp_avg_sq):
+    update = _adam(shares, factor, eps, gradient, exp_avg, exp_avg_sq)
+    if decay > 0:
+        update = update + decay * parameter
+        lengths = _length(parameter), _length(update)
+        rate = rate * ops.where(ops.minimum(lengths[0], lengths[1]) > 0, lengths[0] / lengths[1], 1.0)
+    return ops.assign(parameter, parameter - rate * update)
+
+
+def _length(value):
+    return ops.sqrt((value * value).sum())
+
+
+class RMSProp(nn.Cell):
+    """RMSProp (Tieleman and Hinton 2012) with momentum over one group; as PyTorch's, epsilon is added to the root."""
+    slots = ('square_avg', 'momentum')
+
+    def __init__(self, parameters: ParameterTuple, group: ParameterGroup, settings: config.Optimizer):
+        super().__init__(auto_prefix=False)
+        self.parameters, self.lr_mult, self.weight_decay = parameters, group.lr_mult, group.weight_decay
+        self.square_avg, self.momentum = (parameters.clone(prefix=slot, init='zeros') for slot in self.slots)
+        self.shares = Tensor(settings.decay, ms.float32), Tensor(1 - settings.decay, ms.float32)
+        self.factor, self.eps = settings.momentum, settings.eps
+
+    def construct(self, gradients: tuple[Tensor, ...], rates: Tensor) -> None:
+        update = ops.partial(_rmsprop, self.shares, rates[0] * self.lr_mult, self.factor, self.eps, self.weight_decay)
+        hyper_map(update, self.parameters, gradients, self.square_avg, self.momentum)
+
+
+def _rmsprop(shares, rate, factor, eps, decay, parameter, gradient, square_avg, momentum):
+    gradient = gradient + decay * parameter
+    square = square_avg * shares[0] + gradient * gradient * shares[1]
+    update = factor * momentum + gradient / (ops.sqrt(square) + eps)
+    ops.assign(square_avg, square)
+    ops.assign(momentum, update)
+    return ops.assign(parameter, parameter - rate * update)
 
 
 class Average(nn.Cell):

@@ -1,5 +1,5 @@
 """Optimizers, clipping and averaging of weights."""
-from typing import Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,14 +10,16 @@ from common.errors import StateError
 from common.parameter_groups import parameter_groups
 
 SLOTS = {'sgd': {'momentum': 'momentum_buffer'}, 'momentum': {'momentum': 'momentum_buffer'},
-         'adamw': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'}}  # our name of a slot -> PyTorch's
+         'adamw': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'},
+         'rmsprop': {'square_avg': 'square_avg', 'momentum': 'momentum_buffer'},
+         'lamb': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'}}  # our name of a slot -> PyTorch's
 
 
 class Optimizer:
-    """SGD (Nesterov) or AdamW over the trainable parameters of a network, by the configuration's groups.
+    """SGD (Nesterov), AdamW, RMSProp or LAMB over the trainable parameters of a network, by the configuration's groups.
 
-    ``steps`` counts the steps taken. The slots travel under canonical names: ``momentum.<parameter>``, or
-    ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>``.
+    ``steps`` counts the steps taken. The slots travel under canonical names: ``momentum.<parameter>`` of SGD, beside it
+    ``square_avg.<parameter>`` of RMSProp, ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>`` of AdamW and LAMB.
     """
 
     def __init__(self, network: nn.Module, settings: config.Optimizer):
@@ -27,9 +29,15 @@ class Optimizer:
         groups = [{'params': [self.parameters[name] for name in group.names], 'lr_mult': group.lr_mult,
                    'weight_decay': group.weight_decay}
                   for group in parameter_groups({name: value.ndim for name, value in self.parameters.items()}, settings)]
+        betas = settings.beta[0], settings.beta[1]
+        self.optimizer: torch.optim.Optimizer
         if settings.optimizer == 'adamw':
-            beta1, beta2 = settings.beta
-            self.optimizer: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=0.0, betas=(beta1, beta2), eps=settings.eps)
+            self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=settings.eps)
+        elif settings.optimizer == 'lamb':
+            self.optimizer = _Lamb(groups, betas, settings.eps)
+        elif settings.optimizer == 'rmsprop':
+            self.optimizer = torch.optim.RMSprop(groups, lr=0.0, alpha=settings.decay, eps=settings.eps,
+                                                 momentum=settings.momentum)
         else:
             self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, nesterov=settings.use_nesterov)
 
@@ -62,12 +70,41 @@ class Optimizer:
     def load_state(self, tensors: Mapping[str, np.ndarray], steps: int) -> None:
         """Takes back the slots; StateError when one is missing or of another shape."""
         self.steps = steps
-        for slot, key in self.slots.items():
-            for name, value in self.parameters.items():
+        for name, value in self.parameters.items():
+            self.optimizer.state[value]['step'] = torch.tensor(float(steps))
+            for slot, key in self.slots.items():
                 saved = _fitting(tensors, f'{slot}.{name}', tuple(value.shape), 'the same network and optimizer')
                 self.optimizer.state[value][key] = torch.tensor(saved, dtype=value.dtype, device=value.device)
-                if slot == 'exp_avg':
-                    self.optimizer.state[value]['step'] = torch.tensor(float(steps))
+
+
+class _Lamb(torch.optim.Optimizer):
+    """LAMB (You et al. 2020, arXiv:1904.00962, algorithm 2, its phi the identity); timm's without clipping.
+
+    Where weights decay, the length of a parameter's update is the parameter's own; a parameter or update of length 0 keeps it.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float], eps: float):
+        super().__init__(groups, {'lr': 0.0, 'betas': betas, 'eps': eps})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            (beta1, beta2), decay = group['betas'], group['weight_decay']
+            for value in group['params']:
+                saved = self.state[value]
+                if not saved:
+                    saved.update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(value), exp_avg_sq=torch.zeros_like(value))
+                saved['step'] += 1
+                steps = saved['step'].item()
+                saved['exp_avg'].mul_(beta1).add_(value.grad, alpha=1 - beta1)
+                saved['exp_avg_sq'].mul_(beta2).addcmul_(value.grad, value.grad, value=1 - beta2)
+                root = (saved['exp_avg_sq'] / (1 - beta2 ** steps)).sqrt()
+                update = saved['exp_avg'] / (1 - beta1 ** steps) / (root + group['eps'])
+                if decay:
+                    update += decay * value
+                    lengths = value.norm(), update.norm()
+                    update *= torch.where(torch.minimum(*lengths) > 0, lengths[0] / lengths[1], 1.0)
+                value -= group['lr'] * update
 
 
 class Average:

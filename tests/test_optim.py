@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from common import config
+from common.backend import PACKAGES, get_backend
 from common.errors import StateError, UserError
 from common.parameter_groups import parameter_groups
 from tests.tiny import batch, tiny_network
@@ -19,7 +20,14 @@ SETTINGS = {
     'groups': {'use_nesterov': True, 'weight_decay': 1e-2, 'norm_bias_decay': False, 'lr_mult': {'classifier': 10.0}},
     'adamw': {'optimizer': 'adamw', 'eps': 1e-6},
     'adamw_groups': {'optimizer': 'adamw', 'weight_decay': 1e-2, 'norm_bias_decay': False, 'lr_mult': {'classifier': 10.0}},
+    'rmsprop': {'optimizer': 'rmsprop', 'eps': 1e-3, 'momentum': 0.0},
+    'rmsprop_groups': {'optimizer': 'rmsprop', 'decay': 0.8, 'weight_decay': 1e-2, 'norm_bias_decay': False,
+                       'lr_mult': {'classifier': 10.0}},
+    'lamb': {'optimizer': 'lamb', 'eps': 1e-6},
+    'lamb_decay': {'optimizer': 'lamb', 'eps': 1e-6, 'weight_decay': 1e-2},
+    'lamb_groups': {'optimizer': 'lamb', 'weight_decay': 1e-2, 'norm_bias_decay': False, 'lr_mult': {'classifier': 10.0}},
 }
+SLOTS = {'adamw': ('exp_avg', 'exp_avg_sq'), 'lamb': ('exp_avg', 'exp_avg_sq'), 'rmsprop': ('momentum', 'square_avg')}
 
 
 def reference(parameters, gradients, settings):
@@ -31,18 +39,27 @@ def reference(parameters, gradients, settings):
             lr = rate * (settings.lr_mult['classifier'] if settings.lr_mult and name.startswith('classifier') else 1.0)
             decay = settings.weight_decay if settings.norm_bias_decay or p.ndim > 1 else 0.0
             g = gradient[name].astype(np.float64)
-            if settings.optimizer == 'adamw':
-                (b1, b2), p = settings.beta, p * (1 - lr * decay)
+            if settings.optimizer in ('adamw', 'lamb'):
+                b1, b2 = settings.beta
                 first[name] = b1 * first[name] + (1 - b1) * g
                 second[name] = b2 * second[name] + (1 - b2) * g * g
                 m, v = first[name] / (1 - b1 ** step), second[name] / (1 - b2 ** step)
-                parameters[name] = p - lr * m / (np.sqrt(v) + settings.eps)
+                update = m / (np.sqrt(v) + settings.eps) + decay * p
+                lengths = np.sqrt(np.sum(p ** 2)), np.sqrt(np.sum(update ** 2))
+                if settings.optimizer == 'lamb' and decay and min(lengths) > 0:
+                    update *= lengths[0] / lengths[1]
+                parameters[name] = p - lr * update
+            elif settings.optimizer == 'rmsprop':
+                g = g + decay * p
+                second[name] = settings.decay * second[name] + (1 - settings.decay) * g * g
+                first[name] = settings.momentum * first[name] + g / (np.sqrt(second[name]) + settings.eps)
+                parameters[name] = p - lr * first[name]
             else:
                 g = g + decay * p
                 first[name] = settings.momentum * first[name] + g
                 parameters[name] = p - lr * (g + settings.momentum * first[name] if settings.use_nesterov else first[name])
-    slots = {'exp_avg': first, 'exp_avg_sq': second} if settings.optimizer == 'adamw' else {'momentum': first}
-    return parameters, {f'{slot}.{name}': value for slot, values in slots.items() for name, value in values.items()}
+    slots = zip(SLOTS.get(settings.optimizer, ('momentum',)), (first, second))
+    return parameters, {f'{slot}.{name}': value for slot, values in slots for name, value in values.items()}
 
 
 class PyTorch:
@@ -112,8 +129,9 @@ def test_steps(backend, framework, name):
         assert_close(optimizer.state(), slots)
 
 
-def test_a_state_continues_exactly(backend, framework):
-    settings = config.Optimizer(optimizer='adamw', weight_decay=1e-2)
+@pytest.mark.parametrize('name', ['adamw', 'rmsprop', 'lamb'])
+def test_a_state_continues_exactly(backend, framework, name):
+    settings = config.Optimizer(optimizer=name, weight_decay=1e-2)
     network, other = tiny_network(backend.name), tiny_network(backend.name)
     optimizer, continued = (framework.optim.Optimizer(item, settings) for item in (network, other))
     gradients = [random_like(optimizer_parameters(backend, network), seed) for seed in range(2)]
@@ -124,6 +142,24 @@ def test_a_state_continues_exactly(backend, framework):
         framework.run(item, gradients[1:])
     for key, value in backend.state(network).items():
         assert np.array_equal(value, backend.state(other)[key]), key
+
+
+@pytest.mark.parametrize('name', ['adamw_groups', 'rmsprop_groups', 'lamb_groups'])
+def test_a_state_continues_in_the_other_backend(name):
+    ours, theirs = (pytest.importorskip(package) and get_backend(key) for key, (package, _) in PACKAGES.items())
+    settings, results = config.Optimizer(**SETTINGS[name]), []
+    for pair in ((ours, ours), (ours, theirs), (theirs, ours)):
+        networks = [tiny_network(backend.name) for backend in pair]
+        sides = [{'pytorch': PyTorch, 'mindspore': MindSpore}[backend.name]() for backend in pair]
+        first, second = (side.optim.Optimizer(network, settings) for side, network in zip(sides, networks))
+        gradients = [random_like(optimizer_parameters(pair[0], networks[0]), seed) for seed in range(3)]
+        sides[0].run(first, gradients[:2])
+        pair[1].load_state(networks[1], pair[0].state(networks[0]))
+        second.load_state(first.state(), first.steps)
+        sides[1].run(second, gradients[2:])
+        results.append(pair[1].state(networks[1]) | second.state())
+    assert_close(results[1], results[0])
+    assert_close(results[2], results[0])
 
 
 def optimizer_parameters(backend, network):

@@ -67,8 +67,8 @@ def test_states_are_copies(backend):
     assert all(np.array_equal(value, kept[name]) for name, value in tensors.items())
 
 
-@pytest.mark.parametrize('optimizer', ['momentum', 'adamw'])
-@pytest.mark.parametrize('has_run', [False, True])
+@pytest.mark.parametrize('optimizer, has_run', [('momentum', False), ('momentum', True), ('adamw', False), ('adamw', True),
+                                                ('rmsprop', True), ('lamb', True)])
 def test_a_loaded_state_continues_exactly(backend, optimizer, has_run):
     first, second = trainer(backend, optimizer=optimizer), trainer(backend, optimizer=optimizer)
     first.step([batch(0)], 0.1)
