@@ -11,7 +11,7 @@ from PIL import Image
 from common import tables
 from common.config import Config
 from common.data.datasets import IGNORE, Dataset, open_files
-from common.data.pipeline import TrainSamples
+from common.data.pipeline import TrainImages, TrainSamples
 from common.errors import DataError
 from common.overlay import blend, legend
 
@@ -26,9 +26,9 @@ def browse(config: Config, out: Path, samples: int = 4, progress: Progress = lam
 
     The picture has a row for each of ``samples`` training images: the image, its label over it, and augmented versions as
     the first epochs bring them. Returns what the JSON file holds: per split ``images``, ``sizes`` (width x height -> images),
-    ``classes`` (name -> per cent of the labelled pixels), ``absent`` classes, ``ignored`` (per cent of all pixels) and
-    ``problems``, a message for every broken or missing file; and ``picture``. DataError when no split can be opened, or
-    ``out`` cannot be written.
+    ``classes`` (name -> per cent of the labelled pixels, or of a classifier's images), ``absent`` classes, ``ignored`` (per
+    cent of all pixels; None for classifiers) and ``problems``, a message for every broken or missing file; and ``picture``.
+    DataError when no split can be opened, or ``out`` cannot be written.
     """
     datasets, failures = {}, {}
     for split in dict.fromkeys([config.data.train_split, config.data.val_split]):
@@ -43,7 +43,7 @@ def browse(config: Config, out: Path, samples: int = 4, progress: Progress = lam
     good: dict[str, list[int]] = {}
     done = 0
     for split, dataset in datasets.items():
-        summary['splits'][split], good[split] = inspect(dataset, done, total, progress)
+        summary['splits'][split], good[split] = inspect(dataset, done, total, progress, not config.classifies)
         summary['problems'] += summary['splits'][split]['problems']
         done += len(dataset)
     readable = [split for split in datasets if good[split]]
@@ -61,31 +61,36 @@ def browse(config: Config, out: Path, samples: int = 4, progress: Progress = lam
     return summary
 
 
-def inspect(dataset: Dataset, done: int, total: int, progress: Progress) -> tuple[dict[str, Any], list[int]]:
-    """What one split holds, as ``browse`` returns it, and the indices of its readable samples."""
+def inspect(dataset: Dataset, done: int, total: int, progress: Progress,
+            pixels: bool = True) -> tuple[dict[str, Any], list[int]]:
+    """What one split holds, as ``browse`` returns it, and the indices of its readable samples; ``pixels`` are labelled, or
+    whole images."""
     classes = dataset.description.classes
     sizes: Counter[str] = Counter()
-    counts = np.zeros(256, np.int64)
+    counts = np.zeros(256 if pixels else len(classes), np.int64)
     problems, good = [], []
     for index in range(len(dataset)):
         try:
-            label = dataset.read(index)[1]
+            image, label = dataset.read(index)
         except DataError as error:
             problems.append(str(error))
         else:
             good.append(index)
-            sizes[f'{label.shape[1]}x{label.shape[0]}'] += 1
-            counts += np.bincount(label.ravel(), minlength=256)
+            sizes[f'{image.shape[1]}x{image.shape[0]}'] += 1
+            counts += np.bincount(np.ravel(label), minlength=len(counts))
         progress(done + index + 1, total)
     labelled = max(int(counts[:len(classes)].sum()), 1)
     shares = {name: round(100 * int(count) / labelled, 4) for name, count in zip(classes, counts)}
     return {'images': len(dataset), 'sizes': dict(sizes.most_common()), 'classes': shares,
             'absent': [name for name, count in zip(classes, counts) if not count],
-            'ignored': round(100 * int(counts[IGNORE]) / max(int(counts.sum()), 1), 4), 'problems': problems}, good
+            'ignored': round(100 * int(counts[IGNORE]) / max(int(counts.sum()), 1), 4) if pixels else None,
+            'problems': problems}, good
 
 
 def draw(dataset: Dataset, config: Config, indices: list[int]) -> np.ndarray:
     """The picture of some samples, uint8 RGB."""
+    if config.classifies:
+        return _draw_images(dataset, config, indices)
     description = dataset.description
     samples = TrainSamples(dataset, config.augment, config.runtime.seed)
     crop_height, crop_width = config.augment.crop_size
@@ -101,6 +106,13 @@ def draw(dataset: Dataset, config: Config, indices: list[int]) -> np.ndarray:
     return np.vstack([grid, legend(grid.shape[1], description.classes, description.palette)])
 
 
+def _draw_images(dataset: Dataset, config: Config, indices: list[int]) -> np.ndarray:
+    samples = TrainImages(dataset, config.augment, config.data.image_size, config.runtime.seed)
+    views = [[dataset.read_image(index), *(samples[epoch, index][0].transpose(1, 2, 0) for epoch in range(AUGMENTED))]
+             for index in indices]
+    return np.vstack([np.hstack([_tile(view, TILE_WIDTH, 4) for view in row]) for row in views])
+
+
 def show(summary: dict[str, Any]) -> None:
     """Prints what ``browse`` returned."""
     splits = summary['splits']
@@ -108,7 +120,8 @@ def show(summary: dict[str, Any]) -> None:
                                   'ignored %': found['ignored'], 'problems': len(found['problems'])}
                                  for split, found in splits.items()])
     names = list(next(iter(splits.values()))['classes'])
-    tables.show('per cent of the labelled pixels', [
+    pixels = next(iter(splits.values()))['ignored'] is not None
+    tables.show(f'per cent of the {"labelled pixels" if pixels else "images"}', [
         {'class': name, **{split: found['classes'][name] for split, found in splits.items()}} for name in names])
     problems = summary['problems']
     for problem in problems[:SHOWN]:

@@ -49,7 +49,7 @@ def evaluate(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend
              ms_flip: Annotated[bool, typer.Option('--ms-flip', help='average over six scales, mirrored too')] = False,
              slide: Annotated[bool, typer.Option('--slide', help='average over overlapping windows of the crop size')] = False,
              boundary: Annotated[bool, typer.Option('--boundary', help='boundary IoU, too')] = False,
-             real_size: Annotated[bool, typer.Option('--real-size', help='classifiers: images neither resized nor cropped')] = False,
+             real_size: Annotated[bool, typer.Option('--real-size', help='classifiers: images as they are')] = False,
              split: Annotated[Optional[str], typer.Option(help='by default the validation split')] = None,
              json_file: Json = None) -> None:
     """Scores of a checkpoint: mIoU, mAcc, aAcc, or of a classifier top-1, top-5 and loss, and a table of the classes."""

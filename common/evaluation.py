@@ -1,4 +1,4 @@
-"""Evaluation of a network on a data set: one confusion matrix at the labels' full size."""
+"""Evaluation of a network on a data set: of pixels one confusion matrix at the labels' full size, of images top-1 and top-5."""
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Optional
 
@@ -10,8 +10,9 @@ from common import config as configuration
 from common.backend import Predictor, get_backend
 from common.config import Config
 from common.data.datasets import Dataset, open_dataset
-from common.errors import StateError, UserError
-from common.metrics import Scores, boundary_counts, confusion_matrix
+from common.data.pipeline import EvaluationImages
+from common.errors import DataError, StateError, UserError
+from common.metrics import ImageScores, Scores, boundary_counts, confusion_matrix
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # mmsegmentation's multi-scale test
 Size = tuple[int, int]
@@ -81,24 +82,73 @@ def stored_config(path: Path) -> Config:
 
 def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optional[str] = None,
                  config: Optional[Config] = None, *, ms_flip: bool = False, slide: bool = False, boundary: bool = False,
-                 split: Optional[str] = None,
+                 real_size: bool = False, split: Optional[str] = None,
                  progress: Optional[Callable[[int, int], None]] = None) -> dict[str, Any]:
     """Evaluates a checkpoint on its data set.
 
     Returns ``matrix`` (int64, rows are the truth), ``scores`` (boundary IoU among them if ``boundary``) and ``conditions``
-    (what a reader needs to repeat it).
+    (what a reader needs to repeat it). ``ms_flip``, ``slide`` and ``boundary`` are for segmentation, ``real_size`` (images
+    neither resized nor cropped) for image classification; UserError for the other one.
     """
     run = load_run(path, backend_name, device, config)
-    split = split or run.config.data.val_split
-    dataset = open_dataset(run.config.data, split)
-    height, width = run.config.augment.crop_size
-    counts = evaluate(run.predictor, dataset, batch_size=run.config.data.eval_batch_size, scales=SCALES if ms_flip else (1.0,),
-                      flip=ms_flip, window=(height, width) if slide else None, boundary=boundary, progress=progress)
+    asked: dict[str, Any] = {'ms_flip': ms_flip, 'slide': slide, 'boundary': boundary, 'real_size': real_size}
+    for name in ('ms_flip', 'slide', 'boundary') if run.config.classifies else ('real_size',):
+        if asked.pop(name):
+            raise UserError(f'--{name.replace("_", "-")} is for {"segmentation" if run.config.classifies else "classifiers"}, '
+                            f'but set: {run.config.data.set} is not')
+    dataset = open_dataset(run.config.data, split or run.config.data.val_split)
+    if run.config.classifies:
+        scores: Scores | ImageScores
+        scores, matrix = evaluate_images(run.predictor, dataset, run.config, get_backend(run.meta['backend']).make_loader,
+                                         real_size=real_size, progress=progress)
+        asked |= {'image_size': None if real_size else run.config.data.image_size, 'crop_pct': run.config.augment.crop_pct}
+    else:
+        height, width = run.config.augment.crop_size
+        counts = evaluate(run.predictor, dataset, batch_size=run.config.data.eval_batch_size,
+                          scales=SCALES if ms_flip else (1.0,), flip=ms_flip, window=(height, width) if slide else None,
+                          boundary=boundary, progress=progress)
+        matrix = counts.matrix
+        scores = Scores.from_matrix(matrix, dataset.description.classes, counts.boundary if boundary else None)
     conditions = {'checkpoint': str(path), 'step': run.meta.get('step'), 'arch': run.config.model.arch,
-                  'backend': run.meta['backend'], 'device': run.device, 'data': dataset.name, 'split': split,
-                  'images': len(dataset), 'ms_flip': ms_flip, 'slide': slide, 'amp_level': run.config.precision.amp_level}
-    scores = Scores.from_matrix(counts.matrix, dataset.description.classes, counts.boundary if boundary else None)
-    return {'matrix': counts.matrix, 'scores': scores, 'conditions': conditions}
+                  'backend': run.meta['backend'], 'device': run.device, 'data': dataset.name, 'split': dataset.split,
+                  'images': len(dataset), **asked, 'amp_level': run.config.precision.amp_level}
+    return {'matrix': matrix, 'scores': scores, 'conditions': conditions}
+
+
+def evaluate_images(predictor: Predictor, dataset: Dataset, config: Config, make_loader: Callable[..., Iterator],
+                    *, real_size: bool = False, rank: int = 0, world_size: int = 1,
+                    progress: Optional[Callable[[int, int], None]] = None) -> tuple[ImageScores, np.ndarray]:
+    """Scores of a classifier over every image of a data set, and its confusion matrix (K, K) int64, rows the truth.
+
+    Images are resized and cropped as ``augment`` says, or with ``real_size`` taken one by one as they are. Of ``world_size``
+    processes each takes the images of its ``rank``, none of them twice.
+    """
+    data = config.data
+    samples = EvaluationImages(dataset, config.augment, None if real_size else data.image_size, data.on_error)
+    own = range(rank, len(dataset), world_size)
+    size = 1 if real_size else data.eval_batch_size
+    batches = [list(own[start:start + size]) for start in range(0, len(own), size)]
+    found, truth, done = [], [], 0
+    for images, labels in make_loader(samples, batches, data.num_parallel_workers):
+        found.append(predictor.logits(images))
+        truth.append(labels)
+        done += len(labels)
+        if progress:
+            progress(done, len(own))
+    logits, labels = np.concatenate(found), np.concatenate(truth)
+    names = dataset.description.classes
+    names = (*names, *(f'class {index}' for index in range(len(names), logits.shape[1])))
+    scores = ImageScores.from_logits(logits, labels, names)
+    if scores.broken > data.max_errors:
+        raise DataError(f'{scores.broken} broken images in {dataset.name} {dataset.split}, more than max_errors: '
+                        f'{data.max_errors}')
+    read = labels >= 0
+    return scores, confusion_matrix(labels[read], logits[read].argmax(1), len(names), ignore_index=-1)
+
+
+def figures(config: Config) -> tuple[str, ...]:
+    """The scores that a reader sees first; the best checkpoint has the highest of the first one."""
+    return ImageScores.FIGURES if config.classifies else Scores.FIGURES
 
 
 def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, scales: tuple[float, ...] = (1.0,),

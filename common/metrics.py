@@ -104,7 +104,7 @@ class ImageScores:
         losses = np.log(np.exp(logits - top).sum(1)) + (top - right)[:, 0]
         images = np.bincount(labels, minlength=len(classes))
         found = np.bincount(labels[rank == 0], minlength=len(classes))
-        count = len(labels)
+        count = np.array(len(labels))
         return cls(tuple(classes), _ratio(found, images), images, float(_ratio((rank == 0).sum(), count)),
                    float(_ratio((rank < 5).sum(), count)), float(_ratio(losses.sum(), count)), int(broken.sum()))
 

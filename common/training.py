@@ -19,15 +19,17 @@ from tensorboardX import SummaryWriter
 
 from common import checkpoint, losses, schedules
 from common import config as configuration
-from common.backend import Backend, Trainer, get_backend
+from common.backend import Backend, Predictor, Trainer, get_backend
 from common.config import Config
 from common.data.datasets import Dataset, open_dataset
-from common.data.pipeline import TrainSamples
+from common.data.mixing import Mixing, is_active
+from common.data.pipeline import TrainImages, TrainSamples
 from common.data.sampling import steps_per_epoch, training_batches
 from common.errors import StateError, UserError
-from common.evaluation import evaluate, network_arguments
+from common.evaluation import evaluate, evaluate_images, figures, network_arguments
 from common.metrics import Scores
 
+MAX_CONFUSION = 100  # classes of a confusion matrix that is kept
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
 RUN_KEYS = ('arch', 'num_classes', 'backbone', 'model_args', 'batch_size', 'accumulation_step', 'optimizer',
             'seed')  # kept by a resume
@@ -65,6 +67,9 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
              'num_classes': num_classes(config, training), 'classes': list(training.description.classes),
              'palette': training.description.palette.tolist(), 'steps_per_epoch': epoch_steps}
     with Log(work_dir, progress['step'], resumed=bool(found)) as log:
+        if not found and config.schedule.start_epoch:
+            progress['step'] = _first_step(config, epoch_steps, len(rates))
+            log.line(f'start_epoch: {config.schedule.start_epoch}: starts at step {progress["step"]}')
         log.line(f'{config.model.arch} on {backend_name} ({device}): {len(training)} training and {len(validation)} validation '
                  f'images of {training.name}, {epoch_steps} steps an epoch, {len(rates)} steps')
         if found:
@@ -76,16 +81,27 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
 
 def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset, validation: Dataset, rates: np.ndarray,
           epoch_steps: int, folder: Path, progress: dict, facts: dict, log: 'Log') -> dict[str, Any]:
-    runtime, accumulation = config.runtime, config.optimizer.accumulation_step
-    samples = TrainSamples(training, config.augment, config.runtime.seed, config.data.on_error, config.data.max_errors)
-    keys = training_batches(len(training), config.data.batch_size, runtime.seed,
+    runtime, data, accumulation = config.runtime, config.data, config.optimizer.accumulation_step
+    if config.classifies:
+        samples: TrainSamples = TrainImages(training, config.augment, data.image_size, runtime.seed, data.on_error,
+                                            data.max_errors)
+    else:
+        samples = TrainSamples(training, config.augment, runtime.seed, data.on_error, data.max_errors)
+    mixing = None
+    if is_active(config.augment):
+        mixing = Mixing(config.augment, num_classes(config, training), config.loss.label_smoothing, runtime.seed)
+    keys = training_batches(len(training), data.batch_size, runtime.seed,
                             start=progress['step'] * accumulation, stop=len(rates) * accumulation)
-    batches = iter(backend.make_loader(samples, keys, config.data.num_parallel_workers))
-    clock = Clock(config.data.batch_size * accumulation, len(rates))
+    batches = iter(backend.make_loader(samples, keys, data.num_parallel_workers))
+    clock = Clock(data.batch_size * accumulation, len(rates))
+    key = figures(config)[0]  # the score that decides which checkpoint is the best
     skipped, scores = 0, {}
     for step in range(progress['step'], len(rates)):
         with clock.waiting():
             batch = [next(batches) for _ in range(accumulation)]
+            if mixing:
+                batch = [mixing(images, labels, step * accumulation + part, step / epoch_steps)
+                         for part, (images, labels) in enumerate(batch)]
         values = trainer.step(batch, float(rates[step]))
         clock.tick()
         done = step + 1
@@ -96,12 +112,12 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
         log.step(record, keep=done % runtime.log_interval == 0 or done == len(rates), last=len(rates))
 
         if _due(done, runtime.val_interval or epoch_steps, len(rates)):
-            scores = _evaluate(trainer, config, validation, done, record['epoch'], log)
+            scores = _evaluate(backend, trainer, config, validation, done, record['epoch'], log)
             clock.restart()
-        best = bool(scores) and scores['step'] == done and (progress['best'] is None or scores['mIoU'] > progress['best'])
+        best = bool(scores) and scores['step'] == done and (progress['best'] is None or scores[key] > progress['best'])
         if best:
-            progress['best'] = scores['mIoU']
-        if best or _due(done, runtime.checkpoint_interval or epoch_steps, len(rates)):
+            progress['best'] = scores[key]
+        if best or _due(done, runtime.checkpoint_interval or runtime.save_every * epoch_steps, len(rates)):
             _save(folder, trainer, done, epoch_steps, progress['best'], best, scores, facts, runtime.max_keep_ckpts)
             clock.restart()
     return scores
@@ -176,17 +192,43 @@ def _due(step: int, interval: int, last: int) -> bool:
     return step % interval == 0 or step == last
 
 
-def _evaluate(trainer: Trainer, config: Config, validation: Dataset, step: int, epoch: float, log: 'Log') -> dict[str, Any]:
+def _first_step(config: Config, epoch_steps: int, total: int) -> int:
+    step = config.schedule.start_epoch * epoch_steps
+    if step >= total:
+        raise UserError(f'start_epoch: {config.schedule.start_epoch} epochs of {epoch_steps} steps leave none of the {total}')
+    return step
+
+
+def _evaluate(backend: Backend, trainer: Trainer, config: Config, validation: Dataset, step: int, epoch: float,
+              log: 'Log') -> dict[str, Any]:
+    """Scores of the current weights, or of the averaged ones with the current ones' as ``current`` beside them."""
     began = time.perf_counter()
-    predictor = trainer.predictor(ema=config.optimizer.with_ema)
-    matrix = evaluate(predictor, validation, batch_size=config.data.eval_batch_size).matrix
-    scores = Scores.from_matrix(matrix, validation.description.classes).to_json()
-    record = {'kind': 'eval', 'step': step, 'epoch': epoch, 'seconds': round(time.perf_counter() - began, 2), **scores,
-              'confusion': matrix.tolist()}
+    scores, matrix = _score(backend, trainer.predictor(ema=config.optimizer.with_ema), config, validation)
+    record = {'kind': 'eval', 'step': step, 'epoch': epoch, **scores}
+    text = _figures(scores, config)
+    if config.optimizer.with_ema:
+        current = _score(backend, trainer.predictor(), config, validation)[0]
+        record['current'] = {key: current[key] for key in figures(config)}
+        text += f'  (weights not averaged: {_figures(current, config)})'
+    record['seconds'] = round(time.perf_counter() - began, 2)
+    if len(matrix) <= MAX_CONFUSION:
+        record['confusion'] = matrix.tolist()
     log.record(record)
-    log.scalars('eval', {key: scores[key] for key in ('mIoU', 'mAcc', 'aAcc')}, step)
-    log.line(f'step {step}  epoch {epoch:.1f}  mIoU {scores["mIoU"]:.2f}  mAcc {scores["mAcc"]:.2f}  aAcc {scores["aAcc"]:.2f}')
+    log.scalars('eval', {key: scores[key] for key in figures(config)}, step)
+    log.line(f'step {step}  epoch {epoch:.1f}  {text}')
     return {key: value for key, value in record.items() if key != 'confusion'}
+
+
+def _score(backend: Backend, predictor: Predictor, config: Config, validation: Dataset) -> tuple[dict[str, Any], np.ndarray]:
+    if config.classifies:
+        scores, matrix = evaluate_images(predictor, validation, config, backend.make_loader)
+        return scores.to_json(), matrix
+    matrix = evaluate(predictor, validation, batch_size=config.data.eval_batch_size).matrix
+    return Scores.from_matrix(matrix, validation.description.classes).to_json(), matrix
+
+
+def _figures(scores: dict[str, Any], config: Config) -> str:
+    return '  '.join(f'{key} {scores[key]:.4f}' if key == 'loss' else f'{key} {scores[key]:.2f}' for key in figures(config))
 
 
 def _save(folder: Path, trainer: Trainer, step: int, epoch_steps: int, best_score: Optional[float], best: bool, scores: dict,

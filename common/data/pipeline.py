@@ -1,16 +1,18 @@
 """Augmented training samples by key: what the frameworks' loaders carry to the networks."""
 import logging
 from multiprocessing.sharedctypes import RawArray
-from typing import Literal
+from typing import Any, Literal, Optional
 
 import numpy as np
 
 from common.config import Augment
 from common.data.datasets import Dataset
+from common.data.image_transforms import eval_image, train_image
 from common.data.sampling import sample_rng
 from common.data.transforms import channels_first, train_transform
 from common.errors import DataError
 
+SMALLEST = 32  # pixels a side of what stands for a broken image
 log = logging.getLogger(__name__)
 
 
@@ -32,14 +34,16 @@ class TrainSamples:
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
         epoch, index = key
-        image, label = self._read(index)
-        image, label = train_transform(image, label, self.augment, sample_rng(self.seed, epoch, index))
-        return channels_first(image), label
+        return self._augmented(*self._read(index), sample_rng(self.seed, epoch, index))
 
     @property
     def broken(self) -> list[str]:
         """Names of the samples that were skipped so far, by any worker."""
         return [sample.name for sample, mark in zip(self.dataset.samples, self._broken) if mark]
+
+    def _augmented(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        image, label = train_transform(image, label, self.augment, rng)
+        return channels_first(image), label
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         for offset in range(len(self.dataset)):
@@ -58,3 +62,38 @@ class TrainSamples:
                     raise DataError(f'{count} broken samples, more than max_errors: {self.max_errors}; '
                                     f'the last: {error}') from None
         raise DataError(f'{self.dataset.name} {self.dataset.split}: no readable sample among {len(self.dataset)}')
+
+
+class TrainImages(TrainSamples):
+    """The same for classifiers: image uint8 (3, h, w) of ``size`` and label int64 ()."""
+
+    def __init__(self, dataset: Dataset, augment: Augment, size: list[int], seed: int,
+                 on_error: Literal['raise', 'skip'] = 'raise', max_errors: int = 10):
+        super().__init__(dataset, augment, seed, on_error, max_errors)
+        self.size = (size[0], size[1])
+
+    def _augmented(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return channels_first(train_image(image, self.augment, self.size, rng)), np.array(label, np.int64)
+
+
+class EvaluationImages:
+    """``samples[index]`` is image uint8 (3, h, w) and label int64 () as evaluation sees them; without ``size``, as stored.
+
+    With ``on_error='skip'`` a broken image is black and has the label -1.
+    """
+
+    def __init__(self, dataset: Dataset, augment: Augment, size: Optional[list[int]], on_error: Literal['raise', 'skip']):
+        self.dataset, self.augment, self.on_error = dataset, augment, on_error
+        self.size = size and (size[0], size[1])
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            image, label = self.dataset.read(index)
+        except DataError as error:
+            if self.on_error == 'raise':
+                raise
+            log.warning('skipped: %s', error)
+            return np.zeros((3, *(self.size or (SMALLEST, SMALLEST))), np.uint8), np.array(-1)
+        if self.size:
+            image = eval_image(image, self.augment, self.size)
+        return channels_first(image), np.array(label, np.int64)
