@@ -15,7 +15,7 @@ from typing import Any, Callable, Optional
 import numpy as np
 
 from common.config import Config
-from common.data.datasets import Dataset, FileDataset, open_files
+from common.data.datasets import IMAGE_FOLDERS, Dataset, FileDataset, open_files
 from common.errors import DataError
 
 VERSION = 1
@@ -82,6 +82,8 @@ def build(config: Config, progress: Progress = lambda done, total: None) -> dict
     data = config.data
     if data.set == 'toy_street':
         raise DataError('toy_street is drawn on the fly: there is nothing to cache')
+    if data.set in IMAGE_FOLDERS:
+        raise DataError(f'set: {data.set}: only images with label images are cached; those for classifiers are read as they are')
     datasets = [open_files(data, split) for split in dict.fromkeys([data.train_split, data.val_split])]
     total, summary = sum(map(len, datasets)), {}
     done = 0

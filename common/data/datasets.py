@@ -1,21 +1,23 @@
-"""Data sets of street scenes: where their files lie, and what their labels mean.
+"""Data sets: where their files lie, and what their labels mean.
 
 ``open_dataset(config.data, split)`` gives a list of samples and a description. Reading a sample gives an RGB image and a
-label of train ids (255: ignored), both uint8; whatever is wrong with a file is a DataError that names it.
+label of train ids (255: ignored), both uint8, or the number of a class (``common/data/image_folder.py``); whatever is wrong
+with a file is a DataError that names it.
 """
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Mapping, Optional, Sequence
+from typing import Any, BinaryIO, Mapping, Optional, Sequence
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from common import config
 from common.errors import DataError
 
 IGNORE = 255
+IMAGE_FOLDERS = ('imagenet', 'image_folder')  # the sets of whole images, for classifiers
 MAX_PIXELS = 1 << 26  # of one image: 67 million, thirty Cityscapes images; more is taken for a decompression bomb
 _UNKNOWN = 254  # mark of an id outside the label map
 
@@ -73,16 +75,17 @@ class Sample:
 
 
 class Dataset:
-    """A list of samples and what their labels mean."""
+    """A list of samples, each with a ``name``, and what their labels mean."""
 
-    def __init__(self, name: str, split: str, description: Description, samples: list[Sample]):
+    def __init__(self, name: str, split: str, description: Description, samples: list[Any]):
         self.name, self.split, self.description, self.samples = name, split, description, samples
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Image, uint8 (H, W, 3) RGB, and label, uint8 (H, W) train ids; DataError names a broken file."""
+    def read(self, index: int) -> tuple[np.ndarray, Any]:
+        """Image, uint8 (H, W, 3) RGB, and label, uint8 (H, W) train ids or the number of a class; DataError names a broken
+        file."""
         raise NotImplementedError
 
     def read_image(self, index: int) -> np.ndarray:
@@ -142,6 +145,9 @@ def open_files(data: config.Data, split: str, check: bool = True) -> Dataset:
     if data.set == 'toy_street':
         from common.data.toy_street import ToyStreet
         return ToyStreet(data, split)
+    if data.set in IMAGE_FOLDERS:
+        from common.data.image_folder import open_image_folder
+        return open_image_folder(data, split)
     root = data_root(data)
     opener = {'camvid': _camvid, 'camvid32': _camvid32, 'cityscapes': _cityscapes, 'custom': _custom}[data.set]
     dataset = opener(root, split, data)
@@ -153,12 +159,13 @@ def open_files(data: config.Data, split: str, check: bool = True) -> Dataset:
 
 
 def data_root(data: config.Data) -> Path:
-    """The folder of a data set; DataError when there is none."""
+    """The folder of a data set, or the tar that it may be for classifiers; DataError when there is none."""
     if data.data_url is not None:
         root = Path(data.data_url).expanduser()
-        if not root.is_dir():
+        tar = data.set in IMAGE_FOLDERS
+        if not (root.is_dir() or (tar and root.is_file())):
             raise DataError(f'data_url: {root} is {"no folder" if root.exists() else "missing"} (read from {Path.cwd()}); '
-                            f'expected the folder of {data.set}')
+                            f'expected the folder {"or the tar " if tar else ""}of {data.set}')
         return root
     base = os.environ.get('TWINSEG_DATA')
     if not base:
@@ -173,7 +180,7 @@ def data_root(data: config.Data) -> Path:
 
 def read_image(path: Path) -> np.ndarray:
     """Any 8-bit image file as RGB, uint8 (H, W, 3), in the orientation it is stored in. DataError names a broken one."""
-    image = _decode(path)
+    image = decode(path, path)
     if image.mode not in ('RGB', 'L', 'P', 'RGBA', 'LA', 'CMYK', '1'):
         raise DataError(f'{path}: pixels of kind {image.mode}; expected an 8-bit RGB or grey image')
     return np.array(image if image.mode == 'RGB' else image.convert('RGB'))
@@ -182,7 +189,7 @@ def read_image(path: Path) -> np.ndarray:
 def read_label(path: Path, colours: Optional[np.ndarray] = None) -> np.ndarray:
     """A label file as ids, uint8 (H, W): grey values or palette indices; with ``colours``, uint8 (n, 3), also RGB files,
     where the id is the colour's row."""
-    image = _decode(path)
+    image = decode(path, path)
     if image.mode == 'L' or (image.mode == 'P' and colours is None):
         return np.array(image)
     if colours is None or image.mode not in ('RGB', 'RGBA', 'P'):
@@ -202,19 +209,23 @@ def read_label(path: Path, colours: Optional[np.ndarray] = None) -> np.ndarray:
     return ids
 
 
-def _decode(path: Path) -> Image.Image:
+def decode(source: Path | BinaryIO, name: str | Path, exif_rotate: bool = False) -> Image.Image:
+    """The decoded image of a file; DataError, with the ``name``, when it is missing, broken or too large. ``exif_rotate`` turns
+    it as its EXIF data says."""
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             if image.width * image.height > MAX_PIXELS:
-                raise DataError(f'{path}: {image.width}x{image.height} pixels, more than the limit of {MAX_PIXELS}')
+                raise DataError(f'{name}: {image.width}x{image.height} pixels, more than the limit of {MAX_PIXELS}')
             image.load()
+            if exif_rotate:
+                ImageOps.exif_transpose(image, in_place=True)
             return image
     except FileNotFoundError:
-        raise DataError(f'{path}: no such file') from None
+        raise DataError(f'{name}: no such file') from None
     except Image.DecompressionBombError as error:
-        raise DataError(f'{path}: {error}') from None
+        raise DataError(f'{name}: {error}') from None
     except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways of saying: truncated, broken, no image
-        raise DataError(f'{path}: not readable as an image, truncated or broken ({error})') from None
+        raise DataError(f'{name}: not readable as an image, truncated or broken ({error})') from None
 
 
 def _colour_codes(pixels: np.ndarray) -> np.ndarray:

@@ -9,12 +9,17 @@ import numpy as np
 
 from common.errors import DataError
 
-_ORDER, _SAMPLE = 0, 1  # kinds of generators, so that no order shares its numbers with a sample
+_ORDER, _SAMPLE, _MIXING = 0, 1, 2  # kinds of generators, so that no order shares its numbers with a sample
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
     """The generator of every random choice for sample ``index`` in ``epoch``."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_SAMPLE, epoch, index)))
+
+
+def mixing_rng(seed: int, step: int) -> np.random.Generator:
+    """The generator of every random choice when the batch of a step is mixed."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_MIXING, step)))
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:

@@ -1,0 +1,291 @@
+"""Images in a folder per class, for classifiers: ImageNet and its like, in folders or in tars that are read where they lie.
+
+Below ``data_url``, ``<split>/<class>/**/<image>``, where any folder may be a tar of that name (``train.tar``,
+``train/n01440764.tar``, the tar of tars that ImageNet is published as), or ``data_url`` itself is one. A tar is indexed when it
+is opened and never unpacked: an image is read at its place. Links and special files in it are ignored.
+"""
+import functools
+import io
+import json
+import os
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterator, Optional
+
+import numpy as np
+
+from common import config
+from common.data.datasets import Dataset, Description, data_root, decode, default_palette
+from common.errors import DataError
+
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
+MAX_BYTES = 1 << 28  # of an image's file in a tar, and of a class file
+MAX_HEADER = 1 << 20  # of a tar's header: names of paths and the like
+MAX_DEPTH = 16  # of folders, and tars in tars
+COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'\x28\xb5\x2f\xfd': 'zstd'}
+PUBLISHED = 'ILSVRC2012_img_'  # what the names of ImageNet's own tars start with
+EXPECTED = '{split}/<class>/<image>, with {split} or each class as a folder or an uncompressed tar'
+
+Names = tuple[str, ...]  # of the folders down to a file, and its own
+Place = tuple[str, int, Optional[int]]  # file, and in a tar the image's offset and size
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSample:
+    """One image: a file, or ``size`` bytes from ``offset`` on in a tar."""
+    name: str
+    path: str
+    offset: int = 0
+    size: Optional[int] = None
+
+
+class ImageFolder(Dataset):
+    """Images and the numbers of their classes, ``labels`` int64 (N,)."""
+
+    def __init__(self, name: str, split: str, description: Description, samples: list[ImageSample], labels: np.ndarray,
+                 exif_rotate: bool = False):
+        super().__init__(name, split, description, samples)
+        self.labels, self.exif_rotate = labels, exif_rotate
+
+    def read(self, index: int) -> tuple[np.ndarray, int]:
+        """Image, uint8 (H, W, 3) RGB, and the number of its class; DataError names a broken file."""
+        return self.read_image(index), int(self.labels[index])
+
+    def read_image(self, index: int) -> np.ndarray:
+        """The image alone: any that Pillow reads, made RGB by ``Image.convert`` (transparency is dropped, 16 bits are cut to
+        8), as timm and torchvision do it."""
+        sample: ImageSample = self.samples[index]
+        where = sample.path if sample.size is None else f'{sample.path}: {self.split}: {sample.name}'
+        image = decode(Path(sample.path) if sample.size is None else _member(sample, where), where, self.exif_rotate)
+        try:
+            return np.array(image.convert('RGB'))
+        except ValueError as error:
+            raise DataError(f'{where}: pixels of kind {image.mode} cannot be made RGB ({error})') from None
+
+
+def open_image_folder(data: config.Data, split: str) -> ImageFolder:
+    """The images of a split, sorted by class and name.
+
+    Classes are numbered by ``data.class_file``, or in the order of the names of the folders of ``data.train_split``, so that
+    another split that lacks some of them keeps the numbers; without that split, of its own. DataError when the split, its
+    images or a class are missing: it says what was found.
+    """
+    root = data_root(data)
+    found = sorted(_split(root, split).items())
+    if not found:
+        raise DataError(f'{root}: no images of the split {split!r}; expected {EXPECTED.replace("{split}", split)}, images as '
+                        f'{" ".join(SUFFIXES)}; splits found: {_some(_splits(root)) or "none"}')
+    outside = [names for names, _ in found if len(names) == 1]
+    if outside:
+        raise DataError(f'{root}: {len(outside)} images of the split {split!r} lie in no class folder, first {outside[0][0]}; '
+                        f'expected {EXPECTED.replace("{split}", split)}')
+    samples = [ImageSample('/'.join(names), *place) for names, place in found]
+    folders = [names[0] for names, _ in found]
+    if data.class_file is not None:
+        where = data.class_file
+        numbers, readable = _read_classes(Path(data.class_file).expanduser(), set(folders))
+    else:
+        trained = _class_folders(root, data.train_split)
+        where, readable = (data.train_split, sorted(trained)) if trained else (split, sorted(_class_folders(root, split)))
+        numbers = {folder: number for number, folder in enumerate(readable)}
+        if where == split and len(numbers) > len(set(folders)):
+            raise DataError(f'{root}: class folders of the split {split!r} without images: '
+                            f'{_some(set(numbers) - set(folders))}; remove them, or give the classes by class_file')
+    unknown = set(folders) - set(numbers)
+    if unknown:
+        raise DataError(f'{root}: {len(unknown)} class folders of the split {split!r} are not among the {len(numbers)} classes '
+                        f'of {where}: {_some(unknown)}')
+    labels = np.array([numbers[folder] for folder in folders], np.int64)
+    description = Description(tuple(readable), np.array(default_palette(len(readable)), np.uint8))
+    return ImageFolder(data.set, split, description, samples, labels, data.exif_rotate)
+
+
+def _member(sample: ImageSample, where: str) -> io.BytesIO:
+    """A file in a tar. The tar is opened anew, so that nothing is shared between processes or threads."""
+    assert sample.size is not None
+    if sample.size > MAX_BYTES:
+        raise DataError(f'{where}: {sample.size} bytes, more than the limit of {MAX_BYTES}')
+    try:
+        with open(sample.path, 'rb', buffering=0) as file:
+            return io.BytesIO(os.pread(file.fileno(), sample.size, sample.offset))
+    except OSError as error:
+        raise DataError(f'{where}: not readable ({error.strerror})') from None
+
+
+def _split(root: Path, split: str) -> dict[Names, Place]:
+    """The images of a split by their names below it; none if there is no such split."""
+    if root.is_file():
+        return {names[1:]: place for names, place in _unwrapped(root).items() if names[0] == split and len(names) > 1}
+    if (root / split).is_dir():
+        return dict(_walk(root / split))
+    tar = next((path for path in _tars(root, split) if path.is_file()), None)
+    if tar is None:
+        return {}
+    index = _index(tar)
+    if all(names[0] == split and len(names) > 2 for names in index):
+        return {names[1:]: place for names, place in index.items()}
+    return index
+
+
+def _splits(root: Path) -> set[str]:
+    """What may be splits: folders and tars."""
+    if root.is_file():
+        return {names[0] for names in _unwrapped(root) if len(names) > 1}
+    return {name.removeprefix(PUBLISHED) for name in _folders(root)}
+
+
+def _class_folders(root: Path, split: str) -> set[str]:
+    if (root / split).is_dir():
+        return _folders(root / split)
+    return {names[0] for names in _split(root, split)}
+
+
+def _tars(root: Path, split: str) -> list[Path]:
+    return [root / f'{split}.tar', root / f'{PUBLISHED}{split}.tar']
+
+
+def _folders(folder: Path) -> set[str]:
+    """Names of the folders in a folder, and of the tars."""
+    return {entry.name.removesuffix('.tar') for entry in _visible(folder) if entry.is_dir() or entry.name.endswith('.tar')}
+
+
+def _walk(folder: str | Path, above: Names = ()) -> Iterator[tuple[Names, Place]]:
+    """The images below a folder and in the tars there. Links are followed."""
+    if len(above) > MAX_DEPTH:
+        raise DataError(f'{folder}: more than {MAX_DEPTH} folders deep; is there a link to a folder above?')
+    for entry in _visible(folder):
+        stem, suffix = os.path.splitext(entry.name)
+        if entry.is_dir():
+            yield from _walk(entry.path, (*above, entry.name))
+        elif suffix == '.tar' and entry.is_file():
+            yield from (((*above, stem, *names), place) for names, place in _index(Path(entry.path)).items())
+        elif suffix.lower() in SUFFIXES and entry.is_file():
+            yield (*above, entry.name), (entry.path, 0, None)
+
+
+def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith('.')]
+    except OSError as error:
+        raise DataError(f'{folder}: not readable ({error.strerror})') from None
+
+
+def _unwrapped(tar: Path) -> dict[Names, Place]:
+    """The images in a tar of splits, without the folders around all of the splits."""
+    index = _index(tar)
+    while index and len({names[0] for names in index}) == 1 and min(map(len, index)) > 3:
+        index = {names[1:]: place for names, place in index.items()}
+    return index
+
+
+def _index(tar: Path) -> dict[Names, Place]:
+    status = tar.stat()
+    return _indexed(str(tar), status.st_size, status.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=4)
+def _indexed(path: str, size: int, _time: int) -> dict[Names, Place]:
+    """The images in a tar; in one that holds a file twice, the later one."""
+    with open(path, 'rb', buffering=0) as file:
+        return dict(_members(path, _Part(file.fileno(), 0, size)))
+
+
+class _Part:
+    """A part of a file, as tarfile reads one; only headers are read."""
+
+    def __init__(self, descriptor: int, start: int, size: int):
+        self.descriptor, self.start, self.size, self.position = descriptor, start, size, 0
+
+    def tell(self) -> int:
+        return self.position
+
+    def seek(self, position: int) -> None:
+        self.position = position
+
+    def read(self, count: int) -> bytes:
+        if not 0 <= count <= MAX_HEADER:
+            raise tarfile.ReadError(f'header of {count} bytes')
+        count = max(min(count, self.size - self.position), 0)
+        data = os.pread(self.descriptor, count, self.start + self.position)
+        self.position += len(data)
+        return data
+
+
+def _members(path: str, part: _Part, above: Names = ()) -> Iterator[tuple[Names, Place]]:
+    """The images of a tar, and of the tars in it; DataError when it is broken or compressed."""
+    where = '/'.join((path, *above))
+    start = part.read(max(map(len, COMPRESSED)))
+    part.seek(0)
+    kind = next((kind for magic, kind in COMPRESSED.items() if start.startswith(magic)), None)
+    if kind is not None:
+        raise DataError(f'{where}: compressed with {kind}; images are read where they lie, so decompress the tar')
+    try:
+        with tarfile.open(fileobj=part, mode='r:', encoding='utf-8', errors='replace') as tar:  # type: ignore[call-overload]
+            last = -1
+            while (member := tar.next()) is not None:
+                tar.members = []  # else it keeps them all
+                if member.offset <= last or member.size < 0 or member.offset_data + member.size > part.size:
+                    raise DataError(f'{where}: broken: {member.name!r} has {member.size} bytes from {member.offset_data} on')
+                last = member.offset
+                names = tuple(name for name in member.name.split('/') if name not in ('', '.'))
+                hidden = not names or any(name.startswith('.') for name in names)
+                if hidden or not member.isreg() or member.issparse():
+                    continue
+                stem, suffix = os.path.splitext(names[-1])
+                begin = part.start + member.offset_data
+                if suffix.lower() in SUFFIXES:
+                    yield (*above, *names), (path, begin, member.size)
+                elif suffix == '.tar' and len(above) < MAX_DEPTH:
+                    yield from _members(path, _Part(part.descriptor, begin, member.size), (*above, *names[:-1], stem))
+            part.seek(tar.offset)
+            if any(part.read(tarfile.BLOCKSIZE)):  # tarfile takes a broken header for the end
+                raise DataError(f'{where}: broken: no header at byte {tar.offset}')
+    except (tarfile.TarError, OSError, ValueError, OverflowError, RecursionError) as error:
+        raise DataError(f'{where}: not readable as a tar, truncated or broken ({error})') from None
+
+
+def _read_classes(path: Path, folders: set[str]) -> tuple[dict[str, int], list[str]]:
+    """Number of each folder, and the readable names in the order of the numbers; DataError when the file is none of the three
+    kinds, or its numbers are not 0 to n - 1."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f'class_file: {path}: larger than {MAX_BYTES} bytes')
+        text = path.read_text(encoding='utf-8-sig')
+        entries = _from_json(json.loads(text)) if text.lstrip().startswith('{') else _from_lines(text, folders)
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise DataError(f'class_file: {path}: not readable ({error}); expected JSON {{"name": number}} or {{"number": '
+                        '["folder", "name"]}, or a line for each class') from None
+    numbers = sorted(number for _, number, _ in entries)
+    if numbers != list(range(len(numbers))):
+        wrong = next(place for place, number in enumerate(numbers) if place != number)
+        raise DataError(f'class_file: {path}: expected the numbers 0 to {len(numbers) - 1}, each once; {wrong} is missing')
+    by_folder = {folder: number for folder, number, _ in entries}
+    if len(by_folder) < len(entries):
+        raise DataError(f'class_file: {path}: {len(entries) - len(by_folder)} folders stand there more than once')
+    return by_folder, [name for _, _, name in sorted(entries, key=lambda entry: entry[1])]
+
+
+def _from_json(content: dict[str, Any]) -> list[tuple[str, int, str]]:
+    """Folder, number and readable name of each class."""
+    entries = []
+    for key, value in content.items():
+        folder, number, name = (*value[:1], int(key), *value[1:]) if isinstance(value, list) else (key, value, key)
+        if not (isinstance(folder, str) and isinstance(name, str) and type(number) is int):
+            raise ValueError(f'found {key!r}: {value!r}')
+        entries.append((folder, number, name))
+    return entries
+
+
+def _from_lines(text: str, folders: set[str]) -> list[tuple[str, int, str]]:
+    """The same of lines; a folder's name may hold blanks if it is one of the ``folders``."""
+    entries = []
+    for number, line in enumerate(filter(None, map(str.strip, text.splitlines()))):
+        folder, _, name = (line, '', '') if line in folders else line.replace('\t', ' ', 1).partition(' ')
+        entries.append((folder, number, name.strip() or folder))
+    return entries
+
+
+def _some(names: set[str]) -> str:
+    return ', '.join(sorted(names)[:8]) + (', ...' if len(names) > 8 else '')

@@ -1,0 +1,86 @@
+"""Mixup (Zhang et al., arXiv 1710.09412) and CutMix (Yun et al., arXiv 1905.04899) of a batch, drawn on the host as timm does
+(timm/data/mixup.py), so that both backends train on the same mixed batch."""
+import math
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from common.config import Augment
+from common.data.sampling import mixing_rng
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right
+
+
+def is_active(augment: Augment) -> bool:
+    """Whether batches are mixed, and their targets are shares of the classes."""
+    return augment.mix_up > 0 or augment.cutmix > 0
+
+
+class Mixing:
+    """Mixes every sample of a batch with its partner in the reversed batch.
+
+    A mixed sample keeps a share lambda of itself, drawn from Beta(alpha, alpha): mixup blends the pixels, cutmix replaces a
+    box of 1 - lambda of the area, and lambda is then corrected to the area that the box has in the image. ``mixup_mode``
+    draws once for the ``batch``, for each ``pair`` (the middle sample of an odd batch stays as it is), or for each ``elem``.
+    """
+
+    def __init__(self, augment: Augment, num_classes: int, label_smoothing: float, seed: int):
+        self.augment, self.num_classes, self.label_smoothing, self.seed = augment, num_classes, label_smoothing, seed
+
+    def __call__(self, images: np.ndarray, labels: np.ndarray, step: int, epoch: float) -> tuple[np.ndarray, np.ndarray]:
+        """Images uint8 (N, 3, H, W) and labels int (N,) -> mixed images, and targets float32 (N, num_classes).
+
+        ``step`` counts the batches of the run and chooses the random numbers; from epoch ``mixup_off_epoch`` on, if it is
+        above 0, the images stay as they are.
+        """
+        targets = smoothed(labels, self.num_classes, self.label_smoothing)
+        if not is_active(self.augment) or 0 < self.augment.mixup_off_epoch <= epoch:
+            return images, targets
+        shares, boxes = self._draw(len(images), images.shape[2], images.shape[3], mixing_rng(self.seed, step))
+        mixed = np.empty_like(images)
+        for image, partner, share, box, result in zip(images, images[::-1], shares, boxes, mixed):
+            if box is None:
+                cv2.addWeighted(image.reshape(1, -1), share, partner.reshape(1, -1), 1 - share, 0, result.reshape(1, -1))
+            else:
+                top, left, bottom, right = box
+                result[:] = image
+                result[:, top:bottom, left:right] = partner[:, top:bottom, left:right]
+        kept = np.array(shares, np.float32)[:, None]
+        return mixed, targets * kept + targets[::-1] * (1 - kept)
+
+    def _draw(self, count: int, height: int, width: int,
+              rng: np.random.Generator) -> tuple[list[float], list[Optional[Box]]]:
+        """For each sample the share that it keeps, and the box to replace where it is cutmix."""
+        draws = {'batch': 1, 'pair': (count + 1) // 2, 'elem': count}[self.augment.mixup_mode]
+        cut = rng.random(draws) < (self.augment.switch_prob if self.augment.mix_up else 1)
+        cut &= self.augment.cutmix > 0
+        alpha = np.where(cut, self.augment.cutmix, self.augment.mix_up)
+        shares = np.where(rng.random(draws) < self.augment.mixup_prob, rng.beta(alpha, alpha), 1.0)
+        if self.augment.mixup_mode == 'pair' and count % 2:
+            shares[-1] = 1.0
+        boxes = [random_box(share, height, width, rng) if is_cut else None for share, is_cut in zip(shares, cut)]
+        kept = [share if box is None else 1 - area(box) / (height * width) for share, box in zip(shares.tolist(), boxes)]
+        places = [min(place, count - 1 - place) if self.augment.mixup_mode == 'pair' else place for place in range(count)]
+        return [kept[place % draws] for place in places], [boxes[place % draws] for place in places]
+
+
+def random_box(share: float, height: int, width: int, rng: np.random.Generator) -> Box:
+    """A box with the image's proportions and 1 - share of its area, centred anywhere, cut off at the image's edges."""
+    side = math.sqrt(1 - share)
+    half_height, half_width = int(height * side) // 2, int(width * side) // 2
+    y, x = int(rng.integers(height)), int(rng.integers(width))
+    return (max(y - half_height, 0), max(x - half_width, 0), min(y + half_height, height), min(x + half_width, width))
+
+
+def area(box: Box) -> int:
+    """Pixels of a box."""
+    top, left, bottom, right = box
+    return (bottom - top) * (right - left)
+
+
+def smoothed(labels: np.ndarray, num_classes: int, smoothing: float) -> np.ndarray:
+    """Targets float32 (N, num_classes) of labels int (N,): smoothing / K, and 1 - smoothing more for the sample's class."""
+    targets = np.full((len(labels), num_classes), smoothing / num_classes, np.float32)
+    targets[np.arange(len(labels)), labels] += 1 - smoothing
+    return targets
