@@ -83,7 +83,7 @@ def build(config: Config, progress: Progress = lambda done, total: None) -> dict
     if data.set == 'toy_street':
         raise DataError('toy_street is drawn on the fly: there is nothing to cache')
     if data.set in IMAGE_FOLDERS:
-        raise DataError(f'set: {data.set}: only images with label images are cached; those for classifiers are read as they are')
+        raise DataError(f'set: {data.set}: only images with label images are cached; those of classifiers are read as is')
     datasets = [open_files(data, split) for split in dict.fromkeys([data.train_split, data.val_split])]
     total, summary = sum(map(len, datasets)), {}
     done = 0
