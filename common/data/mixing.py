@@ -38,7 +38,7 @@ class Mixing:
         if not is_active(self.augment) or 0 < self.augment.mixup_off_epoch <= epoch:
             return images, targets
         shares, boxes = self._draw(len(images), images.shape[2], images.shape[3], mixing_rng(self.seed, step))
-        mixed = np.empty_like(images)
+        mixed = np.empty(images.shape, np.uint8)
         for image, partner, share, box, result in zip(images, images[::-1], shares, boxes, mixed):
             if box is None:
                 cv2.addWeighted(image.reshape(1, -1), share, partner.reshape(1, -1), 1 - share, 0, result.reshape(1, -1))
