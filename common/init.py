@@ -18,6 +18,8 @@ from typing import Mapping, Sequence
 
 import numpy as np
 
+from common.errors import UserError
+
 
 def schemes(own: Mapping[str, str | float | None]) -> dict[str, str | float]:
     """Module -> scheme, given what each module (dotted name, parents first, '' the network) says itself: else its parent's."""
@@ -52,6 +54,16 @@ def dropout_mask(name: str, shape: tuple[int, ...], ratio: float, key: Sequence[
     """float32 factors of a dropout layer: 0 with probability ``ratio``, else 1 / (1 - ratio). A function of name and key."""
     kept = np.random.default_rng((*key, zlib.crc32(name.encode()))).random(shape) >= ratio
     return (kept / (1 - ratio)).astype(np.float32)
+
+
+def drop_path_ratios(rate: float, on: str, blocks: Sequence[int]) -> list[list[float]]:
+    """Of every block of every stage the share of the samples that skip it: from 0 in the first to ``rate`` in the last block,
+    in equal steps (Huang et al. 2016, arXiv:1603.09382, section 3). UserError for a rate or a place ``on`` that cannot be."""
+    if not 0 <= rate < 1:
+        raise UserError(f'drop_path_rate: {rate} is not a share of the samples from 0 to below 1')
+    if on not in ('branch', 'shortcut'):
+        raise UserError(f'drop_path_on: {on!r} is neither branch nor shortcut')
+    return [part.tolist() for part in np.split(np.linspace(0, rate, sum(blocks)), np.cumsum(blocks)[:-1])]
 
 
 def _generator(name: str, seed: int) -> np.random.Generator:

@@ -165,6 +165,23 @@ class Dropout(Dropout2d):
         return x * flatten(ops.cast(self.mask, x.dtype)) if self.training else x
 
 
+class DropPath(Dropout2d):
+    """Stochastic depth (Huang et al. 2016, arXiv:1603.09382): adds a block's branch and its shortcut (N, C, H, W).
+
+    In training ``on``, branch (timm) or shortcut (the model zoo's DDRNet), is dropped from a sample with probability
+    ``ratio``, else divided by 1 - ratio.
+    """
+
+    def __init__(self, ratio: float, on: str = 'branch'):
+        super().__init__(1, ratio)
+        self.on = on
+
+    def construct(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+        if self.on == 'branch':
+            return super().construct(branch) + shortcut
+        return branch + super().construct(shortcut)
+
+
 class AvgPool2d(nn.AvgPool2d):
     """Average pooling; the padding counts as zeros."""
 

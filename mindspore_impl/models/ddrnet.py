@@ -2,18 +2,20 @@
 
 ``ddrnet23_slim``, ``ddrnet23`` and ``ddrnet39`` classify images (table 1), the names with ``_seg`` segment them (section 3).
 The defaults are mmsegmentation's networks. The authors' ydhongHIT/DDRNet has ``stem_bias=True``, the MindSpore model zoo's
-DDRNet-23 ``same_padding=True, half_pixel=False, last_bn_momentum=0.9``. All of them take images whose sides are multiples of 8;
-here the low resolution is brought to the size of the high one, so that other sides work, too.
+DDRNet-23 ``same_padding=True, half_pixel=False, last_bn_momentum=0.9, drop_path_on='shortcut'``. All of them take images whose
+sides are multiples of 8; here the low resolution is brought to the size of the high one, so that other sides work, too.
 """
 from typing import NamedTuple
 
 from mindspore import Tensor, nn
 
+from common.init import drop_path_ratios
 from mindspore_impl.layers import (
     AvgPool2d,
     BatchNorm2d,
     Conv2d,
     ConvBN,
+    DropPath,
     Linear,
     ModuleList,
     Network,
@@ -50,6 +52,7 @@ class Settings(NamedTuple):
     same_padding: bool = False  # MindSpore's and TensorFlow's: at stride 2 one pixel further to the bottom and right
     half_pixel: bool = True  # of the bilinear resizing
     last_bn_momentum: float = 0.1  # of the norm that closes a bottleneck
+    drop_path_on: str = 'branch'  # what stochastic depth drops
 
     def conv(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, bias: bool = False,
              relu: bool = False, bn_momentum: float = 0.1) -> ConvBN:
@@ -60,32 +63,37 @@ class Settings(NamedTuple):
 class BasicBlock(nn.Cell):
     """Two 3x3 convolutions and the shortcut; the last block of a stage leaves the relu to what reads it."""
 
-    def __init__(self, settings: Settings, in_channels: int, channels: int, stride: int, relu: bool):
+    def __init__(self, settings: Settings, in_channels: int, channels: int, stride: int, relu: bool, drop_path: float):
         super().__init__()
         self.conv1 = settings.conv(in_channels, channels, 3, stride, relu=True)
         self.conv2 = settings.conv(channels, channels, 3)
         self.downsample = settings.conv(in_channels, channels, 1, stride) if stride > 1 or in_channels != channels else None
+        self.drop_path = DropPath(drop_path, settings.drop_path_on) if drop_path else None
         self.relu = ReLU() if relu else None
 
     def construct(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = self.conv2(self.conv1(x)) + shortcut
+        x = self.conv2(self.conv1(x))
+        x = x + shortcut if self.drop_path is None else self.drop_path(x, shortcut)
         return x if self.relu is None else self.relu(x)
 
 
 class Bottleneck(nn.Cell):
     """1x1, 3x3 and 1x1 convolution, which doubles the channels, and the shortcut."""
 
-    def __init__(self, settings: Settings, channels: int, stride: int, relu: bool):
+    def __init__(self, settings: Settings, channels: int, stride: int, relu: bool, drop_path: float):
         super().__init__()
         self.conv1 = settings.conv(channels, channels, relu=True)
         self.conv2 = settings.conv(channels, channels, 3, stride, relu=True)
         self.conv3 = settings.conv(channels, 2 * channels, bn_momentum=settings.last_bn_momentum)
         self.downsample = settings.conv(channels, 2 * channels, 1, stride)
+        self.drop_path = DropPath(drop_path, settings.drop_path_on) if drop_path else None
         self.relu = ReLU() if relu else None
 
     def construct(self, x: Tensor) -> Tensor:
-        x = self.conv3(self.conv2(self.conv1(x))) + self.downsample(x)
+        shortcut = self.downsample(x)
+        x = self.conv3(self.conv2(self.conv1(x)))
+        x = x + shortcut if self.drop_path is None else self.drop_path(x, shortcut)
         return x if self.relu is None else self.relu(x)
 
 
@@ -106,31 +114,34 @@ class Backbone(nn.Cell):
     """Image -> three features: of the high resolution (1/8) before its last stage, of the low and of the high one at the end.
 
     The low resolution is 1/64 with ``last_stride`` 2 (segmentation) and 1/32 with 1. ``last_relu``: after the bottlenecks.
+    ``drop_path_rate`` is reached, as in the model zoo, in the last block of the low resolution and in both bottlenecks; a stage
+    of the high resolution has the rates of the stage before.
     """
 
-    def __init__(self, size: Size, settings: Settings, last_stride: int, last_relu: bool):
+    def __init__(self, size: Size, settings: Settings, last_stride: int, last_relu: bool, drop_path_rate: float = 0.0):
         super().__init__()
         channels, high = size.channels, 2 * size.channels
         self.half_pixel = settings.half_pixel
         self.stem = Sequential(settings.conv(3, channels, 3, 2, settings.stem_bias, relu=True),
                                settings.conv(channels, channels, 3, 2, settings.stem_bias, relu=True))
-        self.layer1 = _stage(settings, channels, channels, size.blocks[0])
-        self.layer2 = _stage(settings, channels, high, size.blocks[1], 2)
+        ratios = drop_path_ratios(drop_path_rate, settings.drop_path_on, size.blocks)
+        self.layer1 = _stage(settings, channels, channels, ratios[0])
+        self.layer2 = _stage(settings, channels, high, ratios[1], 2)
         self.low, self.high, self.compression, self.down = ModuleList(), ModuleList(), ModuleList(), ModuleList()
         before, factor = high, 1
-        for blocks, stride in zip(size.blocks[2:], size.strides):
+        for index, stride in enumerate(size.strides, 2):
             factor *= stride
             low = high * factor
-            self.low.append(_stage(settings, before, low, blocks, stride))
-            self.high.append(_stage(settings, high, high, blocks))
+            self.low.append(_stage(settings, before, low, ratios[index], stride))
+            self.high.append(_stage(settings, high, high, ratios[index - 1][:size.blocks[index]]))
             self.compression.append(settings.conv(low, high))
             if factor == 2:
                 self.down.append(Sequential(settings.conv(high, low, 3, 2)))
             else:
                 self.down.append(Sequential(settings.conv(high, low // 2, 3, 2, relu=True), settings.conv(low // 2, low, 3, 2)))
             before = low
-        self.last_low = Bottleneck(settings, before, last_stride, last_relu)
-        self.last_high = Bottleneck(settings, high, 1, last_relu)
+        self.last_low = Bottleneck(settings, before, last_stride, last_relu, drop_path_rate)
+        self.last_high = Bottleneck(settings, high, 1, last_relu, drop_path_rate)
 
     def construct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x = self.layer2(relu(self.layer1(self.stem(x))))
@@ -186,10 +197,10 @@ class Head(nn.Cell):
 class DDRNet(Network):
     """Classifier: ``logits`` (N, num_classes)."""
 
-    def __init__(self, size: Size, settings: Settings, num_classes: int = 1000):
+    def __init__(self, size: Size, settings: Settings, num_classes: int = 1000, drop_path_rate: float = 0.0):
         super().__init__({})
         high, low = 4 * size.channels, 16 * size.channels
-        self.backbone = Backbone(size, settings, 1, True)
+        self.backbone = Backbone(size, settings, 1, True, drop_path_rate)
         self.down = Sequential(settings.conv(high, low // 2, 3, 2, relu=True), settings.conv(low // 2, low, 3, 2))
         self.conv_last = settings.conv(low, size.last_channels, relu=True)
         self.linear = Linear(size.last_channels, num_classes, init='uniform_fan_in')
@@ -220,21 +231,27 @@ class DDRNetSeg(Network):
 
 
 def ddrnet23_slim(num_classes: int = 1000, auxiliary: bool = True, stem_bias: bool = False, same_padding: bool = False,
-                  half_pixel: bool = True, last_bn_momentum: float = 0.1) -> DDRNet:
+                  half_pixel: bool = True, last_bn_momentum: float = 0.1, drop_path_rate: float = 0.0,
+                  drop_path_on: str = 'branch') -> DDRNet:
     """DDRNet-23-slim for classification; it has no auxiliary head."""
-    return DDRNet(DDRNET23_SLIM, Settings(stem_bias, same_padding, half_pixel, last_bn_momentum), num_classes)
+    settings = Settings(stem_bias, same_padding, half_pixel, last_bn_momentum, drop_path_on)
+    return DDRNet(DDRNET23_SLIM, settings, num_classes, drop_path_rate)
 
 
 def ddrnet23(num_classes: int = 1000, auxiliary: bool = True, stem_bias: bool = False, same_padding: bool = False,
-             half_pixel: bool = True, last_bn_momentum: float = 0.1) -> DDRNet:
+             half_pixel: bool = True, last_bn_momentum: float = 0.1, drop_path_rate: float = 0.0,
+             drop_path_on: str = 'branch') -> DDRNet:
     """DDRNet-23 for classification; it has no auxiliary head."""
-    return DDRNet(DDRNET23, Settings(stem_bias, same_padding, half_pixel, last_bn_momentum), num_classes)
+    settings = Settings(stem_bias, same_padding, half_pixel, last_bn_momentum, drop_path_on)
+    return DDRNet(DDRNET23, settings, num_classes, drop_path_rate)
 
 
 def ddrnet39(num_classes: int = 1000, auxiliary: bool = True, stem_bias: bool = False, same_padding: bool = False,
-             half_pixel: bool = True, last_bn_momentum: float = 0.1) -> DDRNet:
+             half_pixel: bool = True, last_bn_momentum: float = 0.1, drop_path_rate: float = 0.0,
+             drop_path_on: str = 'branch') -> DDRNet:
     """DDRNet-39 for classification; it has no auxiliary head."""
-    return DDRNet(DDRNET39, Settings(stem_bias, same_padding, half_pixel, last_bn_momentum), num_classes)
+    settings = Settings(stem_bias, same_padding, half_pixel, last_bn_momentum, drop_path_on)
+    return DDRNet(DDRNET39, settings, num_classes, drop_path_rate)
 
 
 def ddrnet23_slim_seg(num_classes: int = 19, auxiliary: bool = True, stem_bias: bool = False, same_padding: bool = False,
@@ -255,9 +272,9 @@ def ddrnet39_seg(num_classes: int = 19, auxiliary: bool = True, stem_bias: bool 
     return DDRNetSeg(DDRNET39, Settings(stem_bias, same_padding, half_pixel, last_bn_momentum), num_classes, auxiliary)
 
 
-def _stage(settings: Settings, in_channels: int, channels: int, blocks: int, stride: int = 1) -> Sequential:
+def _stage(settings: Settings, in_channels: int, channels: int, drop_paths: list[float], stride: int = 1) -> Sequential:
     layers = []
-    for index in range(blocks):
+    for index, drop_path in enumerate(drop_paths):
         layers.append(BasicBlock(settings, channels if index else in_channels, channels, 1 if index else stride,
-                                 index < blocks - 1))
+                                 index < len(drop_paths) - 1, drop_path))
     return Sequential(*layers)

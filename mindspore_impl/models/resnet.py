@@ -8,8 +8,10 @@ from collections.abc import Collection, Mapping, Sequence
 from mindspore import Tensor, nn
 
 from common.errors import UserError
+from common.init import drop_path_ratios
 from mindspore_impl.layers import (
     ConvBN,
+    DropPath,
     Linear,
     MaxPool2d,
     Network,
@@ -31,16 +33,19 @@ class BasicBlock(nn.Cell):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int, dilations: tuple[int, int]):
+    def __init__(self, in_channels: int, channels: int, stride: int, dilations: tuple[int, int], drop_path: float = 0.0,
+                 drop_path_on: str = 'branch'):
         super().__init__()
         self.conv1 = ConvBN(in_channels, channels, 3, stride, dilation=dilations[0])
         self.conv2 = ConvBN(channels, channels, 3, dilation=dilations[1], relu=False)
         self.downsample = _shortcut(in_channels, channels, stride)
+        self.drop_path = DropPath(drop_path, drop_path_on) if drop_path else None
         self.relu = ReLU()
 
     def construct(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(self.conv2(self.conv1(x)) + shortcut)
+        x = self.conv2(self.conv1(x))
+        return self.relu(x + shortcut if self.drop_path is None else self.drop_path(x, shortcut))
 
 
 class Bottleneck(nn.Cell):
@@ -48,17 +53,20 @@ class Bottleneck(nn.Cell):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int, dilations: tuple[int, int]):
+    def __init__(self, in_channels: int, channels: int, stride: int, dilations: tuple[int, int], drop_path: float = 0.0,
+                 drop_path_on: str = 'branch'):
         super().__init__()
         self.conv1 = ConvBN(in_channels, channels)
         self.conv2 = ConvBN(channels, channels, 3, stride, dilation=dilations[0])
         self.conv3 = ConvBN(channels, channels * self.expansion, relu=False)
         self.downsample = _shortcut(in_channels, channels * self.expansion, stride)
+        self.drop_path = DropPath(drop_path, drop_path_on) if drop_path else None
         self.relu = ReLU()
 
     def construct(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        return self.relu(self.conv3(self.conv2(self.conv1(x))) + shortcut)
+        x = self.conv3(self.conv2(self.conv1(x)))
+        return self.relu(x + shortcut if self.drop_path is None else self.drop_path(x, shortcut))
 
 
 class ResNet(nn.Cell):
@@ -71,12 +79,13 @@ class ResNet(nn.Cell):
     ``dilate_second``: whether a basic block dilates its second convolution too; None: without ``contract_dilation``.
     ``stages``: of the four only so many, and as many features. ``channels`` holds the features' channels.
     ``dilation_cycles``: by stage, 1 to 4, the dilations that its blocks take in turn; blocks that fill no whole cycle keep the
-    stage's own (hybrid dilated convolution, arXiv:1702.08502).
+    stage's own (hybrid dilated convolution, arXiv:1702.08502). ``drop_path_rate``: of the last block, from 0 in the first.
     """
 
     def __init__(self, name: str, stem: str = '7x7', output_stride: int = 32, contract_dilation: bool = True,
                  dilate_second: bool | None = None, stages: int = 4,
-                 dilation_cycles: Mapping[int, Sequence[int]] | None = None):
+                 dilation_cycles: Mapping[int, Sequence[int]] | None = None, drop_path_rate: float = 0.0,
+                 drop_path_on: str = 'branch'):
         super().__init__()
         _check('backbone', name, BLOCKS)
         _check('stem', stem, STEMS)
@@ -91,6 +100,7 @@ class ResNet(nn.Cell):
         else:
             self.stem = Sequential(ConvBN(3, width // 2, 3, 2), ConvBN(width // 2, width // 2, 3), ConvBN(width // 2, width, 3))
         self.pool = MaxPool2d(3, 2, 1)
+        ratios = drop_path_ratios(drop_path_rate, drop_path_on, BLOCKS[name])
         layers, total, dilation = [], 4, 1
         for index, (channels, blocks) in enumerate(zip(CHANNELS, BLOCKS[name])):
             stride, before = 1 if index == 0 else 2, dilation
@@ -104,7 +114,7 @@ class ResNet(nn.Cell):
                 rates = first if number == 0 else dilation, dilation if dilate_second else 1
                 if cycle and number < blocks - blocks % len(cycle):
                     rates = (cycle[number % len(cycle)],) * 2
-                stage.append(block(width, channels, stride if number == 0 else 1, rates))
+                stage.append(block(width, channels, stride if number == 0 else 1, rates, ratios[index][number], drop_path_on))
                 width = channels * block.expansion
             layers.append(Sequential(*stage) if index < stages else None)
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
@@ -122,38 +132,44 @@ class ResNet(nn.Cell):
 class ResNetClassifier(Network):
     """``logits`` (N, num_classes)."""
 
-    def __init__(self, name: str, num_classes: int = 1000, stem: str = '7x7'):
+    def __init__(self, name: str, num_classes: int = 1000, stem: str = '7x7', drop_path_rate: float = 0.0,
+                 drop_path_on: str = 'branch'):
         super().__init__({})
-        self.backbone = ResNet(name, stem)
+        self.backbone = ResNet(name, stem, drop_path_rate=drop_path_rate, drop_path_on=drop_path_on)
         self.fc = Linear(self.backbone.channels[-1], num_classes, init='uniform_fan_in')
 
     def construct(self, x: Tensor) -> dict[str, Tensor]:
         return {'logits': self.fc(flatten(global_avg_pool(self.backbone(x)[-1])))}
 
 
-def resnet18(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7') -> ResNetClassifier:
+def resnet18(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7', drop_path_rate: float = 0.0,
+             drop_path_on: str = 'branch') -> ResNetClassifier:
     """ResNet-18 for classification; it has no auxiliary heads."""
-    return ResNetClassifier('resnet18', num_classes, stem)
+    return ResNetClassifier('resnet18', num_classes, stem, drop_path_rate, drop_path_on)
 
 
-def resnet34(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7') -> ResNetClassifier:
+def resnet34(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7', drop_path_rate: float = 0.0,
+             drop_path_on: str = 'branch') -> ResNetClassifier:
     """ResNet-34 for classification; it has no auxiliary heads."""
-    return ResNetClassifier('resnet34', num_classes, stem)
+    return ResNetClassifier('resnet34', num_classes, stem, drop_path_rate, drop_path_on)
 
 
-def resnet50(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7') -> ResNetClassifier:
+def resnet50(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7', drop_path_rate: float = 0.0,
+             drop_path_on: str = 'branch') -> ResNetClassifier:
     """ResNet-50 for classification; it has no auxiliary heads."""
-    return ResNetClassifier('resnet50', num_classes, stem)
+    return ResNetClassifier('resnet50', num_classes, stem, drop_path_rate, drop_path_on)
 
 
-def resnet101(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7') -> ResNetClassifier:
+def resnet101(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7', drop_path_rate: float = 0.0,
+              drop_path_on: str = 'branch') -> ResNetClassifier:
     """ResNet-101 for classification; it has no auxiliary heads."""
-    return ResNetClassifier('resnet101', num_classes, stem)
+    return ResNetClassifier('resnet101', num_classes, stem, drop_path_rate, drop_path_on)
 
 
-def resnet152(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7') -> ResNetClassifier:
+def resnet152(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7', drop_path_rate: float = 0.0,
+              drop_path_on: str = 'branch') -> ResNetClassifier:
     """ResNet-152 for classification; it has no auxiliary heads."""
-    return ResNetClassifier('resnet152', num_classes, stem)
+    return ResNetClassifier('resnet152', num_classes, stem, drop_path_rate, drop_path_on)
 
 
 def _shortcut(in_channels: int, out_channels: int, stride: int) -> ConvBN | None:
