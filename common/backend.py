@@ -78,7 +78,8 @@ class Backend(Protocol):
 
     def loss_and_gradients(self, network: Network, images: np.ndarray, labels: np.ndarray, loss: Loss, *,
                            training: bool = False) -> tuple[float, State]:
-        """Loss and the gradient of every trainable parameter; batch norm and dropout in evaluation mode by default."""
+        """Loss and the gradient of every trainable parameter; batch norm and dropout in evaluation mode by default. ``labels``
+        as for ``Trainer.step``, the images already normalised."""
 
     def make_predictor(self, network: Network, config: Config) -> Predictor:
         """A predictor with the configuration's mean, std and precision."""

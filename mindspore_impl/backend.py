@@ -77,7 +77,7 @@ def loss_and_gradients(network: nn.Cell, images: np.ndarray, labels: np.ndarray,
     cell.set_train(training)
     gradient = ms.value_and_grad(cell, None, ms.ParameterTuple(parameters.values()))
     with batch_is_checked():
-        value, gradients = gradient(Tensor(np.asarray(images, np.float32)), Tensor(np.asarray(labels, np.int32)))
+        value, gradients = gradient(Tensor(np.asarray(images, np.float32)), Tensor(np.asarray(labels)))
     network.set_auxiliary(False)
     network.set_train(False)
     return float(value.asnumpy()), {key: gradient.asnumpy().copy() for key, gradient in zip(parameters, gradients)}

@@ -65,7 +65,7 @@ def loss_and_gradients(network: torch.nn.Module, images: np.ndarray, labels: np.
     network.set_auxiliary(True)
     network.zero_grad(set_to_none=True)
     outputs = network(torch.from_numpy(np.asarray(images, np.float32)).to(_device))
-    target = torch.from_numpy(np.asarray(labels, np.int64)).to(_device)
+    target = torch.from_numpy(np.asarray(labels)).to(_device)
     value = segmentation_loss(outputs, target, loss, network.align_corners)['loss']
     value.backward()
     network.set_auxiliary(False)

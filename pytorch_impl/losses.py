@@ -1,4 +1,7 @@
-"""Losses of the recipes: logits (N, C, H, W) float32 against labels (N, H, W) integer in which 255 is ignored."""
+"""Losses of the recipes: logits (N, C, H, W) float32 against labels (N, H, W) integer in which 255 is ignored.
+
+A classifier's logits (N, C) go with labels (N,) integer, of which none is ignored, or with soft targets (N, C).
+"""
 from typing import Mapping, Optional, Sequence
 
 import torch
@@ -14,13 +17,13 @@ LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
 
 def segmentation_loss(outputs: Mapping[str, Tensor], labels: Tensor, loss: config.Loss,
                       align_corners: Mapping[str, bool]) -> dict[str, Tensor]:
-    """The loss of a network's outputs, each resized bilinearly to the labels (a classifier's (N, C) has labels (N,)).
+    """The loss of a network's outputs, each resized bilinearly to the labels (a classifier's (N, C) are not resized).
 
     Returns ``loss`` and its weighted parts, which sum to it: ``loss_logits`` and ``loss_<output>`` for every output in
     ``loss.auxiliary_weights``.
     """
     check(loss, align_corners)
-    labels = labels.long()
+    labels = labels.float() if labels.ndim == 2 else labels.long()
     parts = {}
     for name, weight in {'logits': 1.0, **loss.auxiliary_weights}.items():
         logits = outputs[name].float()
@@ -36,7 +39,10 @@ def segmentation_loss(outputs: Mapping[str, Tensor], labels: Tensor, loss: confi
 
 
 def criterion(logits: Tensor, labels: Tensor, loss: config.Loss) -> Tensor:
-    """The loss that ``loss.loss`` names."""
+    """The loss that ``loss.loss`` names; of classifiers cross-entropy. Soft targets are taken as smoothed already."""
+    if logits.ndim == 2:
+        targets = labels if labels.ndim == 2 else class_targets(labels, logits.shape[1], loss.label_smoothing)
+        return soft_cross_entropy(logits, targets)
     if loss.loss == 'cross_entropy':
         return cross_entropy(logits, labels, loss.class_weight, loss.label_smoothing, loss.avg_non_ignore)
     if loss.loss == 'sigmoid_cross_entropy':
@@ -56,6 +62,16 @@ def cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional[Sequenc
     weight = _tensor(class_weight, logits)
     total = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE_INDEX, reduction='sum', label_smoothing=label_smoothing)
     return total / _pixels(labels, weight, avg_non_ignore)
+
+
+def class_targets(labels: Tensor, classes: int, label_smoothing: float = 0.0) -> Tensor:
+    """Class ids (N,) -> soft targets (N, ``classes``): a share of ``label_smoothing`` falls on all classes alike."""
+    return F.one_hot(labels, classes) * (1 - label_smoothing) + label_smoothing / classes
+
+
+def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Softmax cross-entropy of logits (N, C) against probabilities (N, C), averaged over the samples."""
+    return -(targets * logits.log_softmax(1)).sum(1).mean()
 
 
 def sigmoid_cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None,

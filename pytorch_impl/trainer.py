@@ -30,7 +30,7 @@ class Trainer:
         self.steps = 0
 
     def step(self, batches: list[tuple[np.ndarray, np.ndarray]], learning_rate: float) -> dict[str, float]:
-        """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W).
+        """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W), (N,) or (N, K) float32.
 
         A step whose gradients are not finite is skipped: parameters, optimizer and averages stay as they are. Batch norm
         has seen the images by then, so its running statistics move.

@@ -167,6 +167,46 @@ def test_label_smoothing(framework):
     assert values[0] == pytest.approx(float(expected), rel=VALUE)
 
 
+def test_soft_targets(framework):
+    """Values and gradients against the formula; settings that class ids need, smoothing, do not touch them."""
+    rng = np.random.default_rng(0)
+    logits, targets = 3 * rng.standard_normal((6, 300)).astype(np.float32), rng.dirichlet(np.ones(300), 6).astype(np.float32)
+    settings = framework.settings(config.Loss(label_smoothing=0.1), {})
+
+    def function(logits, targets):
+        parts = framework.losses.segmentation_loss({'logits': logits}, targets, settings, {})
+        return parts['loss'], parts['loss_logits']
+
+    (value, _), gradient = framework.gradient(function, logits, targets)
+    expected, slope = soft_cross_entropy(logits, targets)
+    assert value == pytest.approx(expected, rel=VALUE)
+    np.testing.assert_allclose(gradient, slope, rtol=0, atol=GRADIENT * np.abs(slope).max())
+
+
+@pytest.mark.parametrize('label_smoothing', [0.0, 0.1])
+def test_class_ids_of_images(framework, label_smoothing):
+    """A share of the smoothing falls on all classes alike; class 255 is one of them."""
+    logits, labels = 3 * np.random.default_rng(0).standard_normal((4, 300)).astype(np.float32), np.array([0, 255, 299, 7])
+    settings = framework.settings(config.Loss(label_smoothing=label_smoothing), {})
+
+    def function(logits, labels):
+        parts = framework.losses.segmentation_loss({'logits': logits}, labels, settings, {})
+        return parts['loss'], parts['loss_logits']
+
+    (value, _), gradient = framework.gradient(function, logits, labels)
+    expected, slope = soft_cross_entropy(logits, np.eye(300)[labels] * (1 - label_smoothing) + label_smoothing / 300)
+    assert value == pytest.approx(expected, rel=VALUE)
+    np.testing.assert_allclose(gradient, slope, rtol=0, atol=GRADIENT * np.abs(slope).max())
+
+
+def soft_cross_entropy(logits, targets):
+    """Mean over the samples, and its gradient, in float64."""
+    exponentials, targets = np.exp(logits.astype(np.float64)), targets.astype(np.float64)
+    probabilities = exponentials / exponentials.sum(1, keepdims=True)
+    slope = (targets.sum(1, keepdims=True) * probabilities - targets) / len(logits)
+    return -np.mean(np.sum(targets * np.log(probabilities), 1)), slope
+
+
 @pytest.mark.parametrize('settings, classes, message', [
     ({'auxiliary_weights': {'aux33': 0.4}}, 19, "no auxiliary output 'aux33'; it has: aux16"),
     ({'class_weight': [1.0, 2.0]}, 19, '2 weights for 19 classes'),

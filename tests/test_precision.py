@@ -8,7 +8,7 @@ from common import config
 from common.backend import available, get_backend
 from common.errors import BackendError
 from common.loss_scaling import LossScaler
-from tests.tiny import batch, tiny_network
+from tests.tiny import batch, mixed_batch, tiny_classifier, tiny_network
 
 HALF = 2e-2  # relative difference that half precision may make to a loss or a gradient norm of the tiny network
 
@@ -48,6 +48,27 @@ def test_a_step_with_overflow_is_skipped(backend, dynamic):
     assert meta == {'steps': 1, 'optimizer_steps': 0, 'loss_scale': {'scale': 2.0 ** (39 if dynamic else 40), 'good_steps': 0}}
     moved = {name for name in before if not np.array_equal(before[name], after[name])}
     assert moved == {'model.block.bn.running_mean', 'model.block.bn.running_var'}
+
+
+def test_a_classifier_goes_on_after_an_overflow(backend):
+    settings = {'amp_level': 'O2', 'loss_scale': 2.0 ** 12, 'is_dynamic_loss_scale': True, 'with_ema': True}
+    made = backend.make_trainer(tiny_classifier(backend.name, 0.2), config.from_flat(settings))
+    made.step([mixed_batch(0)], 0.1)
+    before, meta = made.state()
+    made.load_state(before, {**meta, 'loss_scale': {'scale': 2.0 ** 60, 'good_steps': 0}})
+    values = made.step([mixed_batch(1)], 0.1)
+    after, counted = made.state()
+    assert (values['overflow'], values['loss_scale']) == (1.0, 2.0 ** 60) and np.isfinite(values['loss'])
+    assert counted == {'steps': 2, 'optimizer_steps': 1, 'loss_scale': {'scale': 2.0 ** 59, 'good_steps': 0}}
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved and all(name.startswith('model.') and 'running' in name for name in moved)
+    overflows = []
+    while not overflows or overflows[-1]:
+        overflows.append(made.step([mixed_batch(2)], 0.1)['overflow'])
+    last, counted = made.state()
+    assert counted == {'steps': 2 + len(overflows), 'optimizer_steps': 2,
+                       'loss_scale': {'scale': 2.0 ** (60 - len(overflows)), 'good_steps': 1}}
+    assert not np.array_equal(last['model.linear.weight'], after['model.linear.weight'])
 
 
 def test_a_dynamic_scale_finds_its_place(backend):

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from common import config
+from common.backend import available, get_backend
 from common.errors import DataError, StateError, UserError
-from tests.tiny import batch, tiny_network
+from tests.tiny import batch, mixed_batch, tiny_classifier, tiny_network
 
 SETTINGS = {'with_ema': True, 'ema_decay': 0.5, 'weight_decay': 1e-3}
 
@@ -80,6 +81,40 @@ def test_a_loaded_state_continues_exactly(backend, optimizer, has_run):
     (tensors, meta), (others, other_meta) = first.state(), second.state()
     assert meta == other_meta
     assert [name for name in tensors if not np.array_equal(tensors[name], others[name])] == []
+
+
+@pytest.mark.parametrize('accumulation_step', [1, 2])
+def test_a_step_on_mixed_batches(backend, accumulation_step):
+    settings = config.from_flat({'momentum': 0.0, 'accumulation_step': accumulation_step})
+    mean, std = (np.array(values, np.float32).reshape(3, 1, 1) for values in (settings.augment.mean, settings.augment.std))
+    batches = [mixed_batch(number) for number in range(accumulation_step)]
+    made = backend.make_trainer(tiny_classifier(backend.name), settings)
+    before = backend.state(made.network)
+    network = tiny_classifier(backend.name)
+    found = [backend.loss_and_gradients(network, (images - mean) / std, targets, settings.loss, training=True)
+             for images, targets in batches]
+    values = made.step(batches, 0.1)
+    assert values['loss'] == pytest.approx(np.mean([loss for loss, _ in found]), rel=1e-6)
+    after = backend.state(made.network)
+    for name in found[0][1]:
+        expected = before[name] - 0.1 * np.mean([gradients[name] for _, gradients in found], axis=0)
+        np.testing.assert_allclose(after[name], expected, rtol=0, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.skipif(len(available()) < 2, reason='needs both PyTorch and MindSpore')
+@pytest.mark.parametrize('drop_path_on', ['branch', 'shortcut'])
+def test_twins_train_alike_on_mixed_batches_with_drop_path(drop_path_on):
+    settings = config.from_flat({'optimizer': 'adamw', 'eps': 1e-3, 'with_ema': True})
+    trainers = []
+    for twin in map(get_backend, available()):
+        twin.setup('cpu')
+        trainers.append(twin.make_trainer(tiny_classifier(twin.name, 0.4, drop_path_on), settings))
+    for step in range(3):
+        ours, theirs = (trainer.step([mixed_batch(step)], 1e-2) for trainer in trainers)
+        assert theirs == pytest.approx(ours, rel=1e-4)
+    ours, theirs = (trainer.state()[0] for trainer in trainers)
+    for name, value in ours.items():
+        np.testing.assert_allclose(theirs[name], value, rtol=0, atol=1e-4 * np.abs(value).max(), err_msg=name)
 
 
 def test_a_state_without_averages_is_refused(backend):

@@ -29,6 +29,40 @@ def tiny_network(backend_name: str, dropout: float = 0.0) -> Any:
     return network
 
 
+def tiny_classifier(backend_name: str, drop_path: float = 0.0, drop_path_on: str = 'branch') -> Any:
+    """Convolution at half the size, one block with a shortcut, mean, classifier; the same weights in both backends."""
+    layers = importlib.import_module(f'{backend_name}_impl.layers')
+
+    class Tiny(layers.Network):
+        def __init__(self):
+            super().__init__({})
+            self.stem = layers.ConvBN(3, 4, 3, 2)
+            self.block = layers.ConvBN(4, 4, 3)
+            self.drop_path = layers.DropPath(drop_path, drop_path_on) if drop_path else None
+            self.linear = layers.Linear(4, CLASSES, init='uniform_fan_in')
+
+        def forward(self, x):
+            x = self.stem(x)
+            x = self.block(x) + x if self.drop_path is None else self.drop_path(self.block(x), x)
+            return {'logits': self.linear(layers.flatten(layers.global_avg_pool(x)))}
+
+        def construct(self, x):
+            x = self.stem(x)
+            x = self.block(x) + x if self.drop_path is None else self.drop_path(self.block(x), x)
+            return {'logits': self.linear(layers.flatten(layers.global_avg_pool(x)))}
+
+    network = Tiny()
+    layers.initialise(network, 0)
+    return network
+
+
+def mixed_batch(seed: int, size: int = 4) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 images (N, 3, 16, 24) and soft targets (N, CLASSES)."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, (size, 3, 16, 24), dtype=np.uint8)
+    return images, rng.dirichlet(np.ones(CLASSES), size).astype(np.float32)
+
+
 def batch(seed: int, size: int = 2) -> tuple[np.ndarray, np.ndarray]:
     """uint8 images (N, 3, 16, 24) and labels (N, 16, 24), some of them ignored."""
     rng = np.random.default_rng(seed)
