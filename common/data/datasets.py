@@ -5,6 +5,7 @@ label of train ids (255: ignored), both uint8, or the number of a class (``commo
 with a file is a DataError that names it.
 """
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Mapping, Optional, Sequence
@@ -224,7 +225,7 @@ def decode(source: Path | BinaryIO, name: str | Path, exif_rotate: bool = False)
         raise DataError(f'{name}: no such file') from None
     except Image.DecompressionBombError as error:
         raise DataError(f'{name}: {error}') from None
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's ways of saying: truncated, broken, no image
+    except (OSError, SyntaxError, ValueError, TypeError, struct.error) as error:  # Pillow's ways of saying: no whole image
         raise DataError(f'{name}: not readable as an image, truncated or broken ({error})') from None
 
 

@@ -8,6 +8,7 @@ import functools
 import io
 import json
 import os
+import sys
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,7 @@ class ImageFolder(Dataset):
         where = sample.path if sample.size is None else f'{sample.path}: {self.split}: {sample.name}'
         image = decode(Path(sample.path) if sample.size is None else _member(sample, where), where, self.exif_rotate)
         try:
-            return np.array(image.convert('RGB'))
+            return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
         except ValueError as error:
             raise DataError(f'{where}: pixels of kind {image.mode} cannot be made RGB ({error})') from None
 
@@ -229,7 +230,7 @@ def _members(path: str, part: _Part, above: Names = ()) -> Iterator[tuple[Names,
                 if member.offset <= last or member.size < 0 or member.offset_data + member.size > part.size:
                     raise DataError(f'{where}: broken: {member.name!r} has {member.size} bytes from {member.offset_data} on')
                 last = member.offset
-                names = tuple(name for name in member.name.split('/') if name not in ('', '.'))
+                names = tuple(sys.intern(name) for name in member.name.split('/') if name not in ('', '.'))
                 hidden = not names or any(name.startswith('.') for name in names)
                 if hidden or not member.isreg() or member.issparse():
                     continue
