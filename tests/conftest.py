@@ -27,6 +27,7 @@ def operator_by_operator() -> Iterator[None]:
     try:
         yield
     finally:
+        ms.common.api._pynative_executor.clear_res()  # or operators keep the weights that they saw first: 10 GB in the end
         ms.set_context(mode=mode)
 
 
