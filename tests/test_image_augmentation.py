@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from common import config
 from common.data.datasets import open_dataset
-from common.data.image_transforms import color_jitter, crop_box, erase, erased_boxes, eval_image, train_image
+from common.data.image_transforms import check, color_jitter, crop_box, erase, erased_boxes, eval_image, train_image
 from common.data.rand_augment import BASE_LEVELS, INCREASING_LEVELS, WEIGHTS, RandAugment
 from common.errors import UserError
 
@@ -358,6 +358,15 @@ def test_erasing_has_its_probability():
         erase(pixels, augment(re_prob=0.25), np.random.default_rng(seed))
         count += bool(pixels.any())
     assert near(count, 400, 0.25)
+
+
+@pytest.mark.parametrize('keys, message', [
+    ({'auto_augment': 'v0'}, "auto_augment: 'v0'"), ({'ratio': [0.0, 1.0]}, r'ratio: \[0.0, 1.0\]: expected two numbers'),
+    ({'scale': [0.5, 0.1]}, r'scale: \[0.5, 0.1\]: .* the lowest first')])
+def test_what_cannot_be_done_is_known_before_the_first_image(keys, message):
+    with pytest.raises(UserError, match=message):
+        check(augment(**keys))
+    check(augment(auto_augment='rand-m9-mstd0.5-inc1'))
 
 
 ZOO = {'auto_augment': 'rand-m9-mstd0.5-inc1', 're_prob': 0.25, 're_mode': 'pixel', 'interpolation': 'bicubic'}

@@ -11,6 +11,7 @@ from PIL import Image, ImageEnhance
 
 from common.config import Augment
 from common.data.rand_augment import RandAugment
+from common.errors import UserError
 
 CROP_TRIES = 10  # of a random box; then the largest one in the centre that has an allowed ratio (torchvision)
 ERASE_TRIES = 10  # of a box that fits
@@ -28,9 +29,19 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 rand_augment = functools.lru_cache(RandAugment)
 
 
+def check(augment: Augment) -> None:
+    """UserError where ``train_image`` could not do what is asked, before the first image."""
+    for key in ('scale', 'ratio'):
+        low, high = getattr(augment, key)
+        if not 0 < low <= high:
+            raise UserError(f'{key}: [{low}, {high}]: expected two numbers above 0, the lowest first')
+    if augment.auto_augment:
+        rand_augment(augment.auto_augment)
+
+
 def train_image(image: np.ndarray, augment: Augment, size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """An augmented image uint8 (h, w, 3) of ``size`` (h, w): random resized crop, flip, RandAugment or colour jitter, random
-    erasing. UserError when ``augment.auto_augment`` cannot be read."""
+    erasing."""
     top, left, height, width = crop_box(image.shape[0], image.shape[1], augment, rng)
     choices = INTERPOLATIONS[augment.interpolation]
     picture = Image.fromarray(image[top:top + height, left:left + width])

@@ -7,7 +7,7 @@ import numpy as np
 
 from common.config import Augment
 from common.data.datasets import Dataset
-from common.data.image_transforms import eval_image, train_image
+from common.data.image_transforms import check, eval_image, train_image
 from common.data.sampling import sample_rng
 from common.data.transforms import channels_first, train_transform
 from common.errors import DataError
@@ -71,6 +71,7 @@ class TrainImages(TrainSamples):
                  on_error: Literal['raise', 'skip'] = 'raise', max_errors: int = 10):
         super().__init__(dataset, augment, seed, on_error, max_errors)
         self.size = (size[0], size[1])
+        check(augment)
 
     def _augmented(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return channels_first(train_image(image, self.augment, self.size, rng)), np.array(label, np.int64)
