@@ -23,7 +23,7 @@ def benchmark(config: Config, backend_name: str, device: Optional[str] = None, *
               batch: int = 1, runs: int = 20, train: bool = True) -> dict[str, Any]:
     """Measures a configuration's network on random weights and images.
 
-    ``size`` is (height, width), by default the crop size; ``batch`` that of inference, training takes the configuration's.
+    ``size`` is (height, width), by default that of training; ``batch`` that of inference, training takes the configuration's.
     Inference goes from uint8 images in host memory to logits there, a training step from images and labels to the updated
     weights: transfers and normalisation are included. Times are seconds; ``memory`` is the peak, in MB, of the whole process.
     """
@@ -32,8 +32,8 @@ def benchmark(config: Config, backend_name: str, device: Optional[str] = None, *
     backend = get_backend(backend_name)
     device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads)
     measure = measures(backend_name)
-    height, width = size or config.augment.crop_size
-    arguments = network_arguments(config, config.model.num_classes or 19)
+    height, width = size or config.input_size
+    arguments = network_arguments(config, config.model.num_classes or (1000 if config.classifies else 19))
     rng = np.random.default_rng(0)
 
     def network(auxiliary: bool) -> Any:
@@ -54,7 +54,8 @@ def benchmark(config: Config, backend_name: str, device: Optional[str] = None, *
     if train:
         batch = config.data.batch_size
         images = rng.integers(0, 256, (batch, 3, height, width), np.uint8)
-        labels = rng.integers(0, arguments['num_classes'], (batch, height, width)).astype(np.uint8)
+        of = (batch,) if config.classifies else (batch, height, width)
+        labels = rng.integers(0, arguments['num_classes'], of).astype(np.int64 if config.classifies else np.uint8)
         trainer = backend.make_trainer(network(auxiliary=True), config)
         result['training'] = timing(lambda: trainer.step([(images, labels)], config.optimizer.base_lr), batch, runs)
     return result

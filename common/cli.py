@@ -72,14 +72,19 @@ def predict(words: Annotated[list[str], typer.Argument(metavar='[CONFIG] INPUT..
             backend: Backend = None, device: Device = None, settings: Settings = None,
             out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('predictions'),
             logits: Annotated[Optional[Path], typer.Option(metavar='FILE.npy', help='raw logits of one image')] = None) -> None:
-    """Class ids and overlays with a legend, of images, folders or videos."""
-    from common import prediction
+    """Class ids and overlays with a legend, of images, folders or videos; of a classifier the five likeliest classes."""
+    from common import prediction, tables
 
     config = words.pop(0) if len(words) > 1 and _is_config(words[0]) else None
     chosen = _config(config, settings, checkpoint) if checkpoint else None
     for path in prediction.predict(chosen, _backend(chosen, backend), device, checkpoint, list(map(Path, words)), out,
                                    logits=logits, model=model):
         print(path)
+        if path.name == 'predictions.json':
+            tables.show('likeliest classes', [
+                {'image': image, **{str(rank): f'{guess["class"]} {100 * guess["probability"]:.1f} %'
+                                    for rank, guess in enumerate(guesses, 1)}}
+                for image, guesses in json.loads(path.read_text(encoding='utf-8')).items()])
 
 
 @app.command()

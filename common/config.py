@@ -247,6 +247,12 @@ class Config(BaseModel):
         """Whether whole images are classified, not their pixels."""
         return self.data.set in ('imagenet', 'image_folder')
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height and width of the images that the network is trained on."""
+        height, width = self.data.image_size if self.classifies else self.augment.crop_size
+        return height, width
+
     @model_validator(mode='after')
     def _one_task(self):
         for key in SEGMENTATION if self.classifies else CLASSIFICATION:

@@ -35,7 +35,7 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
                       batch: int = 1) -> dict[str, Any]:
     """Exports the network of a checkpoint (or run folder) to ``out`` in float32.
 
-    The file takes normalised float32 images (``batch``, 3, ``size``; by default the crop size of training), with
+    The file takes normalised float32 images (``batch``, 3, ``size``; by default the size of training), with
     ``dynamic`` of any number and size, and returns ``logits`` at the head's size. ONNX is written from the PyTorch twin
     where PyTorch is installed, MINDIR and AIR from the MindSpore one; the comparison is with the network of ``backend_name``.
 
@@ -56,7 +56,7 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
         classes = run.config.model.num_classes or run.meta['num_classes']
         networks[twin] = backend.build_model(run.config.model.arch, **network_arguments(run.config, classes))
         backend.load_state(networks[twin], get_backend(name).state(run.network))
-    size = size or (run.config.augment.crop_size[0], run.config.augment.crop_size[1])
+    size = size or run.config.input_size
     facts = metadata(run.config, run.meta, networks[name].align_corners.get('logits'), size)
     report = get_backend(writer_name).export(
         networks[writer_name], out, format, input_size=size, batch=batch, dynamic=dynamic, metadata=facts,
@@ -65,11 +65,13 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
             **report}
 
 
-def metadata(config: Config, meta: Mapping[str, Any], align_corners: bool, size: tuple[int, int]) -> dict[str, str]:
+def metadata(config: Config, meta: Mapping[str, Any], align_corners: Optional[bool], size: tuple[int, int]) -> dict[str, str]:
     """What a user of the file needs to know, as strings (lists as JSON): it is stored in the file."""
     facts = {'num_classes': config.model.num_classes or meta['num_classes'], 'classes': meta.get('classes', []),
              'palette': meta.get('palette', []), 'mean': config.augment.mean, 'std': config.augment.std,
              'input_size': list(size), 'align_corners': align_corners, 'step': meta.get('step')}
+    if config.classifies:
+        facts |= {key: getattr(config.augment, key) for key in ('crop_pct', 'square_resize', 'interpolation')}
     return {'arch': config.model.arch, 'twinseg_version': version('twinseg'), **{key: json.dumps(facts[key]) for key in facts}}
 
 

@@ -28,7 +28,7 @@ def parity(config: Config, *, steps: int = 20, size: tuple[int, int] = (64, 96),
     Both start from ``weights`` (a checkpoint or published weights) or from the configuration's seed. Logits and gradients
     are float32 in evaluation mode; ``steps`` SGD steps at ``learning_rate`` follow (Adam's first steps turn the rounding of
     tiny gradients into whole steps), with the precision of the configuration or ``amp`` (O0 to O3), on street scenes drawn
-    at ``size``, ``batch_size`` a step. PyTorch's own drift is measured by the same steps in float64, or in float32 for half
+    at ``size``, ``batch_size`` a step, for classifiers with random labels. PyTorch's own drift is measured by the same steps in float64, or in float32 for half
     precision.
 
     Returns ``ok``, ``rows`` (what, found, tolerance, passed), ``losses`` (a list per backend) and ``conditions``.
@@ -45,6 +45,9 @@ def parity(config: Config, *, steps: int = 20, size: tuple[int, int] = (64, 96),
         return network
 
     batches = street_batches(steps, batch_size, size, classes)
+    if config.classifies:
+        rng = np.random.default_rng(0)
+        batches = [(images, rng.integers(0, classes, len(images))) for images, _ in batches]
     rows = _forward_and_backward(backends, {name: build(name) for name in backends}, batches[0], config)
     losses, found = {}, {}
     for name in backends:

@@ -1,4 +1,4 @@
-"""Prediction on images, folders and videos: class ids and overlays."""
+"""Prediction on images, folders and videos: class ids and overlays; of a classifier the likeliest classes."""
 import json
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from common.config import Config
+from common.config import Augment, Config
 from common.data.datasets import default_palette, read_image
+from common.data.image_transforms import eval_image
+from common.data.transforms import channels_first
 from common.errors import DataError, UserError
 from common.evaluation import load_run
 from common.host_engines import open_engine
@@ -19,6 +21,12 @@ IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 SMALLEST = 32  # pixels a side that a network is given: smaller images are padded by repeating their edge
 Size = tuple[int, int]
+
+
+class Classifier(NamedTuple):
+    """A classifier as prediction sees it: ``logits`` takes one uint8 image (H, W, 3) and returns float32 logits (1, C)."""
+    logits: Callable[[np.ndarray], np.ndarray]
+    classes: Sequence[str]
 
 
 class Segmenter(NamedTuple):
@@ -36,43 +44,72 @@ def predict(config: Optional[Config], backend_name: Optional[str], device: Optio
 
     For an image ``<stem>_overlay.png`` (colours and a legend of the classes present) and ``<stem>_ids.png`` (uint8 class
     ids of the image's size) are written to ``out``, for a video ``<stem>_overlay.mp4``. ``logits`` keeps the raw logits
-    of a single image as ``.npy``, float32 (1, C, h, w) at the head's size. The network comes from ``checkpoint``, or from
-    ``model``, an exported .onnx or .mindir file. Raises UserError for anything that cannot be read or written.
+    of a single image as ``.npy``, float32 (1, C, h, w) at the head's size. A classifier writes ``predictions.json``, for every
+    image the five likeliest classes with their probabilities; its logits are (1, C). The network comes from ``checkpoint``, or
+    from ``model``, an exported .onnx or .mindir file. Raises UserError for anything that cannot be read or written.
     """
     files = list(_files(inputs))
     if logits is not None and (len(files) != 1 or files[0].suffix.lower() in VIDEOS):
         raise UserError(f'--logits keeps the logits of one image; given {len(files)} files')
     if model is not None:
-        segmenter = _from_file(model)
+        network = _from_file(model)
     elif checkpoint is not None:
-        segmenter = _from_checkpoint(config, backend_name, device, checkpoint)
+        network = _from_checkpoint(config, backend_name, device, checkpoint)
     else:
         raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
     written: list[Path] = []
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for path in files:
-            if path.suffix.lower() in VIDEOS:
-                written.append(_video(segmenter, path, out / f'{path.stem}_overlay.mp4'))
-                continue
-            image = read_image(path)
-            ids = segmenter.class_ids(image)
-            pictures = {'overlay': overlay(image, ids, segmenter.classes, segmenter.palette), 'ids': ids}
-            for kind, pixels in pictures.items():
-                written.append(out / f'{path.stem}_{kind}.png')
-                Image.fromarray(pixels).save(written[-1])
-            if logits is not None:
-                logits.parent.mkdir(parents=True, exist_ok=True)
-                with logits.open('wb') as file:  # np.save would append .npy to other names
-                    np.save(file, segmenter.logits(image))
-                written.append(logits)
+        if isinstance(network, Classifier):
+            written.append(out / 'predictions.json')
+            guesses = {str(path): likeliest(network, path) for path in files}
+            written[-1].write_text(json.dumps(guesses, indent=1) + '\n', encoding='utf-8')
+        else:
+            for path in files:
+                written += _segment(network, path, out)
+        if logits is not None:
+            logits.parent.mkdir(parents=True, exist_ok=True)
+            with logits.open('wb') as file:  # np.save would append .npy to other names
+                np.save(file, network.logits(read_image(files[0])))
+            written.append(logits)
     except OSError as error:
         raise UserError(f'{error.filename or out}: cannot be written ({error.strerror or error})') from None
     return written
 
 
-def _from_checkpoint(config: Optional[Config], backend_name: Optional[str], device: Optional[str], path: Path) -> Segmenter:
+def likeliest(network: Classifier, path: Path, count: int = 5) -> list[dict[str, Any]]:
+    """The likeliest classes of an image: ``class``, ``index`` and ``probability``, the best first."""
+    if path.suffix.lower() in VIDEOS:
+        raise DataError(f'{path}: a video; a classifier takes images')
+    logits = network.logits(read_image(path))[0].astype(np.float64)
+    shares = np.exp(logits - logits.max())
+    shares /= shares.sum()
+    order = np.argsort(-shares, kind='stable')[:count]
+    return [{'class': network.classes[index] if index < len(network.classes) else f'class {index}', 'index': int(index),
+             'probability': round(float(shares[index]), 6)} for index in order]
+
+
+def _segment(network: Segmenter, path: Path, out: Path) -> list[Path]:
+    if path.suffix.lower() in VIDEOS:
+        return [_video(network, path, out / f'{path.stem}_overlay.mp4')]
+    image = read_image(path)
+    ids = network.class_ids(image)
+    written = []
+    for kind, pixels in {'overlay': overlay(image, ids, network.classes, network.palette), 'ids': ids}.items():
+        written.append(out / f'{path.stem}_{kind}.png')
+        Image.fromarray(pixels).save(written[-1])
+    return written
+
+
+def _from_checkpoint(config: Optional[Config], backend_name: Optional[str], device: Optional[str],
+                     path: Path) -> Segmenter | Classifier:
     run = load_run(path, backend_name, device, config)
+    if run.config.classifies:
+        def classify(image: np.ndarray) -> np.ndarray:
+            scaled = eval_image(image, run.config.augment, run.config.input_size)
+            return run.predictor.logits(channels_first(scaled)[None])
+
+        return Classifier(classify, run.meta.get('classes') or ())
     classes, palette = _names(run.meta, run.meta.get('num_classes') or run.config.model.num_classes or 0)
 
     def ids(image: np.ndarray) -> np.ndarray:
@@ -82,7 +119,7 @@ def _from_checkpoint(config: Optional[Config], backend_name: Optional[str], devi
     return Segmenter(lambda image: run.predictor.logits(_planes(image)), ids, classes, palette)
 
 
-def _from_file(path: Path) -> Segmenter:
+def _from_file(path: Path) -> Segmenter | Classifier:
     engine = open_engine(path)
     keys = ('mean', 'std', 'align_corners', 'num_classes', 'classes', 'palette')
     try:
@@ -91,6 +128,14 @@ def _from_file(path: Path) -> Segmenter:
         raise UserError(f'{path}: does not say how images are normalised; expected a file of `twinseg export`') from None
     mean, std = (np.array(facts[key], np.float32).reshape(1, 3, 1, 1) for key in ('mean', 'std'))
     height, width = engine.shape[2:]
+    if facts['align_corners'] is None:  # whole images are classified
+        augment = Augment(**{key: json.loads(engine.metadata[key]) for key in ('crop_pct', 'square_resize', 'interpolation')})
+        size = (height, width) if height and width else tuple(json.loads(engine.metadata['input_size']))
+
+        def classify(image: np.ndarray) -> np.ndarray:
+            return engine(((channels_first(eval_image(image, augment, size)) - mean) / std).astype(np.float32))
+
+        return Classifier(classify, facts['classes'])
 
     def planes(image: np.ndarray) -> np.ndarray:
         if height is None or width is None:

@@ -7,10 +7,12 @@ from PIL import Image
 
 from common import checkpoint, cli, config
 from common.backend import get_backend
+from common.benchmark import benchmark
 from common.data.datasets import open_dataset
 from common.errors import DataError, UserError
 from common.evaluation import evaluate_images, evaluate_run
 from common.metrics import ImageScores
+from common.parity import parity
 from common.report import write_report
 from common.training import train
 from tests import photos
@@ -217,3 +219,33 @@ def test_commands(folder, tmp_path, monkeypatch, capsys):
     assert Image.open(tmp_path / 'look' / 'browse.png').width > 600
     assert cli.main(['eval', '--checkpoint', 'run', '--ms-flip']) == 2
     assert '--ms-flip is for segmentation' in capsys.readouterr().err
+
+
+def test_prediction_and_export(folder, tmp_path, monkeypatch, capsys):
+    """The same five classes from the checkpoint and from the exported file."""
+    pytest.importorskip('torch')
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'small.yaml').write_text(config.dump(settings(folder, max_iters=2, val_interval=2)), encoding='utf-8')
+    assert cli.main(['train', 'small.yaml', '--device', 'cpu', '--work-dir', 'run', '--backend', 'pytorch']) == 0
+    assert cli.main(['export', '--checkpoint', 'run', '--backend', 'pytorch', '--out', 'net.onnx']) == 0
+    images = str(folder / 'val' / 'red')
+    capsys.readouterr()
+    assert cli.main(['predict', images, '--checkpoint', 'run', '--backend', 'pytorch', '--out', 'a']) == 0
+    assert 'predictions.json' in capsys.readouterr().out
+    assert cli.main(['predict', images, '--model', 'net.onnx', '--out', 'b']) == 0
+    first, second = (json.loads((tmp_path / name / 'predictions.json').read_text()) for name in 'ab')
+    assert len(first) == 5 and first.keys() == second.keys()
+    for image, guesses in first.items():
+        assert [guess['class'] for guess in guesses] == [guess['class'] for guess in second[image]]
+        assert sorted(guess['class'] for guess in guesses) == photos.CLASSES
+        assert sum(guess['probability'] for guess in guesses) == pytest.approx(1, abs=1e-5)
+        assert guesses[0]['probability'] == pytest.approx(second[image][0]['probability'], abs=1e-4)
+
+
+def test_benchmark_and_parity_of_a_classifier():
+    pytest.importorskip('torch')
+    chosen = config.from_flat({'set': 'imagenet', 'arch': 'resnet18', 'image_size': 32, 'batch_size': 2, 'num_classes': 7})
+    found = benchmark(chosen, 'pytorch', 'cpu', runs=1)
+    assert found['input_size'] == [32, 32] and found['training']['batch'] == 2
+    pytest.importorskip('mindspore')
+    assert parity(chosen, steps=2, size=(32, 48))['ok']

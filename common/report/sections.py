@@ -95,7 +95,8 @@ def confusion(records: Sequence[Record]) -> str:
         return ''
     counted = 'images' if records[0].config.classifies else 'pixels'
     return (f'<section><h2>Confusion matrix</h2><p class="note">Rows: the truth; columns: the prediction. Percent of the '
-            f'{counted} of the row\'s class; what is below 1 is left blank.</p><div class="matrices">{"".join(figures)}</div></section>')
+            f'{counted} of the row\'s class; what is below 1 is left blank.</p>'
+            f'<div class="matrices">{"".join(figures)}</div></section>')
 
 
 def pictures(networks: dict[str, Run], excuses: dict[str, str], count: int) -> str:
