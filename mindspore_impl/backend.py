@@ -99,7 +99,8 @@ def make_predictor(network: nn.Cell, config: Config) -> Predictor:
 
 
 def make_trainer(network: nn.Cell, config: Config) -> Trainer:
-    """A trainer of a network."""
+    """A trainer of a network; ``graph_mode`` decides whether its steps are compiled."""
+    ms.set_context(mode=ms.PYNATIVE_MODE if config.runtime.graph_mode else ms.GRAPH_MODE)
     return Trainer(network, config)
 
 

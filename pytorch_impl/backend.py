@@ -7,7 +7,7 @@ import torch
 
 from common.backend import find_builder
 from common.config import Config, Loss
-from common.errors import BackendError
+from common.errors import BackendError, UserError
 from pytorch_impl import exporter
 from pytorch_impl.data import make_loader as make_loader
 from pytorch_impl.layers import initialise
@@ -82,6 +82,8 @@ def make_predictor(network: torch.nn.Module, config: Config) -> Predictor:
 
 def make_trainer(network: torch.nn.Module, config: Config) -> Trainer:
     """A trainer of a network."""
+    if config.runtime.graph_mode:
+        raise UserError("graph_mode: 1 is MindSpore's; PyTorch always runs operator by operator: leave it out")
     return Trainer(network, config)
 
 
