@@ -6,6 +6,7 @@ from common import config as configuration
 from common import weights
 from common.backend import available, get_backend
 from common.benchmark import measures
+from common.data import image_folder
 from common.data.datasets import CAMVID_CLASSES, CITYSCAPES_CLASSES, EXPECTED
 
 CLASSIFIER_INPUT, SEGMENTATION_INPUT = (224, 224), (512, 1024)
@@ -29,7 +30,8 @@ def datasets() -> list[Row]:
     classes = {'camvid': len(CAMVID_CLASSES), 'camvid32': len(CAMVID_CLASSES), 'cityscapes': len(CITYSCAPES_CLASSES)}
     rows = [{'set': name, 'classes': str(classes[name]), 'below data_url': layout} for name, layout in EXPECTED.items()]
     return [{'set': 'toy_street', 'classes': str(len(CITYSCAPES_CLASSES)), 'below data_url': 'nothing: it is drawn'}, *rows,
-            {'set': 'custom', 'classes': 'classes', 'below data_url': 'image_dir/*image_suffix with label_dir/*label_suffix'}]
+            {'set': 'custom', 'classes': 'classes', 'below data_url': 'image_dir/*image_suffix with label_dir/*label_suffix'},
+            {'set': 'imagenet, image_folder', 'classes': 'the folders', 'below data_url': image_folder.EXPECTED}]
 
 
 def models(backend_name: str) -> list[Row]:

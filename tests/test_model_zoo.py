@@ -166,8 +166,9 @@ def test_graph_mode():
 
 
 def shell(script: str, *words, folder: Path, **environment) -> subprocess.CompletedProcess:
+    variables = {**os.environ, 'TWINSEG_PYTHON': sys.executable, 'DEVICE_TARGET': 'CPU', **environment}
     return subprocess.run(['bash', str(ROOT / 'scripts' / script), *map(str, words)], cwd=folder, capture_output=True,
-                          text=True, env={**os.environ, 'TWINSEG_PYTHON': sys.executable, 'DEVICE_TARGET': 'CPU', **environment})
+                          text=True, env=variables)
 
 
 @pytest.mark.parametrize('backend_name', available())
