@@ -28,8 +28,8 @@ def parity(config: Config, *, steps: int = 20, size: tuple[int, int] = (64, 96),
     Both start from ``weights`` (a checkpoint or published weights) or from the configuration's seed. Logits and gradients
     are float32 in evaluation mode; ``steps`` SGD steps at ``learning_rate`` follow (Adam's first steps turn the rounding of
     tiny gradients into whole steps), with the precision of the configuration or ``amp`` (O0 to O3), on street scenes drawn
-    at ``size``, ``batch_size`` a step, for classifiers with random labels. PyTorch's own drift is measured by the same steps in float64, or in float32 for half
-    precision.
+    at ``size``, ``batch_size`` a step; for classifiers the labels are random. PyTorch's own drift is measured by the same
+    steps in float64, or in float32 for half precision.
 
     Returns ``ok``, ``rows`` (what, found, tolerance, passed), ``losses`` (a list per backend) and ``conditions``.
     """
