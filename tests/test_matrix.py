@@ -190,24 +190,41 @@ def test_a_checkpoint_of_one_gives_the_others_logits(name, twins, tmp_path):
 
 @both
 def test_three_training_steps(name, compiled, twins):
-    """SGD from the same weights on the same four images, compiled as in training."""
-    case, classes = NETWORKS[name], classes_of(name)
-    states, losses = [], []
-    for backend, network in twins:
-        before = backend.state(network)
-        settings = {'auxiliary_weights': loss_of(network).auxiliary_weights, 'weight_decay': 5e-4}
-        trainer = backend.make_trainer(network, config.from_flat(settings))
-        rng = np.random.default_rng(4)
-        batches = [(rng.integers(0, 256, (4, 3, *case.size), np.uint8), labels(name, classes, 4).astype(np.uint8))
-                   for _ in range(STEPS)]
-        losses.append([trainer.step([batch], RATE)['loss'] for batch in batches])
-        states.append(backend.state(network))
-        backend.load_state(network, before)
-    ours, theirs = states
-    moved = sum(np.sum((theirs[key] - ours[key]) ** 2) for key in ours)
-    assert np.sqrt(moved / sum(np.sum(array ** 2) for array in ours.values())) <= PARAMETERS
-    np.testing.assert_allclose(losses[1], losses[0], rtol=0.01)
+    """SGD from the same weights on the same four images, compiled as in training.
+
+    Where it is more, the twins may be as far apart as twice what a rounding error in the weights does to PyTorch alone.
+    """
+    before = twins[0][0].state(twins[0][1])
+    (ours, losses), (theirs, others) = (three_steps(name, backend, network, before) for backend, network in twins)
+    apart = distance(ours, theirs)
+    if apart > PARAMETERS:
+        sign = np.random.default_rng(0).standard_normal
+        nudged = {key: array * (1 + np.finfo(np.float32).eps * np.sign(sign(array.shape, np.float32)))
+                  for key, array in before.items()}
+        assert apart <= 2 * distance(ours, three_steps(name, *twins[0], nudged)[0])
+    np.testing.assert_allclose(others, losses, rtol=0.01)
     assert not all(np.array_equal(before[key], ours[key]) for key in ours)
+
+
+def three_steps(name, backend, network, start):
+    """The state after three steps from ``start``, and their losses; the network is then as it was."""
+    case, before = NETWORKS[name], backend.state(network)
+    backend.load_state(network, start)
+    settings = {'auxiliary_weights': loss_of(network).auxiliary_weights, 'weight_decay': 5e-4}
+    trainer = backend.make_trainer(network, config.from_flat(settings))
+    rng = np.random.default_rng(4)
+    batches = [(rng.integers(0, 256, (4, 3, *case.size), np.uint8), labels(name, classes_of(name), 4).astype(np.uint8))
+               for _ in range(STEPS)]
+    losses = [trainer.step([batch], RATE)['loss'] for batch in batches]
+    after = backend.state(network)
+    backend.load_state(network, before)
+    return after, losses
+
+
+def distance(ours, theirs) -> float:
+    """Relative L2 over all parameters and statistics together."""
+    moved = sum(np.sum((theirs[key] - ours[key]) ** 2) for key in ours)
+    return float(np.sqrt(moved / sum(np.sum(array ** 2) for array in ours.values())))
 
 
 def test_half_precision_stays_near(name, twins):
