@@ -19,9 +19,9 @@ def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None
 
     ``source`` is one of ``weights.SOURCES``, None: recognised. ``out`` is by default the file's name in the current folder,
     ending in .safetensors; .pth is a state dict of our PyTorch network, .ckpt a checkpoint of our MindSpore network. All three
-    say which network they belong to. ``arguments``: of the network, where the publisher's weights do not tell. A network of 19
-    classes is taken for one of Cityscapes. Returns what was found, read and written; StateError for a file that is unreadable
-    or does not fit, BackendError when ``out`` needs an absent framework.
+    say which network they belong to. ``arguments``: of the network, where the publisher's weights do not tell. A classifier is
+    taken for one of ImageNet, a network of 19 classes for one of Cityscapes. Returns what was found, read and written;
+    StateError for a file that is unreadable or does not fit, BackendError when ``out`` needs an absent framework.
     """
     out = out or Path(file.stem + SUFFIX)
     if out.suffix not in (SUFFIX, *NATIVE):
@@ -38,10 +38,13 @@ def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None
         backend.setup('cpu')
         networks[name] = backend.build_model(converted.arch, **converted.arguments)
         loaded[name] = str(backend.load_state(networks[name], converted.state))
-    classes = CITYSCAPES_CLASSES if converted.num_classes == len(CITYSCAPES_CLASSES) else ()
+    classifies = any(not network.align_corners for network in networks.values())
+    classes = CITYSCAPES_CLASSES if converted.num_classes == len(CITYSCAPES_CLASSES) and not classifies else ()
     kept = {key: value for key, value in converted.arguments.items() if key != 'num_classes'}
     config: dict[str, Any] = {'arch': converted.arch, 'num_classes': converted.num_classes, 'model_args': kept}
-    meta = {'config': {**config, **({'set': 'cityscapes'} if classes else {})}, 'num_classes': converted.num_classes,
+    if classes or classifies:
+        config['set'] = 'cityscapes' if classes else 'imagenet'
+    meta = {'config': config, 'num_classes': converted.num_classes,
             'classes': list(classes), 'palette': [list(colour) for colour in CITYSCAPES_PALETTE] if classes else [],
             'source': converted.source, 'file': file.name}
     if out.suffix in NATIVE:

@@ -16,6 +16,7 @@ from common.parity import parity
 from common.report import write_report
 from common.training import train
 from tests import photos
+from tests.test_golden import golden
 
 MIXED = {'mix_up': 0.2, 'cutmix': 1.0, 'label_smoothing': 0.1, 'auto_augment': 'rand-m9-mstd0.5-inc1', 're_prob': 0.5,
          'with_ema': True, 'ema_decay': 0.5, 'drop_path_rate': 0.1}
@@ -249,3 +250,16 @@ def test_benchmark_and_parity_of_a_classifier():
     assert found['input_size'] == [32, 32] and found['training']['batch'] == 2
     pytest.importorskip('mindspore')
     assert parity(chosen, steps=2, size=(32, 48))['ok']
+
+
+def test_a_published_classifier_predicts_at_once(golden_folder, folder, tmp_path, monkeypatch, capsys):
+    torch = pytest.importorskip('torch')
+    published = golden(golden_folder)
+    state = published.state_dict(published.load(golden_folder / 'official_ddrnet_23_slim_cls.json')[0])
+    torch.save({key: torch.from_numpy(np.asarray(array)) for key, array in state.items()}, tmp_path / 'slim.pth')
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(['convert', 'slim.pth']) == 0
+    assert cli.main(['predict', str(folder / 'val' / 'red' / '000.png'), '--checkpoint', 'slim.safetensors']) == 0
+    guesses, = json.loads((tmp_path / 'predictions' / 'predictions.json').read_text()).values()
+    assert len(guesses) == 5 and all(0 <= guess['index'] < 1000 for guess in guesses)
+    assert 'likeliest classes' in capsys.readouterr().out
