@@ -13,7 +13,7 @@ from collections import defaultdict
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from common import config
 from common.data import image_transforms
@@ -52,6 +52,8 @@ def timms(augment: config.Augment):
     except ImportError as error:
         print(f'without timm: {error}')
         return None
+    posterize = ImageOps.posterize  # of which timm asks 0 bits, and Pillow 13 refuses them
+    ImageOps.posterize = lambda picture, bits: posterize(picture, max(bits, 1))
     transform = create_transform(SIDE, is_training=True, auto_augment=augment.auto_augment, interpolation='bicubic',
                                  re_prob=0.0, use_prefetcher=True)  # its loader erases later, on the device
     return lambda file, _, number: np.asarray(transform(Image.open(io.BytesIO(file)).convert('RGB')))
@@ -74,7 +76,7 @@ def stages(files: list[bytes], augment: config.Augment) -> dict[str, float]:
         image = np.array(decode(io.BytesIO(files[number % len(files)]), 'image'))
         lap('decode')
         top, left, height, width = image_transforms.crop_box(*image.shape[:2], augment, rng)
-        picture = Image.fromarray(image[top:top + height, left:left + width])
+        picture = Image.fromarray(image).crop((left, top, left + width, top + height))
         picture = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         lap('crop and resize')
         pixels = np.array(operations(picture, rng, (Image.Resampling.BICUBIC,)))

@@ -44,7 +44,7 @@ def train_image(image: np.ndarray, augment: Augment, size: tuple[int, int], rng:
     erasing."""
     top, left, height, width = crop_box(image.shape[0], image.shape[1], augment, rng)
     choices = INTERPOLATIONS[augment.interpolation]
-    picture = Image.fromarray(image[top:top + height, left:left + width])
+    picture = Image.fromarray(image).crop((left, top, left + width, top + height))  # slices are slow
     picture = picture.resize((size[1], size[0]), choices[rng.integers(len(choices))])
     if rng.random() < augment.flip_prob:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
