@@ -42,7 +42,8 @@ command -v -- "${CXX:-c++}" > /dev/null || command -v g++ > /dev/null || command
     die 'there is no C++ compiler: on Debian, apt-get install g++'
 command -v make > /dev/null || die 'make is missing: on Debian, apt-get install make'
 
-openvino=$("$python" -c 'import importlib.util as u; s = u.find_spec("openvino"); print(s.submodule_search_locations[0] if s else "")')
+openvino=$("$python" -c 'from importlib.util import find_spec
+found = find_spec("openvino"); print(found.submodule_search_locations[0] if found else "")')
 [[ -z $openvino ]] || settings+=("-DOpenVINO_DIR=$openvino/cmake")
 
 mkdir -p -- "$out/build"

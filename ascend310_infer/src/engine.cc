@@ -22,7 +22,8 @@ struct Kind {
 
 const std::vector<Kind> &Kinds() {
   static const std::vector<Kind> kinds = {
-      {"ascendcl", ".om", {"Ascend"}, {}, "source the set_env.sh of the CANN toolkit (it sets ASCEND_HOME_PATH and LD_LIBRARY_PATH)"},
+      {"ascendcl", ".om", {"Ascend"}, {},
+       "source the set_env.sh of the CANN toolkit (it sets ASCEND_HOME_PATH and LD_LIBRARY_PATH)"},
       {"mslite", ".mindir", {"Ascend", "CPU"},
        {"enforce_fp32", "preferred_fp32", "enforce_fp16", "enforce_origin", "preferred_optimal"},
        "set MS_LITE_HOME to an unpacked mindspore-lite-*-linux-*.tar.gz, add its runtime/lib and tools/converter/lib to "
@@ -78,8 +79,12 @@ void Check(const Engine &engine, const Options &options) {
                    "), but this program feeds one; export it with the image as its only input, of static size for an .om");
   }
   const Tensor &input = engine.inputs.front();
-  std::vector<Tensor> tensors = engine.outputs;
-  tensors.push_back(input);
+  if (!options.input_shape.empty() && options.input_shape != input.shape) {
+    throw BadInput("--input_shape " + ShapeText(options.input_shape) + ": the input of " + options.model + " is " +
+                   Describe(input) + "; leave the flag out, or export the model for that shape");
+  }
+  std::vector<Tensor> tensors{input};
+  tensors.insert(tensors.end(), engine.outputs.begin(), engine.outputs.end());
   for (const Tensor &tensor : tensors) {
     const bool fixed = std::all_of(tensor.shape.begin(), tensor.shape.end(), [](int64_t size) { return size > 0; });
     if (!fixed || tensor.bytes == 0) {
@@ -91,10 +96,6 @@ void Check(const Engine &engine, const Options &options) {
       throw BadInput(options.model + ": " + Describe(tensor) + " cannot be cut into the " + std::to_string(batch) +
                      " samples of a batch; export the model with batch 1");
     }
-  }
-  if (!options.input_shape.empty() && options.input_shape != input.shape) {
-    throw BadInput("--input_shape " + ShapeText(options.input_shape) + ": the input of " + options.model + " is " +
-                   Describe(input) + "; leave the flag out, or export the model for that shape");
   }
 }
 

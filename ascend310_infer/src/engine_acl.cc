@@ -82,7 +82,8 @@ struct Context : NotCopied {
 struct Model : NotCopied {
   explicit Model(const std::string &path) {
     if (const aclError code = aclmdlLoadFromFile(path.c_str(), &id)) {
-      throw BadInput(path + ": " + Explain("aclmdlLoadFromFile", code) + "; is it an .om that ATC made for this card's soc version?");
+      throw BadInput(path + ": " + Explain("aclmdlLoadFromFile", code) +
+                     "; is it an .om that ATC made for this card's soc version?");
     }
   }
   ~Model() { Warn(aclmdlUnload(id), "the model"); }

@@ -78,9 +78,9 @@ void Read(const Path &file, void *data, size_t bytes) {
 void MakeFolder(const Path &folder) {
   std::error_code error;
   fs::create_directories(folder, error);
-  if (error || !fs::is_directory(folder)) {
-    throw BadInput(folder.string() + ": this folder cannot be made (" + (error ? error.message() : "a file is in its place") + ")");
-  }
+  if (!error && fs::is_directory(folder)) return;
+  const std::string reason = error ? error.message() : "a file is in its place";
+  throw BadInput(folder.string() + ": this folder cannot be made (" + reason + "); choose another");
 }
 
 void Write(const Path &file, const void *data, size_t bytes) {
