@@ -32,15 +32,16 @@ GIVING_BACK = {'aclFinalize', 'aclrtResetDevice', 'aclrtDestroyContext', 'aclrtF
 CANNOT_FAIL = {'aclmdlGetNumInputs', 'aclmdlGetNumOutputs', 'aclmdlGetInputDataType', 'aclmdlGetOutputDataType'}
 NO_SIZE = {'aclmdlGetInputSizeByIndex', 'aclmdlGetOutputSizeByIndex'}  # 0 in place of an error
 
-pytestmark = pytest.mark.skipif(not (shutil.which('cmake') and shutil.which('make') and shutil.which('c++')),
+TOOLS = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+pytestmark = pytest.mark.skipif(not all(shutil.which(tool, path=TOOLS) for tool in ('cmake', 'make', 'c++')),
                                 reason='cmake, make or a C++ compiler is not installed')
 
 
 # --- building -----------------------------------------------------------------------------------------------------------
 
 
-def headers(requirement: str, python: str, platform: str, member: str) -> Path:
-    """The files of a wheel below ``member``, in a folder of the cache; skips where the wheel cannot be had."""
+def headers(requirement: str, python: str, platform: str, *folders: str) -> Path:
+    """Some folders of a wheel, kept in the cache; skips where the wheel cannot be had."""
     cache = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'twinseg'
     folder = cache / requirement.replace('==', '-')
     if not folder.is_dir():
@@ -52,7 +53,7 @@ def headers(requirement: str, python: str, platform: str, member: str) -> Path:
                             requirement], check=True, capture_output=True, timeout=540)
             wheel = next(part.glob('*.whl'))
             with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(part, [name for name in archive.namelist() if name.startswith(member)])
+                archive.extractall(part, [name for name in archive.namelist() if name.startswith(folders)])
             wheel.unlink()
             part.rename(folder)
         except (subprocess.SubprocessError, StopIteration):
@@ -391,7 +392,7 @@ def test_an_engine_that_was_not_built_gives_the_hint(program):
 
 @pytest.mark.slow
 def test_mindspore_lite(tmp_path):
-    found = headers('mindspore==2.7.2', '3.11', 'manylinux1_x86_64', 'mindspore/include/')
+    found = headers('mindspore==2.7.2', '3.11', 'manylinux1_x86_64', 'mindspore/include/api/', 'mindspore/include/mindapi/')
     lite, log = tmp_path / 'lite', tmp_path / 'log'
     library('fake_mindspore_lite.cc', found / 'mindspore', lite / 'runtime' / 'lib' / 'libmindspore-lite.so')
     (lite / 'runtime' / 'include').symlink_to(found / 'mindspore' / 'include')
@@ -447,14 +448,14 @@ def test_the_build_says_what_is_missing(tmp_path):
     (tools / 'python').symlink_to(sys.executable)
     done = build(tmp_path / 'out', PATH=str(tools), PYTHON=str(tools / 'python'))
     assert done.returncode == 2 and 'cmake is missing: pip install cmake' in done.stderr
-    (tools / 'cmake').symlink_to(shutil.which('cmake'))
+    (tools / 'cmake').symlink_to(shutil.which('cmake', path=TOOLS))
     (tools / 'c++').unlink()
     done = build(tmp_path / 'out', PATH=str(tools), PYTHON=str(tools / 'python'))
     assert done.returncode == 2 and 'there is no C++ compiler' in done.stderr
 
 
 def test_shellcheck_finds_nothing():
-    shellcheck = shutil.which('shellcheck', path=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
+    shellcheck = shutil.which('shellcheck', path=TOOLS)
     if shellcheck is None:
         pytest.skip('shellcheck is not installed')
     done = subprocess.run([shellcheck, '-S', 'style', str(SOURCE / 'build.sh')], cwd=ROOT, capture_output=True, text=True)

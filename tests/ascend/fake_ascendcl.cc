@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -76,7 +77,7 @@ namespace {
 struct State {
   std::mutex mutex;
   bool initialised = false;
-  bool injected = false;
+  std::atomic<bool> injected{false};
   std::map<std::string, int> calls;
   std::multiset<int32_t> devices;
   std::set<void *> contexts;
