@@ -14,7 +14,8 @@ RATE, CHECK, MOST = 1e-3, 20, 400  # learning rate; steps between looks at the a
 FOLLOWED, WINDOW = 40, 10  # steps that the twin takes, compared as means over windows
 TOLERANCE = 0.05  # relative difference of such a mean
 SETTINGS = {  # what keeps a network from learning by heart in a few hundred steps
-    'fast_scnn': {'bn_momentum': 0.1}, 'enet': {'dropout': 0.0, 'decoder_dropout': 0.0}}
+    'fast_scnn': {'bn_momentum': 0.1}, 'enet': {'dropout': 0.0, 'decoder_dropout': 0.0},
+    'deeplabv3': {'output_stride': 8}}  # at 1/16 its 8 x 8 logits cannot draw four scenes
 
 
 def crops(data_folder, side) -> tuple[np.ndarray, np.ndarray]:
