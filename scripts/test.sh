@@ -20,7 +20,7 @@ check shellcheck scripts/*.sh .ci/run
 
 [[ ${#failed[@]} -eq 0 ]] || printf '== FAILED: %s\n' "${failed[*]}"
 printf '== pytest\n'
-"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup "$@"
+"$PYTHON" -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --durations 20 "$@"
 status=$?
 [[ ${#failed[@]} -eq 0 ]] || exit 1
 exit "$status"

@@ -25,6 +25,7 @@ LOGITS_TOLERANCE = 1e-5  # of the largest magnitude, twin against twin (DESIGN s
 GRADIENT_TOLERANCE = 1e-3  # relative L2, of every parameter
 MEDIAN_TOLERANCE = 1e-5  # relative L2, over the parameters
 STEPS, PARAMETERS, RATE = 3, 1e-4, 1e-3  # after as many steps the parameters are so far apart, relative L2
+HALF_SIZE = (33, 49)  # of those images: CPUs are slow in float16
 SEEDS = (1, 2, 3, 4)  # of images whose gradients are compared
 HALF_TOLERANCE = 0.1  # relative L2 of logits in half precision: it rounds to 1e-3, a few dozen layers deep
 EXPORT_TOLERANCE = 1e-4  # of the largest logit
@@ -60,8 +61,8 @@ def backends():
 def twins(name, backends):
     """Pairs of backend and network, with the same weights and lively norms."""
     case = NETWORKS[name]
-    networks = [backend.build_model(case.arch, **case.arguments) for backend in backends]
-    state = lively(backends[0].state(networks[0]))
+    networks = [backend.MODELS[case.arch](**case.arguments) for backend in backends]
+    state = lively(backends[0].state(backends[0].build_model(case.arch, **case.arguments)))
     for backend, network in zip(backends, networks):
         backend.load_state(network, state)
     return list(zip(backends, networks))
@@ -117,8 +118,7 @@ def test_size(name, backends):
     case = NETWORKS[name]
     macs = set()
     for backend in backends:
-        full = backend.build_model(case.arch, **case.arguments)
-        inference = backend.build_model(case.arch, **{**case.arguments, 'auxiliary': False})
+        full, inference = (backend.MODELS[case.arch](**{**case.arguments, **more}) for more in ({}, {'auxiliary': False}))
         assert (measures(backend.name).parameters(full), measures(backend.name).parameters(inference)) == case.parameters
         macs.add(measures(backend.name).macs(inference, case.size))
     assert len(macs) == 1
@@ -181,7 +181,7 @@ def test_a_checkpoint_of_one_gives_the_others_logits(name, twins, tmp_path):
     for (backend, network), (other, _) in (twins, twins[::-1]):
         checkpoint.save(path, {f'model.{key}': array for key, array in backend.state(network).items()}, meta)
         converted = weights.load(path)
-        again = other.build_model(converted.arch, seed=9, **converted.arguments)
+        again = other.MODELS[converted.arch](**converted.arguments)
         assert len(other.load_state(again, converted.state).matched) == len(converted.state)
         with operator_by_operator():
             ours, theirs = (side.forward(one, images(case))['logits'] for side, one in ((backend, network), (other, again)))
@@ -230,9 +230,9 @@ def distance(ours, theirs) -> float:
 def test_half_precision_stays_near(name, twins):
     """O2: half precision with norms in float32."""
     case = NETWORKS[name]
-    pixels = np.random.default_rng(5).integers(0, 256, (1, 3, *case.size), np.uint8)
+    pixels = np.random.default_rng(5).integers(0, 256, (1, 3, *HALF_SIZE), np.uint8)
     for backend, twin in twins:
-        network = backend.build_model(case.arch, **case.arguments)
+        network = backend.MODELS[case.arch](**case.arguments)
         backend.load_state(network, backend.state(twin))
         with operator_by_operator():
             exact, half = (backend.make_predictor(network, config.from_flat({'amp_level': level})).logits(pixels)
