@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from common.errors import UserError
+from common.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from common.config import Config
@@ -222,7 +222,8 @@ def report(runs: Annotated[list[Path], typer.Argument(metavar='RUN...', help='ru
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
-    """Runs the command and returns its exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    """Runs the command and returns its exit status: 0 done, 1 failed, 2 bad input, 130 interrupted, 75 preempted (SIGTERM)
+    and ready to be resumed."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = '--debug' in words
     warnings.showwarning = _show_warning
@@ -231,6 +232,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
                    standalone_mode=False) or 0
     except KeyboardInterrupt:
         return 130
+    except Interrupted as error:
+        print(f'twinseg: {error}', file=sys.stderr)
+        return error.status
     except Exception as error:
         if debug:
             raise

@@ -7,8 +7,12 @@ import hashlib
 import json
 import math
 import platform
+import re
+import signal
+import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Iterator, Optional
@@ -27,12 +31,14 @@ from common.data.mixing import Mixing, is_active
 from common.data.pipeline import TrainImages, TrainSamples
 from common.data.sampling import steps_per_epoch, training_batches
 from common.distributed import Group, check_agreement
-from common.errors import StateError, UserError
+from common.errors import Interrupted, StateError, UserError
 from common.evaluation import evaluate, evaluate_images, figures, network_arguments
 from common.metrics import Scores
 
 MAX_CONFUSION = 100  # classes of a confusion matrix that is kept
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
+STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}  # of an interrupted training; 75 (EX_TEMPFAIL): to be resumed
+LOST = re.compile('connection|peer|socket|timed? ?out', re.IGNORECASE)  # in the errors of collectives
 RUN_KEYS = ('arch', 'num_classes', 'backbone', 'model_args', 'batch_size', 'accumulation_step', 'optimizer',
             'seed')  # kept by a resume
 
@@ -86,11 +92,14 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
             log.line(f'continues from {found} at step {progress["step"]}')
         elif resume:
             log.line('no checkpoint to continue from: starts at step 0')
-        return _loop(config, backend, trainer, training, validation, rates, epoch_steps, folder, progress, facts, log, group)
+        with Stop(group) as stop, _losing_no_process(group):
+            return _loop(config, backend, trainer, training, validation, rates, epoch_steps, folder, progress, facts, log,
+                         group, stop)
 
 
 def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset, validation: Dataset, rates: np.ndarray,
-          epoch_steps: int, folder: Path, progress: dict, facts: dict, log: 'Log', group: Group) -> dict[str, Any]:
+          epoch_steps: int, folder: Path, progress: dict, facts: dict, log: 'Log', group: Group,
+          stop: 'Stop') -> dict[str, Any]:
     runtime, data, accumulation = config.runtime, config.data, config.optimizer.accumulation_step
     if config.classifies:
         samples: TrainSamples = TrainImages(training, config.augment, data.image_size, runtime.seed, data.on_error,
@@ -117,7 +126,7 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
         values = trainer.step(batch, float(rates[step]))
         clock.tick()
         done = step + 1
-        broken = int(group.sum(np.array(len(samples.broken))))
+        stopped, broken = stop.asked(), int(group.sum(np.array(len(samples.broken))))
         skipped = skipped + 1 if values['overflow'] else 0
         _check_finite(values, done, skipped, config)
         record: dict[str, Any] = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4),
@@ -130,10 +139,15 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
         best = bool(scores) and scores['step'] == done and (progress['best'] is None or scores[key] > progress['best'])
         if best:
             progress['best'] = scores[key]
-        if best or _due(done, runtime.checkpoint_interval or runtime.save_every * epoch_steps, len(rates)):
+        if best or stopped or _due(done, runtime.checkpoint_interval or runtime.save_every * epoch_steps, len(rates)):
             if group.rank == 0:
                 _save(folder, trainer, done, epoch_steps, progress['best'], best, scores, facts, runtime.max_keep_ckpts)
             clock.restart()
+        if stopped and done < len(rates):
+            group.sum(np.array(0))  # the launcher kills the others when the first one ends: not before rank 0 has saved
+            log.line(f'stopped by {stopped.name} after step {done}')
+            raise Interrupted(f'stopped by {stopped.name} after step {done}, which is saved: continue with --resume',
+                              STATUS[stopped])
     return scores
 
 
@@ -271,6 +285,46 @@ def _save(folder: Path, trainer: Trainer, step: int, epoch_steps: int, best_scor
     if best:
         checkpoint.save(folder / checkpoint.BEST, tensors, meta)
     checkpoint.rotate(folder, keep)
+
+
+@contextmanager
+def _losing_no_process(group: Group) -> Iterator[None]:
+    """UserError where a collective fails because another process is gone, or hangs."""
+    try:
+        yield
+    except RuntimeError as error:
+        if group.size == 1 or not LOST.search(str(error)):
+            raise
+        raise UserError(f'rank {group.rank} lost the other processes ({str(error).splitlines()[0]}): one of them has ended, or '
+                        'hangs; its own log says why; continue with --resume') from error
+
+
+class Stop:
+    """Lets SIGTERM and SIGINT end a training after the step at hand instead of at once; of a single process the second one
+    ends it at once."""
+
+    def __init__(self, group: Group):
+        self.group, self.number = group, 0
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> 'Stop':
+        if threading.current_thread() is threading.main_thread():  # signals go there
+            self.before = {number: signal.signal(number, self._note) for number in STATUS}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def asked(self) -> Optional[signal.Signals]:
+        """The signal that any process got; the same answer on all."""
+        number = int(self.group.all_gather(np.array(self.number)).max())
+        return signal.Signals(number) if number else None
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.number and self.group.size == 1:
+            raise KeyboardInterrupt
+        self.number = number
 
 
 class Clock:

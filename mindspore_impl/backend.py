@@ -10,7 +10,7 @@ from mindspore import Tensor, nn
 from common.backend import find_builder
 from common.config import Config, Loss
 from common.distributed import launched
-from common.errors import BackendError
+from common.errors import BackendError, UserError
 from mindspore_impl import distributed, exporter
 from mindspore_impl.data import make_loader as make_loader
 from mindspore_impl.distributed import group as group
@@ -108,6 +108,8 @@ def make_predictor(network: nn.Cell, config: Config) -> Predictor:
 
 def make_trainer(network: nn.Cell, config: Config) -> Trainer:
     """A trainer of a network; ``graph_mode`` decides whether its steps are compiled."""
+    if config.runtime.launcher:
+        raise UserError("launcher: dp is PyTorch's; msrun starts a process for each device: leave it out")
     ms.set_context(mode=ms.PYNATIVE_MODE if config.runtime.graph_mode else ms.GRAPH_MODE)
     return Trainer(network, config)
 

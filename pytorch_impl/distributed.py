@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.distributed import ALONE, Group, Launch
+from common.errors import UserError
 
 BACKENDS = {'cpu': 'gloo', 'cuda': 'nccl', 'npu': 'hccl'}
 TIMEOUT = timedelta(minutes=30)  # of a collective: longer than an evaluation's slowest shard waits for the others
@@ -77,6 +78,26 @@ def parallel(module: nn.Module, unused: bool) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)  # broadcast_buffers has another name in PyTorch 2.13 and later
         return DistributedDataParallel(module, broadcast_buffers=False, init_sync=False, find_unused_parameters=unused)
+
+
+def spread(network: nn.Module) -> nn.Module:
+    """The network on all GPUs of this process, each of which gets a part of the batch (``launcher: dp``); UserError beside
+    other processes. Without a GPU it is the network alone."""
+    if size() > 1:
+        raise UserError(f'launcher: dp is for one process, but torchrun started {size()}: leave it out')
+    return DataParallel(network)
+
+
+class DataParallel(nn.DataParallel):
+    """PyTorch's, which knows nothing of the dropout masks that were drawn for the whole batch."""
+
+    def replicate(self, module, device_ids):
+        replicas = super().replicate(module, device_ids)
+        for place, (replica, device) in enumerate(zip(replicas, device_ids)):
+            for part in replica.modules():
+                if getattr(part, 'mask', None) is not None:
+                    part.mask = part.mask.chunk(len(self.device_ids))[place].to(device)
+        return replicas
 
 
 class _AllSum(torch.autograd.Function):

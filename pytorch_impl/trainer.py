@@ -103,9 +103,10 @@ class Losses(nn.Module):
 
     def __init__(self, network: nn.Module, config: Config):
         super().__init__()
-        self.network, self.loss = network, config.loss
+        self.network = distributed.spread(network) if config.runtime.launcher == 'dp' else network
+        self.loss, self.align_corners = config.loss, network.align_corners
         self.mean, self.std = config.augment.mean, config.augment.std
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         outputs = self.network(normalise(images, self.mean, self.std))
-        return segmentation_loss(outputs, labels, self.loss, self.network.align_corners)
+        return segmentation_loss(outputs, labels, self.loss, self.align_corners)

@@ -1,14 +1,16 @@
 """Several processes: equal to one with the whole batch, agreed, and only one of them writes."""
+import copy
 import json
 
 import numpy as np
 import pytest
 
-from common import checkpoint
+from common import checkpoint, config
 from common.distributed import Group, check_agreement, launched, places
 from common.errors import BackendError, UserError
 from tests import ranks, streets
 from tests.group import together
+from tests.tiny import batch, tiny_network
 
 PARAMETERS = 1e-5  # relative L2 distance of two processes from one
 
@@ -68,9 +70,7 @@ def test_a_run_of_two_processes_is_that_of_one_and_goes_on_as_one(backend_name, 
     assert [line['step'] for line in ours] == [line['step'] for line in theirs]
     assert theirs[0]['loss'] == pytest.approx(ours[0]['loss'], rel=1e-5)
     assert np.sum(theirs[-1]['confusion']) == np.sum(ours[-1]['confusion']), 'each image is evaluated once'
-    for path in sorted((tmp_path / 'both' / 'checkpoints').glob('*'))[1:]:
-        if path.name > checkpoint.step_path(path.parent, 2).name:
-            path.unlink()
+    checkpoint.step_path(tmp_path / 'both' / 'checkpoints', 4).unlink()
     alone = train(backend_name, 1, tmp_path, data, 'both', '--resume')
     assert alone.returncode == 0, alone.stderr
     assert 'at step 2' in (tmp_path / 'both' / 'log.txt').read_text()
@@ -115,3 +115,27 @@ def test_the_wrong_launcher_is_refused(monkeypatch, name, set_by, message):
         monkeypatch.setenv(key, value)
     with pytest.raises(BackendError, match=message):
         launched(name)
+
+
+def test_data_parallel_is_pytorchs(backend):
+    settings = config.from_flat({'launcher': 'dp'})
+    if backend.name == 'mindspore':
+        with pytest.raises(UserError, match="launcher: dp is PyTorch's"):
+            backend.make_trainer(tiny_network(backend.name), settings)
+        return
+    ours, theirs = (backend.make_trainer(tiny_network(backend.name, 0.5), chosen) for chosen in (config.Config(), settings))
+    for seed in range(2):
+        assert ours.step([batch(seed)], 0.1) == theirs.step([batch(seed)], 0.1)
+    assert all(np.array_equal(value, theirs.state()[0][name]) for name, value in ours.state()[0].items())
+
+
+def test_data_parallel_shares_the_masks_like_the_batch(monkeypatch):
+    torch = pytest.importorskip('torch')
+    from pytorch_impl import distributed, layers
+    monkeypatch.setattr(torch.nn.DataParallel, 'replicate', lambda _, module, devices: [copy.deepcopy(module) for _ in devices])
+    network = tiny_network('pytorch', 0.5)
+    layers.draw_dropout(network, 5, (0, 0, 0))
+    spread = distributed.spread(network)
+    spread.device_ids = ['cpu', 'cpu']
+    masks = [replica.dropout.mask for replica in spread.replicate(network, spread.device_ids)]
+    assert [len(mask) for mask in masks] == [3, 2] and torch.equal(torch.cat(masks), network.dropout.mask)
