@@ -60,14 +60,16 @@ def validate(table: Any, where: str) -> None:
     for key, expected in (('version', '1.0'), ('status', 'completed'), ('server_count', str(len(servers)))):
         if table.get(key) != expected:
             raise UserError(f'{where}: {key}: found {table.get(key)!r}, expected {expected!r}')
-    rank, hosts, addresses = 0, set(), set()
+    rank = 0
+    hosts: set[str] = set()
+    addresses: set[str] = set()
     for place, server in enumerate(servers):
         name = f'{where}: server_list[{place}]'
         devices = server.get('device') if isinstance(server, dict) else None
         if not isinstance(devices, list) or not devices:
             raise UserError(f'{name}: device: expected a list that is not empty')
         _unique(server.get('server_id'), hosts, f'{name}.server_id')
-        numbers: set[Any] = set()
+        numbers: set[str] = set()
         for index, device in enumerate(devices):
             spot = f'{name}.device[{index}]'
             if not isinstance(device, dict):
@@ -83,7 +85,7 @@ def validate(table: Any, where: str) -> None:
             rank += 1
 
 
-def _unique(address: Any, seen: set, where: str) -> None:
+def _unique(address: Any, seen: set[str], where: str) -> None:
     try:
         ipaddress.ip_address(address if isinstance(address, str) else '')
     except ValueError:
