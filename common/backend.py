@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterable, Literal, Mapping, Protocol, cast
 import numpy as np
 
 from common.config import Config, Loss, nearest
+from common.distributed import Group
 from common.errors import BackendError, UserError
 
 PACKAGES = {'pytorch': ('torch', 'pytorch_impl.backend'), 'mindspore': ('mindspore', 'mindspore_impl.backend')}
@@ -35,7 +36,7 @@ class Trainer(Protocol):
 
     def step(self, batches: list[tuple[np.ndarray, np.ndarray]], learning_rate: float) -> dict[str, float]:
         """One optimizer step over ``accumulation_step`` batches of uint8 images (N, 3, H, W) and labels: class ids (N, H, W),
-        of a classifier (N,) or soft targets (N, K) float32.
+        of a classifier (N,) or soft targets (N, K) float32. Of several processes each gives its part of the global batch.
 
         Returns ``loss`` and its parts (means over the batches), ``loss_scale``, ``overflow`` (1.0: the step was skipped)
         and ``grad_norm`` (global L2 norm after unscaling, before clipping).
@@ -59,7 +60,13 @@ class Backend(Protocol):
     MODELS: dict[str, Any]  # name of a network -> its builder
 
     def setup(self, device: str | None = None, *, seed: int = 0, threads: int | None = None) -> str:
-        """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent."""
+        """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent.
+
+        A process that the backend's launcher started takes the device of its local rank, and meets the others.
+        """
+
+    def group(self) -> Group:
+        """The processes that ``setup`` met; one alone without a launcher."""
 
     def build_model(self, arch: str, *, seed: int = 0, **arguments: Any) -> Network:
         """A network in evaluation mode, initialised from ``seed``; UserError for an unknown name or argument."""

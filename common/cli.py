@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
-from common.errors import UserError
+from common.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from common.config import Config
@@ -212,6 +212,22 @@ def list_(models: Annotated[bool, typer.Option('--models', help='networks')] = F
 
 
 @app.command()
+def ranks(words: Annotated[list[str], typer.Argument(metavar='FILE | HOST...', help='a rank table to check, or its hosts, such '
+                                                     'as 10.0.0.1:0=192.168.100.101,1=192.168.101.101 (device=address)')],
+          out: Annotated[Path, typer.Option(metavar='FOLDER', help='for the table of the hosts')] = Path('.')) -> None:
+    """Writes a rank table for Ascend devices, or checks one and prints the devices of every host, a line each."""
+    from common import rank_table
+
+    if len(words) == 1 and '=' not in words[0]:
+        print(*(','.join(map(str, devices)) for devices in rank_table.read(Path(words[0]))), sep='\n')
+        return
+    hosts = [rank_table.parse_host(word) for word in words]
+    if len(dict(hosts)) < len(hosts):
+        raise UserError('ranks: a host stands twice; give all of its devices at once')
+    print(rank_table.write(out, dict(hosts)))
+
+
+@app.command()
 def report(runs: Annotated[list[Path], typer.Argument(metavar='RUN...', help='run folders')],
            out: Annotated[Path, typer.Option(metavar='FILE')] = Path('report.html'),
            pictures: Annotated[int, typer.Option(min=0, help='validation images shown')] = 4, device: Device = None) -> None:
@@ -222,7 +238,8 @@ def report(runs: Annotated[list[Path], typer.Argument(metavar='RUN...', help='ru
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
-    """Runs the command and returns its exit status: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    """Runs the command and returns its exit status: 0 done, 1 failed, 2 bad input, 130 interrupted, 75 preempted (SIGTERM)
+    and ready to be resumed."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = '--debug' in words
     warnings.showwarning = _show_warning
@@ -231,6 +248,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
                    standalone_mode=False) or 0
     except KeyboardInterrupt:
         return 130
+    except Interrupted as error:
+        print(f'twinseg: {error}', file=sys.stderr)
+        return error.status
     except Exception as error:
         if debug:
             raise

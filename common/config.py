@@ -197,6 +197,9 @@ class Runtime(Group):
     checkpoint_interval: Count = Field(0, description='steps between checkpoints; 0: every save_every epochs')
     save_every: Positive = Field(1, description='epochs between checkpoints')
     max_keep_ckpts: Positive = 3
+    launcher: Optional[Literal['dp']] = Field(None, description='dp: PyTorch, one process for all GPUs of a host '
+                                              '(DataParallel; batch norm of each GPU by itself); otherwise torchrun or msrun '
+                                              'start a process for each device')
     graph_mode: Literal[0, 1] = Field(0, description='MindSpore: 0 compiles training steps, 1 runs operator by operator, '
                                       'slower, for debugging')
 

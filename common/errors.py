@@ -5,6 +5,14 @@ class UserError(Exception):
     """Bad input: the message says what was found, where, and what to change."""
 
 
+class Interrupted(Exception):
+    """A training that a signal ended after it saved a checkpoint; ``status``: what the command exits with."""
+
+    def __init__(self, message: str, status: int):
+        super().__init__(message)
+        self.status = status
+
+
 class BatchError(UserError, ValueError):
     """A batch too small to train on."""
 

@@ -1,6 +1,6 @@
 """Evaluation of a network on a data set: of pixels one confusion matrix at the labels' full size, of images top-1 and top-5."""
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional
 
 import cv2
 import numpy as np
@@ -11,8 +11,9 @@ from common.backend import Predictor, get_backend
 from common.config import Config
 from common.data.datasets import Dataset, open_dataset
 from common.data.pipeline import EvaluationImages
+from common.distributed import ALONE, Group
 from common.errors import DataError, StateError, UserError
-from common.metrics import ImageScores, Scores, boundary_counts, confusion_matrix
+from common.metrics import ImageScores, Scores, boundary_counts, confusion_matrix, judge
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # mmsegmentation's multi-scale test
 Size = tuple[int, int]
@@ -116,34 +117,34 @@ def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optiona
 
 
 def evaluate_images(predictor: Predictor, dataset: Dataset, config: Config, make_loader: Callable[..., Iterator],
-                    *, real_size: bool = False, rank: int = 0, world_size: int = 1,
+                    *, real_size: bool = False, group: Group = ALONE,
                     progress: Optional[Callable[[int, int], None]] = None) -> tuple[ImageScores, np.ndarray]:
     """Scores of a classifier over every image of a data set, and its confusion matrix (K, K) int64, rows the truth.
 
-    Images are resized and cropped as ``augment`` says, or with ``real_size`` taken one by one as they are. Of ``world_size``
-    processes each takes the images of its ``rank``, none of them twice.
+    Images are resized and cropped as ``augment`` says, or with ``real_size`` taken one by one as they are. The
+    processes of a ``group`` share the images, none of them twice, and all of them get the scores of the whole.
     """
     data = config.data
     samples = EvaluationImages(dataset, config.augment, None if real_size else data.image_size, data.on_error)
-    own = range(rank, len(dataset), world_size)
+    own = range(group.rank, len(dataset), group.size)
     size = 1 if real_size else data.eval_batch_size
     batches = [list(own[start:start + size]) for start in range(0, len(own), size)]
-    found, truth, done = [], [], 0
+    judged, classes, done = np.zeros((-(-len(dataset) // group.size), 4)), 0, 0
     for images, labels in make_loader(samples, batches, data.num_parallel_workers):
-        found.append(predictor.logits(images))
-        truth.append(labels)
+        logits = predictor.logits(images)
+        judged[done:done + len(labels)], classes = judge(logits, labels), logits.shape[1]
         done += len(labels)
         if progress:
             progress(done, len(own))
-    logits, labels = np.concatenate(found), np.concatenate(truth)
+    judged = group.all_gather(judged).swapaxes(0, 1).reshape(-1, 4)[:len(dataset)]  # in the data set's order
     names = dataset.description.classes
-    names = (*names, *(f'class {index}' for index in range(len(names), logits.shape[1])))
-    scores = ImageScores.from_logits(logits, labels, names)
+    names = (*names, *(f'class {index}' for index in range(len(names), int(group.all_gather(np.array([classes])).max()))))
+    scores = ImageScores.from_judged(judged, names)
     if scores.broken > data.max_errors:
         raise DataError(f'{scores.broken} broken images in {dataset.name} {dataset.split}, more than max_errors: '
                         f'{data.max_errors}')
-    read = labels >= 0
-    return scores, confusion_matrix(labels[read], logits[read].argmax(1), len(names), ignore_index=-1)
+    truth, predicted = judged[:, [0, 2]].T.astype(np.int64)
+    return scores, confusion_matrix(truth, predicted, len(names), ignore_index=-1)
 
 
 def figures(config: Config) -> tuple[str, ...]:
@@ -152,16 +153,17 @@ def figures(config: Config) -> tuple[str, ...]:
 
 
 def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, scales: tuple[float, ...] = (1.0,),
-             flip: bool = False, window: Optional[Size] = None, boundary: bool = False,
+             flip: bool = False, window: Optional[Size] = None, boundary: bool = False, group: Group = ALONE,
              progress: Optional[Callable[[int, int], None]] = None) -> Counts:
     """Counts the pixels of a data set by true and predicted class, predictions compared at each label's full size.
 
     With several ``scales``, ``flip`` or a sliding ``window`` (height, width), class probabilities are averaged.
+    The processes of a ``group`` share the images, none of them twice, and all of them get the counts of the whole.
     """
     classes = len(dataset.description.classes)
     counts = Counts(np.zeros((classes, classes), np.int64), np.zeros((2, classes), np.int64))
-    done = 0
-    for images, labels in _batches(dataset, batch_size):
+    done, own = 0, range(group.rank, len(dataset), group.size)
+    for images, labels in _batches(dataset, own, batch_size):
         size = (labels.shape[1], labels.shape[2])
         if len(scales) == 1 and scales[0] == 1 and not flip and window is None:
             predicted = predictor.class_ids(images, size)
@@ -176,8 +178,8 @@ def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, sca
                 counts.boundary[:] += boundary_counts(truth, prediction, classes, dataset.description.ignore_index)
         done += len(images)
         if progress:
-            progress(done, len(dataset))
-    return counts
+            progress(done, len(own))
+    return Counts(*map(group.sum, counts))
 
 
 def averaged_probabilities(predictor: Predictor, images: np.ndarray, size: Size, scales: tuple[float, ...], flip: bool,
@@ -226,11 +228,11 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     return power / power.sum(1, keepdims=True)
 
 
-def _batches(dataset: Dataset, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _batches(dataset: Dataset, indices: Iterable[int], batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images (N, 3, H, W) and labels (N, H, W) in order; images of different size are not put into one batch."""
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    for index in range(len(dataset)):
+    for index in indices:
         image, label = dataset.read(index)
         if images and (len(images) == batch_size or image.shape != images[0].shape[1:] + (3,)):
             yield np.stack(images), np.stack(labels)

@@ -18,6 +18,7 @@ from typing import Mapping, Sequence
 
 import numpy as np
 
+from common.distributed import places
 from common.errors import UserError
 
 
@@ -50,9 +51,14 @@ def initial_bias(name: str, length: int, weight_shape: tuple[int, ...], scheme: 
     return (2 * _generator(name, seed).random(length, dtype=np.float32) - 1) * limit
 
 
-def dropout_mask(name: str, shape: tuple[int, ...], ratio: float, key: Sequence[int]) -> np.ndarray:
-    """float32 factors of a dropout layer: 0 with probability ``ratio``, else 1 / (1 - ratio). A function of name and key."""
-    kept = np.random.default_rng((*key, zlib.crc32(name.encode()))).random(shape) >= ratio
+def dropout_mask(name: str, shape: tuple[int, ...], ratio: float, key: Sequence[int], rank: int = 0,
+                 world_size: int = 1) -> np.ndarray:
+    """float32 factors of a dropout layer: 0 with probability ``ratio``, else 1 / (1 - ratio). A function of name and key.
+
+    Of several processes each gets the part of its ``places`` in the global batch of ``shape[0] * world_size``.
+    """
+    rng = np.random.default_rng((*key, zlib.crc32(name.encode())))
+    kept = rng.random((shape[0] * world_size, *shape[1:]))[places(shape[0], rank, world_size)] >= ratio
     return (kept / (1 - ratio)).astype(np.float32)
 
 

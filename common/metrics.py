@@ -96,12 +96,14 @@ class ImageScores:
     @classmethod
     def from_logits(cls, logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> 'ImageScores':
         """From float32 logits (N, K) and labels (N,) of all images; label -1: not readable."""
-        broken = labels < 0
-        logits, labels = logits[~broken].astype(np.float64), labels[~broken]
-        right = np.take_along_axis(logits, labels[:, None], 1)
-        rank = (logits > right).sum(1)  # 0: the right class has the largest logit
-        top = logits.max(1, keepdims=True, initial=-np.inf)
-        losses = np.log(np.exp(logits - top).sum(1)) + (top - right)[:, 0]
+        return cls.from_judged(judge(logits, labels), classes)
+
+    @classmethod
+    def from_judged(cls, judged: np.ndarray, classes: Sequence[str]) -> 'ImageScores':
+        """From what ``judge`` says of all images."""
+        broken = judged[:, 0] < 0
+        labels, rank = judged[~broken, :2].T.astype(np.int64)
+        losses = judged[~broken, 3]
         images = np.bincount(labels, minlength=len(classes))
         found = np.bincount(labels[rank == 0], minlength=len(classes))
         count = np.array(len(labels))
@@ -118,6 +120,16 @@ class ImageScores:
                 'loss': None if np.isnan(self.loss) else round(self.loss, 6), 'broken': self.broken,
                 'classes': {name: {'Acc': percent(accuracy), 'images': int(count)}
                             for name, accuracy, count in zip(self.classes, self.accuracy, self.images)}}
+
+
+def judge(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of logits (N, K) and labels (N,): label, number of classes with a larger logit than the right one, predicted class and
+    cross-entropy, float64 (N, 4). Where the label is -1, an image that could not be read, only that counts."""
+    logits = logits.astype(np.float64)
+    right = np.take_along_axis(logits, np.maximum(labels, 0)[:, None], 1)
+    top = logits.max(1, keepdims=True)
+    losses = np.log(np.exp(logits - top).sum(1)) + (top - right)[:, 0]
+    return np.stack([labels, (logits > right).sum(1), logits.argmax(1), losses], 1)
 
 
 def boundary_counts(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore_index: int = 255,

@@ -3,11 +3,16 @@
 A backend's ``Trainer`` does one step; everything here is framework-free. A run folder holds ``config.yaml``, ``log.txt``,
 ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/``.
 """
+import hashlib
 import json
 import math
 import platform
+import re
+import signal
+import threading
 import time
 from collections import deque
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Iterator, Optional
@@ -25,12 +30,15 @@ from common.data.datasets import Dataset, open_dataset
 from common.data.mixing import Mixing, is_active
 from common.data.pipeline import TrainImages, TrainSamples
 from common.data.sampling import steps_per_epoch, training_batches
-from common.errors import StateError, UserError
+from common.distributed import Group, check_agreement
+from common.errors import Interrupted, StateError, UserError
 from common.evaluation import evaluate, evaluate_images, figures, network_arguments
 from common.metrics import Scores
 
 MAX_CONFUSION = 100  # classes of a confusion matrix that is kept
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
+STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}  # of an interrupted training; 75 (EX_TEMPFAIL): to be resumed
+LOST = re.compile('connection|peer|socket|timed? ?out', re.IGNORECASE)  # in the errors of collectives
 RUN_KEYS = ('arch', 'num_classes', 'backbone', 'model_args', 'batch_size', 'accumulation_step', 'optimizer',
             'seed')  # kept by a resume
 
@@ -41,46 +49,57 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
 
     ``resume`` continues from the newest readable checkpoint of ``work_dir``, ``start_from`` from a given one of either
     backend; both continue exactly. Without them a ``work_dir`` that already holds checkpoints is refused.
-    Raises UserError for bad input, and when the loss is no longer finite.
+    Of several processes, as torchrun or msrun start them, each trains on its part of every global batch; rank 0 alone writes,
+    and all read what they continue from.
+    Raises UserError for bad input, when the processes disagree, and when the loss is no longer finite.
     """
     backend = get_backend(backend_name)
     device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads)
+    group = backend.group()
     training, validation = (open_dataset(config.data, split) for split in (config.data.train_split, config.data.val_split))
-    network = build(backend, config, training)
+    network = build(backend, config, training, quiet=group.rank > 0)
     losses.check(config.loss, network.align_corners, num_classes(config, training))
     trainer = backend.make_trainer(network, config)
 
-    global_batch = config.data.batch_size * config.optimizer.accumulation_step
+    global_batch = config.data.batch_size * config.optimizer.accumulation_step * group.size
     epoch_steps = steps_per_epoch(len(training), global_batch)
     rates = schedules.learning_rates(config.optimizer, config.schedule, epoch_steps, global_batch)
-    folder = _open_folder(work_dir, resume or start_from is not None)
+    folder = _open_folder(work_dir, resume or start_from is not None, group)
     found = start_from or (checkpoint.latest(folder) if resume else None)
     progress: dict[str, Any] = {'step': 0, 'best': None}
     if found:
         tensors, meta = checkpoint.load(found)
-        _same_run(config, meta, found)
+        _same_run(config, meta, found, group)
         trainer.load_state(tensors, meta['trainer'])
         progress.update(step=meta['step'], best=meta['best'] if start_from is None else None)
 
-    (work_dir / 'config.yaml').write_text(configuration.dump(config), encoding='utf-8')
+    check_agreement(group, {'the configuration': configuration.dump(config).encode(),
+                            'the step': str(progress['step']).encode(), 'the state': _content(trainer)})
+    if group.rank == 0:
+        (work_dir / 'config.yaml').write_text(configuration.dump(config), encoding='utf-8')
     facts = {'config': config.flat(), 'backend': backend_name, 'device': device, 'versions': versions(),
              'num_classes': num_classes(config, training), 'classes': list(training.description.classes),
-             'palette': training.description.palette.tolist(), 'steps_per_epoch': epoch_steps}
-    with Log(work_dir, progress['step'], resumed=bool(found)) as log:
+             'palette': training.description.palette.tolist(), 'steps_per_epoch': epoch_steps, 'world_size': group.size}
+    with (Silence() if group.rank else Log(work_dir, progress['step'], resumed=bool(found))) as log:
         if not found and config.schedule.start_epoch:
             progress['step'] = _first_step(config, epoch_steps, len(rates))
             log.line(f'start_epoch: {config.schedule.start_epoch}: starts at step {progress["step"]}')
         log.line(f'{config.model.arch} on {backend_name} ({device}): {len(training)} training and {len(validation)} validation '
                  f'images of {training.name}, {epoch_steps} steps an epoch, {len(rates)} steps')
+        if group.size > 1:
+            log.line(f'{group.size} processes with batches of {config.data.batch_size}')
         if found:
             log.line(f'continues from {found} at step {progress["step"]}')
         elif resume:
             log.line('no checkpoint to continue from: starts at step 0')
-        return _loop(config, backend, trainer, training, validation, rates, epoch_steps, folder, progress, facts, log)
+        with Stop(group) as stop, _losing_no_process(group):
+            return _loop(config, backend, trainer, training, validation, rates, epoch_steps, folder, progress, facts, log,
+                         group, stop)
 
 
 def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset, validation: Dataset, rates: np.ndarray,
-          epoch_steps: int, folder: Path, progress: dict, facts: dict, log: 'Log') -> dict[str, Any]:
+          epoch_steps: int, folder: Path, progress: dict, facts: dict, log: 'Log', group: Group,
+          stop: 'Stop') -> dict[str, Any]:
     runtime, data, accumulation = config.runtime, config.data, config.optimizer.accumulation_step
     if config.classifies:
         samples: TrainSamples = TrainImages(training, config.augment, data.image_size, runtime.seed, data.on_error,
@@ -89,11 +108,13 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
         samples = TrainSamples(training, config.augment, runtime.seed, data.on_error, data.max_errors)
     mixing = None
     if is_active(config.augment):
-        mixing = Mixing(config.augment, num_classes(config, training), config.loss.label_smoothing, runtime.seed)
+        mixing = Mixing(config.augment, num_classes(config, training), config.loss.label_smoothing, runtime.seed,
+                        group.rank, group.size)
     keys = training_batches(len(training), data.batch_size, runtime.seed,
-                            start=progress['step'] * accumulation, stop=len(rates) * accumulation)
+                            start=progress['step'] * accumulation, stop=len(rates) * accumulation,
+                            rank=group.rank, world_size=group.size)
     batches = iter(backend.make_loader(samples, keys, data.num_parallel_workers))
-    clock = Clock(data.batch_size * accumulation, len(rates))
+    clock = Clock(data.batch_size * accumulation * group.size, len(rates))
     key = figures(config)[0]  # the score that decides which checkpoint is the best
     skipped, scores = 0, {}
     for step in range(progress['step'], len(rates)):
@@ -105,32 +126,41 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
         values = trainer.step(batch, float(rates[step]))
         clock.tick()
         done = step + 1
+        stopped, broken = stop.asked(), int(group.sum(np.array(len(samples.broken))))
         skipped = skipped + 1 if values['overflow'] else 0
         _check_finite(values, done, skipped, config)
         record: dict[str, Any] = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4),
-                                  'lr': float(rates[step]), **values, **clock.figures(done), 'broken': len(samples.broken)}
+                                  'lr': float(rates[step]), **values, **clock.figures(done), 'broken': broken}
         log.step(record, keep=done % runtime.log_interval == 0 or done == len(rates), last=len(rates))
 
         if _due(done, runtime.val_interval or epoch_steps, len(rates)):
-            scores = _evaluate(backend, trainer, config, validation, done, record['epoch'], log)
+            scores = _evaluate(backend, trainer, config, validation, done, record['epoch'], log, group)
             clock.restart()
         best = bool(scores) and scores['step'] == done and (progress['best'] is None or scores[key] > progress['best'])
         if best:
             progress['best'] = scores[key]
-        if best or _due(done, runtime.checkpoint_interval or runtime.save_every * epoch_steps, len(rates)):
-            _save(folder, trainer, done, epoch_steps, progress['best'], best, scores, facts, runtime.max_keep_ckpts)
+        if best or stopped or _due(done, runtime.checkpoint_interval or runtime.save_every * epoch_steps, len(rates)):
+            if group.rank == 0:
+                _save(folder, trainer, done, epoch_steps, progress['best'], best, scores, facts, runtime.max_keep_ckpts)
             clock.restart()
+        if stopped and done < len(rates):
+            group.sum(np.array(0))  # the launcher kills the others when the first one ends: not before rank 0 has saved
+            log.line(f'stopped by {stopped.name} after step {done}')
+            raise Interrupted(f'stopped by {stopped.name} after step {done}, which is saved: continue with --resume',
+                              STATUS[stopped])
     return scores
 
 
-def build(backend: Backend, config: Config, dataset: Dataset) -> Any:
-    """The network of a configuration for a data set, initialised from the seed or from ``pretrained``."""
+def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = False) -> Any:
+    """The network of a configuration for a data set, initialised from the seed or from ``pretrained``; says what it read."""
     from common import weights
     arguments = network_arguments(config, num_classes(config, dataset))
     network = backend.build_model(config.model.arch, seed=config.runtime.seed, **arguments)
     if config.model.pretrained:
         path = Path(config.model.pretrained).expanduser()
-        print(weights.load_pretrained(backend, network, config.model.arch, path, config.model.reset_classifier))
+        report = weights.load_pretrained(backend, network, config.model.arch, path, config.model.reset_classifier)
+        if not quiet:
+            print(report)
     return network
 
 
@@ -155,8 +185,10 @@ def versions() -> dict[str, str]:
     return found
 
 
-def _open_folder(work_dir: Path, may_exist: bool) -> Path:
+def _open_folder(work_dir: Path, may_exist: bool, group: Group) -> Path:
     folder = work_dir / 'checkpoints'
+    if group.rank:
+        return folder
     if not may_exist and folder.is_dir() and any(folder.glob('*.safetensors')):
         raise UserError(f'{work_dir}: holds checkpoints already; continue with --resume or choose another --work-dir')
     try:
@@ -169,12 +201,25 @@ def _open_folder(work_dir: Path, may_exist: bool) -> Path:
     return folder
 
 
-def _same_run(config: Config, meta: dict, path: Path) -> None:
-    """A resume continues the same run: what decides its course must not have changed."""
+def _content(trainer: Trainer) -> bytes:
+    """A sum over all that a trainer starts from."""
+    digest = hashlib.blake2b()
+    for name, value in sorted(trainer.state()[0].items()):
+        digest.update(name.encode() + value.tobytes())
+    return digest.digest()
+
+
+def _same_run(config: Config, meta: dict, path: Path, group: Group) -> None:
+    """A resume continues the same run: what decides its course must not have changed; the number of processes may, as long
+    as the global batch stays what it was."""
     before, now = configuration.from_flat(meta['config'], str(path)), config
     for key in RUN_KEYS:
-        group = configuration.KEYS[key]
-        was, asked = (getattr(getattr(c, group), key) for c in (before, now))
+        settings = configuration.KEYS[key]
+        was, asked = (getattr(getattr(c, settings), key) for c in (before, now))
+        if key == 'batch_size' and (processes := meta.get('world_size', 1)) != group.size:
+            if was * processes == asked * group.size:
+                continue
+            was, asked = f'{was} in each of {processes} processes', f'{asked} in each of {group.size}'
         if was != asked:
             raise StateError(f'{path}: was trained with {key}: {was!r}, the configuration says {asked!r}; '
                              'a run is continued with the settings that it began with')
@@ -200,14 +245,14 @@ def _first_step(config: Config, epoch_steps: int, total: int) -> int:
 
 
 def _evaluate(backend: Backend, trainer: Trainer, config: Config, validation: Dataset, step: int, epoch: float,
-              log: 'Log') -> dict[str, Any]:
+              log: 'Log', group: Group) -> dict[str, Any]:
     """Scores of the current weights, or of the averaged ones with the current ones' as ``current`` beside them."""
     began = time.perf_counter()
-    scores, matrix = _score(backend, trainer.predictor(ema=config.optimizer.with_ema), config, validation)
+    scores, matrix = _score(backend, trainer.predictor(ema=config.optimizer.with_ema), config, validation, group)
     record = {'kind': 'eval', 'step': step, 'epoch': epoch, **scores}
     text = _figures(scores, config)
     if config.optimizer.with_ema:
-        current = _score(backend, trainer.predictor(), config, validation)[0]
+        current = _score(backend, trainer.predictor(), config, validation, group)[0]
         record['current'] = {key: current[key] for key in figures(config)}
         text += f'  (weights not averaged: {_figures(current, config)})'
     record['seconds'] = round(time.perf_counter() - began, 2)
@@ -219,11 +264,12 @@ def _evaluate(backend: Backend, trainer: Trainer, config: Config, validation: Da
     return {key: value for key, value in record.items() if key != 'confusion'}
 
 
-def _score(backend: Backend, predictor: Predictor, config: Config, validation: Dataset) -> tuple[dict[str, Any], np.ndarray]:
+def _score(backend: Backend, predictor: Predictor, config: Config, validation: Dataset,
+           group: Group) -> tuple[dict[str, Any], np.ndarray]:
     if config.classifies:
-        scores, matrix = evaluate_images(predictor, validation, config, backend.make_loader)
+        scores, matrix = evaluate_images(predictor, validation, config, backend.make_loader, group=group)
         return scores.to_json(), matrix
-    matrix = evaluate(predictor, validation, batch_size=config.data.eval_batch_size).matrix
+    matrix = evaluate(predictor, validation, batch_size=config.data.eval_batch_size, group=group).matrix
     return Scores.from_matrix(matrix, validation.description.classes).to_json(), matrix
 
 
@@ -239,6 +285,46 @@ def _save(folder: Path, trainer: Trainer, step: int, epoch_steps: int, best_scor
     if best:
         checkpoint.save(folder / checkpoint.BEST, tensors, meta)
     checkpoint.rotate(folder, keep)
+
+
+@contextmanager
+def _losing_no_process(group: Group) -> Iterator[None]:
+    """UserError where a collective fails because another process is gone, or hangs."""
+    try:
+        yield
+    except RuntimeError as error:
+        if group.size == 1 or not LOST.search(str(error)):
+            raise
+        raise UserError(f'rank {group.rank} lost the other processes ({str(error).splitlines()[0]}): one of them has ended, or '
+                        'hangs; its own log says why; continue with --resume') from error
+
+
+class Stop:
+    """Lets SIGTERM and SIGINT end a training after the step at hand instead of at once; of a single process the second one
+    ends it at once."""
+
+    def __init__(self, group: Group):
+        self.group, self.number = group, 0
+        self.before: dict[int, Any] = {}
+
+    def __enter__(self) -> 'Stop':
+        if threading.current_thread() is threading.main_thread():  # signals go there
+            self.before = {number: signal.signal(number, self._note) for number in STATUS}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def asked(self) -> Optional[signal.Signals]:
+        """The signal that any process got; the same answer on all."""
+        number = int(self.group.all_gather(np.array(self.number)).max())
+        return signal.Signals(number) if number else None
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.number and self.group.size == 1:
+            raise KeyboardInterrupt
+        self.number = number
 
 
 class Clock:
@@ -343,6 +429,25 @@ class Log:
                 self.text.write(time.strftime('%Y-%m-%d %H:%M:%S  ') + text + '\n')
             else:
                 self.line(text)
+
+
+class Silence(Log):
+    """The log of a process that keeps none."""
+
+    def __init__(self) -> None:
+        self.overflows, self.live = 0, None
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def line(self, text: str) -> None:
+        pass
+
+    def record(self, values: dict[str, Any]) -> None:
+        pass
+
+    def scalars(self, group: str, values: dict[str, float], step: int) -> None:
+        pass
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -9,9 +9,11 @@ from mindspore import Tensor, nn
 
 from common.backend import find_builder
 from common.config import Config, Loss
-from common.errors import BackendError
-from mindspore_impl import exporter
+from common.distributed import launched
+from common.errors import BackendError, UserError
+from mindspore_impl import distributed, exporter
 from mindspore_impl.data import make_loader as make_loader
+from mindspore_impl.distributed import group as group
 from mindspore_impl.layers import initialise
 from mindspore_impl.losses import constants, segmentation_loss
 from mindspore_impl.models import MODELS
@@ -28,7 +30,11 @@ TARGETS = {'cpu': 'CPU', 'gpu': 'GPU', 'ascend': 'Ascend'}
 
 
 def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None) -> str:
-    """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent."""
+    """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent.
+
+    A process that msrun started takes the device of its local rank, and meets the others.
+    """
+    launch = launched(name)
     present = [name for name, target in TARGETS.items() if name == 'cpu' or _is_present(target)]
     wanted = device.lower() if device else present[-1]
     if wanted not in TARGETS:
@@ -44,6 +50,8 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     if threads and wanted == 'cpu':
         with contextlib.suppress(RuntimeError):  # can be set once in a process
             ms.device_context.cpu.op_tuning.threads_num(threads)
+    if launch:
+        distributed.join(launch)
     return wanted
 
 
@@ -100,6 +108,8 @@ def make_predictor(network: nn.Cell, config: Config) -> Predictor:
 
 def make_trainer(network: nn.Cell, config: Config) -> Trainer:
     """A trainer of a network; ``graph_mode`` decides whether its steps are compiled."""
+    if config.runtime.launcher:
+        raise UserError("launcher: dp is PyTorch's; msrun starts a process for each device: leave it out")
     ms.set_context(mode=ms.PYNATIVE_MODE if config.runtime.graph_mode else ms.GRAPH_MODE)
     return Trainer(network, config)
 

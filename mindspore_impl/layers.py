@@ -9,6 +9,7 @@ from mindspore import Tensor, nn, ops
 
 from common.errors import ONE_VALUE
 from common.init import dropout_mask, initial_bias, initial_weight, schemes
+from mindspore_impl import distributed
 
 Sequential = nn.SequentialCell
 ModuleList = nn.CellList
@@ -110,7 +111,8 @@ class Linear(nn.Dense):
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm; ``momentum`` in PyTorch's sense: the share of the new batch in the running statistics.
 
-    ``output_dtype``: None, or the dtype of the output, which is then computed in float32.
+    ``output_dtype``: None, or the dtype of the output, which is then computed in float32. In training the mean and variance
+    are those of the global batch, over all processes.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
@@ -118,11 +120,27 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.output_dtype = None
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] * distributed.size() == 1:
             raise ValueError(ONE_VALUE)
+        if self.training and distributed.size() > 1:
+            return ops.cast(self._synchronised(x), x.dtype if self.output_dtype is None else self.output_dtype)
         if self.output_dtype is None:
             return super().construct(x)
         return ops.cast(super().construct(ops.cast(x, ms.float32)), self.output_dtype)
+
+    def _synchronised(self, x: Tensor) -> Tensor:
+        # MindSpore's SyncBatchNorm runs on Ascend only
+        features = ops.cast(x, ms.float32)
+        processes = distributed.size()
+        mean = distributed.all_sum(ops.mean(features, (0, 2, 3))) / processes
+        features = features - mean.reshape(1, -1, 1, 1)
+        variance = distributed.all_sum(ops.mean(features * features, (0, 2, 3))) / processes
+        count = x.shape[0] * x.shape[2] * x.shape[3] * processes
+        unbiased = ops.stop_gradient(variance) * (count / (count - 1))
+        ops.assign(self.moving_mean, self.moving_mean + self.momentum * (ops.stop_gradient(mean) - self.moving_mean))
+        ops.assign(self.moving_variance, self.moving_variance + self.momentum * (unbiased - self.moving_variance))
+        scale = self.gamma / ops.sqrt(variance + self.eps)
+        return features * scale.reshape(1, -1, 1, 1) + self.beta.reshape(1, -1, 1, 1)
 
 
 class LayerNorm2d(nn.Cell):
@@ -397,9 +415,10 @@ def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
 
 def draw_dropout(network: nn.Cell, batch: int, key: Sequence[int]) -> None:
     """Draws the masks of all dropout layers for one forward pass; ``key`` (seed, step, batch of the step) decides them."""
+    processes = distributed.rank(), distributed.size()
     for name, module in network.cells_and_names():
         if isinstance(module, Dropout2d):
-            mask = Tensor(dropout_mask(name, (batch, module.channels, 1, 1), module.ratio, key))
+            mask = Tensor(dropout_mask(name, (batch, module.channels, 1, 1), module.ratio, key, *processes))
             if module.mask.shape == mask.shape:
                 module.mask.set_data(mask)
             else:

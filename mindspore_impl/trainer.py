@@ -11,7 +11,7 @@ from common.config import Config
 from common.errors import ONE_VALUE, BatchError
 from common.loss_scaling import LossScaler
 from common.schedules import average_decay
-from mindspore_impl import optim, precision, state
+from mindspore_impl import distributed, optim, precision, state
 from mindspore_impl.layers import draw_dropout, normalise
 from mindspore_impl.losses import constants, segmentation_loss
 from mindspore_impl.predictor import Predictor
@@ -123,7 +123,7 @@ class Gradients(nn.Cell):
         values = []
         for name in self.names:
             values.append(parts[name])
-        return parts['loss'] * factor, ops.stack(values)
+        return parts['loss'] * factor, distributed.mean(ops.stack(values))
 
     def construct(self, images: Tensor, labels: Tensor, factor: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         (_, values), gradients = self.gradient(images, labels, factor)
@@ -162,12 +162,15 @@ class TrainStep(nn.Cell):
         super().__init__(auto_prefix=False)
         self.gradients, self.optimizer, self.average, self.accumulation = gradients, optimizer, average, accumulation
         self.limit = config.optimizer.clip_global_norm_value if config.optimizer.clip_global_norm else None
+        self.reducer = distributed.reducer(optimizer.parameters)
 
     def construct(self, images: Tensor, labels: Tensor, factor: Tensor, inverse: Tensor,
                   rates: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
         values, scaled = self.gradients(images, labels, factor)
         if self.accumulation is not None:
             scaled = self.accumulation.take(scaled)
+        if self.reducer is not None:
+            scaled = self.reducer(scaled)
         gradients = optim.scale(scaled, inverse)
         norm = optim.global_norm(gradients)
         if ops.isfinite(norm):

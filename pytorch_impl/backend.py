@@ -7,9 +7,11 @@ import torch
 
 from common.backend import find_builder
 from common.config import Config, Loss
+from common.distributed import launched
 from common.errors import BackendError, UserError
-from pytorch_impl import exporter
+from pytorch_impl import distributed, exporter
 from pytorch_impl.data import make_loader as make_loader
+from pytorch_impl.distributed import group as group
 from pytorch_impl.layers import initialise
 from pytorch_impl.losses import segmentation_loss
 from pytorch_impl.models import MODELS
@@ -25,8 +27,12 @@ _device = torch.device('cpu')
 
 
 def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None) -> str:
-    """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent."""
+    """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent.
+
+    A process that torchrun started takes the device of its local rank, and meets the others.
+    """
     global _device
+    launch = launched(name)
     ascend = hasattr(torch, 'npu') and torch.npu.is_available()
     present = {'cpu': 'cpu', **({'gpu': 'cuda'} if torch.cuda.is_available() else {}), **({'ascend': 'npu'} if ascend else {})}
     wanted = device.lower() if device else list(present)[-1]
@@ -35,9 +41,18 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     if wanted not in present:
         raise BackendError(f'device {wanted}: PyTorch {torch.__version__} finds none here; present: {", ".join(present)}')
     _device = torch.device(present[wanted])
+    if launch and wanted != 'cpu':
+        accelerator = getattr(torch, present[wanted])
+        if launch.local_rank >= accelerator.device_count():
+            raise BackendError(f'rank {launch.rank} is process {launch.local_rank} of its host, which has '
+                               f'{accelerator.device_count()} devices ({wanted}): start no more processes than devices')
+        _device = torch.device(present[wanted], launch.local_rank)
+        accelerator.set_device(_device)
     torch.manual_seed(seed)
     if threads:
         torch.set_num_threads(threads)
+    if launch:
+        distributed.join(launch, _device)
     return wanted
 
 

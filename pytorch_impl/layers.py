@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from common.errors import ONE_VALUE, BatchError
 from common.init import dropout_mask, initial_bias, initial_weight, schemes
 from common.resampling import bilinear_matrix, pooling_matrix
+from pytorch_impl import distributed
 
 Sequential = nn.Sequential
 ModuleList = nn.ModuleList
@@ -113,7 +114,8 @@ class Linear(nn.Linear):
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm; ``momentum`` in PyTorch's sense: the share of the new batch in the running statistics.
 
-    ``output_dtype``: None, or the dtype of the output, which is then computed in float32.
+    ``output_dtype``: None, or the dtype of the output, which is then computed in float32. In training the mean and variance
+    are those of the global batch, over all processes.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
@@ -121,11 +123,28 @@ class BatchNorm2d(nn.BatchNorm2d):
         self.output_dtype = None
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.numel() == x.shape[1]:
+        if self.training and x.numel() * distributed.size() == x.shape[1]:
             raise BatchError(ONE_VALUE)
+        if self.training and distributed.size() > 1:
+            return self._synchronised(x).to(self.output_dtype or x.dtype)
         if self.output_dtype is None:
             return super().forward(x)
         return super().forward(x.float()).to(self.output_dtype)
+
+    def _synchronised(self, x: Tensor) -> Tensor:
+        # PyTorch's SyncBatchNorm does not run on CPUs, and all processes have batches of one size, as it need not assume
+        features = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        processes = distributed.size()
+        mean = distributed.all_sum(features.mean((0, 2, 3))) / processes
+        features = features - mean.view(1, -1, 1, 1)
+        variance = distributed.all_sum((features * features).mean((0, 2, 3))) / processes
+        count = features.numel() // features.shape[1] * processes
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+            self.num_batches_tracked += 1
+        scale = self.weight / (variance + self.eps).sqrt()
+        return features * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
 
 
 class LayerNorm2d(nn.Module):
@@ -381,9 +400,10 @@ def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
 
 def draw_dropout(network: nn.Module, batch: int, key: Sequence[int]) -> None:
     """Draws the masks of all dropout layers for one forward pass; ``key`` (seed, step, batch of the step) decides them."""
+    processes = distributed.rank(), distributed.size()
     for name, module in network.named_modules():
         if isinstance(module, Dropout2d):
-            mask = dropout_mask(name, (batch, module.channels, 1, 1), module.ratio, key)
+            mask = dropout_mask(name, (batch, module.channels, 1, 1), module.ratio, key, *processes)
             module.mask = torch.from_numpy(mask).to(next(network.parameters()).device)
 
 

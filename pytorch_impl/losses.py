@@ -1,6 +1,9 @@
 """Losses of the recipes: logits (N, C, H, W) float32 against labels (N, H, W) integer in which 255 is ignored.
 
 A classifier's logits (N, C) go with labels (N,) integer, of which none is ignored, or with soft targets (N, C).
+
+Of several processes each has its part of the global batch: what counts pixels or picks hard ones looks at all of it, so that
+the mean of the processes' losses is the loss of the global batch, and the mean of their gradients its gradient.
 """
 from typing import Mapping, Optional, Sequence
 
@@ -10,6 +13,7 @@ from torch import Tensor
 
 from common import config
 from common.losses import IGNORE_INDEX, check
+from pytorch_impl import distributed
 from pytorch_impl.layers import resize
 
 LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
@@ -91,7 +95,7 @@ def ohem(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
          class_weight: Optional[Sequence[float]] = None) -> Tensor:
     """mmsegmentation's OhemCrossEntropy: the mean of the weighted losses of the hard pixels of the batch."""
     losses, hard = _hard_pixels(logits, labels, thresh, min_kept, class_weight)
-    return (losses * hard).sum() / hard.sum().clamp(min=1)
+    return (losses * hard).sum() / _mean_count(hard)
 
 
 def ohem_pixel_sampler(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
@@ -99,7 +103,7 @@ def ohem_pixel_sampler(logits: Tensor, labels: Tensor, thresh: float, min_kept: 
     """mmsegmentation's OHEMPixelSampler with cross-entropy: ``min_kept`` is per image, and the divisor is cross-entropy's,
     the pixels that were not kept included.
     """
-    losses, hard = _hard_pixels(logits, labels, thresh, min_kept * len(labels), class_weight)
+    losses, hard = _hard_pixels(logits, labels, thresh, min_kept * len(labels) * distributed.size(), class_weight)
     return (losses * hard).sum() / _pixels(labels, _tensor(class_weight, logits), avg_non_ignore)
 
 
@@ -111,9 +115,9 @@ def stdc_ohem(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
     weight = _tensor(class_weight, logits)
     losses = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE_INDEX, reduction='none').flatten()
     hard = losses > -torch.log(torch.tensor(thresh, device=losses.device))
-    above = (losses * hard).sum() / hard.sum().clamp(min=1)
-    largest = losses.topk(min(max(min_kept, 1), len(losses)), sorted=False).values.mean()
-    return torch.where(hard.sum() > min_kept, above, largest)
+    above = (losses * hard).sum() / _mean_count(hard)
+    largest = _mean_of_largest(losses, max(min_kept, 1))
+    return torch.where(distributed.mean(hard.sum()) * distributed.size() > min_kept, above, largest)
 
 
 def dice(probabilities: Tensor, targets: Tensor, eps: float = 1e-3, squared: bool = True) -> Tensor:
@@ -160,13 +164,32 @@ def _tensor(class_weight: Optional[Sequence[float]], like: Tensor) -> Optional[T
 
 
 def _pixels(labels: Tensor, weight: Optional[Tensor], avg_non_ignore: bool) -> Tensor | int:
-    """What the sum of the losses is divided by."""
+    """What the sum of the losses is divided by: the mean over the processes."""
     if not avg_non_ignore:
         return labels.numel()
     valid = labels != IGNORE_INDEX
     if weight is None:
-        return valid.sum().clamp(min=1)
-    return (weight[labels.where(valid, 0)] * valid).sum().clamp(min=1e-12)
+        return _mean_count(valid)
+    return distributed.mean((weight[labels.where(valid, 0)] * valid).sum()).clamp(min=1e-12)
+
+
+def _mean_count(mask: Tensor) -> Tensor:
+    """How many are true, at least 1: the mean over the processes."""
+    return distributed.mean(mask.sum()).clamp(min=1 / distributed.size())
+
+
+def _mean_of_largest(losses: Tensor, count: int) -> Tensor:
+    """The mean of the ``count`` largest losses of all processes, of which each gets its share."""
+    largest = losses.topk(min(count, len(losses)), sorted=False).values
+    if distributed.size() == 1:
+        return largest.mean()
+    everywhere = distributed.gather(largest)
+    count = min(count, len(losses) * distributed.size())
+    smallest = everywhere.topk(count).values[-1]
+    above, equal = everywhere > smallest, everywhere == smallest
+    ties = (count - above.sum()) / equal.sum()  # of those equal to it a part counts
+    kept = (largest > smallest) + ties * (largest == smallest)
+    return (largest * kept).sum() * (distributed.size() / count)
 
 
 def _hard_pixels(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
@@ -176,8 +199,12 @@ def _hard_pixels(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
     valid = labels != IGNORE_INDEX
     losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction='none')
     probability = torch.exp(-losses.detach())
-    smallest = probability.where(valid, 2).flatten().kthvalue(min(min_kept, labels.numel() - 1) + 1).values
-    threshold = torch.minimum(smallest, probability.where(valid, 0).max()).clamp(min=thresh)
+    smallest = probability.where(valid, 2).flatten()
+    count = min(min_kept, labels.numel() * distributed.size() - 1) + 1
+    if distributed.size() > 1:  # each process's smallest have the smallest of all among them
+        smallest = distributed.gather(smallest.topk(min(count, labels.numel()), largest=False).values)
+    largest = distributed.gather(probability.where(valid, 0).max()[None]).max()
+    threshold = torch.minimum(smallest.kthvalue(count).values, largest).clamp(min=thresh)
     if class_weight is not None:
         losses = losses * _tensor(class_weight, logits)[labels.where(valid, 0)]
     return losses, valid & (probability < threshold)

@@ -1,5 +1,6 @@
 """One training step: forward, loss, scaled backward, clip, optimizer, moving averages."""
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Mapping
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import nn
 from common.config import Config
 from common.loss_scaling import LossScaler
 from common.schedules import average_decay
-from pytorch_impl import optim, precision, state
+from pytorch_impl import distributed, optim, precision, state
 from pytorch_impl.layers import draw_dropout, normalise
 from pytorch_impl.losses import segmentation_loss
 from pytorch_impl.predictor import Predictor
@@ -28,6 +29,8 @@ class Trainer:
         self.average = optim.Average(network) if config.optimizer.with_ema else None
         self.predictors: dict[bool, Predictor] = {}
         self.steps = 0
+        without_loss = set(network.align_corners) - {'logits', *config.loss.auxiliary_weights}
+        self.losses = distributed.parallel(Losses(network, config), unused=bool(without_loss))
 
     def step(self, batches: list[tuple[np.ndarray, np.ndarray]], learning_rate: float) -> dict[str, float]:
         """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W), (N,) or (N, K) float32.
@@ -40,10 +43,11 @@ class Trainer:
         scale, parts = self.scaler.scale, {}
         for index, (images, labels) in enumerate(batches):
             draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
-            losses = self._losses(images, labels)
-            (losses['loss'] * (scale / len(batches))).backward()
-            for key, value in losses.items():
-                parts[key] = parts.get(key, 0.0) + value.item() / len(batches)
+            with self._reduces(last=index == len(batches) - 1):
+                losses = self.losses(torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device))
+                (losses['loss'] * (scale / len(batches))).backward()
+            for key, value in zip(losses, distributed.mean(torch.stack(list(losses.values()))).tolist()):
+                parts[key] = parts.get(key, 0.0) + value / len(batches)
         gradients = self.optimizer.gradients()
         torch._foreach_mul_(gradients, 1 / scale)
         norm = optim.global_norm(gradients)
@@ -58,10 +62,9 @@ class Trainer:
         self.steps += 1
         return {**parts, 'loss_scale': scale, 'overflow': float(not finite), 'grad_norm': norm.item()}
 
-    def _losses(self, images: np.ndarray, labels: np.ndarray) -> dict[str, torch.Tensor]:
-        pixels = normalise(torch.from_numpy(images).to(self.device), self.config.augment.mean, self.config.augment.std)
-        target = torch.from_numpy(labels).to(self.device)
-        return segmentation_loss(self.network(pixels), target, self.config.loss, self.network.align_corners)
+    def _reduces(self, last: bool) -> AbstractContextManager:
+        """A context in which gradients are averaged over the processes only after the last batch of a step."""
+        return nullcontext() if last or isinstance(self.losses, Losses) else self.losses.no_sync()
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Copies of all that a later step depends on (see ``common.backend.Trainer``)."""
@@ -93,3 +96,17 @@ class Trainer:
         if ema:
             state.load_state(self.predictors[ema].network, self.average.state())
         return self.predictors[ema]
+
+
+class Losses(nn.Module):
+    """Images and labels -> ``loss`` and its parts."""
+
+    def __init__(self, network: nn.Module, config: Config):
+        super().__init__()
+        self.network = distributed.spread(network) if config.runtime.launcher == 'dp' else network
+        self.loss, self.align_corners = config.loss, network.align_corners
+        self.mean, self.std = config.augment.mean, config.augment.std
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        outputs = self.network(normalise(images, self.mean, self.std))
+        return segmentation_loss(outputs, labels, self.loss, self.align_corners)

@@ -76,7 +76,7 @@ zoo_usage() { # the arguments expected
     exit 2
 }
 
-zoo_settings() { # target, device id, config: sets BACKEND, DEVICE, CONFIG and what the frameworks read
+zoo_settings() { # target, config, device id if there is one: sets BACKEND, DEVICE and CONFIG
     local target=${DEVICE_TARGET:-$1} default=pytorch
     [[ $1 == Ascend ]] && default=mindspore
     BACKEND=${BACKEND:-$default}
@@ -85,22 +85,22 @@ zoo_settings() { # target, device id, config: sets BACKEND, DEVICE, CONFIG and w
         CPU | GPU | Ascend) DEVICE=${target,,} ;;
         *) die "DEVICE_TARGET=$target: expected CPU, GPU or Ascend" ;;
     esac
-    [[ $2 =~ ^[0-9]+$ ]] || die "DEVICE_ID $2: expected a number such as 0"
-    CONFIG=$3
+    [[ ${3:-0} =~ ^[0-9]+$ ]] || die "DEVICE_ID $3: expected a number such as 0"
+    CONFIG=$2
     if [[ -f $CONFIG ]]; then
         CONFIG=$(absolute "$CONFIG")
     elif ! is_recipe "${CONFIG%.yaml}"; then
         die "CONFIG $CONFIG: neither a file nor a recipe; \`twinseg list --configs\` names the recipes"
     fi
-    # The process sees one device, as its number 0.
+    [[ $DEVICE != ascend || -n ${ASCEND_HOME_PATH:-} ]] ||
+        say "hint: ASCEND_HOME_PATH is not set; source the set_env.sh of your CANN toolkit first"
+}
+
+zoo_one_device() { # device id: the process sees this device alone, as its number 0
     export DEVICE_ID=0 RANK_ID=0 DEVICE_NUM=1 RANK_SIZE=1
     case $DEVICE in
-        gpu) export CUDA_VISIBLE_DEVICES=$2 ;;
-        ascend)
-            export ASCEND_RT_VISIBLE_DEVICES=$2
-            [[ -n ${ASCEND_HOME_PATH:-} ]] ||
-                say "hint: ASCEND_HOME_PATH is not set; source the set_env.sh of your CANN toolkit first"
-            ;;
+        gpu) export CUDA_VISIBLE_DEVICES=$1 ;;
+        ascend) export ASCEND_RT_VISIBLE_DEVICES=$1 ;;
     esac
 }
 
@@ -130,9 +130,8 @@ zoo_folder() { # name: sets FOLDER to a new one in the caller's folder (nothing 
     done
 }
 
-zoo_run() { # log name, arguments of twinseg: in the foreground, ends with its status
+zoo_log() { # log name: all output from here on goes to it, too; the environment stands beside it in env.log
     local log=$FOLDER/$1
-    shift
     {
         printf 'date=%s\nbackend=%s\ndevice_target=%s\n' "$(date -u +%FT%TZ)" "$BACKEND" "$DEVICE"
         env | grep -E '^(ASCEND|BACKEND|CUDA|DEVICE|GLOG|HCCL|MS_|NCCL|OMP_|ONEDNN|PYTHON|RANK|TORCH|TWINSEG)[A-Z_]*=' | sort
@@ -142,14 +141,19 @@ for d in m.distributions():
     } > "$FOLDER/env.log"
     say "logs: $log"
     exec > >(exec tee -i -a -- "$log") 2>&1
-    exec "$PYTHON" -m common.cli "$@"
+}
+
+zoo_run() { # log name, arguments of twinseg: in the foreground, ends with its status
+    zoo_log "$1"
+    exec "$PYTHON" -m common.cli "${@:2}"
 }
 
 zoo_train() {
     local target=$1 resume=()
     shift
     [[ $# -eq 2 ]] || zoo_usage 'DEVICE_ID CONFIG'
-    zoo_settings "$target" "$1" "$2"
+    zoo_settings "$target" "$2" "$1"
+    zoo_one_device "$1"
     use_python all
     zoo_folder train_standalone
     [[ ${RESUME:-} == 1 ]] && resume=(--resume)
@@ -160,11 +164,128 @@ zoo_eval() {
     local target=$1 checkpoint
     shift
     [[ $# -eq 3 ]] || zoo_usage 'DEVICE_ID CONFIG CHECKPOINT'
-    zoo_settings "$target" "$1" "$2"
+    zoo_settings "$target" "$2" "$1"
+    zoo_one_device "$1"
     [[ -f $3 ]] || die "CHECKPOINT $3: no such file"
     checkpoint=$(absolute "$3")
     use_python all
     RESUME='' zoo_folder "evaluation_${target,,}"
     zoo_run eval.log eval "$CONFIG" --checkpoint "$checkpoint" --backend "$BACKEND" --device "$DEVICE" \
         --json "$FOLDER/result.json"
+}
+
+# --- several processes: run_distribute_train_{gpu,ascend}.sh ----------------------------------------------------------
+
+zoo_distribute() { # target, then CONFIG or, for Ascend, RANK_TABLE_FILE CONFIG
+    local target=$1 table='' expected=CONFIG status=0 resume=()
+    shift
+    [[ $target == Ascend ]] && expected='RANK_TABLE_FILE CONFIG'
+    [[ $# -eq $([[ $target == Ascend ]] && echo 2 || echo 1) ]] || zoo_usage "$expected"
+    if [[ $target == Ascend ]]; then
+        [[ -f $1 ]] || die "RANK_TABLE_FILE $1: no such file; \`twinseg ranks\` writes one"
+        table=$(realpath -- "$1") # PyTorch takes no link
+        shift
+    fi
+    zoo_settings "$target" "$1"
+    zoo_hosts
+    use_python all
+    zoo_devices "$table"
+    if [[ $NNODES -gt 1 ]]; then # all hosts stand in one shared folder
+        FOLDER=$PWD/train_parallel_nodes/node_$NODE_RANK
+        mkdir -p -- "$FOLDER" || die "$PWD is not writable"
+        RUN=$PWD/train_parallel_nodes/run
+    else
+        zoo_folder train_parallel
+        RUN=$FOLDER/run
+    fi
+    RANKS=$FOLDER/ranks_$(date -u +%Y%m%dT%H%M%S)
+    [[ ${RESUME:-} == 1 ]] && resume=(--resume)
+    zoo_log log.txt
+    say "$NNODES x $DEVICE_NUM processes; logs of the ranks: $RANKS"
+    zoo_launch train "$CONFIG" --backend "$BACKEND" --device "$DEVICE" --work-dir "$RUN" "${resume[@]}" || status=$?
+    [[ $status -eq 0 ]] || zoo_failure "$status"
+}
+
+zoo_hosts() { # checks NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT, and sets what is not given
+    local name
+    NNODES=${NNODES:-1} NODE_RANK=${NODE_RANK:-0}
+    for name in NNODES NODE_RANK; do
+        [[ ${!name} =~ ^[0-9]+$ ]] || die "$name=${!name}: expected a number"
+    done
+    [[ $NNODES -ge 1 ]] || die "NNODES=$NNODES: expected 1 or more hosts"
+    [[ $NODE_RANK -lt $NNODES ]] || die "NODE_RANK=$NODE_RANK: with NNODES=$NNODES expected 0 to $((NNODES - 1))"
+    [[ $NNODES -eq 1 || -n ${MASTER_ADDR:-} ]] || die "NNODES=$NNODES: set MASTER_ADDR to the address of the host with NODE_RANK=0"
+    if [[ -z ${MASTER_PORT:-} ]]; then
+        MASTER_PORT=8118
+        while [[ $NNODES -eq 1 ]] && (exec 3<> "/dev/tcp/127.0.0.1/$MASTER_PORT") 2> /dev/null; do
+            MASTER_PORT=$((20000 + RANDOM % 10000))
+        done
+    fi
+    [[ $MASTER_PORT =~ ^[0-9]+$ && $MASTER_PORT -le 65535 ]] || die "MASTER_PORT=$MASTER_PORT: expected a port"
+}
+
+zoo_devices() { # rank table or nothing: sets DEVICE_NUM, the processes of this host
+    local hosts mine
+    if [[ -n $1 ]]; then
+        hosts=$(twinseg ranks "$1") || exit
+        [[ $(wc -l <<< "$hosts") -eq $NNODES ]] ||
+            die "RANK_TABLE_FILE $1: lists $(wc -l <<< "$hosts") hosts, but NNODES=$NNODES"
+        mine=$(sed -n "$((NODE_RANK + 1))p" <<< "$hosts")
+        export RANK_TABLE_FILE=$1
+        [[ $DEVICE != ascend ]] || export ASCEND_RT_VISIBLE_DEVICES=$mine
+        mine=${mine//[!,]/}
+        [[ -z ${DEVICE_NUM:-} || $DEVICE_NUM == $((${#mine} + 1)) ]] ||
+            die "DEVICE_NUM=$DEVICE_NUM: but the rank table lists $((${#mine} + 1)) devices for this host; leave it out"
+        DEVICE_NUM=$((${#mine} + 1))
+    elif [[ -z ${DEVICE_NUM:-} ]]; then
+        [[ $DEVICE == gpu ]] || die "set DEVICE_NUM to the number of processes"
+        DEVICE_NUM=$({ nvidia-smi --list-gpus 2> /dev/null || true; } | wc -l)
+        [[ $DEVICE_NUM -gt 0 ]] || die "nvidia-smi lists no GPU; set DEVICE_NUM, or DEVICE_TARGET=CPU to run on the host"
+    fi
+    [[ $DEVICE_NUM =~ ^[1-9][0-9]*$ ]] || die "DEVICE_NUM=$DEVICE_NUM: expected a number of processes"
+}
+
+zoo_launch() { # arguments of twinseg: runs them in all processes of this host, and passes SIGTERM and SIGINT on to each
+    local launcher pid status=0
+    unset RANK_ID RANK_SIZE DEVICE_ID
+    if [[ $BACKEND == pytorch ]]; then
+        launcher=("$PYTHON" -m torch.distributed.run --nnodes "$NNODES" --nproc-per-node "$DEVICE_NUM" --node-rank "$NODE_RANK"
+            --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "$MASTER_PORT" --log-dir "$RANKS" --redirects 3 --tee 3
+            --local-ranks-filter 0 -m common.cli)
+    else
+        PATH=$(dirname -- "$PYTHON"):$PATH # msrun starts the first python there
+        launcher=("$PYTHON" -m mindspore.parallel.cluster.run --worker_num $((NNODES * DEVICE_NUM)) --local_worker_num
+            "$DEVICE_NUM" --node_rank "$NODE_RANK" --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "$MASTER_PORT"
+            --log_dir "$RANKS" --join True --tail_worker_log 0 --cluster_time_out 600)
+        [[ -z ${RANK_TABLE_FILE:-} ]] || launcher+=(--rank_table_file "$RANK_TABLE_FILE")
+        launcher+=(python -m common.cli)
+        mkdir -p -- "$RANKS"
+    fi
+    # A session of its own: Ctrl-C reaches this script alone, which tells the processes, not the launcher that would kill them.
+    setsid "${launcher[@]}" "$@" < /dev/null &
+    pid=$!
+    trap 'pkill -TERM -P "$pid" || kill -TERM "$pid"' TERM
+    trap 'pkill -INT -P "$pid" || kill -TERM "$pid"' INT
+    while true; do # a signal ends wait, not the launcher
+        status=0
+        wait "$pid" || status=$?
+        kill -0 "$pid" 2> /dev/null || return "$status"
+    done
+}
+
+zoo_failure() { # status of the launcher: the first error of a rank comes last; ends with the rank's status where it is known
+    local log lines
+    lines=$(grep -rhoE 'twinseg: stopped by SIG(TERM|INT) .*' -- "$RANKS" 2> /dev/null | tail -n 1) || true
+    if [[ -n $lines ]]; then
+        say "$lines"
+        [[ $lines == *SIGINT* ]] && exit 130
+        exit 75
+    fi
+    while IFS= read -r log; do # the oldest: the others fail because of it
+        lines=$(grep -E 'twinseg: error:|^[A-Za-z.]*(Error|Exception): ' -- "$log" | tail -n 1) || continue
+        say "the first error is in $log"
+        say "$lines"
+        break
+    done < <(find "$RANKS" -name '*.log' -printf '%T@ %p\n' 2> /dev/null | sort -n | cut -d ' ' -f 2-)
+    exit "$1"
 }

@@ -1,6 +1,7 @@
 """The shell scripts: arguments, relative paths, folders, logs, exit status; with a stub in the place of Python."""
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,8 +14,14 @@ SCRIPTS = sorted([*(ROOT / 'scripts').glob('*.sh'), ROOT / '.ci' / 'run'])
 RECIPE = 'fast_scnn_8xb4-160k_cityscapes-512x1024'
 TRAIN = {'run_standalone_train_gpu.sh': ('pytorch', 'gpu'), 'run_standalone_train_ascend.sh': ('mindspore', 'ascend')}
 EVAL = {'run_eval_gpu.sh': ('pytorch', 'gpu'), 'run_eval_ascend.sh': ('mindspore', 'ascend')}
+DISTRIBUTE = ['run_distribute_train_gpu.sh', 'run_distribute_train_ascend.sh']
 STUB = """#!/usr/bin/env bash
 [[ $1 == -m ]] || exit 0  # versions for env.log
+if [[ $3 == ranks ]]; then
+    [[ -z ${STUB_REFUSES:-} ]] || { echo 'twinseg: error: server_count' >&2; exit 2; }
+    printf '%b\\n' "${STUB_HOSTS:-0,1}"
+    exit
+fi
 printf '%s\\n' "$PWD" > "$STUB_LOG/cwd"
 printf '%s\\n' "$@" > "$STUB_LOG/argv"
 env > "$STUB_LOG/env"
@@ -36,6 +43,7 @@ class Place:
         self.stub.chmod(0o755)
         (self.folder / 'my.yaml').write_text('arch: fast_scnn\n')
         (self.folder / 'best.safetensors').write_bytes(b'')
+        (self.folder / 'hccl.json').write_text('{}')
 
     def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         clean = {key: os.environ[key] for key in ('PATH', 'HOME') if key in os.environ}
@@ -138,7 +146,21 @@ BAD = [('run_standalone_train_gpu.sh', [], {}, 'usage: bash scripts/run_standalo
        ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'BACKEND': 'jax'}, 'BACKEND=jax: expected pytorch or mindspore'),
        ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'DEVICE_TARGET': 'cpu'}, 'expected CPU, GPU or Ascend'),
        ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'TWINSEG_PYTHON': '/absent'}, 'TWINSEG_PYTHON=/absent is no program'),
-       ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'RESUME': '1'}, 'there is no')]
+       ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'RESUME': '1'}, 'there is no'),
+       ('run_distribute_train_gpu.sh', [], {}, 'usage: bash scripts/run_distribute_train_gpu.sh CONFIG'),
+       ('run_distribute_train_gpu.sh', ['0', 'my.yaml'], {}, 'usage:'),
+       ('run_distribute_train_ascend.sh', ['my.yaml'], {}, 'run_distribute_train_ascend.sh RANK_TABLE_FILE CONFIG'),
+       ('run_distribute_train_ascend.sh', ['absent.json', 'my.yaml'], {}, 'RANK_TABLE_FILE absent.json: no such file'),
+       ('run_distribute_train_ascend.sh', ['hccl.json', 'my.yaml'], {'STUB_REFUSES': '1'}, 'twinseg: error: server_count'),
+       ('run_distribute_train_ascend.sh', ['hccl.json', 'my.yaml'], {'STUB_HOSTS': '0\\n0'}, 'lists 2 hosts, but NNODES=1'),
+       ('run_distribute_train_ascend.sh', ['hccl.json', 'my.yaml'], {'DEVICE_NUM': '3'}, 'lists 2 devices for this host'),
+       ('run_distribute_train_gpu.sh', ['absent.yaml'], {}, 'neither a file nor a recipe'),
+       ('run_distribute_train_gpu.sh', ['my.yaml'], {'DEVICE_NUM': 'all'}, 'DEVICE_NUM=all: expected a number'),
+       ('run_distribute_train_gpu.sh', ['my.yaml'], {'DEVICE_TARGET': 'CPU'}, 'set DEVICE_NUM'),
+       ('run_distribute_train_gpu.sh', ['my.yaml'], {'NNODES': '2'}, 'set MASTER_ADDR'),
+       ('run_distribute_train_gpu.sh', ['my.yaml'], {'NNODES': 'two'}, 'NNODES=two: expected a number'),
+       ('run_distribute_train_gpu.sh', ['my.yaml'], {'NNODES': '2', 'NODE_RANK': '2'}, 'expected 0 to 1'),
+       ('run_distribute_train_gpu.sh', ['my.yaml'], {'DEVICE_NUM': '2', 'MASTER_PORT': 'ssh'}, 'expected a port')]
 
 
 @pytest.mark.parametrize('script, arguments, environment, message', BAD)
@@ -148,6 +170,103 @@ def test_bad_arguments_are_refused_and_nothing_is_left(place, script, arguments,
     assert done.returncode == 2
     assert message in done.stderr and not done.stdout
     assert sorted(place.folder.iterdir()) == before and not (place.log / 'argv').exists()
+
+
+def test_a_process_for_each_device_of_the_rank_table(place):
+    done = place.run('run_distribute_train_ascend.sh', 'hccl.json', 'my.yaml', STUB_HOSTS='0,1,4')
+    assert done.returncode == 0, done.stderr
+    folder = place.folder / 'train_parallel'
+    assert place.argv[:2] == ['-m', 'mindspore.parallel.cluster.run']
+    assert (place.option('--worker_num'), place.option('--local_worker_num'), place.option('--node_rank')) == ('3', '3', '0')
+    assert place.option('--rank_table_file') == str(place.folder / 'hccl.json')
+    assert place.option('--log_dir').startswith(str(folder / 'ranks_'))
+    after = place.argv[place.argv.index('python'):]
+    assert after[:5] == ['python', '-m', 'common.cli', 'train', str(place.folder / 'my.yaml')]
+    assert after[5:] == ['--backend', 'mindspore', '--device', 'ascend', '--work-dir', str(folder / 'run')]
+    assert place.environment['RANK_TABLE_FILE'] == str(place.folder / 'hccl.json')
+    assert place.environment['ASCEND_RT_VISIBLE_DEVICES'] == '0,1,4'
+    assert eventually(folder / 'log.txt', 'to stdout') and eventually(folder / 'log.txt', 'to stderr')
+    assert 'device_target=ascend' in (folder / 'env.log').read_text()
+
+
+def test_a_process_for_each_gpu(place):
+    smi = place.stub.parent / 'nvidia-smi'
+    smi.write_text('#!/bin/sh\necho GPU 0\necho GPU 1\n')
+    smi.chmod(0o755)
+    done = place.run('run_distribute_train_gpu.sh', 'my.yaml', PATH=f'{smi.parent}:{os.environ["PATH"]}')
+    assert done.returncode == 0, done.stderr
+    assert place.argv[:2] == ['-m', 'torch.distributed.run']
+    assert (place.option('--nnodes'), place.option('--nproc-per-node'), place.option('--node-rank')) == ('1', '2', '0')
+    assert place.argv[place.argv.index('common.cli') - 1:][:4] == ['-m', 'common.cli', 'train', str(place.folder / 'my.yaml')]
+    assert (place.option('--backend'), place.option('--device')) == ('pytorch', 'gpu')
+
+
+@pytest.mark.parametrize('script', DISTRIBUTE)
+@pytest.mark.parametrize('backend, count', [('pytorch', '--nproc-per-node'), ('mindspore', '--local_worker_num')])
+def test_processes_on_the_host_and_of_several_hosts(place, script, backend, count):
+    arguments = ['hccl.json', 'my.yaml'] if 'ascend' in script else ['my.yaml']
+    hosts = {'NNODES': '2', 'NODE_RANK': '1', 'MASTER_ADDR': '10.0.0.1', 'MASTER_PORT': '4711', 'STUB_HOSTS': '0,1\\n0,1'}
+    done = place.run(script, *arguments, BACKEND=backend, DEVICE_TARGET='CPU', DEVICE_NUM='2', **hosts)
+    assert done.returncode == 0, done.stderr
+    assert (place.option(count), place.option('--device')) == ('2', 'cpu')
+    assert '10.0.0.1' in place.argv and '4711' in place.argv
+    folder = place.folder / 'train_parallel_nodes'
+    assert place.option('--work-dir') == str(folder / 'run')
+    assert (folder / 'node_1' / 'env.log').is_file() and not (folder / 'run').exists()
+
+
+@pytest.mark.parametrize('status', [1, 2, 137])
+def test_the_status_of_the_launcher_passes_through(place, status):
+    done = place.run('run_distribute_train_gpu.sh', 'my.yaml', DEVICE_NUM='2', STUB_STATUS=str(status))
+    assert done.returncode == status
+
+
+LAST_WORDS = """#!/usr/bin/env bash
+[[ $1 == -m ]] || exit 0
+while [[ $1 != --log-dir ]]; do shift; done
+mkdir -p "$2/0" "$2/1"
+echo 'twinseg: error: data.png: truncated' > "$2/1/stderr.log"
+sleep 0.1
+echo "$OTHER" > "$2/0/stderr.log"
+exit 1
+"""
+
+
+@pytest.mark.parametrize('other, status, last', [
+    ('twinseg: error: rank 0 lost the other processes', 1, 'twinseg: error: data.png: truncated'),
+    ('twinseg: stopped by SIGTERM after step 3, which is saved: continue with --resume', 75, 'continue with --resume'),
+    ('twinseg: stopped by SIGINT after step 3, which is saved: continue with --resume', 130, 'continue with --resume')])
+def test_the_first_failing_rank_has_the_last_word(place, other, status, last):
+    place.stub.write_text(LAST_WORDS)
+    done = place.run('run_distribute_train_gpu.sh', 'my.yaml', DEVICE_NUM='2', OTHER=other)
+    assert done.returncode == status
+    assert eventually(place.folder / 'train_parallel' / 'log.txt', last)
+    assert (place.folder / 'train_parallel' / 'log.txt').read_text().rstrip().endswith(last)
+
+
+WAITS = """#!/usr/bin/env bash
+[[ $1 == -m ]] || exit 0
+"$REAL" -c 'import signal, sys, time
+for number in signal.SIGTERM, signal.SIGINT:
+    signal.signal(number, lambda *_: sys.exit(print("told", flush=True) or 75))
+print("ready", flush=True)
+time.sleep(60)'
+exit 1
+"""
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_signals_reach_the_processes(place, number):
+    place.stub.write_text(WAITS)
+    clean = {key: os.environ[key] for key in ('PATH', 'HOME') if key in os.environ}
+    process = subprocess.Popen(['bash', str(ROOT / 'scripts' / 'run_distribute_train_gpu.sh'), 'my.yaml'], cwd=place.folder,
+                               env={**clean, 'TWINSEG_PYTHON': str(place.stub), 'DEVICE_NUM': '2', 'REAL': sys.executable},
+                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    log = place.folder / 'train_parallel' / 'log.txt'
+    assert eventually(log, 'ready')
+    process.send_signal(number)
+    assert process.wait(20) == 1
+    assert eventually(log, 'told')
 
 
 def test_no_folder_is_overwritten_and_the_last_is_continued(place):

@@ -11,7 +11,7 @@ import pytest
 
 from common import checkpoint, config
 from common.backend import get_backend
-from common.errors import StateError, UserError
+from common.errors import Interrupted, StateError, UserError
 from common.evaluation import evaluate_run
 from common.training import train
 from tests import streets
@@ -181,3 +181,32 @@ def test_a_checkpoint_of_another_network(data, trained, tmp_path):
     checkpoint.save(tmp_path / 'other.safetensors', tensors, meta)
     with pytest.raises(StateError, match='do not fit the network'):
         run('pytorch', data, tmp_path / 'run', start_from=tmp_path / 'other.safetensors')
+
+
+@pytest.mark.parametrize('number, status', [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_run_after_its_step_and_nothing_is_lost(data, tmp_path, monkeypatch, number, status):
+    run('pytorch', data, tmp_path / 'whole')
+    backend = get_backend('pytorch')
+    make = backend.make_trainer
+
+    def signals_at_step_3(network, settings):
+        made = make(network, settings)
+        step = made.step
+
+        def counted(batches, learning_rate):
+            if made.steps == 2:
+                os.kill(os.getpid(), number)
+            return step(batches, learning_rate)
+        made.step = counted
+        return made
+
+    before = signal.getsignal(number)
+    monkeypatch.setattr(backend, 'make_trainer', signals_at_step_3)
+    with pytest.raises(Interrupted, match='after step 3, which is saved: continue with --resume') as error:
+        run('pytorch', data, tmp_path / 'stopped')
+    assert error.value.status == status and signal.getsignal(number) is before
+    monkeypatch.undo()
+    assert checkpoint.latest(tmp_path / 'stopped' / 'checkpoints').name == 'step_00000003.safetensors'
+    run('pytorch', data, tmp_path / 'stopped', resume=True)
+    name = 'checkpoints/step_00000006.safetensors'
+    assert same(tmp_path / 'whole' / name, tmp_path / 'stopped' / name) == []

@@ -8,6 +8,8 @@ import numpy as np
 
 from common.config import Augment
 from common.data.sampling import mixing_rng
+from common.distributed import places
+from common.errors import UserError
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right
 
@@ -23,10 +25,13 @@ class Mixing:
     A mixed sample keeps a share lambda of itself, drawn from Beta(alpha, alpha): mixup blends the pixels, cutmix replaces a
     box of 1 - lambda of the area, and lambda is then corrected to the area that the box has in the image. ``mixup_mode``
     draws once for the ``batch``, for each ``pair`` (the middle sample of an odd batch stays as it is), or for each ``elem``.
+    Of several processes each mixes its ``places`` as one process would mix the global batch; their batches must be even.
     """
 
-    def __init__(self, augment: Augment, num_classes: int, label_smoothing: float, seed: int):
+    def __init__(self, augment: Augment, num_classes: int, label_smoothing: float, seed: int, rank: int = 0,
+                 world_size: int = 1):
         self.augment, self.num_classes, self.label_smoothing, self.seed = augment, num_classes, label_smoothing, seed
+        self.rank, self.world_size = rank, world_size
 
     def __call__(self, images: np.ndarray, labels: np.ndarray, step: int, epoch: float) -> tuple[np.ndarray, np.ndarray]:
         """Images uint8 (N, 3, H, W) and labels int (N,) -> mixed images, and targets float32 (N, num_classes).
@@ -37,7 +42,12 @@ class Mixing:
         targets = smoothed(labels, self.num_classes, self.label_smoothing)
         if not is_active(self.augment) or 0 < self.augment.mixup_off_epoch <= epoch:
             return images, targets
-        shares, boxes = self._draw(len(images), images.shape[2], images.shape[3], mixing_rng(self.seed, step))
+        own = places(len(images), self.rank, self.world_size)
+        if self.world_size > 1 and len(images) % 2:
+            raise UserError(f'batch_size: {len(images)}: an odd batch in each of {self.world_size} processes cannot be mixed; '
+                            'make it even')
+        drawn = self._draw(len(images) * self.world_size, images.shape[2], images.shape[3], mixing_rng(self.seed, step))
+        shares, boxes = ([values[place] for place in own] for values in drawn)
         mixed = np.empty(images.shape, np.uint8)
         for image, partner, share, box, result in zip(images, images[::-1], shares, boxes, mixed):
             if box is None:

@@ -7,6 +7,7 @@ from typing import Iterator, Optional
 
 import numpy as np
 
+from common.distributed import places
 from common.errors import DataError
 
 _ORDER, _SAMPLE, _MIXING = 0, 1, 2  # kinds of generators, so that no order shares its numbers with a sample
@@ -40,15 +41,15 @@ def training_batches(length: int, batch_size: int, seed: int, start: int = 0, st
                      world_size: int = 1) -> Iterator[list[tuple[int, int]]]:
     """The keys ``(epoch, index)`` of batches ``start`` to ``stop - 1``, counted over epochs without end.
 
-    A global batch has ``batch_size * world_size`` samples; process ``rank`` takes the rank-th part of it, so that the
-    processes together see what one process with the whole batch sees.
+    A global batch has ``batch_size * world_size`` samples; process ``rank`` takes its ``places``, so that the processes
+    together see what one process with the whole batch sees.
     """
-    steps = steps_per_epoch(length, batch_size, world_size)
+    steps, total = steps_per_epoch(length, batch_size, world_size), batch_size * world_size
+    own = places(batch_size, rank, world_size)
     batch = start
     while stop is None or batch < stop:
         epoch, step = divmod(batch, steps)
         order = epoch_order(length, seed, epoch)
         for place in range(step, steps if stop is None else min(steps, step + stop - batch)):
-            first = (place * world_size + rank) * batch_size
-            yield [(epoch, int(index)) for index in order[first:first + batch_size]]
+            yield [(epoch, int(index)) for index in order[place * total + own]]
             batch += 1

@@ -1,0 +1,121 @@
+"""The processes of a training: PyTorch's process group, and what they compute together.
+
+With one process every function gives back what it got.
+"""
+import atexit
+import warnings
+from datetime import timedelta
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from common.distributed import ALONE, Group, Launch
+from common.errors import UserError
+
+BACKENDS = {'cpu': 'gloo', 'cuda': 'nccl', 'npu': 'hccl'}
+TIMEOUT = timedelta(minutes=30)  # of a collective: longer than an evaluation's slowest shard waits for the others
+_device = torch.device('cpu')
+
+
+def join(launch: Launch, device: torch.device) -> None:
+    """Meets the other processes; with ``MASTER_ADDR`` and ``MASTER_PORT`` as torchrun sets them."""
+    global _device
+    _device = device
+    if not dist.is_initialized():
+        dist.init_process_group(BACKENDS[device.type], timeout=TIMEOUT)
+        atexit.register(dist.destroy_process_group)
+
+
+def size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def group() -> Group:
+    """All processes, for ``common``."""
+    return Group(rank(), size(), _all_gather) if size() > 1 else ALONE
+
+
+def all_sum(x: Tensor) -> Tensor:
+    """The sum over all processes; differentiable: gradients are summed, too."""
+    return _AllSum.apply(x) if size() > 1 else x
+
+
+def mean(x: Tensor) -> Tensor:
+    """The mean over all processes, as a constant."""
+    if size() == 1:
+        return x
+    total = x.detach().clone()
+    dist.all_reduce(total)
+    return total / size()
+
+
+def gather(x: Tensor) -> Tensor:
+    """(N,) of every process -> (size * N,), in the order of the ranks, as a constant."""
+    if size() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(size())]
+    dist.all_gather(parts, x.detach().contiguous())
+    return torch.cat(parts)
+
+
+def parallel(module: nn.Module, unused: bool) -> nn.Module:
+    """A module that gives the loss: with several processes inside DistributedDataParallel, which averages the gradients.
+
+    All processes have the same weights, and batch norm keeps the same statistics in all, so neither is sent around.
+    ``unused``: whether the loss leaves out some parameters.
+    """
+    if size() == 1:
+        return module
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', FutureWarning)  # broadcast_buffers has another name in PyTorch 2.13 and later
+        return DistributedDataParallel(module, broadcast_buffers=False, init_sync=False, find_unused_parameters=unused)
+
+
+def spread(network: nn.Module) -> nn.Module:
+    """The network on all GPUs of this process, each of which gets a part of the batch (``launcher: dp``); UserError beside
+    other processes. Without a GPU it is the network alone."""
+    if size() > 1:
+        raise UserError(f'launcher: dp is for one process, but torchrun started {size()}: leave it out')
+    return DataParallel(network)
+
+
+class DataParallel(nn.DataParallel):
+    """PyTorch's, which knows nothing of the dropout masks that were drawn for the whole batch."""
+
+    def replicate(self, module, device_ids):
+        replicas = super().replicate(module, device_ids)
+        for place, (replica, device) in enumerate(zip(replicas, device_ids)):
+            for part in replica.modules():
+                if getattr(part, 'mask', None) is not None:
+                    part.mask = part.mask.chunk(len(self.device_ids))[place].to(device)
+        return replicas
+
+
+class _AllSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx, gradient):
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def _all_gather(values: np.ndarray) -> np.ndarray:
+    mine = torch.from_numpy(np.ascontiguousarray(values)).to(_device)
+    parts = [torch.empty_like(mine) for _ in range(size())]
+    dist.all_gather(parts, mine)
+    return torch.stack(parts).cpu().numpy()

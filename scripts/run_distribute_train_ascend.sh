@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Trains on all Ascend devices of one or several hosts: bash scripts/run_distribute_train_ascend.sh RANK_TABLE_FILE CONFIG
+# BACKEND=pytorch|mindspore (MindSpore by default); DEVICE_TARGET=CPU runs on the host; RESUME=1 continues.
+# DEVICE_NUM: processes of a host, by default one for each of its devices in the rank table. Several hosts: run it on each,
+# in one shared folder, with NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT.
+# Ends with status 75 when SIGTERM stopped it: a checkpoint is saved, and RESUME=1 continues.
+# Leaves train_parallel/ (env.log, log.txt, ranks_*/, run/), with several hosts train_parallel_nodes/ (node_*/, run/).
+set -euo pipefail
+source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+zoo_distribute Ascend "$@"
