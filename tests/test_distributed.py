@@ -16,8 +16,10 @@ PARAMETERS = 1e-5  # relative L2 distance of two processes from one
 
 
 @pytest.fixture(scope='module')
-def states(backend_name, tmp_path_factory):
+def states(request, backend_name, tmp_path_factory):
     """The states after each case: of one process, and of both of two."""
+    if backend_name == 'mindspore' and not request.config.getoption('--slow'):
+        pytest.skip('needs --slow: a minute and more')
     folder = tmp_path_factory.mktemp('states')
     for size in (1, 2):
         done = ranks.start(backend_name, size, folder, '-m', 'tests.ranks', backend_name, str(folder), *ranks.CASES)
