@@ -51,7 +51,7 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
         with contextlib.suppress(RuntimeError):  # can be set once in a process
             ms.device_context.cpu.op_tuning.threads_num(threads)
     if launch:
-        distributed.join(launch)
+        distributed.join(wanted)
     return wanted
 
 

@@ -7,16 +7,17 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.communication import get_group_size, get_rank, init
 
-from common.distributed import ALONE, Group, Launch
+from common.distributed import ALONE, Group
 
+BACKENDS = {'cpu': 'mccl', 'gpu': 'nccl', 'ascend': 'hccl'}
 _rank, _size = 0, 1
 
 
-def join(launch: Launch) -> None:
+def join(device: str) -> None:
     """Meets the other processes, as msrun says; msrun's scheduler stays in here and ends with the training."""
     global _rank, _size
     if _size == 1:
-        init()
+        init(BACKENDS[device])
         _rank, _size = get_rank(), get_group_size()
 
 

@@ -52,7 +52,7 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     if threads:
         torch.set_num_threads(threads)
     if launch:
-        distributed.join(launch, _device)
+        distributed.join(_device)
     return wanted
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.distributed import ALONE, Group, Launch
+from common.distributed import ALONE, Group
 from common.errors import UserError
 
 BACKENDS = {'cpu': 'gloo', 'cuda': 'nccl', 'npu': 'hccl'}
@@ -20,7 +20,7 @@ TIMEOUT = timedelta(minutes=30)  # of a collective: longer than an evaluation's 
 _device = torch.device('cpu')
 
 
-def join(launch: Launch, device: torch.device) -> None:
+def join(device: torch.device) -> None:
     """Meets the other processes; with ``MASTER_ADDR`` and ``MASTER_PORT`` as torchrun sets them."""
     global _device
     _device = device

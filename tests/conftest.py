@@ -17,6 +17,7 @@ ROOT = Path(__file__).parent.parent
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 
+SPLIT = ('test_matrix', 'test_golden', 'test_overfit')  # files whose tests are of a network or a publisher each
 GROWTH = 1 << 28  # bytes between two clearings of memory
 _trimmed = [0]  # bytes after the last one
 
@@ -62,7 +63,7 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     for item in items:  # what shares a fixture runs in one process: a file, or of networks and publishers one
-        params = item.callspec.params if hasattr(item, 'callspec') else {}
+        params = item.callspec.params if item.path.stem in SPLIT and hasattr(item, 'callspec') else {}
         item.add_marker(pytest.mark.xdist_group(f'{item.path.stem} {params.get("name", params.get("case", ""))}'))
     if config.getoption('--slow'):
         return
