@@ -1,4 +1,5 @@
 // OpenVINO on the host's CPU: .onnx. https://docs.openvino.ai, "OpenVINO Runtime API"
+#include <iostream>
 #include <openvino/openvino.hpp>
 
 #include "engine.h"
@@ -54,13 +55,16 @@ class OpenVinoEngine : public Engine {
   explicit OpenVinoEngine(const Options &options) {
     const std::shared_ptr<ov::Model> model = ReadModel(options);
     ov::AnyMap settings{ov::num_streams(options.streams)};
-    if (options.precision_mode == "enforce_fp32") settings.insert(ov::hint::inference_precision(ov::element::f32));
     if (options.num_threads > 0) settings.insert(ov::inference_num_threads(options.num_threads));
-    try {
-      model_ = core_.compile_model(model, kCpu, settings);
-    } catch (const ov::Exception &error) {
-      throw Failure(options.model + ": OpenVINO cannot compile it: " + LastLine(error));
+    if (options.precision_mode != "enforce_fp32") {
+      try {
+        model_ = core_.compile_model(model, kCpu, settings);
+      } catch (const ov::Exception &error) {  // bfloat16 is chosen on some CPUs that then lack the instructions for it
+        std::cerr << "warning: " << options.model << ": OpenVINO cannot compile it in the precision that it prefers ("
+                  << LastLine(error) << "), float32 is used\n";
+      }
     }
+    if (!model_) Compile(options.model, model, settings);
     for (const auto &port : model_.inputs()) inputs.push_back(Description(port));
     for (const auto &port : model_.outputs()) outputs.push_back(Description(port));
   }
@@ -68,6 +72,13 @@ class OpenVinoEngine : public Engine {
   std::unique_ptr<Request> NewRequest() override { return std::make_unique<OpenVinoRequest>(&model_); }
 
  private:
+  void Compile(const std::string &name, const std::shared_ptr<ov::Model> &model, ov::AnyMap settings) try {
+    settings.insert(ov::hint::inference_precision(ov::element::f32));
+    model_ = core_.compile_model(model, kCpu, settings);
+  } catch (const ov::Exception &error) {
+    throw Failure(name + ": OpenVINO cannot compile it: " + LastLine(error));
+  }
+
   // A model of any size is given the shape asked for; one of a fixed size that differs is left for the caller to refuse.
   std::shared_ptr<ov::Model> ReadModel(const Options &options) try {
     const std::shared_ptr<ov::Model> model = core_.read_model(options.model);
