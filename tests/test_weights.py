@@ -70,7 +70,7 @@ def test_every_tensor_of_the_network_has_a_published_name(backend, table):
     assert {**converted.arguments, **arguments} == converted.arguments
     assert list(converted.state) == list(state)
     assert all(np.allclose(converted.state[name], state[name], rtol=0, atol=1.1e-5) for name in state)
-    report = backend.load_state(backend.build_model(converted.arch, **converted.arguments), converted.state)
+    report = backend.load_state(backend.MODELS[converted.arch](**converted.arguments), converted.state)
     assert len(report.matched) == len(state)
 
 
@@ -79,7 +79,7 @@ def test_a_file_without_auxiliary_heads_makes_a_network_without(backend, table):
     state = backend.state(backend.build_model(table.arch, auxiliary=False, **table.arguments))
     converted = weights.convert(in_their_names(table, state))
     assert converted.arguments['auxiliary'] is False
-    backend.load_state(backend.build_model(converted.arch, **converted.arguments), converted.state)
+    backend.load_state(backend.MODELS[converted.arch](**converted.arguments), converted.state)
 
 
 def test_in_place_norms_of_the_authors_scale_by_their_magnitude(backend):
