@@ -60,7 +60,7 @@ def published(root, case):
 
 def network(backend, converted):
     """Our network with the publisher's weights, every one of them used."""
-    built = backend.build_model(converted.arch, **converted.arguments)
+    built = backend.MODELS[converted.arch](**converted.arguments)
     report = backend.load_state(built, converted.state)
     assert not report.missing and not report.unexpected and not report.mismatched
     return built
