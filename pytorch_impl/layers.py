@@ -127,7 +127,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             raise BatchError(ONE_VALUE)
         if self.training and distributed.size() > 1:
             return self._synchronised(x).to(self.output_dtype or x.dtype)
-        if self.output_dtype is None:
+        if self.output_dtype in (None, x.dtype):  # computes in float32 whatever the input is
             return super().forward(x)
         return super().forward(x.float()).to(self.output_dtype)
 
