@@ -212,6 +212,25 @@ def list_(models: Annotated[bool, typer.Option('--models', help='networks')] = F
 
 
 @app.command()
+def recipe(config: ConfigName = None, settings: Settings = None,
+           devices: Annotated[int, typer.Option(min=1, help='devices that train')] = 1,
+           batch_size: Annotated[Optional[int], typer.Option(min=1, help="images on each; by default the recipe's")] = None,
+           json_file: Json = None) -> None:
+    """A recipe on other devices than its publisher's: global batch, learning rate and steps against the published ones."""
+    from common import recipe as fitting
+    from common import tables
+
+    _writable(json_file)
+    rows = fitting.ways(_config(config, settings, None), devices, batch_size)
+    tables.show(f'{config}: published, and on {devices} device{"s" * (devices > 1)}', [
+        {key: f'{value:.4g}' if isinstance(value, float) else value for key, value in row.items() if key != 'settings'}
+        for row in rows])
+    for row in rows[1:]:
+        tables.show_facts({row['way']: fitting.command(row, str(config))})
+    _write_json(json_file, {'rows': rows})
+
+
+@app.command()
 def ranks(words: Annotated[list[str], typer.Argument(metavar='FILE | HOST...', help='a rank table to check, or its hosts, such '
                                                      'as 10.0.0.1:0=192.168.100.101,1=192.168.101.101 (device=address)')],
           out: Annotated[Path, typer.Option(metavar='FOLDER', help='for the table of the hosts')] = Path('.')) -> None:

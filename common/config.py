@@ -128,7 +128,8 @@ class Augment(Group):
 
 
 class Optimizer(Group):
-    optimizer: Literal['sgd', 'momentum', 'adamw', 'rmsprop', 'lamb'] = Field('momentum', description='sgd is momentum')
+    optimizer: Literal['sgd', 'momentum', 'adam', 'adamw', 'rmsprop', 'lamb'] = Field(
+        'momentum', description='sgd is momentum; adam adds the weight decay to the gradient')
     base_lr: Annotated[float, Field(gt=0)] = 0.01
     lr_batch_size: Count = Field(0, description='global batch that the learning rates are given for: they are scaled to the '
                                  'one in use; 0: taken as they are. Classifiers: 256 by default. `twinseg recipe` compares')

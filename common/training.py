@@ -63,9 +63,9 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
     losses.check(config.loss, network.align_corners, num_classes(config, training))
     trainer = backend.make_trainer(network, config)
 
-    global_batch = config.data.batch_size * config.optimizer.accumulation_step * group.size
-    epoch_steps = steps_per_epoch(len(training), global_batch)
-    rates = schedules.learning_rates(config.optimizer, config.schedule, epoch_steps, global_batch)
+    images = global_batch(config, group.size)
+    epoch_steps = steps_per_epoch(len(training), images)
+    rates = schedules.learning_rates(config.optimizer, config.schedule, epoch_steps, images)
     folder = _open_folder(work_dir, resume or start_from is not None, group)
     found = start_from or (checkpoint.latest(folder) if resume else None)
     progress: dict[str, Any] = {'step': 0, 'best': None}
@@ -90,9 +90,9 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
                  f'images of {training.name}, {epoch_steps} steps an epoch, {len(rates)} steps')
         if group.size > 1:
             log.line(f'{group.size} processes with batches of {config.data.batch_size}')
-        if config.optimizer.lr_batch_size not in (0, global_batch):
-            log.line(f'a global batch of {global_batch}: learning rates, made for {config.optimizer.lr_batch_size}, are '
-                     f'multiplied by {global_batch / config.optimizer.lr_batch_size:.4g}')
+        if config.optimizer.lr_batch_size not in (0, images):
+            log.line(f'a global batch of {images}: learning rates, made for {config.optimizer.lr_batch_size}, are multiplied '
+                     f'by {images / config.optimizer.lr_batch_size:.4g}')
         if found:
             log.line(f'continues from {found} at step {progress["step"]}')
         elif resume:
@@ -167,6 +167,11 @@ def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = Fals
         if not quiet:
             print(report)
     return network
+
+
+def global_batch(config: Config, devices: int) -> int:
+    """Images of a step: of all devices and accumulated batches."""
+    return config.data.batch_size * config.optimizer.accumulation_step * devices
 
 
 def _counted_weights(config: Config, training: Dataset) -> Config:
