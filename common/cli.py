@@ -177,15 +177,30 @@ def browse(config: ConfigName = None, settings: Settings = None,
 
 
 @app.command()
-def prepare(config: ConfigName = None, settings: Settings = None,
+def prepare(config: Annotated[Optional[str], typer.Argument(
+                metavar='NAME | CONFIG', show_default=False, help='a data set: voc, cityscapes, camvid, camvid32, imagenet; '
+                'with --cache a recipe or a YAML file')] = None,
+            settings: Settings = None,
+            folder: Annotated[Optional[Path], typer.Option(help='for the data; by default $TWINSEG_DATA/NAME')] = None,
             cache: Annotated[bool, typer.Option('--cache', help='decode images into a memory-mapped file')] = False) -> None:
-    """Makes a data set ready: --cache decodes it once."""
+    """Makes a data set ready: fetches it, or says what to fetch, unpacks and converts it; --cache decodes it once."""
+    import os
+
     from common import tables
     from common.data import cache as caching
+    from common.data import prepare as preparing
 
-    chosen = _config(config, settings, None)
     if not cache:
-        raise UserError('nothing to prepare: give --cache')
+        if config not in preparing.names():
+            raise UserError(f'prepare {config or ""}: give a data set ({", ".join(preparing.names())}), or --cache with a '
+                            'configuration')
+        base = os.environ.get('TWINSEG_DATA')
+        if folder is None and not base:
+            raise UserError('give --folder, or set the environment variable TWINSEG_DATA')
+        with tables.progress(f'preparing {config}') as progress:
+            tables.show_facts(preparing.prepare(config, (folder or Path(str(base)) / config).expanduser(), progress))
+        return
+    chosen = _config(config, settings, None)
     with tables.progress('decoding') as progress:
         found = caching.build(chosen, progress)
     tables.show('cached', [{'split': split, **facts, 'problems': len(facts['problems'])} for split, facts in found.items()])

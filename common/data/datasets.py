@@ -48,7 +48,10 @@ CITYSCAPES_PALETTE = ((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 1
                       (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60),
                       (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32))
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of the train ids 0..18
-CITYSCAPES_IDS = 34  # label ids 0..33; the others are ignored
+CITYSCAPES_NAMES = ('unlabeled', 'ego vehicle', 'rectification border', 'out of roi', 'static', 'dynamic', 'ground', 'road',
+                    'sidewalk', 'parking', 'rail track', 'building', 'wall', 'fence', 'guard rail', 'bridge', 'tunnel', 'pole',
+                    'polegroup', 'traffic light', 'traffic sign', 'vegetation', 'terrain', 'sky', 'person', 'rider', 'car',
+                    'truck', 'bus', 'caravan', 'trailer', 'train', 'motorcycle', 'bicycle')  # of label ids 0..33
 
 VOC_CLASSES = ('background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
                'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
@@ -274,7 +277,7 @@ def _cityscapes(root: Path, split: str, data: config.Data) -> FileDataset:
     train_ids = (folders[0] / f'{stems[0]}_gtFine_labelTrainIds.png').is_file()
     suffix = '_gtFine_labelTrainIds.png' if train_ids else '_gtFine_labelIds.png'
     samples = [Sample(stem, path, folder / (stem + suffix)) for stem, path, folder in zip(stems, images, folders)]
-    ids = {i: IGNORE for i in range(CITYSCAPES_IDS)}
+    ids = {i: IGNORE for i in range(len(CITYSCAPES_NAMES))}
     ids.update({label: train for train, label in enumerate(CITYSCAPES_LABEL_IDS)})
     if train_ids:
         ids = {i: i for i in range(len(CITYSCAPES_CLASSES))}
