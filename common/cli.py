@@ -88,6 +88,22 @@ def predict(words: Annotated[list[str], typer.Argument(metavar='[CONFIG] INPUT..
 
 
 @app.command()
+def submit(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend = None, device: Device = None,
+           settings: Settings = None,
+           out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('submission'),
+           split: Annotated[str, typer.Option(help='images to predict; they need no labels')] = 'test',
+           ms_flip: Annotated[bool, typer.Option('--ms-flip', help='average over six scales, mirrored too')] = False,
+           slide: Annotated[bool, typer.Option('--slide', help='average over windows of the crop size')] = False) -> None:
+    """Predictions as the test servers of Cityscapes and Pascal VOC take them, and one archive of all."""
+    from common import submission, tables
+
+    chosen = _config(config, settings, checkpoint)
+    with tables.progress('predicting') as progress:
+        tables.show_facts(submission.submit(checkpoint, out, _backend(chosen, backend), device, chosen, split=split,
+                                            ms_flip=ms_flip, slide=slide, progress=progress))
+
+
+@app.command()
 def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend = None, device: Device = None,
            settings: Settings = None,
            format: Annotated[Literal['onnx', 'mindir', 'air'], typer.Option()] = 'onnx',
