@@ -88,6 +88,22 @@ def predict(words: Annotated[list[str], typer.Argument(metavar='[CONFIG] INPUT..
 
 
 @app.command()
+def submit(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend = None, device: Device = None,
+           settings: Settings = None,
+           out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('submission'),
+           split: Annotated[str, typer.Option(help='images to predict; they need no labels')] = 'test',
+           ms_flip: Annotated[bool, typer.Option('--ms-flip', help='average over six scales, mirrored too')] = False,
+           slide: Annotated[bool, typer.Option('--slide', help='average over windows of the crop size')] = False) -> None:
+    """Predictions as the test servers of Cityscapes and Pascal VOC take them, and one archive of all."""
+    from common import submission, tables
+
+    chosen = _config(config, settings, checkpoint)
+    with tables.progress('predicting') as progress:
+        tables.show_facts(submission.submit(checkpoint, out, _backend(chosen, backend), device, chosen, split=split,
+                                            ms_flip=ms_flip, slide=slide, progress=progress))
+
+
+@app.command()
 def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend = None, device: Device = None,
            settings: Settings = None,
            format: Annotated[Literal['onnx', 'mindir', 'air'], typer.Option()] = 'onnx',
@@ -177,15 +193,30 @@ def browse(config: ConfigName = None, settings: Settings = None,
 
 
 @app.command()
-def prepare(config: ConfigName = None, settings: Settings = None,
+def prepare(config: Annotated[Optional[str], typer.Argument(
+                metavar='NAME | CONFIG', show_default=False, help='a data set: voc, cityscapes, camvid, camvid32, imagenet; '
+                'with --cache a recipe or a YAML file')] = None,
+            settings: Settings = None,
+            folder: Annotated[Optional[Path], typer.Option(help='for the data; by default $TWINSEG_DATA/NAME')] = None,
             cache: Annotated[bool, typer.Option('--cache', help='decode images into a memory-mapped file')] = False) -> None:
-    """Makes a data set ready: --cache decodes it once."""
+    """Makes a data set ready: fetches it, or says what to fetch, unpacks and converts it; --cache decodes it once."""
+    import os
+
     from common import tables
     from common.data import cache as caching
+    from common.data import prepare as preparing
 
-    chosen = _config(config, settings, None)
     if not cache:
-        raise UserError('nothing to prepare: give --cache')
+        if config not in preparing.names():
+            raise UserError(f'prepare {config or ""}: give a data set ({", ".join(preparing.names())}), or --cache with a '
+                            'configuration')
+        base = os.environ.get('TWINSEG_DATA')
+        if folder is None and not base:
+            raise UserError('give --folder, or set the environment variable TWINSEG_DATA')
+        with tables.progress(f'preparing {config}') as progress:
+            tables.show_facts(preparing.prepare(config, (folder or Path(str(base)) / config).expanduser(), progress))
+        return
+    chosen = _config(config, settings, None)
     with tables.progress('decoding') as progress:
         found = caching.build(chosen, progress)
     tables.show('cached', [{'split': split, **facts, 'problems': len(facts['problems'])} for split, facts in found.items()])
@@ -209,6 +240,25 @@ def list_(models: Annotated[bool, typer.Option('--models', help='networks')] = F
         tables.show('keys', listing.keys())
     if models or everything:
         tables.show('networks', listing.models(_backend(None, backend)))
+
+
+@app.command()
+def recipe(config: ConfigName = None, settings: Settings = None,
+           devices: Annotated[int, typer.Option(min=1, help='devices that train')] = 1,
+           batch_size: Annotated[Optional[int], typer.Option(min=1, help="images on each; by default the recipe's")] = None,
+           json_file: Json = None) -> None:
+    """A recipe on other devices than its publisher's: global batch, learning rate and steps against the published ones."""
+    from common import recipe as fitting
+    from common import tables
+
+    _writable(json_file)
+    rows = fitting.ways(_config(config, settings, None), devices, batch_size)
+    tables.show(f'{config}: published, and on {devices} device{"s" * (devices > 1)}', [
+        {key: f'{value:.4g}' if isinstance(value, float) else value for key, value in row.items() if key != 'settings'}
+        for row in rows])
+    for row in rows[1:]:
+        tables.show_facts({row['way']: fitting.command(row, str(config))})
+    _write_json(json_file, {'rows': rows})
 
 
 @app.command()

@@ -7,7 +7,7 @@ the file, whose keys are taken first. In code the keys live in typed groups: ``c
 import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Iterable, Literal, Mapping, Optional
+from typing import Annotated, Any, Iterable, Literal, Mapping, Optional, Union
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -54,7 +54,7 @@ class Model(Group):
 
 
 class Data(Group):
-    set: Literal['toy_street', 'cityscapes', 'camvid', 'camvid32', 'custom', 'imagenet', 'image_folder'] = Field(
+    set: Literal['toy_street', 'cityscapes', 'camvid', 'camvid32', 'voc', 'custom', 'imagenet', 'image_folder'] = Field(
         'toy_street', description='imagenet, image_folder: {split}/<class>/<image>, in folders or tars, for classifiers; '
         'the others are for segmentation')
     data_url: Optional[str] = Field(None, description='folder of the data set; by default found below $TWINSEG_DATA')
@@ -63,6 +63,8 @@ class Data(Group):
     batch_size: Positive = Field(8, description='images per device and step')
     eval_batch_size: Positive = 1
     num_parallel_workers: Count = 2
+    sampling: Literal['shuffle', 'class_balanced'] = Field('shuffle', description='order of an epoch: every image once, or, '
+                                                           'class_balanced, every class equally often, by images that show it')
     on_error: Literal['raise', 'skip'] = Field('raise', description='what to do with a broken image or label')
     max_errors: Count = Field(10, description='broken samples after which on_error: skip stops all the same')
     train_samples: Positive = Field(64, description='toy_street: images drawn for training')
@@ -89,6 +91,12 @@ class Augment(Group):
     crop_size: Size = [512, 1024]
     cat_max_ratio: Fraction = Field(0.75, description='largest share of one class in a crop (10 tries), 1 to switch off')
     flip_prob: Fraction = 0.5
+    rotate: NonNegative = Field(0.0, description='largest angle in degrees, to either side; corners are padded')
+    cutout_prob: Fraction = Field(0.0, description='probability that a box is cut out of the image')
+    cutout_ratio: Range = Field([0.1, 0.4], description="smallest and largest side of that box, as a share of the crop's")
+    eval_size: Optional[Size] = Field(None, description='evaluation: images are scaled to fit into it, proportions kept '
+                                      '(mmsegmentation: Resize of the test pipeline, there width first); labels and scores '
+                                      'keep the size of the file')
     scale: Range = Field([0.08, 1.0], description="classifiers: share of the image's area that a random crop takes")
     ratio: Range = Field([3 / 4, 4 / 3], description='classifiers: width to height of a random crop')
     interpolation: Literal['nearest', 'bilinear', 'bicubic', 'lanczos', 'random'] = Field(
@@ -120,10 +128,11 @@ class Augment(Group):
 
 
 class Optimizer(Group):
-    optimizer: Literal['sgd', 'momentum', 'adamw', 'rmsprop', 'lamb'] = Field('momentum', description='sgd is momentum')
+    optimizer: Literal['sgd', 'momentum', 'adam', 'adamw', 'rmsprop', 'lamb'] = Field(
+        'momentum', description='sgd is momentum; adam adds the weight decay to the gradient')
     base_lr: Annotated[float, Field(gt=0)] = 0.01
     lr_batch_size: Count = Field(0, description='global batch that the learning rates are given for: they are scaled to the '
-                                 'one in use; 0: taken as they are. Classifiers: 256 by default')
+                                 'one in use; 0: taken as they are. Classifiers: 256 by default. `twinseg recipe` compares')
     momentum: Fraction = 0.9
     use_nesterov: bool = False
     beta: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.999]
@@ -167,7 +176,9 @@ class Schedule(Group):
 
 class Loss(Group):
     loss: Literal['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem'] = 'cross_entropy'
-    class_weight: Optional[list[NonNegative]] = Field(None, description='one weight per class')
+    class_weight: Union[None, Literal['median_frequency', 'enet'], list[NonNegative]] = Field(
+        None, description="one weight per class; median_frequency, enet: counted on the training labels, as SegNet's or ENet's "
+        'paper does')
     label_smoothing: Fraction = 0.0
     avg_non_ignore: bool = Field(True, description='average over the pixels that are not ignored; mmsegmentation: false')
     ohem_thresh: Fraction = 0.7
@@ -210,7 +221,8 @@ GROUPS: dict[str, type[Group]] = {'model': Model, 'data': Data, 'augment': Augme
 CLASSIFICATION = ('class_file', 'exif_rotate', 'scale', 'ratio', 'interpolation', 'color_jitter', 'auto_augment', 're_prob',
                   're_mode', 're_count', 'mix_up', 'cutmix', 'mixup_prob', 'switch_prob', 'mixup_mode', 'mixup_off_epoch',
                   'crop_pct', 'square_resize', 'drop_path_rate', 'drop_path_on')
-SEGMENTATION = ('base_size', 'ratio_range', 'crop_size', 'cat_max_ratio', 'photometric_distortion', 'brightness_delta',
+SEGMENTATION = ('base_size', 'ratio_range', 'crop_size', 'cat_max_ratio', 'rotate', 'cutout_prob', 'cutout_ratio', 'eval_size',
+                'sampling', 'photometric_distortion', 'brightness_delta',
                 'contrast_range', 'saturation_range', 'hue_delta', 'class_weight', 'avg_non_ignore', 'ohem_thresh',
                 'ohem_min_kept', 'auxiliary_weights', 'detail_weights', 'image_dir', 'label_dir', 'label_map', 'palette')
 CLASSIFICATION_DEFAULTS = {'image_size': [224, 224], 'lr_batch_size': 256, 'norm_bias_decay': False}

@@ -11,6 +11,7 @@ from common.backend import Predictor, get_backend
 from common.config import Config
 from common.data.datasets import Dataset, open_dataset
 from common.data.pipeline import EvaluationImages
+from common.data.transforms import scaled_size
 from common.distributed import ALONE, Group
 from common.errors import DataError, StateError, UserError
 from common.metrics import ImageScores, Scores, boundary_counts, confusion_matrix, judge
@@ -23,6 +24,22 @@ class Counts(NamedTuple):
     """Pixels counted over a data set."""
     matrix: np.ndarray  # (C, C) int64, rows are the truth
     boundary: np.ndarray  # (2, C) int64, intersection and union near the contours; zeros unless asked for
+
+
+class Views(NamedTuple):
+    """What a network is shown of an image; over several views, class probabilities are averaged."""
+    scales: tuple[float, ...] = (1.0,)  # of the image, after ``size``
+    flip: bool = False  # mirrored, too
+    window: Optional[Size] = None  # height and width of overlapping windows in place of the whole
+    size: Optional[list[int]] = None  # height and width that the image is scaled to fit into, proportions kept
+
+    @property
+    def averages(self) -> bool:
+        """Whether there are several."""
+        return self.scales != (1.0,) or self.flip or self.window is not None
+
+
+WHOLE = Views()  # the image as it is
 
 
 class Run(NamedTuple):
@@ -104,12 +121,11 @@ def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optiona
                                          real_size=real_size, progress=progress)
         asked |= {'image_size': None if real_size else run.config.data.image_size, 'crop_pct': run.config.augment.crop_pct}
     else:
-        height, width = run.config.augment.crop_size
         counts = evaluate(run.predictor, dataset, batch_size=run.config.data.eval_batch_size,
-                          scales=SCALES if ms_flip else (1.0,), flip=ms_flip, window=(height, width) if slide else None,
-                          boundary=boundary, progress=progress)
+                          views=published_views(run.config, ms_flip, slide), boundary=boundary, progress=progress)
         matrix = counts.matrix
         scores = Scores.from_matrix(matrix, dataset.description.classes, counts.boundary if boundary else None)
+        asked |= {'eval_size': run.config.augment.eval_size}
     conditions = {'checkpoint': str(path), 'step': run.meta.get('step'), 'arch': run.config.model.arch,
                   'backend': run.meta['backend'], 'device': run.device, 'data': dataset.name, 'split': dataset.split,
                   'images': len(dataset), **asked, 'amp_level': run.config.precision.amp_level}
@@ -152,24 +168,23 @@ def figures(config: Config) -> tuple[str, ...]:
     return ImageScores.FIGURES if config.classifies else Scores.FIGURES
 
 
-def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, scales: tuple[float, ...] = (1.0,),
-             flip: bool = False, window: Optional[Size] = None, boundary: bool = False, group: Group = ALONE,
-             progress: Optional[Callable[[int, int], None]] = None) -> Counts:
+def published_views(config: Config, ms_flip: bool = False, slide: bool = False) -> Views:
+    """The views that scores are published for: at ``eval_size``, if asked at six scales and mirrored, or by windows."""
+    height, width = config.augment.crop_size
+    return Views(SCALES if ms_flip else (1.0,), ms_flip, (height, width) if slide else None, config.augment.eval_size)
+
+
+def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, views: Views = WHOLE, boundary: bool = False,
+             group: Group = ALONE, progress: Optional[Callable[[int, int], None]] = None) -> Counts:
     """Counts the pixels of a data set by true and predicted class, predictions compared at each label's full size.
 
-    With several ``scales``, ``flip`` or a sliding ``window`` (height, width), class probabilities are averaged.
     The processes of a ``group`` share the images, none of them twice, and all of them get the counts of the whole.
     """
     classes = len(dataset.description.classes)
     counts = Counts(np.zeros((classes, classes), np.int64), np.zeros((2, classes), np.int64))
     done, own = 0, range(group.rank, len(dataset), group.size)
     for images, labels in _batches(dataset, own, batch_size):
-        size = (labels.shape[1], labels.shape[2])
-        if len(scales) == 1 and scales[0] == 1 and not flip and window is None:
-            predicted = predictor.class_ids(images, size)
-        else:
-            probabilities = averaged_probabilities(predictor, images, size, scales, flip, window)
-            predicted = probabilities.argmax(1).astype(np.uint8)
+        predicted = class_ids(predictor, images, views)
         if predicted.max() >= classes:
             raise UserError(f'the network predicts class {predicted.max()}, but {dataset.name} has {classes} classes')
         counts.matrix[:] += confusion_matrix(labels, predicted, classes, dataset.description.ignore_index)
@@ -182,19 +197,35 @@ def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, sca
     return Counts(*map(group.sum, counts))
 
 
-def averaged_probabilities(predictor: Predictor, images: np.ndarray, size: Size, scales: tuple[float, ...], flip: bool,
-                           window: Optional[Size]) -> np.ndarray:
-    """Mean class probabilities (N, C, h, w) over scales and flips; ``images`` uint8 (N, 3, H, W)."""
-    total: Any = 0
-    for scale in scales:
-        height, width = (max(1, round(side * scale)) for side in images.shape[2:])
-        scaled = np.stack([cv2.resize(image.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1) for image in images])
-        for flipped in (False, True) if flip else (False,):
-            view = np.ascontiguousarray(scaled[..., ::-1]) if flipped else scaled
-            logits = predictor.logits(view, size) if window is None else slide_logits(predictor, view, window, size)
+def class_ids(predictor: Predictor, images: np.ndarray, views: Views = WHOLE) -> np.ndarray:
+    """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, H, W)."""
+    size = (images.shape[2], images.shape[3])
+    images = _scaled(images, scaled_size(*size, views.size))
+    if not views.averages:
+        return predictor.class_ids(images, size)
+    return averaged_probabilities(predictor, images, size, views).argmax(1).astype(np.uint8)
+
+
+def averaged_probabilities(predictor: Predictor, images: np.ndarray, size: Size, views: Views) -> np.ndarray:
+    """Mean class probabilities (N, C, h, w) at ``size`` over scales and flips of ``images``, uint8 (N, 3, H, W)."""
+    total: Any = 0.0
+    for scale in views.scales:
+        view = _scaled(images, tuple(max(1, int(side * scale + 0.5)) for side in images.shape[2:]))
+        for flipped in (False, True) if views.flip else (False,):
+            shown = np.ascontiguousarray(view[..., ::-1]) if flipped else view
+            logits = (predictor.logits(shown, size) if views.window is None
+                      else slide_logits(predictor, shown, views.window, size))
             probabilities = _softmax(logits)
-            total = total + (probabilities[..., ::-1] if flipped else probabilities)
-    return total / (len(scales) * (2 if flip else 1))
+            total += probabilities[..., ::-1] if flipped else probabilities
+    total /= len(views.scales) * (2 if views.flip else 1)
+    return total
+
+
+def _scaled(images: np.ndarray, size: Any) -> np.ndarray:
+    """uint8 (N, 3, H, W) resized bilinearly to ``size``."""
+    if images.shape[2:] == size:
+        return images
+    return np.stack([cv2.resize(image.transpose(1, 2, 0), size[::-1]).transpose(2, 0, 1) for image in images])
 
 
 def slide_logits(predictor: Predictor, images: np.ndarray, window: Size, size: Size) -> np.ndarray:
@@ -224,8 +255,10 @@ def _starts(side: int, window: int) -> list[int]:
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:
-    power = np.exp(logits - logits.max(1, keepdims=True))
-    return power / power.sum(1, keepdims=True)
+    power = logits - logits.max(1, keepdims=True)
+    np.exp(power, out=power)
+    power /= power.sum(1, keepdims=True)
+    return power
 
 
 def _batches(dataset: Dataset, indices: Iterable[int], batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

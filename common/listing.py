@@ -7,7 +7,7 @@ from common import weights
 from common.backend import available, get_backend
 from common.benchmark import measures
 from common.data import image_folder
-from common.data.datasets import CAMVID_CLASSES, CITYSCAPES_CLASSES, EXPECTED
+from common.data.datasets import CAMVID_CLASSES, CITYSCAPES_CLASSES, EXPECTED, VOC_CLASSES
 
 CLASSIFIER_INPUT, SEGMENTATION_INPUT = (224, 224), (512, 1024)
 Row = dict[str, Any]
@@ -27,7 +27,8 @@ def keys() -> list[Row]:
 
 def datasets() -> list[Row]:
     """The data sets and the files that each expects."""
-    classes = {'camvid': len(CAMVID_CLASSES), 'camvid32': len(CAMVID_CLASSES), 'cityscapes': len(CITYSCAPES_CLASSES)}
+    classes = {'camvid': len(CAMVID_CLASSES), 'camvid32': len(CAMVID_CLASSES), 'cityscapes': len(CITYSCAPES_CLASSES),
+               'voc': len(VOC_CLASSES)}
     rows = [{'set': name, 'classes': str(classes[name]), 'below data_url': layout} for name, layout in EXPECTED.items()]
     return [{'set': 'toy_street', 'classes': str(len(CITYSCAPES_CLASSES)), 'below data_url': 'nothing: it is drawn'}, *rows,
             {'set': 'custom', 'classes': 'classes', 'below data_url': 'image_dir/*image_suffix with label_dir/*label_suffix'},

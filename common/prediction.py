@@ -12,7 +12,7 @@ from common.data.datasets import default_palette, read_image
 from common.data.image_transforms import eval_image
 from common.data.transforms import channels_first
 from common.errors import DataError, UserError
-from common.evaluation import load_run
+from common.evaluation import class_ids, load_run, published_views
 from common.host_engines import open_engine
 from common.overlay import overlay
 from common.resampling import resize_bilinear
@@ -114,7 +114,7 @@ def _from_checkpoint(config: Optional[Config], backend_name: Optional[str], devi
 
     def ids(image: np.ndarray) -> np.ndarray:
         pixels = _planes(image)
-        return run.predictor.class_ids(pixels)[0, :image.shape[0], :image.shape[1]]
+        return class_ids(run.predictor, pixels, published_views(run.config))[0, :image.shape[0], :image.shape[1]]
 
     return Segmenter(lambda image: run.predictor.logits(_planes(image)), ids, classes, palette)
 

@@ -5,6 +5,8 @@ without a framework (ONNX Runtime, OpenVINO) use it to bring logits to the size 
 """
 import numpy as np
 
+MAX_LOGITS = 1 << 25  # numbers of logits at full size that are made at once (128 MB): Cityscapes has 40 million an image
+
 
 def bilinear_matrix(size: int, new_size: int, align_corners: bool, half_pixel: bool = True) -> np.ndarray:
     """(new_size, size) float32 weights of a bilinear resize along one axis.
@@ -42,3 +44,11 @@ def resize_bilinear(images: np.ndarray, size: tuple[int, int], align_corners: bo
     rows = bilinear_matrix(images.shape[-2], size[0], align_corners)
     columns = bilinear_matrix(images.shape[-1], size[1], align_corners)
     return rows @ (images @ columns.T)
+
+
+def row_strips(images: int, classes: int, size: tuple[int, int]) -> list[tuple[int, int]]:
+    """First and last row (exclusive) of the strips in which the classes of the pixels of ``size`` (H, W) are found, so that not
+    more than MAX_LOGITS logits exist at once; a strip has at least one row."""
+    height, width = size
+    rows = min(max(MAX_LOGITS // (images * classes * width), 1), height)
+    return [(start, min(start + rows, height)) for start in range(0, height, rows)]

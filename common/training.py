@@ -15,7 +15,7 @@ from collections import deque
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 
 import numpy as np
 from rich.console import Console
@@ -26,13 +26,14 @@ from common import checkpoint, losses, schedules
 from common import config as configuration
 from common.backend import Backend, Predictor, Trainer, get_backend
 from common.config import Config
+from common.data.balance import balanced_order, class_counts, class_weights
 from common.data.datasets import Dataset, open_dataset
 from common.data.mixing import Mixing, is_active
 from common.data.pipeline import TrainImages, TrainSamples
 from common.data.sampling import steps_per_epoch, training_batches
 from common.distributed import Group, check_agreement
 from common.errors import Interrupted, StateError, UserError
-from common.evaluation import evaluate, evaluate_images, figures, network_arguments
+from common.evaluation import evaluate, evaluate_images, figures, network_arguments, published_views
 from common.metrics import Scores
 
 MAX_CONFUSION = 100  # classes of a confusion matrix that is kept
@@ -57,13 +58,14 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
     device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads)
     group = backend.group()
     training, validation = (open_dataset(config.data, split) for split in (config.data.train_split, config.data.val_split))
+    config = _counted_weights(config, training)
     network = build(backend, config, training, quiet=group.rank > 0)
     losses.check(config.loss, network.align_corners, num_classes(config, training))
     trainer = backend.make_trainer(network, config)
 
-    global_batch = config.data.batch_size * config.optimizer.accumulation_step * group.size
-    epoch_steps = steps_per_epoch(len(training), global_batch)
-    rates = schedules.learning_rates(config.optimizer, config.schedule, epoch_steps, global_batch)
+    images = global_batch(config, group.size)
+    epoch_steps = steps_per_epoch(len(training), images)
+    rates = schedules.learning_rates(config.optimizer, config.schedule, epoch_steps, images)
     folder = _open_folder(work_dir, resume or start_from is not None, group)
     found = start_from or (checkpoint.latest(folder) if resume else None)
     progress: dict[str, Any] = {'step': 0, 'best': None}
@@ -88,6 +90,9 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
                  f'images of {training.name}, {epoch_steps} steps an epoch, {len(rates)} steps')
         if group.size > 1:
             log.line(f'{group.size} processes with batches of {config.data.batch_size}')
+        if config.optimizer.lr_batch_size not in (0, images):
+            log.line(f'a global batch of {images}: learning rates, made for {config.optimizer.lr_batch_size}, are multiplied '
+                     f'by {images / config.optimizer.lr_batch_size:.4g}')
         if found:
             log.line(f'continues from {found} at step {progress["step"]}')
         elif resume:
@@ -112,7 +117,7 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
                         group.rank, group.size)
     keys = training_batches(len(training), data.batch_size, runtime.seed,
                             start=progress['step'] * accumulation, stop=len(rates) * accumulation,
-                            rank=group.rank, world_size=group.size)
+                            rank=group.rank, world_size=group.size, order=_order(config, training))
     batches = iter(backend.make_loader(samples, keys, data.num_parallel_workers))
     clock = Clock(data.batch_size * accumulation * group.size, len(rates))
     key = figures(config)[0]  # the score that decides which checkpoint is the best
@@ -162,6 +167,25 @@ def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = Fals
         if not quiet:
             print(report)
     return network
+
+
+def global_batch(config: Config, devices: int) -> int:
+    """Images of a step: of all devices and accumulated batches."""
+    return config.data.batch_size * config.optimizer.accumulation_step * devices
+
+
+def _counted_weights(config: Config, training: Dataset) -> Config:
+    """The configuration with numbers for class weights that are to be counted on the labels."""
+    if not isinstance(config.loss.class_weight, str):
+        return config
+    return config.replace(class_weight=class_weights(class_counts(training), config.loss.class_weight))
+
+
+def _order(config: Config, training: Dataset) -> Optional[Callable[[int], np.ndarray]]:
+    """The order of an epoch where it is not the plain one."""
+    if config.data.sampling == 'shuffle':
+        return None
+    return balanced_order(class_counts(training), config.runtime.seed)
 
 
 def num_classes(config: Config, dataset: Dataset) -> int:
@@ -269,7 +293,8 @@ def _score(backend: Backend, predictor: Predictor, config: Config, validation: D
     if config.classifies:
         scores, matrix = evaluate_images(predictor, validation, config, backend.make_loader, group=group)
         return scores.to_json(), matrix
-    matrix = evaluate(predictor, validation, batch_size=config.data.eval_batch_size, group=group).matrix
+    matrix = evaluate(predictor, validation, batch_size=config.data.eval_batch_size, views=published_views(config),
+                      group=group).matrix
     return Scores.from_matrix(matrix, validation.description.classes).to_json(), matrix
 
 

@@ -15,10 +15,10 @@ hyper_map = ops.HyperMap()  # a loop over hundreds of parameters exceeds the com
 
 
 class Optimizer(nn.Cell):
-    """SGD (Nesterov), AdamW, RMSProp or LAMB over the trainable parameters of a network, by the configuration's groups.
+    """SGD (Nesterov), Adam, AdamW, RMSProp or LAMB over the trainable parameters of a network, by the configuration's groups.
 
     ``steps`` counts the steps taken. The slots travel under canonical names: ``momentum.<parameter>`` of SGD, beside it
-    ``square_avg.<parameter>`` of RMSProp, ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>`` of AdamW and LAMB.
+    ``square_avg.<parameter>`` of RMSProp, ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>`` of Adam, AdamW and LAMB.
     MindSpore's own classes will not do: Momentum ignores Nesterov on a CPU, AdamWeightDecay has no bias correction, the Adam
     primitive rounds 1 - beta to four digits, and RMSProp adds epsilon inside the root.
     """
@@ -27,7 +27,7 @@ class Optimizer(nn.Cell):
         super().__init__(auto_prefix=False)
         trainable = {name: value for name, value in tensors(network).items() if value.requires_grad}
         groups = parameter_groups({name: value.ndim for name, value in trainable.items()}, settings)
-        kind = {'adamw': AdamW, 'lamb': Lamb, 'rmsprop': RMSProp}.get(settings.optimizer, SGD)
+        kind = {'adam': Adam, 'adamw': AdamW, 'lamb': Lamb, 'rmsprop': RMSProp}.get(settings.optimizer, SGD)
         self.groups = nn.CellList([kind(ParameterTuple(trainable[name] for name in group.names), group, settings)
                                    for group in groups], auto_prefix=False)
         self.names = tuple(name for group in groups for name in group.names)
@@ -117,6 +117,19 @@ def _adam(shares, factor, eps, gradient, exp_avg, exp_avg_sq):
     ops.assign(exp_avg, first)
     ops.assign(exp_avg_sq, second)
     return factor * first / (ops.sqrt(second) + eps)
+
+
+class Adam(AdamW):
+    """Adam over one group; the weight decay is added to the gradient."""
+
+    def construct(self, gradients: tuple[Tensor, ...], rates: Tensor) -> None:
+        update = ops.partial(_coupled, self.shares, rates[0] * self.lr_mult, rates[1], rates[2], self.weight_decay)
+        hyper_map(update, self.parameters, gradients, self.exp_avg, self.exp_avg_sq)
+
+
+def _coupled(shares, rate, factor, eps, decay, parameter, gradient, exp_avg, exp_avg_sq):
+    gradient = gradient + decay * parameter
+    return ops.assign(parameter, parameter - rate * _adam(shares, factor, eps, gradient, exp_avg, exp_avg_sq))
 
 
 class Lamb(AdamW):

@@ -6,8 +6,9 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from common.config import Precision
+from common.resampling import row_strips
 from mindspore_impl import precision
-from mindspore_impl.layers import normalise, resize
+from mindspore_impl.layers import normalise, resize, resize_rows
 
 
 class Predictor:
@@ -43,6 +44,13 @@ class Prediction(nn.Cell):
 
     def construct(self, images: Tensor, size: Optional[tuple[int, int]], class_ids: bool) -> Tensor:
         logits = ops.cast(self.network(normalise(images, self.mean, self.std))['logits'], ms.float32)
-        if size is not None:
-            logits = resize(logits, size, self.align_corners)
-        return ops.argmax(logits, 1) if class_ids else logits
+        if class_ids:
+            return self._class_ids(logits, size)
+        return logits if size is None else resize(logits, size, self.align_corners)
+
+    def _class_ids(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
+        strips = row_strips(logits.shape[0], logits.shape[1], size)
+        if len(strips) == 1:
+            return ops.argmax(resize(logits, size, self.align_corners), 1)
+        wide = resize(logits, (logits.shape[2], size[1]), self.align_corners)
+        return ops.cat([ops.argmax(resize_rows(wide, strip, size[0], self.align_corners), 1) for strip in strips], 1)

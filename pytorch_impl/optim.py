@@ -10,16 +10,17 @@ from common.errors import StateError
 from common.parameter_groups import parameter_groups
 
 SLOTS = {'sgd': {'momentum': 'momentum_buffer'}, 'momentum': {'momentum': 'momentum_buffer'},
+         'adam': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'},
          'adamw': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'},
          'rmsprop': {'square_avg': 'square_avg', 'momentum': 'momentum_buffer'},
          'lamb': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'}}  # our name of a slot -> PyTorch's
 
 
 class Optimizer:
-    """SGD (Nesterov), AdamW, RMSProp or LAMB over the trainable parameters of a network, by the configuration's groups.
+    """SGD (Nesterov), Adam, AdamW, RMSProp or LAMB over the trainable parameters of a network, by the configuration's groups.
 
     ``steps`` counts the steps taken. The slots travel under canonical names: ``momentum.<parameter>`` of SGD, beside it
-    ``square_avg.<parameter>`` of RMSProp, ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>`` of AdamW and LAMB.
+    ``square_avg.<parameter>`` of RMSProp, ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>`` of Adam, AdamW and LAMB.
     """
 
     def __init__(self, network: nn.Module, settings: config.Optimizer):
@@ -31,8 +32,9 @@ class Optimizer:
                   for group in parameter_groups({name: value.ndim for name, value in self.parameters.items()}, settings)]
         betas = settings.beta[0], settings.beta[1]
         self.optimizer: torch.optim.Optimizer
-        if settings.optimizer == 'adamw':
-            self.optimizer = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=settings.eps)
+        if settings.optimizer in ('adam', 'adamw'):
+            kind = torch.optim.Adam if settings.optimizer == 'adam' else torch.optim.AdamW
+            self.optimizer = kind(groups, lr=0.0, betas=betas, eps=settings.eps)
         elif settings.optimizer == 'lamb':
             self.optimizer = _Lamb(groups, betas, settings.eps)
         elif settings.optimizer == 'rmsprop':

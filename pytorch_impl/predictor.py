@@ -6,8 +6,9 @@ import torch
 from torch import nn
 
 from common.config import Precision
+from common.resampling import row_strips
 from pytorch_impl import precision
-from pytorch_impl.layers import normalise, resize
+from pytorch_impl.layers import normalise, resize, resize_rows
 
 
 class Predictor:
@@ -24,7 +25,17 @@ class Predictor:
 
     def class_ids(self, images: np.ndarray, size: Optional[tuple[int, int]] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
-        return self._logits(images, size or images.shape[2:]).argmax(1).to(torch.uint8).cpu().numpy()
+        return self._class_ids(images, size or images.shape[2:]).to(torch.uint8).cpu().numpy()
+
+    @torch.inference_mode()
+    def _class_ids(self, images: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+        logits = self._logits(images, None)
+        align_corners = self.network.align_corners['logits']
+        strips = row_strips(logits.shape[0], logits.shape[1], size)
+        if len(strips) == 1:
+            return resize(logits, size, align_corners).argmax(1)
+        wide = resize(logits, (logits.shape[2], size[1]), align_corners)
+        return torch.cat([resize_rows(wide, strip, size[0], align_corners).argmax(1) for strip in strips], 1)
 
     @torch.inference_mode()
     def _logits(self, images: np.ndarray, size: Optional[tuple[int, int]]) -> torch.Tensor:

@@ -168,7 +168,7 @@ def test_the_region_of_a_crop_is_all_that_is_read():
     ((3, 1000), [10, 10], 0.5, (1, 5)),
 ])
 def test_scaled_size_keeps_proportions(size, base, ratio, expected):
-    assert scaled_size(*size, augment(base_size=base), ratio) == expected
+    assert scaled_size(*size, base, ratio) == expected
 
 
 def test_flip():
@@ -176,6 +176,40 @@ def test_flip():
     image, label = scene()
     image_out, label_out = train_transform(image, label, keys, np.random.default_rng(0))
     assert np.array_equal(image_out, image[:, ::-1]) and np.array_equal(label_out, label[:, ::-1])
+
+
+def test_rotation_turns_both_and_ignores_the_corners():
+    image, label = scene()
+    turned = transforms.rotate(image, label, 90.0, [1.0, 2.0, 3.0])
+    square = np.rot90(image[:, 5:45]), np.rot90(label[:, 5:45])
+    assert np.array_equal(turned[0][:, 5:45], square[0]) and np.array_equal(turned[1][:, 5:45], square[1])
+    assert (turned[0][:, :5] == [1, 2, 3]).all() and (turned[1][:, :5] == 255).all()
+
+
+def test_rotation_stays_within_its_angle():
+    keys = augment(crop_size=[40, 50], ratio_range=[1.0, 1.0], photometric_distortion=False, flip_prob=0.0, rotate=10.0)
+    image, label = scene()
+    shares = [(train_transform(image, label, keys, np.random.default_rng(seed))[1] == 255).mean() for seed in range(20)]
+    widest = (transforms.rotate(image, label, 10.0, [0, 0, 0])[1] == 255).mean()
+    assert max(shares) <= widest and len(set(shares)) > 10
+
+
+@pytest.mark.parametrize('probability', [0.0, 0.5, 1.0])
+def test_cutout_is_a_box_that_is_ignored(probability):
+    keys = augment(crop_size=[40, 50], ratio_range=[1.0, 1.0], photometric_distortion=False, flip_prob=0.0, cat_max_ratio=1.0,
+                   cutout_prob=probability, cutout_ratio=[0.2, 0.5], mean=[7.0, 8.0, 9.0])
+    image, label = scene()
+    cut = 0
+    for seed in range(40):
+        found, ids = train_transform(image, label, keys, np.random.default_rng(seed))
+        rows, columns = np.nonzero(ids == 255)
+        if len(rows):
+            cut += 1
+            height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+            assert len(rows) == height * width and 8 <= height <= 20 and 10 <= width <= 25
+            assert (found[ids == 255] == [7, 8, 9]).all()
+        assert np.array_equal(found[ids != 255], image[ids != 255])
+    assert cut == 40 * probability or 0 < probability < 1 and 10 < cut < 30
 
 
 def test_padding_is_the_mean_colour_and_ignored():

@@ -144,7 +144,7 @@ BAD_INPUT = {
     'unknown command': (nothing, ['tran'], ['tran']),
     'unknown option': (nothing, ['train', '--bckend', 'pytorch'], ['--bckend', 'twinseg train --help']),
     'unknown backend': (nothing, ['train', '--backend', 'jax'], ['jax', 'pytorch']),
-    'nothing to prepare': (nothing, ['prepare', 'small.yaml'], ['--cache']),
+    'nothing to prepare': (nothing, ['prepare', 'small.yaml'], ['cityscapes', '--cache']),
     'report of no run': (nothing, ['report', 'data', '--out', 'x.html'], ['data']),
 }
 

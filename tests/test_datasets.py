@@ -95,6 +95,68 @@ def test_cityscapes(tmp_path, kind):
     assert np.array_equal(dataset.read(0)[1], table[stored])
 
 
+def voc(root: Path) -> Path:
+    """Five images: three labelled by VOC (palette, 255 for borders), two by SBD alone; lists as they are found in the wild."""
+    base = root / 'VOCdevkit/VOC2012'
+    palette = [channel for colour in [[0, 0, 0], *datasets.default_palette(20)] for channel in colour] + [224, 224, 192] * 235
+    for number, name in enumerate(('2007_000032', '2007_000039', '2008_000003', '2010_000001', '2010_000002')):
+        save(base / f'JPEGImages/{name}.jpg', photo(number))
+        label = Image.fromarray(ids(0, number, 20, 255)).convert('P')
+        label.putpalette(palette)
+        for folder in ('SegmentationClass', 'SegmentationClassAug')[number > 2:]:
+            (base / folder).mkdir(exist_ok=True)
+            label.save(base / folder / f'{name}.png')
+    lists = base / 'ImageSets/Segmentation'
+    lists.mkdir(parents=True)
+    for name, lines in {'train': ['2007_000032'], 'val': ['2007_000039', '2008_000003'],
+                        'aug': ['2010_000002', '2010_000001']}.items():
+        (lists / f'{name}.txt').write_text(''.join(f'{line}\n' for line in lines))
+    return base
+
+
+@pytest.mark.parametrize('place', ['.', 'VOCdevkit', 'VOCdevkit/VOC2012'])
+def test_voc(tmp_path, place):
+    voc(tmp_path)
+    dataset = open_dataset(data(set='voc', data_url=str(tmp_path / place)), 'val')
+    assert [sample.name for sample in dataset.samples] == ['2007_000039', '2008_000003']
+    assert dataset.description.classes[15] == 'person' and dataset.description.palette[15].tolist() == [192, 128, 128]
+    assert np.array_equal(dataset.read(0)[1], ids(0, 1, 20, 255))
+
+
+@pytest.mark.parametrize('listed', ['aug.txt', 'trainaug.txt', 'train_aug.txt', 'DrSleep'])
+def test_voc_with_sbd(tmp_path, listed):
+    lists = voc(tmp_path) / 'ImageSets/Segmentation'
+    names = ['2007_000032', '2010_000001', '2010_000002']
+    if listed == 'DrSleep':
+        (lists / 'train_aug.txt').write_text(''.join(f'/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png\n'
+                                                     for name in names))
+    elif listed != 'aug.txt':
+        (lists / listed).write_text('\n'.join(names))
+    dataset = open_dataset(data(set='voc', data_url=str(tmp_path)), 'train_aug')
+    assert [sample.name for sample in dataset.samples] == names
+    folders = [sample.label.parent.name for sample in dataset.samples]
+    assert folders == ['SegmentationClassAug' if listed == 'DrSleep' else 'SegmentationClass'] + ['SegmentationClassAug'] * 2
+    assert np.array_equal(dataset.read(2)[1], ids(0, 4, 20, 255))
+
+
+@pytest.mark.parametrize('text, message', [
+    ('../../secret', 'leads out of the folder'), ('/JPEGImages/a.jpg /../b.png', 'leads out of the folder'),
+    ('\n', 'names no image'), ('2009_000001', 'images have no label'),
+])
+def test_voc_lists_are_checked(tmp_path, text, message):
+    (voc(tmp_path) / 'ImageSets/Segmentation/train.txt').write_text(text)
+    with pytest.raises(DataError, match=message):
+        open_dataset(data(set='voc', data_url=str(tmp_path)), 'train')
+
+
+def test_voc_says_what_is_missing(tmp_path):
+    with pytest.raises(DataError, match='no folder JPEGImages in it; expected below'):
+        open_dataset(data(set='voc', data_url=str(tmp_path)), 'train')
+    voc(tmp_path)
+    with pytest.raises(DataError, match=r'train_aug: .twinseg prepare voc. makes it'):
+        open_dataset(data(set='voc', data_url=str(tmp_path)), 'trainval_aug')
+
+
 def test_custom(tmp_path):
     dataset = open_dataset(custom(tmp_path), 'train')
     assert dataset.samples[0].name == 'town/one' and dataset.description.classes == ('ground', 'thing')

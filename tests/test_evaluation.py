@@ -1,4 +1,5 @@
 """Evaluation: every pixel counted once at the label's size, averaged views, both backends the same."""
+import cv2
 import numpy as np
 import pytest
 
@@ -6,9 +7,11 @@ from common import config
 from common.backend import get_backend
 from common.data.datasets import open_dataset
 from common.errors import UserError
-from common.evaluation import SCALES, averaged_probabilities, evaluate, slide_logits
+from common.evaluation import SCALES, Views, averaged_probabilities, class_ids, evaluate, slide_logits
 from common.metrics import confusion_matrix
+from common.resampling import resize_bilinear
 from tests import streets
+from tests.tiny import batch, tiny_network
 
 PIXELS_APART = 1e-4  # share of the pixels on which the twins may disagree (DESIGN section 4)
 
@@ -62,8 +65,8 @@ def test_a_class_that_the_data_set_lacks_is_an_error(dataset):
 
 def test_averaging_a_mirrored_view_mirrors_it_back(dataset):
     images = np.stack([dataset.read(0)[0].transpose(2, 0, 1)])
-    once = averaged_probabilities(Bright(), images, images.shape[2:], (1.0,), False, None)
-    assert np.allclose(once, averaged_probabilities(Bright(), images, images.shape[2:], (1.0,), True, None))
+    once = averaged_probabilities(Bright(), images, images.shape[2:], Views())
+    assert np.allclose(once, averaged_probabilities(Bright(), images, images.shape[2:], Views(flip=True)))
 
 
 @pytest.mark.parametrize('window', [(64, 96), (32, 48), (50, 33), (500, 500)])
@@ -92,5 +95,91 @@ def test_multi_scale_runs_on_a_network(dataset, folder):
     backend.setup('cpu', threads=1)
     settings = config.from_flat(streets.settings(folder))
     predictor = backend.make_predictor(backend.build_model('fast_scnn', num_classes=3), settings)
-    matrix = evaluate(predictor, dataset, batch_size=5, scales=SCALES, flip=True, window=(48, 64)).matrix
+    matrix = evaluate(predictor, dataset, batch_size=5, views=Views(SCALES, True, (48, 64))).matrix
     assert matrix.sum() == sum((dataset.read(i)[1] != 255).sum() for i in range(len(dataset)))
+
+
+class Slow(Bright):
+    """Logits that depend on the whole image, at a third of its size, and their plain bilinear resize."""
+
+    def logits(self, images, size=None):
+        x = images.astype(np.float64)
+        x = np.stack([x[:, 0], x[:, 1] + x.mean((1, 2, 3))[:, None, None], 255 - x[:, 2]], 1)[:, :, ::3, ::3] / 64
+        return (x if size is None else resize_bilinear(x, size, False)).astype(np.float32)
+
+    def class_ids(self, images, size=None):
+        return self.logits(images, size or images.shape[2:]).argmax(1).astype(np.uint8)
+
+
+def plain(predictor, image, size, scales, flip, window):
+    """Mean probabilities (C, h, w) of one image, pixel by pixel and window by window, as mmsegmentation's tools/test.py
+    describes them: softmax of the logits at the label's size, added up, divided by their number."""
+    found = []
+    for scale in scales:
+        height, width = (int(side * scale + 0.5) for side in image.shape[1:])
+        scaled = cv2.resize(image.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1)
+        for mirrored in (False, True)[:1 + flip]:
+            view = scaled[:, :, ::-1] if mirrored else scaled
+            if window is None:
+                logits = predictor.logits(view[None], size)[0]
+            else:
+                h, w = min(window[0], height), min(window[1], width)
+                total, count = np.zeros((3, height, width)), np.zeros((height, width))
+                for row in range(-(-max(height - h, 0) // (window[0] * 2 // 3)) + 1):
+                    for column in range(-(-max(width - w, 0) // (window[1] * 2 // 3)) + 1):
+                        top = min(row * (window[0] * 2 // 3), height - h)
+                        left = min(column * (window[1] * 2 // 3), width - w)
+                        total[:, top:top + h, left:left + w] += predictor.logits(view[None, :, top:top + h, left:left + w],
+                                                                                 (h, w))[0]
+                        count[top:top + h, left:left + w] += 1
+                logits = np.stack([cv2.resize(plane, size[::-1]) for plane in total / count])
+            shares = np.exp(logits) / np.exp(logits).sum(0)
+            found.append(shares[:, :, ::-1] if mirrored else shares)
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize('scales, flip, window', [
+    ((1.0,), True, None), ((0.5, 1.0, 1.75), False, None), (SCALES, True, None), ((1.0,), False, (30, 42)),
+    ((0.75, 1.25), True, (33, 41)), ((1.0,), False, (500, 20)),
+])
+def test_views_are_averaged_as_the_plain_way_does(dataset, scales, flip, window):
+    image = dataset.read(1)[0].transpose(2, 0, 1)[:, :61, :93]
+    views = Views(scales, flip, window)
+    found = averaged_probabilities(Slow(), image[None], (61, 93), views)[0]
+    expected = plain(Slow(), image, (61, 93), scales, flip, window)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.array_equal(class_ids(Slow(), image[None], views)[0], found.argmax(0))
+
+
+def test_images_are_scaled_to_the_evaluation_size_and_labels_are_not(dataset):
+    class Watching(Slow):
+        seen = []
+
+        def class_ids(self, images, size=None):
+            self.seen.append((images.shape[2:], size))
+            return super().class_ids(images, size)
+
+    predictor = Watching()
+    counts = evaluate(predictor, dataset, views=Views(size=[32, 500]))
+    assert set(predictor.seen) == {((32, 48), (64, 96))}
+    image = dataset.read(0)[0]
+    half = cv2.resize(image, (48, 32)).transpose(2, 0, 1)
+    assert np.array_equal(class_ids(predictor, image.transpose(2, 0, 1)[None], Views(size=[32, 500])),
+                          predictor.class_ids(half[None], (64, 96)))
+    assert counts.matrix.sum() == evaluate(Slow(), dataset).matrix.sum()
+
+
+@pytest.mark.parametrize('align_corners', [True, False])
+@pytest.mark.parametrize('size', [(37, 53), (5, 7)])
+def test_class_ids_in_strips_are_those_of_the_whole(backend_name, backend, monkeypatch, align_corners, size):
+    network = tiny_network(backend_name)
+    network.align_corners = {'logits': align_corners}
+    images = batch(0)[0]
+    settings = config.from_flat({})
+    whole = backend.make_predictor(network, settings).class_ids(images, size)
+    logits = backend.make_predictor(network, settings).logits(images)
+    monkeypatch.setattr('common.resampling.MAX_LOGITS', (size[0] // 3 + 1) * 2 * 5 * size[1])  # three strips
+    found = backend.make_predictor(network, settings).class_ids(images, size)
+    near = np.sort(resize_bilinear(logits, size, align_corners), 1)
+    tied = near[:, -1] - near[:, -2] < 1e-6
+    assert np.array_equal(found[~tied], whole[~tied]) and tied.mean() < 0.05

@@ -18,6 +18,8 @@ SETTINGS = {
     'momentum': {},
     'nesterov': {'use_nesterov': True, 'weight_decay': 1e-2},
     'groups': {'use_nesterov': True, 'weight_decay': 1e-2, 'norm_bias_decay': False, 'lr_mult': {'classifier': 10.0}},
+    'adam': {'optimizer': 'adam', 'eps': 1e-6},
+    'adam_groups': {'optimizer': 'adam', 'weight_decay': 1e-2, 'norm_bias_decay': False, 'lr_mult': {'classifier': 10.0}},
     'adamw': {'optimizer': 'adamw', 'eps': 1e-6},
     'adamw_groups': {'optimizer': 'adamw', 'weight_decay': 1e-2, 'norm_bias_decay': False, 'lr_mult': {'classifier': 10.0}},
     'rmsprop': {'optimizer': 'rmsprop', 'eps': 1e-3, 'momentum': 0.0},
@@ -27,7 +29,8 @@ SETTINGS = {
     'lamb_decay': {'optimizer': 'lamb', 'eps': 1e-6, 'weight_decay': 1e-2},
     'lamb_groups': {'optimizer': 'lamb', 'weight_decay': 1e-2, 'norm_bias_decay': False, 'lr_mult': {'classifier': 10.0}},
 }
-SLOTS = {'adamw': ('exp_avg', 'exp_avg_sq'), 'lamb': ('exp_avg', 'exp_avg_sq'), 'rmsprop': ('momentum', 'square_avg')}
+ADAM = ('exp_avg', 'exp_avg_sq')
+SLOTS = {'adam': ADAM, 'adamw': ADAM, 'lamb': ADAM, 'rmsprop': ('momentum', 'square_avg')}
 
 
 def reference(parameters, gradients, settings):
@@ -39,8 +42,10 @@ def reference(parameters, gradients, settings):
             lr = rate * (settings.lr_mult['classifier'] if settings.lr_mult and name.startswith('classifier') else 1.0)
             decay = settings.weight_decay if settings.norm_bias_decay or p.ndim > 1 else 0.0
             g = gradient[name].astype(np.float64)
-            if settings.optimizer in ('adamw', 'lamb'):
+            if settings.optimizer in ('adam', 'adamw', 'lamb'):
                 b1, b2 = settings.beta
+                if settings.optimizer == 'adam':
+                    g, decay = g + decay * p, 0.0
                 first[name] = b1 * first[name] + (1 - b1) * g
                 second[name] = b2 * second[name] + (1 - b2) * g * g
                 m, v = first[name] / (1 - b1 ** step), second[name] / (1 - b2 ** step)

@@ -48,7 +48,15 @@ CITYSCAPES_PALETTE = ((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 1
                       (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60),
                       (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32))
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of the train ids 0..18
-CITYSCAPES_IDS = 34  # label ids 0..33; the others are ignored
+CITYSCAPES_NAMES = ('unlabeled', 'ego vehicle', 'rectification border', 'out of roi', 'static', 'dynamic', 'ground', 'road',
+                    'sidewalk', 'parking', 'rail track', 'building', 'wall', 'fence', 'guard rail', 'bridge', 'tunnel', 'pole',
+                    'polegroup', 'traffic light', 'traffic sign', 'vegetation', 'terrain', 'sky', 'person', 'rider', 'car',
+                    'truck', 'bus', 'caravan', 'trailer', 'train', 'motorcycle', 'bicycle')  # of label ids 0..33
+
+VOC_CLASSES = ('background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
+               'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
+VOC_PLACES = ('.', 'VOC2012', 'VOCdevkit/VOC2012', 'VOCtrainval_11-May-2012/VOCdevkit/VOC2012')  # below data_url
+VOC_AUGMENTED = {'train_aug': ('train_aug.txt', 'trainaug.txt'), 'trainval_aug': ('trainval_aug.txt', 'trainvalaug.txt')}
 
 EXPECTED = {
     'camvid': '{split}/*.png with {split}annot/*.png of the same names (ids 0 to 10, 11 for void)',
@@ -56,6 +64,8 @@ EXPECTED = {
                 'and {split}.txt that lists the names',
     'cityscapes': 'leftImg8bit/{split}/<city>/*_leftImg8bit.png with gtFine/{split}/<city>/*_gtFine_labelIds.png or '
                   '*_gtFine_labelTrainIds.png',
+    'voc': 'VOCdevkit/VOC2012/JPEGImages/*.jpg with SegmentationClass/*.png, or SegmentationClassAug/*.png of SBD, and '
+           'ImageSets/Segmentation/{split}.txt (split train_aug: `twinseg prepare voc` makes it)',
 }
 
 
@@ -150,7 +160,7 @@ def open_files(data: config.Data, split: str, check: bool = True) -> Dataset:
         from common.data.image_folder import open_image_folder
         return open_image_folder(data, split)
     root = data_root(data)
-    opener = {'camvid': _camvid, 'camvid32': _camvid32, 'cityscapes': _cityscapes, 'custom': _custom}[data.set]
+    opener = {'camvid': _camvid, 'camvid32': _camvid32, 'cityscapes': _cityscapes, 'voc': _voc, 'custom': _custom}[data.set]
     dataset = opener(root, split, data)
     missing = [sample.label for sample in dataset.samples if sample.label is not None and not sample.label.is_file()]
     if check and missing:
@@ -267,12 +277,62 @@ def _cityscapes(root: Path, split: str, data: config.Data) -> FileDataset:
     train_ids = (folders[0] / f'{stems[0]}_gtFine_labelTrainIds.png').is_file()
     suffix = '_gtFine_labelTrainIds.png' if train_ids else '_gtFine_labelIds.png'
     samples = [Sample(stem, path, folder / (stem + suffix)) for stem, path, folder in zip(stems, images, folders)]
-    ids = {i: IGNORE for i in range(CITYSCAPES_IDS)}
+    ids = {i: IGNORE for i in range(len(CITYSCAPES_NAMES))}
     ids.update({label: train for train, label in enumerate(CITYSCAPES_LABEL_IDS)})
     if train_ids:
         ids = {i: i for i in range(len(CITYSCAPES_CLASSES))}
     ids[IGNORE] = IGNORE  # label id -1, the licence plate, in 8 bits
     return FileDataset(data.set, split, _description(CITYSCAPES_CLASSES, CITYSCAPES_PALETTE), samples, ids)
+
+
+def voc_root(folder: Path) -> Optional[Path]:
+    """The folder VOC2012 at or below a folder, with JPEGImages in it."""
+    return next((folder / place for place in VOC_PLACES if (folder / place / 'JPEGImages').is_dir()), None)
+
+
+def _voc(root: Path, split: str, data: config.Data) -> FileDataset:
+    base = voc_root(root)
+    if base is None:
+        raise DataError(f'{root}: no folder JPEGImages in it; {_layout(data, split, root)}')
+    samples = []
+    for line in _voc_lines(base, split, data, root):
+        image, _, label = line.partition(' ')
+        if label:  # as DrSleep's lists have it: /JPEGImages/x.jpg /SegmentationClassAug/x.png
+            paths = _inside(base, image), _inside(base, label.strip())
+        else:
+            labels = [_inside(base, f'{folder}/{image}.png') for folder in ('SegmentationClass', 'SegmentationClassAug')]
+            paths = _inside(base, f'JPEGImages/{image}.jpg'), _first(*labels)
+        samples.append(Sample(paths[0].stem, *paths))
+    samples.sort(key=lambda sample: sample.name)
+    ids = {**{i: i for i in range(len(VOC_CLASSES))}, IGNORE: IGNORE}
+    return FileDataset(data.set, split, _description(VOC_CLASSES, [[0, 0, 0], *default_palette(20)]), samples, ids)
+
+
+def _voc_lines(base: Path, split: str, data: config.Data, root: Path) -> list[str]:
+    """The lines of a split file; mmsegmentation's train_aug is aug.txt with train.txt."""
+    folder = base / 'ImageSets/Segmentation'
+    names = [name for name in VOC_AUGMENTED.get(split, (f'{split}.txt',)) if (folder / name).is_file()][:1]
+    if not names and split in VOC_AUGMENTED and (folder / 'aug.txt').is_file():
+        names = ['aug.txt', f'{split.removesuffix("_aug")}.txt']
+    lines = []
+    for name in names or [f'{split}.txt']:
+        try:
+            lines += (folder / name).read_text(encoding='utf-8').split('\n')
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f'{folder / name}: not readable ({getattr(error, "strerror", None) or error}); '
+                            f'{_layout(data, split, root)}') from None
+    found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
+    if not found:
+        raise DataError(f'{folder / names[0]}: names no image')
+    return found
+
+
+def _inside(base: Path, name: str) -> Path:
+    """A path that a list names, below the data set's folder; DataError for one that leads out of it."""
+    parts = Path(name.lstrip('/')).parts
+    if '..' in parts:
+        raise DataError(f'{base}/ImageSets/Segmentation: names {name!r}, which leads out of the folder')
+    return base.joinpath(*parts)
 
 
 def _custom(root: Path, split: str, data: config.Data) -> FileDataset:

@@ -3,7 +3,8 @@
 Nothing here depends on the number of workers, on the backend, or on what was drawn before, so a run that is resumed at
 step N, or spread over other processes, sees the batches that it would have seen.
 """
-from typing import Iterator, Optional
+from collections import Counter
+from typing import Callable, Iterator, Optional
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from common.distributed import places
 from common.errors import DataError
 
 _ORDER, _SAMPLE, _MIXING = 0, 1, 2  # kinds of generators, so that no order shares its numbers with a sample
+_AGAIN = 1 << 24  # epochs between the first and the second time that an epoch shows a sample
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -38,18 +40,29 @@ def steps_per_epoch(length: int, batch_size: int, world_size: int = 1) -> int:
 
 
 def training_batches(length: int, batch_size: int, seed: int, start: int = 0, stop: Optional[int] = None, rank: int = 0,
-                     world_size: int = 1) -> Iterator[list[tuple[int, int]]]:
+                     world_size: int = 1,
+                     order: Optional[Callable[[int], np.ndarray]] = None) -> Iterator[list[tuple[int, int]]]:
     """The keys ``(epoch, index)`` of batches ``start`` to ``stop - 1``, counted over epochs without end.
 
     A global batch has ``batch_size * world_size`` samples; process ``rank`` takes its ``places``, so that the processes
-    together see what one process with the whole batch sees.
+    together see what one process with the whole batch sees. ``order`` gives the samples of an epoch, by default
+    ``epoch_order``; where a sample comes again in an epoch, the key says another epoch, so that it is augmented anew.
     """
     steps, total = steps_per_epoch(length, batch_size, world_size), batch_size * world_size
     own = places(batch_size, rank, world_size)
     batch = start
     while stop is None or batch < stop:
         epoch, step = divmod(batch, steps)
-        order = epoch_order(length, seed, epoch)
+        keys = _keys(order(epoch) if order else epoch_order(length, seed, epoch), epoch)
         for place in range(step, steps if stop is None else min(steps, step + stop - batch)):
-            yield [(epoch, int(index)) for index in order[place * total + own]]
+            yield [keys[index] for index in place * total + own]
             batch += 1
+
+
+def _keys(order: np.ndarray, epoch: int) -> list[tuple[int, int]]:
+    seen: Counter[int] = Counter()
+    keys = []
+    for index in order.tolist():
+        keys.append((epoch + seen[index] * _AGAIN, index))
+        seen[index] += 1
+    return keys

@@ -1,10 +1,12 @@
 """Augmentation of one image and its label: numpy and OpenCV, every random number from the generator given.
 
 Images are uint8 (H, W, 3) RGB and stay so: the network normalises on its device. The order is mmsegmentation's: random
-scale, crop, flip, photometric distortion, padding. Numbers are drawn in an order that does not depend on the pixels.
+scale, crop, rotation, flip, photometric distortion, cutout, padding. Numbers are drawn in an order that does not depend on the
+pixels.
 """
 import math
 from dataclasses import dataclass
+from typing import Optional
 
 import cv2
 import numpy as np
@@ -34,17 +36,21 @@ def train_transform(image: np.ndarray, label: np.ndarray, augment: Augment,
     crop = random_crop(label, augment, rng)
     image = warp(image, crop, cv2.INTER_LINEAR)
     label = warp(label, crop, cv2.INTER_NEAREST)
+    if augment.rotate:
+        image, label = rotate(image, label, rng.uniform(-augment.rotate, augment.rotate), augment.mean)
     if rng.random() < augment.flip_prob:
         image, label = cv2.flip(image, 1), cv2.flip(label, 1)
     if augment.photometric_distortion:
         image = photometric_distortion(image, augment, rng)
+    if augment.cutout_prob:
+        image, label = cutout(image, label, augment, rng)
     return pad(image, augment.crop_size, augment.mean), pad(label, augment.crop_size, [IGNORE])
 
 
-def scaled_size(height: int, width: int, augment: Augment, ratio: float) -> tuple[int, int]:
-    """Height and width after scaling: the largest that keep the image's proportions and fit into ``base_size * ratio``,
-    long side to long side (mmsegmentation's RandomResize with keep_ratio)."""
-    base = augment.base_size or [height, width]
+def scaled_size(height: int, width: int, base: Optional[list[int]], ratio: float = 1.0) -> tuple[int, int]:
+    """Height and width after scaling: the largest that keep the image's proportions and fit into ``base * ratio``, by default
+    its own size times ``ratio``, long side to long side (mmsegmentation's Resize and RandomResize with keep_ratio)."""
+    base = base or [height, width]
     long, short = max(base) * ratio, min(base) * ratio
     factor = min(int(long) / max(height, width), int(short) / min(height, width))
     return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
@@ -59,7 +65,7 @@ def random_crop(label: np.ndarray, augment: Augment, rng: np.random.Generator) -
     low, high = augment.ratio_range
     ratio = rng.uniform(low, high)
     places = rng.random((CROP_TRIES, 2))
-    scaled_height, scaled_width = scaled_size(label.shape[0], label.shape[1], augment, ratio)
+    scaled_height, scaled_width = scaled_size(label.shape[0], label.shape[1], augment.base_size, ratio)
     height, width = min(augment.crop_size[0], scaled_height), min(augment.crop_size[1], scaled_width)
     boxes = [(int(y * (scaled_height - height + 1)), int(x * (scaled_width - width + 1))) for y, x in places]
     crops = [Crop(scaled_height, scaled_width, top, left, height, width) for top, left in dict.fromkeys(boxes)]
@@ -114,6 +120,29 @@ def photometric_distortion(image: np.ndarray, augment: Augment, rng: np.random.G
         table = np.stack([hues, saturations, levels], -1).astype(np.uint8)[None]
         image = cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
     return cv2.LUT(image, contrasted) if adjust and adjust_last else image
+
+
+def rotate(image: np.ndarray, label: np.ndarray, degrees: float, mean: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Both turned about their middle, anticlockwise, in their size; the corners get the mean colour and are ignored."""
+    height, width = label.shape
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    return (cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=[round(v) for v in mean]),
+            cv2.warpAffine(label, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=[IGNORE]))
+
+
+def cutout(image: np.ndarray, label: np.ndarray, augment: Augment,
+           rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """With ``cutout_prob`` a box of the mean colour whose pixels are ignored (mmsegmentation's RandomCutOut, one hole)."""
+    chance, top, left = rng.random(3)
+    shares = rng.uniform(augment.cutout_ratio[0], augment.cutout_ratio[1], 2)
+    if chance >= augment.cutout_prob:
+        return image, label
+    height, width = (max(round(share * side), 1) for share, side in zip(shares, label.shape))
+    top, left = int(top * (label.shape[0] - height + 1)), int(left * (label.shape[1] - width + 1))
+    box = np.s_[top:top + height, left:left + width]
+    image, label = image.copy(), label.copy()
+    image[box], label[box] = [round(v) for v in augment.mean], IGNORE
+    return image, label
 
 
 def pad(pixels: np.ndarray, size: list[int], value: list[float]) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from common.data.datasets import Dataset, open_dataset
 from common.data.pipeline import EvaluationImages
 from common.errors import DataError
-from common.evaluation import Run
+from common.evaluation import Run, class_ids, published_views
 from common.metrics import confusion_matrix
 from common.report import chart
 from common.report.pictures import colour_labels, data_uri, shrink
@@ -145,12 +145,12 @@ def settings(records: Sequence[Record]) -> str:
 
 def _picture(dataset: Dataset, index: int, networks: dict[str, Run]) -> str:
     image, label = dataset.read(index)
-    height, width = label.shape
     palette, ignored = dataset.description.palette, dataset.description.ignore_index
     views = [('image', data_uri(shrink(image, smooth=True), '.jpg')),
              ('truth', data_uri(shrink(colour_labels(label, palette)), '.png'))]
     for name, run in networks.items():
-        predicted = run.predictor.class_ids(np.ascontiguousarray(image.transpose(2, 0, 1))[None], (height, width))[0]
+        planes = np.ascontiguousarray(image.transpose(2, 0, 1))
+        predicted = class_ids(run.predictor, planes[None], published_views(run.config))[0]
         matrix = confusion_matrix(label, predicted, len(palette), ignored)
         text = f'{name}: {100 * np.trace(matrix) / max(1, matrix.sum()):.1f} % of the pixels right'
         views.append((text, data_uri(shrink(colour_labels(predicted, palette)), '.png')))

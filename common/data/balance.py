@@ -1,0 +1,56 @@
+"""Rare classes: weights of the loss, and orders of the samples, from how often the labels show each class."""
+from typing import Callable, Literal
+
+import numpy as np
+
+from common.data.datasets import Dataset
+from common.errors import DataError
+
+_BALANCED = 3  # kind of generator, beside those of common/data/sampling.py
+ENET_CONSTANT = 1.02  # ENet, arXiv:1606.02147, section 5.2
+
+
+def class_counts(dataset: Dataset) -> np.ndarray:
+    """Pixels of each class in each label: int64 (N, C); zeros for a label that cannot be read."""
+    counts = np.zeros((len(dataset), len(dataset.description.classes)), np.int64)
+    for index in range(len(dataset)):
+        try:
+            label = dataset.read(index)[1]
+        except DataError:
+            continue  # training says so, or skips it
+        counts[index] = np.bincount(label.ravel(), minlength=256)[:counts.shape[1]]
+    return counts
+
+
+def class_weights(counts: np.ndarray, scheme: Literal['median_frequency', 'enet']) -> list[float]:
+    """A weight for each class, from ``class_counts``; 0 for a class that no label shows.
+
+    - ``median_frequency`` (Eigen and Fergus 2015, section 6.3.2; SegNet): the median of the classes' frequencies by the
+      class's own, which is its share of the pixels of the images that show it;
+    - ``enet``: 1 / ln(1.02 + p), p the share of the class of all labelled pixels.
+    """
+    pixels, seen = counts.sum(0), counts.any(0)
+    if scheme == 'enet':
+        weights = 1 / np.log(ENET_CONSTANT + pixels / max(pixels.sum(), 1))
+    else:
+        images = ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
+        frequency = pixels / np.maximum(images, 1)
+        weights = (np.median(frequency[seen]) if seen.any() else 0) / np.where(seen, frequency, 1)
+    return [round(float(weight), 4) for weight in np.where(seen, weights, 0)]
+
+
+def balanced_order(counts: np.ndarray, seed: int) -> Callable[[int], np.ndarray]:
+    """The order of an epoch by its number, int64 (N,): the classes take turns, in shuffled rounds, and each takes the next
+    image of its own shuffled list of those that show it. An image may come several times in an epoch, or not at all."""
+    shown = [np.flatnonzero(column) for column in counts.T if column.any()]
+    if not shown:
+        raise DataError('sampling: class_balanced: no label shows any class')
+
+    def order(epoch: int) -> np.ndarray:
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_BALANCED, epoch)))
+        rounds = -(-len(counts) // len(shown))
+        queues = [np.concatenate([rng.permutation(images) for _ in range(-(-rounds // len(images)))]) for images in shown]
+        return np.concatenate([[queues[index][turn] for index in rng.permutation(len(shown))]
+                               for turn in range(rounds)])[:len(counts)]
+
+    return order

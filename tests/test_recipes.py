@@ -1,0 +1,174 @@
+"""The recipes: published numbers point by point, and a training step of every network and loss that they name."""
+import functools
+import itertools
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+
+from common import config
+from common.backend import get_backend
+from common.config import load
+from common.data.datasets import CAMVID_CLASSES, CITYSCAPES_CLASSES, VOC_CLASSES
+from common.losses import check
+from common.schedules import learning_rates
+from common.training import global_batch
+from tests.test_schedules import RELATIVE, mmengine
+
+mmengine = functools.cache(mmengine)  # many recipes share a curve
+
+LOSS = 0.1  # relative, of one step: dropout draws other channels in each framework
+CLASSES = {'cityscapes': len(CITYSCAPES_CLASSES), 'toy_street': len(CITYSCAPES_CLASSES), 'voc': len(VOC_CLASSES),
+           'camvid': len(CAMVID_CLASSES), 'camvid32': len(CAMVID_CLASSES)}
+SEGMENTATION = {path.stem: found for path in config.recipes() if not (found := load(path)).classifies}
+
+# mmsegmentation's naming: network_{GPUs}xb{images of each}-{steps / 1000}k_{data}-{height}x{width} of the crop
+NAME = re.compile(r'(?P<gpus>\d)xb(?P<batch>\d+)-(?P<steps>\d+)k_(?P<data>cityscapes|voc12aug)-(?P<height>\d+)x(?P<width>\d+)')
+NAMED = {name: NAME.search(name) for name in SEGMENTATION if NAME.search(name)}
+# Their _base_ files, and what single configurations say otherwise. 'warmup': steps, from a tenth of the learning rate.
+BASE = dict(lr=0.01, weight_decay=5e-4, eta_min=1e-4, warmup=0, loss='cross_entropy', auxiliary={'aux': 0.4}, class_weight=None)
+STDC = dict(warmup=1000, loss='ohem_pixel_sampler', thresh=0.7, min_kept=10000,
+            auxiliary={'aux16': 1.0, 'aux32': 1.0, 'detail': 1.0})
+DDRNET = dict(eta_min=0.0, loss='ohem', thresh=0.9, min_kept=131072, class_weight=[
+    0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023, 0.9539, 0.9843, 1.1116, 0.9037, 1.0865,
+    1.0955, 1.0865, 1.1529, 1.0507])
+OTHERWISE = {
+    'stdc1_4xb12': STDC, 'stdc2_4xb12': STDC, 'stdc1_in1k-pre_4xb12': STDC, 'stdc2_in1k-pre_4xb12': STDC, 'stdc1_8xb12': STDC,
+    'fast_scnn_8xb4': dict(lr=0.12, weight_decay=4e-5, loss='sigmoid_cross_entropy',
+                           auxiliary={'aux_gfe': 0.4, 'aux_ltd': 0.4}),
+    'ddrnet_23-slim_in1k-pre_2xb6': DDRNET, 'ddrnet_23_in1k-pre_2xb6': DDRNET, 'ddrnet_39_in1k-pre_2xb6': DDRNET,
+}
+AUTHORS = 'in1k-pre_3xb16-60k'  # STDC-Seg's own recipes, named in the same way
+SCALES = {'cityscapes': [1024, 2048], 'voc12aug': [512, 2048]}
+MMSEG = [name for name in NAMED if AUTHORS not in name]
+
+
+def published(name: str) -> dict:
+    return {**BASE, **OTHERWISE.get(name[:name.index('-', NAMED[name].start())], {})}
+
+
+def test_the_asked_recipes_are_there():
+    for network, lengths in itertools.product(('fcn_r{}-d8', 'pspnet_r{}-d8', 'deeplabv3plus_r{}-d8', 'upernet_r{}'),
+                                              ('4xb2-40k_cityscapes-512x1024', '4xb2-80k_cityscapes-512x1024',
+                                               '4xb4-20k_voc12aug-512x512', '4xb4-40k_voc12aug-512x512')):
+        assert {f'{network.format(depth)}_{lengths}' for depth in (50, 101)} <= set(MMSEG)
+    assert set(OTHERWISE) <= {name[:name.index('-', NAMED[name].start())] for name in MMSEG}
+    for kind in 'dp', 'ddp':
+        archs = {found.model.arch for name, found in SEGMENTATION.items() if f'_deephm-{kind}_' in name}
+        assert archs == {'deeplabv3plus', 'gcn', 'upernet', 'duc_hdc', 'pspnet', 'enet', 'unet', 'segnet', 'fcn'}
+
+
+@pytest.mark.parametrize('name', NAMED)
+def test_names_say_batch_length_and_crop(name):
+    found, said = SEGMENTATION[name], NAMED[name]
+    assert found.data.batch_size == int(said['batch'])
+    assert found.optimizer.lr_batch_size == int(said['gpus']) * int(said['batch'])
+    assert found.schedule.max_iters == 1000 * int(said['steps'])
+    assert found.augment.crop_size == [int(said['height']), int(said['width'])]
+    assert found.data.set == {'cityscapes': 'cityscapes', 'voc12aug': 'voc'}[said['data']]
+
+
+@pytest.mark.parametrize('name', MMSEG)
+def test_numbers_are_mmsegmentations(name):
+    found, theirs = SEGMENTATION[name], published(name)
+    assert (found.optimizer.optimizer, found.optimizer.momentum, found.optimizer.use_nesterov) == ('sgd', 0.9, False)
+    assert found.optimizer.weight_decay == theirs['weight_decay'] and found.optimizer.norm_bias_decay
+    assert not found.optimizer.lr_mult and not found.optimizer.clip_global_norm and not found.optimizer.with_ema
+    assert (found.loss.loss, found.loss.class_weight) == (theirs['loss'], theirs['class_weight'])
+    assert found.loss.auxiliary_weights == theirs['auxiliary'] and found.loss.detail_weights == [1.0, 1.0]
+    assert not found.loss.avg_non_ignore and not found.loss.label_smoothing
+    if 'thresh' in theirs:
+        assert (found.loss.ohem_thresh, found.loss.ohem_min_kept) == (theirs['thresh'], theirs['min_kept'])
+    augment = found.augment
+    assert augment.base_size == SCALES[NAMED[name]['data']] and augment.ratio_range == [0.5, 2.0]
+    assert (augment.cat_max_ratio, augment.flip_prob, augment.photometric_distortion) == (0.75, 0.5, True)
+    assert not augment.rotate and not augment.cutout_prob
+    assert (augment.mean, augment.std) == ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    assert augment.eval_size in (None, augment.base_size)  # on Cityscapes the file's own size
+    assert augment.eval_size or found.data.set == 'cityscapes'
+
+
+@pytest.mark.parametrize('name', MMSEG)
+def test_learning_rates_are_mmengines_in_every_step(name):
+    found, theirs = SEGMENTATION[name], published(name)
+    gpus = int(NAMED[name]['gpus'])
+    ours = learning_rates(found.optimizer, found.schedule, 1, global_batch(found, gpus))
+    expected = mmengine(theirs['lr'], 1000 * int(NAMED[name]['steps']), 0.9, theirs['eta_min'], theirs['warmup'])
+    np.testing.assert_allclose(ours, expected, rtol=RELATIVE)
+
+
+def test_stdc_seg():
+    """MichaelFan01/STDC-Seg: 3 GPUs with 16 images; optimizer_loss.py, train.py."""
+    found = SEGMENTATION['stdc1_in1k-pre_3xb16-60k_cityscapes-512x1024']
+    ours = learning_rates(found.optimizer, found.schedule, 1, 48)
+    official = [1e-5 * 1000 ** (step / 1000) if step < 1000 else 0.01 * (1 - (step - 1000) / 59000) ** 0.9
+                for step in range(60000)]
+    np.testing.assert_allclose(ours, official, rtol=RELATIVE)
+    assert (found.loss.loss, found.loss.ohem_thresh, found.loss.ohem_min_kept) == ('stdc_ohem', 0.7, 3 * 16 * 512 * 1024 // 16)
+    assert found.augment.ratio_range == [0.125, 1.5] and found.augment.eval_size == [768, 1536]
+
+
+@pytest.mark.parametrize('name', [name for name in SEGMENTATION if '_deephm-' in name])
+def test_deephm(name):
+    """DeepHM/deeplabv3plus_DPDDP, config.json: batch 8 of all GPUs (DP) or of each of two (DDP), 10582 images, 80 epochs."""
+    found, gpus = SEGMENTATION[name], 1 if '-dp_' in name else 2
+    assert found.runtime.launcher == ('dp' if gpus == 1 else None)
+    steps = 10582 // (8 * gpus)
+    ours = learning_rates(found.optimizer, found.schedule, steps, global_batch(found, gpus))
+    np.testing.assert_allclose(ours, 0.01 * (1 - np.arange(80 * steps) / (80 * steps)) ** 0.9, rtol=RELATIVE)
+    assert found.optimizer.weight_decay == 1e-4 and found.runtime.val_interval == 5 * steps
+    assert found.optimizer.lr_mult == ({} if found.model.arch in ('enet', 'unet', 'segnet') else {'backbone': 0.1})
+    assert found.loss.auxiliary_weights == ({'aux': 0.4} if found.model.arch == 'pspnet' else {})
+    np.testing.assert_allclose(np.array([found.augment.mean, found.augment.std]) / 255, [
+        [0.45734706, 0.43338275, 0.40058118], [0.23965294, 0.23532275, 0.2398498]], atol=1e-5)
+
+
+def one_of_each() -> list[Any]:
+    """A recipe for every network, loss and optimizer that there is; large ones are slow."""
+    found: dict[tuple, str] = {}
+    for name, one in SEGMENTATION.items():
+        loss = one.loss.model_dump(exclude={'class_weight'})
+        found.setdefault((one.model.arch, str(one.model.arguments()), str(loss), one.optimizer.optimizer,
+                          str(one.optimizer.lr_mult)), name)
+    large = ('resnet101', 'resnet152', 'vgg16')
+    return [pytest.param(name, marks=[pytest.mark.slow] * (SEGMENTATION[name].model.backbone in large))
+            for name in found.values()]
+
+
+def step(backend, name: str) -> dict[str, float]:
+    """What a training step of a recipe says, from weights drawn at random, on two small images."""
+    one = SEGMENTATION[name].replace(pretrained=None, launcher=None, graph_mode=int(backend.name == 'mindspore'))
+    if isinstance(one.loss.class_weight, str):
+        one = one.replace(class_weight=[1.0] * CLASSES[one.data.set])
+    classes = CLASSES[one.data.set]
+    network = backend.build_model(one.model.arch, num_classes=classes, **one.model.arguments())
+    check(one.loss, network.align_corners, classes)
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, classes, (2, 64, 64), dtype=np.uint8)
+    labels[:, :8] = 255
+    return backend.make_trainer(network, one).step([(rng.integers(0, 256, (2, 3, 64, 64), dtype=np.uint8), labels)], 1e-3)
+
+
+@pytest.mark.parametrize('name', one_of_each())
+def test_every_network_takes_a_step(name):
+    pytest.importorskip('torch')
+    backend = get_backend('pytorch')
+    backend.setup('cpu', threads=1)
+    one, values = SEGMENTATION[name], step(backend, name)
+    assert np.isfinite(values['loss']) and values['grad_norm'] > 0
+    assert {'loss_logits', *(f'loss_{output}' for output in one.loss.auxiliary_weights)} <= set(values)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', [param.values[0] for param in one_of_each() if not param.marks])
+def test_both_backends_take_the_same_step(name):
+    pytest.importorskip('torch')
+    pytest.importorskip('mindspore')
+    found = []
+    for backend_name in ('pytorch', 'mindspore'):
+        backend = get_backend(backend_name)
+        backend.setup('cpu', threads=1)
+        found.append(step(backend, name))
+    assert found[0].keys() == found[1].keys()
+    assert found[1]['loss'] == pytest.approx(found[0]['loss'], rel=LOSS)
