@@ -11,6 +11,7 @@ from common.errors import UserError
 
 if TYPE_CHECKING:
     from common.config import Config
+    from common.exported import Facts
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False,
                   help='Semantic segmentation networks, each in PyTorch and in MindSpore. `--debug` anywhere shows tracebacks.')
@@ -23,6 +24,9 @@ Device = Annotated[Optional[Literal['cpu', 'gpu', 'ascend']], typer.Option(
 Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='changes the configuration')]
 Checkpoint = Annotated[Path, typer.Option(metavar='PATH', help='checkpoint, or run folder: its best one')]
 Size = Annotated[Optional[str], typer.Option(metavar='HxW', help='input size; by default the crop size')]
+ExportedFile = Annotated[Optional[Path], typer.Option(metavar='FILE', help='exported .onnx or .mindir instead')]
+Engine = Annotated[Optional[Literal['onnxruntime', 'openvino', 'mindspore']], typer.Option(
+    help='what runs --model: by default onnxruntime for .onnx, mindspore for .mindir')]
 Json = Annotated[Optional[Path], typer.Option('--json', metavar='FILE', help='also writes the figures here')]
 
 
@@ -44,7 +48,10 @@ def train(config: ConfigName = None, backend: Backend = None, device: Device = N
 
 
 @app.command('eval')
-def evaluate(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend = None, device: Device = None,
+def evaluate(config: ConfigName = None,
+             checkpoint: Annotated[Optional[Path], typer.Option(
+                 metavar='PATH', help='checkpoint, or run folder: its best one')] = None,
+             model: ExportedFile = None, engine: Engine = None, backend: Backend = None, device: Device = None,
              settings: Settings = None,
              ms_flip: Annotated[bool, typer.Option('--ms-flip', help='average over six scales, mirrored too')] = False,
              slide: Annotated[bool, typer.Option('--slide', help='average over overlapping windows of the crop size')] = False,
@@ -52,14 +59,24 @@ def evaluate(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend
              real_size: Annotated[bool, typer.Option('--real-size', help='classifiers: images as they are')] = False,
              split: Annotated[Optional[str], typer.Option(help='by default the validation split')] = None,
              json_file: Json = None) -> None:
-    """Scores of a checkpoint: mIoU, mAcc, aAcc, or of a classifier top-1, top-5 and loss, and a table of the classes."""
+    """Scores of a checkpoint or an exported file: mIoU, mAcc, aAcc, or of a classifier top-1, top-5 and loss, and a table of
+    the classes."""
     from common import evaluation, tables
+    from common.exported import FilePredictor
 
     _writable(json_file)
-    chosen = _config(config, settings, checkpoint)
+    if (checkpoint is None) == (model is None):
+        raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
+    how: dict[str, Any] = {'ms_flip': ms_flip, 'slide': slide, 'boundary': boundary, 'real_size': real_size, 'split': split}
     with tables.progress('evaluating') as progress:
-        found = evaluation.evaluate_run(checkpoint, _backend(chosen, backend), device, chosen, ms_flip=ms_flip, slide=slide,
-                                        boundary=boundary, real_size=real_size, split=split, progress=progress)
+        if model is not None:
+            predictor = FilePredictor(model, engine)
+            chosen = _config_for(predictor.facts, config, settings)
+            found = evaluation.evaluate_file(predictor, chosen, **how, progress=progress)
+        else:
+            assert checkpoint is not None
+            chosen = _config(config, settings, checkpoint)
+            found = evaluation.evaluate_run(checkpoint, _backend(chosen, backend), device, chosen, **how, progress=progress)
     tables.show_scores(found['scores'], found['conditions'])
     _write_json(json_file, {**found['scores'].to_json(), 'conditions': found['conditions'],
                             'confusion': found['matrix'].tolist()})
@@ -68,7 +85,7 @@ def evaluate(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend
 @app.command()
 def predict(words: Annotated[list[str], typer.Argument(metavar='[CONFIG] INPUT...', help='images, folders, videos')],
             checkpoint: Annotated[Optional[Path], typer.Option(metavar='PATH', help='checkpoint or run folder')] = None,
-            model: Annotated[Optional[Path], typer.Option(metavar='FILE', help='exported .onnx or .mindir instead')] = None,
+            model: ExportedFile = None, engine: Engine = None,
             backend: Backend = None, device: Device = None, settings: Settings = None,
             out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('predictions'),
             logits: Annotated[Optional[Path], typer.Option(metavar='FILE.npy', help='raw logits of one image')] = None) -> None:
@@ -78,7 +95,7 @@ def predict(words: Annotated[list[str], typer.Argument(metavar='[CONFIG] INPUT..
     config = words.pop(0) if len(words) > 1 and _is_config(words[0]) else None
     chosen = _config(config, settings, checkpoint) if checkpoint else None
     for path in prediction.predict(chosen, _backend(chosen, backend), device, checkpoint, list(map(Path, words)), out,
-                                   logits=logits, model=model):
+                                   logits=logits, model=model, engine=engine):
         print(path)
         if path.name == 'predictions.json':
             tables.show('likeliest classes', [
@@ -277,6 +294,13 @@ def _config(name: Optional[str], settings: Optional[list[str]], checkpoint: Opti
     from common.evaluation import stored_config
 
     return configuration.override(stored_config(checkpoint), settings or ())
+
+
+def _config_for(facts: 'Facts', name: Optional[str], settings: Optional[list[str]]) -> 'Config':
+    """The configuration of an exported file's evaluation: the data of a recipe, or of the set that the file names."""
+    from common import config as configuration
+
+    return configuration.override(facts.configuration(None if name is None else configuration.load(name)), settings or ())
 
 
 def _is_config(word: str) -> bool:

@@ -69,7 +69,8 @@ def metadata(config: Config, meta: Mapping[str, Any], align_corners: Optional[bo
     """What a user of the file needs to know, as strings (lists as JSON): it is stored in the file."""
     facts = {'num_classes': config.model.num_classes or meta['num_classes'], 'classes': meta.get('classes', []),
              'palette': meta.get('palette', []), 'mean': config.augment.mean, 'std': config.augment.std,
-             'input_size': list(size), 'align_corners': align_corners, 'step': meta.get('step')}
+             'input_size': list(size), 'align_corners': align_corners, 'step': meta.get('step'), 'set': config.data.set,
+             'task': 'classification' if config.classifies else 'segmentation'}
     if config.classifies:
         facts |= {key: getattr(config.augment, key) for key in ('crop_pct', 'square_resize', 'interpolation')}
     return {'arch': config.model.arch, 'twinseg_version': version('twinseg'), **{key: json.dumps(facts[key]) for key in facts}}
