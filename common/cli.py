@@ -126,6 +126,46 @@ def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend =
 
 
 @app.command()
+def preprocess(model: Annotated[Path, typer.Argument(metavar='MODEL', help='the exported .onnx (or .mindir), of one size')],
+               dataset_name: Annotated[str, typer.Argument(help='imagenet2012, cityscapes, camvid, custom, ...')],
+               dataset_path: Annotated[Path, typer.Argument(help='its folder (of ImageNet also that of the split, or a tar)')],
+               config: Annotated[Optional[Path], typer.Option(
+                   metavar='FILE', help='recipe with further keys; custom needs one')] = None,
+               out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('preprocess_Result')) -> None:
+    """Writes a validation set as .bin inputs and labels for ascend310_infer."""
+    from common import deployment, tables
+
+    with tables.progress('writing') as progress:
+        tables.show_facts(deployment.preprocess(model, dataset_name, dataset_path, out, config, progress))
+
+
+@app.command()
+def postprocess(model: Annotated[Path, typer.Argument(metavar='MODEL', help='the exported .onnx (or .mindir) of preprocess')],
+                inputs: Annotated[Path, typer.Option(metavar='FOLDER', help='of preprocess')] = Path('preprocess_Result'),
+                results: Annotated[Path, typer.Option(metavar='FOLDER', help='of ascend310_infer')] = Path('result_Files'),
+                precision: Annotated[Literal['fp32', 'fp16'], typer.Option(help='that the results were computed in')] = 'fp32',
+                json_file: Json = None) -> None:
+    """Scores the results of ascend310_infer, and compares a sample with the model's own. Exit status 1 when they differ."""
+    from common import deployment, metrics, tables
+
+    _writable(json_file)
+    with tables.progress('reading') as progress:
+        found, comparison = deployment.postprocess(model, inputs, results, precision, progress)
+    scores = found['scores']
+    tables.show_scores(scores, found['conditions'])
+    _write_json(json_file, {**scores.to_json(), 'conditions': found['conditions'], 'confusion': found['matrix'].tolist()})
+    if isinstance(scores, metrics.ImageScores):
+        print(f'Top1 acc: {metrics.show(scores.top1)}\nTop5 acc: {metrics.show(scores.top5)}')
+    else:
+        print(f'mIoU: {metrics.show(scores.miou)}')
+    if not comparison.difference <= comparison.tolerance:
+        print(f'twinseg: error: {results}: the results differ from those of {model} by {comparison.difference:.1e} of the '
+              f'largest logit (tolerance in {precision}: {comparison.tolerance:.0e}); was the model made from this file, in '
+              'this precision?', file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command()
 def convert(file: Annotated[Path, typer.Argument(metavar='FILE', help='weights: .pth, .tar, .ckpt, .safetensors, ...')],
             source: Annotated[Optional[str], typer.Option('--from', metavar='PUBLISHER', help='by default recognised')] = None,
             out: Annotated[Optional[Path], typer.Option(

@@ -1,7 +1,7 @@
 """Evaluation of a network on a data set: of pixels one confusion matrix at the labels' full size, of images top-1 and top-5."""
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -174,15 +174,19 @@ def evaluate_images(predictor: Predictor, dataset: Dataset, config: Config, make
         done += len(labels)
         if progress:
             progress(done, len(own))
-    logits, labels = np.concatenate(found), np.concatenate(truth)
-    names = dataset.description.classes
-    names = (*names, *(f'class {index}' for index in range(len(names), logits.shape[1])))
-    scores = ImageScores.from_logits(logits, labels, names)
+    scores, matrix = score_images(np.concatenate(found), np.concatenate(truth), dataset.description.classes)
     if scores.broken > data.max_errors:
         raise DataError(f'{scores.broken} broken images in {dataset.name} {dataset.split}, more than max_errors: '
                         f'{data.max_errors}')
+    return scores, matrix
+
+
+def score_images(logits: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> tuple[ImageScores, np.ndarray]:
+    """Scores and confusion matrix (K, K) int64, rows the truth, of logits float32 (N, K) and labels (N,), -1: not readable."""
+    names = (*names, *(f'class {index}' for index in range(len(names), logits.shape[1])))
     read = labels >= 0
-    return scores, confusion_matrix(labels[read], logits[read].argmax(1), len(names), ignore_index=-1)
+    return (ImageScores.from_logits(logits, labels, names),
+            confusion_matrix(labels[read], logits[read].argmax(1), len(names), ignore_index=-1))
 
 
 def figures(config: Config) -> tuple[str, ...]:

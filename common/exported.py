@@ -99,6 +99,19 @@ class FilePredictor:
             images = np.stack(scaled).transpose(0, 3, 1, 2)
         return np.ascontiguousarray((images - self._mean) / self._std)
 
+    def read_input(self, path: Path) -> np.ndarray:
+        """One input from a file of raw numbers, as ``inputs`` made it, (3, h, w); UserError when it has another size."""
+        shape = (3, *(self.size or self.facts.input_size))
+        found = np.fromfile(path, np.float32)
+        if found.size != np.prod(shape):
+            raise UserError(f'{path}: {path.stat().st_size} bytes; expected those of {self.describe()}')
+        return found.reshape(shape)
+
+    def describe(self) -> str:
+        """The input of one image in words: float32 3x360x480."""
+        height, width = self.size or self.facts.input_size
+        return f'float32 3x{height}x{width}'
+
     def run(self, inputs: np.ndarray) -> np.ndarray:
         """The file's output for any number of ``inputs``; the last batch is filled up by repeating."""
         step = self.batch or len(inputs)

@@ -1,14 +1,20 @@
 """Exported files on data sets: the scores of the checkpoint that they came from, without a framework."""
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from common import cli
 from common.export import export_checkpoint
+from common.host_engines import OnnxRuntime
 from tests import photos, streets
 from tests.checkpoints import CLASSES, SIZE, write
 
@@ -47,14 +53,22 @@ class Task:
         return scores(folder, '--checkpoint', self.checkpoint, '--backend', 'pytorch', *words)
 
 
+def street_keys(data: Path | str) -> dict:
+    return {'set': 'custom', 'data_url': str(data), 'image_dir': 'images/{split}', 'label_dir': 'labels/{split}',
+            'image_suffix': '.png', 'classes': [f'class {i}' for i in range(CLASSES)]}
+
+
+def photo_keys(data: Path | str) -> dict:
+    return {'set': 'image_folder', 'data_url': str(data), 'image_size': [32, 32], 'crop_size': [512, 1024],
+            'eval_batch_size': 4, 'crop_pct': 0.8}
+
+
 @pytest.fixture(scope='module')
 def street(tmp_path_factory) -> Task:
     pytest.importorskip('torch')
     folder = tmp_path_factory.mktemp('street')
     data = streets.make(folder / 'data', count=5, size=SIZE)
-    names = [f'class {i}' for i in range(CLASSES)]
-    return Task(folder, 'fast_scnn', {'set': 'custom', 'data_url': str(data), 'image_dir': 'images/{split}',
-                                      'label_dir': 'labels/{split}', 'image_suffix': '.png', 'classes': names})
+    return Task(folder, 'fast_scnn', street_keys(data))
 
 
 @pytest.fixture(scope='module')
@@ -62,8 +76,7 @@ def photo(tmp_path_factory) -> Task:
     pytest.importorskip('torch')
     folder = tmp_path_factory.mktemp('photo')
     data = photos.make(folder / 'data', train=1)
-    return Task(folder, 'resnet18', {'set': 'image_folder', 'data_url': str(data), 'image_size': [32, 32],
-                                     'crop_size': [512, 1024], 'eval_batch_size': 4, 'crop_pct': 0.8})
+    return Task(folder, 'resnet18', photo_keys(data))
 
 
 def same_segmentation(found: dict, expected: dict) -> None:
@@ -149,3 +162,198 @@ def test_bad_requests_are_refused(street, photo, case, tmp_path, monkeypatch, ca
     words, message = BAD[case]
     assert twinseg('eval', *words) == 2
     assert message in capsys.readouterr().err
+
+
+# --- before and after a program on a card -------------------------------------------------------------------------------
+
+
+def drawn_model(path: Path, keys: dict, classifies: bool = False, size: tuple[int, int] = SIZE, batch: int | str = 1) -> Path:
+    """A convolution with random weights as an exported file, made without a framework."""
+    weight = np.random.default_rng(1).standard_normal((CLASSES, 3, 3, 3), np.float32)
+    nodes = [helper.make_node('Conv', ['image', 'weight'], ['features'], pads=[1, 1, 1, 1], strides=[2, 2]),
+             *([helper.make_node('GlobalAveragePool', ['features'], ['pooled']),
+                helper.make_node('Flatten', ['pooled'], ['logits'])] if classifies else
+               [helper.make_node('Identity', ['features'], ['logits'])])]
+    sides: list = [None, None] if isinstance(batch, str) else list(size)
+    out = [batch, CLASSES] if classifies else [batch, CLASSES, None, None]
+    graph = helper.make_graph(nodes, 'drawn', [helper.make_tensor_value_info('image', TensorProto.FLOAT, [batch, 3, *sides])],
+                              [helper.make_tensor_value_info('logits', TensorProto.FLOAT, out)],
+                              [numpy_helper.from_array(weight, 'weight')])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+    facts = {'num_classes': CLASSES, 'classes': [], 'palette': [], 'mean': [100, 110, 120], 'std': [50, 60, 70],
+             'input_size': list(size), 'align_corners': None if classifies else False, 'step': 1, 'set': keys['set']}
+    facts |= {'crop_pct': keys['crop_pct']} if classifies else {}
+    helper.set_model_props(model, {'arch': 'drawn', **{key: json.dumps(value) for key, value in facts.items()}})
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A folder to stand in: ``streets``, ``recipe.yaml``, ``net.onnx``; ``photos`` and ``photo.onnx``."""
+    monkeypatch.chdir(tmp_path)
+    keys = street_keys(streets.make(Path('streets').absolute(), count=3, size=SIZE))
+    Path('recipe.yaml').write_text(json.dumps(keys))
+    drawn_model(Path('net.onnx'), keys)
+    photos.make(Path('photos').absolute(), train=1, val=3)
+    drawn_model(Path('photo.onnx'), photo_keys('photos'), classifies=True, size=(32, 32))
+    return tmp_path
+
+
+def card(model: str, inputs: str = 'preprocess_Result', error: float = 0.0) -> None:
+    """Stands for ascend310_infer on a card that computes with an error, of the largest logit."""
+    engine = OnnxRuntime(Path(model))
+    Path('result_Files').mkdir(exist_ok=True)
+    for path in Path(inputs, '00_data').iterdir():
+        found = engine(np.fromfile(path, np.float32).reshape(engine.shape))
+        found = found + error * np.abs(found).max()
+        found.astype(np.float16 if error else np.float32).tofile(f'result_Files/{path.name.partition(".")[0]}_0.bin')
+
+
+def test_inputs_and_labels_are_those_of_the_model_zoo(place):
+    assert twinseg('preprocess', 'net.onnx', 'custom', 'streets', '--config', 'recipe.yaml') == 0
+    names = [f'{i:06d}_{i:03d}' for i in range(3)]
+    assert sorted(path.name for path in Path('preprocess_Result/00_data').iterdir()) == [f'{name}.bin' for name in names]
+    pixels = np.array(Image.open('streets/images/val/001.png'))
+    expected = (pixels - np.array([100, 110, 120], np.float32)) / np.array([50, 60, 70], np.float32)
+    found = np.fromfile('preprocess_Result/00_data/000001_001.bin', np.float32).reshape(3, *SIZE)
+    np.testing.assert_allclose(found, expected.transpose(2, 0, 1), rtol=1e-6)
+    label = np.fromfile('preprocess_Result/label/000001_001_label.bin', np.int32).reshape(SIZE)
+    np.testing.assert_array_equal(label, np.array(Image.open('streets/labels/val/001.png')))
+    for path in ('photos', 'photos/val'):
+        assert twinseg('preprocess', 'photo.onnx', 'imagenet2012', path, '--out', f'{path}_Result') == 0
+        classes = json.loads(Path(f'{path}_Result/imagenet_label.json').read_text())
+        assert list(classes.values()) == [0] * 3 + [1] * 3 + [2] * 3
+        assert all(Path(f'{path}_Result/00_data/{name}.bin').stat().st_size == 4 * 3 * 32 * 32 for name in classes)
+
+
+def test_scores_of_results_are_the_files(place, capsys):
+    assert twinseg('preprocess', 'net.onnx', 'custom', 'streets', '--config', 'recipe.yaml') == 0
+    card('net.onnx')
+    assert twinseg('postprocess', 'net.onnx', '--json', 'found.json') == 0
+    found, expected = json.loads(Path('found.json').read_text()), scores(place, 'recipe.yaml', '--model', 'net.onnx')
+    assert found['confusion'] == expected['confusion'] and found['mIoU'] == expected['mIoU']
+    assert f'mIoU: {found["mIoU"]:.2f}' in capsys.readouterr().out
+    assert found['conditions']['compared_difference'] == 0 and found['conditions']['compared_images'] == 3
+
+
+def test_scores_of_a_classifiers_results_are_the_files(place, capsys):
+    assert twinseg('preprocess', 'photo.onnx', 'imagenet2012', 'photos') == 0
+    card('photo.onnx')
+    assert twinseg('postprocess', 'photo.onnx', '--json', 'found.json') == 0
+    found = json.loads(Path('found.json').read_text())
+    expected = scores(place, '--model', 'photo.onnx', '--set', 'data_url=photos')
+    assert found['confusion'] == expected['confusion']
+    assert (found['top1'], found['top5'], found['loss']) == (expected['top1'], expected['top5'], expected['loss'])
+    assert f'Top1 acc: {found["top1"]:.2f}\nTop5 acc: {found["top5"]:.2f}\n' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('error, precision, status', [(0.01, 'fp32', 1), (0.01, 'fp16', 0), (0.1, 'fp16', 1)])
+def test_results_that_differ_fail(place, error, precision, status, capsys):
+    assert twinseg('preprocess', 'net.onnx', 'custom', 'streets', '--config', 'recipe.yaml') == 0
+    card('net.onnx', error=error)
+    assert twinseg('postprocess', 'net.onnx', '--precision', precision) == status
+    out, err = capsys.readouterr()
+    assert 'mIoU' in out and ('the results differ from those of net.onnx' in err) == bool(status)
+
+
+def lose_a_result():
+    Path('result_Files/000001_001_0.bin').unlink()
+
+
+def cut_a_result():
+    Path('result_Files/000001_001_0.bin').write_bytes(b'1234')
+
+
+def leave_the_folder():
+    path = Path('preprocess_Result/meta.json')
+    path.write_text(path.read_text().replace('000001_001', '../../secret'))
+
+
+@pytest.mark.parametrize('change, message', [(lose_a_result, '000001_001_0.bin: No such file'),
+                                             (cut_a_result, '000001_001_0.bin: 4 bytes; expected 30720'),
+                                             (leave_the_folder, 'meta.json: not what `twinseg preprocess` writes')])
+def test_damaged_results_are_refused(place, change, message, capsys):
+    assert twinseg('preprocess', 'net.onnx', 'custom', 'streets', '--config', 'recipe.yaml') == 0
+    card('net.onnx')
+    change()
+    assert twinseg('postprocess', 'net.onnx') == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('words, message', [
+    (['net.onnx', 'voc2012', 'streets'], 'DATASET_NAME voc2012: not a data set of this suite'),
+    (['net.onnx', 'custom', 'streets'], 'give the recipe that describes the folders'),
+    (['net.onnx', 'imagenet2012', 'photos'], 'set: imagenet is not for segmentation'),
+    (['any.onnx', 'custom', 'streets', '--config', 'recipe.yaml'], 'cards take fixed ones'),
+    (['net.onnx', 'custom', 'streets', '--config', 'recipe.yaml', '--out', 'streets'], 'streets: is there already')])
+def test_models_and_data_that_will_not_do(place, words, message, capsys):
+    drawn_model(Path('any.onnx'), street_keys('streets'), batch='batch')
+    (place / 'streets' / '00_data').mkdir()
+    assert twinseg('preprocess', *words) == 2
+    assert message in capsys.readouterr().err
+
+
+# --- scripts/run_infer_310.sh -------------------------------------------------------------------------------------------
+
+
+def script(name: str, *words: str, **environment: str) -> subprocess.CompletedProcess:
+    clean = {key: os.environ[key] for key in ('PATH', 'HOME', 'OMP_NUM_THREADS') if key in os.environ}
+    return subprocess.run(['bash', str(ROOT / 'scripts' / name), *words], capture_output=True, text=True,
+                          env={**clean, 'TWINSEG_PYTHON': sys.executable, **environment})
+
+
+@pytest.fixture(scope='module')
+def program(tmp_path_factory) -> str:
+    """The folder that ascend310_infer is built in."""
+    if not all(map(shutil.which, ('cmake', 'make', 'c++'))):
+        pytest.skip('cmake, make or a C++ compiler is not installed')
+    return str(tmp_path_factory.mktemp('program'))
+
+
+@pytest.mark.slow
+def test_the_whole_chain_on_the_host(place, program, street, photo):
+    done = script('run_infer_310.sh', str(street.file()), 'custom', 'streets', CONFIG='recipe.yaml', DEVICE_TYPE='CPU',
+                  OUT=program)
+    assert done.returncode == 0 and 'NN inference cost average time' in done.stdout, done.stderr
+    expected = scores(place, '--checkpoint', street.checkpoint, '--set', f'data_url={place}/streets')
+    same_segmentation(json.loads(Path('infer_310/result.json').read_text()), expected)
+    done = script('run_infer_310.sh', str(photo.file()), 'imagenet2012', 'photos/val', '0', ENGINE='openvino', OUT=program)
+    assert done.returncode == 0 and 'Top5 acc: ' in done.stdout, done.stderr
+    expected = scores(place, '--checkpoint', photo.checkpoint, '--set', f'data_url={place}/photos')
+    same_classification(json.loads(Path('infer_310_2/result.json').read_text()), expected)
+
+
+USAGE = 'usage: bash scripts/run_infer_310.sh MODEL_PATH DATASET_NAME DATASET_PATH [DEVICE_ID]'
+GOOD = ['net.onnx', 'camvid', 'streets']
+BAD_CALLS: list[tuple[list[str], dict[str, str], str]] = [
+    ([], {}, USAGE), (['net.onnx', 'camvid'], {}, USAGE), ([*GOOD, '0', 'more'], {}, USAGE),
+    (['absent.om', 'camvid', 'streets'], {}, 'MODEL_PATH absent.om: no such file'),
+    (['recipe.yaml', 'camvid', 'streets'], {}, 'expected .om, .mindir or .onnx'),
+    (['net.onnx', 'camvid', 'absent'], {}, 'DATASET_PATH absent: no such folder'),
+    (['net.onnx', 'kitti', 'streets'], {}, 'DATASET_NAME kitti: expected imagenet2012'),
+    (['net.onnx', 'custom', 'streets'], {}, 'CONFIG=FILE.yaml describes the folders'),
+    ([*GOOD, '-1'], {}, 'DEVICE_ID -1: expected a number'), ([*GOOD, 'zero'], {}, 'DEVICE_ID zero'),
+    (GOOD, {'ENGINE': 'tensorrt'}, 'ENGINE=tensorrt: expected ascendcl mslite openvino'),
+    (GOOD, {'DEVICE_TYPE': 'GPU'}, 'DEVICE_TYPE=GPU: expected Ascend CPU'),
+    (GOOD, {'PRECISION': 'int4'}, 'PRECISION=int4: expected fp32 fp16'),
+    (GOOD, {'CONFIG': 'absent'}, 'CONFIG=absent: no such file'),
+    (['other.om', 'camvid', 'streets'], {}, 'give the .onnx that the model was made from: REFERENCE=FILE.onnx'),
+    (['other.om', 'camvid', 'streets'], {'REFERENCE': 'absent'}, 'REFERENCE=absent: no such file'),
+    (GOOD, {'TWINSEG_PYTHON': '/absent'}, 'TWINSEG_PYTHON=/absent is no program')]
+
+
+def test_bad_calls_are_refused_and_leave_nothing(place):
+    Path('other.om').write_bytes(b'')
+    before = sorted(place.rglob('*'))
+    for words, environment, message in BAD_CALLS:
+        done = script('run_infer_310.sh', *words, **environment)
+        assert done.returncode == 2 and message in done.stderr and not done.stdout, (words, done.stderr)
+    assert sorted(place.rglob('*')) == before
+
+
+def test_a_step_that_fails_ends_the_chain(place):
+    done = script('run_infer_310.sh', 'net.onnx', 'voc2012', 'streets')
+    assert done.returncode == 2 and 'preprocess failed with status 2' in done.stderr, done.stderr
+    assert 'voc2012: not a data set of this suite' in done.stderr
+    assert sorted(path.name for path in Path('infer_310').iterdir()) == ['preprocess.log']
