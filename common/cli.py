@@ -112,6 +112,8 @@ def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend =
            size: Size = None,
            batch: Annotated[int, typer.Option(min=1)] = 1,
            dynamic: Annotated[bool, typer.Option('--dynamic', help='ONNX for any size')] = False,
+           uint8: Annotated[bool, typer.Option('--uint8', help='ONNX that takes uint8 NHWC images as they are')] = False,
+           argmax: Annotated[bool, typer.Option('--argmax', help='ONNX that returns class ids at full size')] = False,
            json_file: Json = None) -> None:
     """Writes ONNX, MINDIR or AIR, runs the file on the host and compares it with the network."""
     from common import tables
@@ -120,7 +122,8 @@ def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend =
     _writable(json_file)
     chosen = _config(config, settings, checkpoint)
     found = export_checkpoint(chosen, _backend(chosen, backend), device, checkpoint, format,
-                              out or Path(f'{chosen.model.arch}.{format}'), size=_size(size), dynamic=dynamic, batch=batch)
+                              out or Path(f'{chosen.model.arch}.{format}'), size=_size(size), dynamic=dynamic, batch=batch,
+                              uint8=uint8, argmax=argmax)
     tables.show_facts({key: value for key, value in found.items() if key != 'operators'})
     _write_json(json_file, found)
 

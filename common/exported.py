@@ -34,6 +34,9 @@ class Facts(BaseModel):
     align_corners: Optional[bool] = Field(description='of the resize from the head to the image; none: a classifier')
     step: Optional[int] = None
     set: Optional[str] = None
+    input: Literal['float32', 'uint8'] = Field(
+        'float32', description='(N, 3, H, W) normalised, or (N, H, W, 3) as in the image')
+    output: Literal['logits', 'class_ids'] = 'logits'
     crop_pct: float = 0.875
     square_resize: bool = False
     interpolation: str = 'bicubic'
@@ -87,30 +90,38 @@ class FilePredictor:
     def __init__(self, path: Path, engine: Optional[str] = None, threads: int = 0):
         self.path, self.engine = path, open_engine(path, engine, threads)
         self.facts = Facts.read(self.engine.metadata, path)
-        self.batch, _, height, width = self.engine.shape
+        raw = self.facts.input == 'uint8'
+        self.batch, height, width = (self.engine.shape[place] for place in ((0, 1, 2) if raw else (0, 2, 3)))
         self.size: Optional[Size] = (height, width) if height and width else None
         self._mean, self._std = (np.array(values, np.float32).reshape(1, 3, 1, 1)
                                  for values in (self.facts.mean, self.facts.std))
 
     def inputs(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (N, 3, H, W) RGB -> what the file takes, but for the number of images: float32 (N, 3, h, w), normalised."""
+        """uint8 (N, 3, H, W) RGB -> what the file takes, but for the number of images: float32 (N, 3, h, w), normalised, or
+        uint8 (N, h, w, 3)."""
         if self.size is not None and images.shape[2:] != self.size:
             scaled = [cv2.resize(np.ascontiguousarray(image.transpose(1, 2, 0)), self.size[::-1]) for image in images]
             images = np.stack(scaled).transpose(0, 3, 1, 2)
+        if self.facts.input == 'uint8':
+            return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
         return np.ascontiguousarray((images - self._mean) / self._std)
 
     def read_input(self, path: Path) -> np.ndarray:
-        """One input from a file of raw numbers, as ``inputs`` made it, (3, h, w); UserError when it has another size."""
-        shape = (3, *(self.size or self.facts.input_size))
-        found = np.fromfile(path, np.float32)
-        if found.size != np.prod(shape):
-            raise UserError(f'{path}: {path.stat().st_size} bytes; expected those of {self.describe()}')
-        return found.reshape(shape)
+        """One input from a file of raw numbers, as ``inputs`` made it, without N; UserError when it has another size."""
+        try:
+            found = np.fromfile(path, self.facts.input)
+        except OSError as error:
+            raise UserError(f'{path}: {error.strerror or error}') from None
+        if found.size != np.prod(self.input_shape):
+            raise UserError(f'{path}: {path.stat().st_size} bytes; expected those of {self.facts.input} '
+                            f'{"x".join(map(str, self.input_shape))}')
+        return found.reshape(self.input_shape)
 
-    def describe(self) -> str:
-        """The input of one image in words: float32 3x360x480."""
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """Of one image as the file takes it; of a file for any size, that of training."""
         height, width = self.size or self.facts.input_size
-        return f'float32 3x{height}x{width}'
+        return (height, width, 3) if self.facts.input == 'uint8' else (3, height, width)
 
     def run(self, inputs: np.ndarray) -> np.ndarray:
         """The file's output for any number of ``inputs``; the last batch is filled up by repeating."""
@@ -125,9 +136,17 @@ class FilePredictor:
     def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> float32 logits (N, C, h, w), at the head's size or resized bilinearly to ``size``; of a
         classifier (N, C)."""
+        if self.facts.output != 'logits':
+            raise UserError(f'{self.path}: its output is class ids, but logits are needed here; export it without --argmax')
         found = self.run(self.inputs(images))
         return found if size is None else resize_bilinear(found, size, bool(self.facts.align_corners))
 
     def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
-        return self.logits(images, size or (images.shape[2], images.shape[3])).argmax(1).astype(np.uint8)
+        return self.ids(self.run(self.inputs(images)), size or (images.shape[2], images.shape[3]))
+
+    def ids(self, outputs: np.ndarray, size: Size) -> np.ndarray:
+        """Outputs for several images -> uint8 class ids (N, h, w): logits are resized bilinearly, class ids to the nearest."""
+        if self.facts.output == 'logits':
+            return resize_bilinear(outputs, size, bool(self.facts.align_corners)).argmax(1).astype(np.uint8)
+        return np.stack([cv2.resize(ids.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) for ids in outputs])

@@ -22,7 +22,8 @@ class Engine(Protocol):
     metadata: dict[str, str]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """float32 (N, 3, H, W), normalised -> float32 logits (N, C, h, w); UserError for a shape the file was not made for."""
+        """float32 (N, 3, H, W), normalised -> float32 logits (N, C, h, w), or what else the file was made for; UserError for a
+        shape it was not made for."""
 
 
 def open_engine(path: Path, name: Optional[str] = None, threads: int = 0) -> Engine:

@@ -13,7 +13,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from common import cli
-from common.export import export_checkpoint
+from common.errors import UserError
+from common.export import compare, export_checkpoint, finish_onnx
 from common.host_engines import OnnxRuntime
 from tests import photos, streets
 from tests.checkpoints import CLASSES, SIZE, write
@@ -357,3 +358,77 @@ def test_a_step_that_fails_ends_the_chain(place):
     assert done.returncode == 2 and 'preprocess failed with status 2' in done.stderr, done.stderr
     assert 'voc2012: not a data set of this suite' in done.stderr
     assert sorted(path.name for path in Path('infer_310').iterdir()) == ['preprocess.log']
+
+
+# --- preprocessing and argmax inside the file ---------------------------------------------------------------------------
+
+
+def surrounded(path: Path, keys: dict, uint8: bool, argmax: bool, align_corners: bool | None, batch: int | str = 1) -> Path:
+    """The drawn model as export makes it with --uint8 and --argmax."""
+    drawn_model(path, keys, classifies=align_corners is None, batch=batch, size=SIZE if align_corners is not None else (32, 32))
+    model = onnx.load(str(path))
+    if isinstance(batch, str):
+        for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], ('height', 'width')):
+            dim.dim_param = name
+    facts = {item.key: item.value for item in model.metadata_props}
+    facts |= {'input': json.dumps('uint8' if uint8 else 'float32'), 'output': json.dumps('class_ids' if argmax else 'logits'),
+              'align_corners': json.dumps(align_corners)}
+    onnx.save(finish_onnx(model, 17, facts), str(path))
+    return path
+
+
+@pytest.mark.parametrize('align_corners', [False, True, None])
+@pytest.mark.parametrize('uint8, argmax', [(True, False), (False, True), (True, True)])
+def test_a_file_with_preprocessing_and_argmax_computes_the_same(place, uint8, argmax, align_corners):
+    classifies = align_corners is None
+    keys = photo_keys('photos') if classifies else street_keys('streets')
+    size = (32, 32) if classifies else SIZE
+    plain = OnnxRuntime(drawn_model(Path('plain.onnx'), keys, classifies, size))
+    model = surrounded(Path('full.onnx'), keys, uint8, argmax, align_corners)
+    differences = compare(model, plain, [(1, 3, *size)])
+    assert set(differences) == {'onnxruntime', 'openvino'} and max(differences.values()) < 1e-5
+    wrong = compare(model, lambda images: -plain(images), [(1, 3, *size)])
+    assert min(wrong.values()) > 0.1
+    engine = OnnxRuntime(model)
+    image = np.zeros(engine.shape, np.uint8 if uint8 else np.float32)
+    found = engine(image)
+    assert engine.shape == ((1, *size, 3) if uint8 else (1, 3, *size))
+    if argmax:
+        assert found.dtype == np.int32 and found.shape == ((1,) if classifies else (1, *size))
+
+
+@pytest.mark.parametrize('uint8', [False, True])
+def test_class_ids_of_any_size(place, uint8):
+    plain = OnnxRuntime(drawn_model(Path('plain.onnx'), street_keys('streets'), batch='batch'))
+    model = surrounded(Path('full.onnx'), street_keys('streets'), uint8, True, False, batch='batch')
+    shapes = [(1, 3, 64, 96), (2, 3, 33, 50)]
+    assert max(compare(model, plain, shapes).values()) < 1e-5
+
+
+def test_scores_of_a_file_with_preprocessing_and_argmax(place):
+    expected = scores(place, 'recipe.yaml', '--model', 'net.onnx')
+    surrounded(Path('full.onnx'), street_keys('streets'), True, True, False)
+    assert scores(place, 'recipe.yaml', '--model', 'full.onnx')['mIoU'] == pytest.approx(expected['mIoU'], abs=APART)
+    assert twinseg('preprocess', 'full.onnx', 'custom', 'streets', '--config', 'recipe.yaml') == 0
+    assert {path.stat().st_size for path in Path('preprocess_Result/00_data').iterdir()} == {SIZE[0] * SIZE[1] * 3}
+    engine = OnnxRuntime(Path('full.onnx'))
+    Path('result_Files').mkdir()
+    for path in Path('preprocess_Result/00_data').iterdir():
+        engine(np.fromfile(path, np.uint8).reshape(engine.shape)).tofile(f'result_Files/{path.stem}_0.bin')
+    assert twinseg('postprocess', 'full.onnx', '--json', 'found.json') == 0
+    found = json.loads(Path('found.json').read_text())
+    assert found['mIoU'] == pytest.approx(expected['mIoU'], abs=APART) and found['conditions']['compared_difference'] == 0
+
+
+@pytest.mark.slow
+def test_export_with_preprocessing_and_argmax(street, photo, tmp_path):
+    model = street.file(uint8=True, argmax=True)
+    same_segmentation(scores(tmp_path, street.recipe, '--model', model), street.expected(tmp_path))
+    photo.file(uint8=True)
+    words = ['--model', photo.file(uint8=True), '--set', f'data_url={photo.keys["data_url"]}']
+    same_classification(scores(tmp_path, *words), photo.expected(tmp_path))
+
+
+def test_preprocessing_and_argmax_are_for_onnx(tmp_path, capsys):
+    with pytest.raises(UserError, match='--uint8 and --argmax are for ONNX'):
+        export_checkpoint(None, None, 'cpu', tmp_path / 'absent', 'mindir', tmp_path / 'net.mindir', uint8=True)
