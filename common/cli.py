@@ -168,6 +168,14 @@ def postprocess(model: Annotated[Path, typer.Argument(metavar='MODEL', help='the
         raise typer.Exit(1)
 
 
+@app.command('conversion-facts', hidden=True)
+def conversion_facts(model: Path, aipp: Annotated[bool, typer.Option('--aipp')] = False) -> None:
+    """For scripts/convert_om.sh."""
+    from common import deployment
+
+    print('\n'.join(deployment.conversion_facts(model, aipp)))
+
+
 @app.command()
 def convert(file: Annotated[Path, typer.Argument(metavar='FILE', help='weights: .pth, .tar, .ckpt, .safetensors, ...')],
             source: Annotated[Optional[str], typer.Option('--from', metavar='PUBLISHER', help='by default recognised')] = None,

@@ -106,6 +106,31 @@ def dataset_config(facts: Facts, name: str, path: Path, config: Optional[Path] =
     return facts.configuration(base)
 
 
+def conversion_facts(model: Path, aipp: bool = False) -> list[str]:
+    """What the converters for cards ask about an exported .onnx: the input's format and its name with the shape, a line each;
+    with ``aipp`` the configuration of ATC's preprocessing on the chip follows. UserError for a file without fixed sizes."""
+    if model.suffix != '.onnx':
+        raise UserError(f'{model}: expected an .onnx of `twinseg export`')
+    network = FilePredictor(model)
+    if network.size is None or network.batch is None:
+        raise UserError(f'{model}: made for any size, but cards take fixed ones; export it again with --size')
+    raw = network.facts.input == 'uint8'
+    if raw and aipp:
+        raise UserError(f'{model}: normalises its images itself; leave out --aipp')
+    shape = ','.join(map(str, (network.batch, *network.input_shape)))
+    lines = ['NHWC' if raw else 'NCHW', f'image:{shape}']
+    if aipp:
+        height, width = network.size
+        lines += ['aipp_op {', '  aipp_mode: static', '  input_format: RGB888_U8', f'  src_image_size_w: {width}',
+                  f'  src_image_size_h: {height}', '  crop: false']
+        # The chip computes (pixel - mean_chn - min_chn) * var_reci_chn; mean_chn takes whole numbers only.
+        for channel, (mean, std) in enumerate(zip(network.facts.mean, network.facts.std)):
+            lines += [f'  mean_chn_{channel}: 0', f'  min_chn_{channel}: {mean:.7g}',
+                      f'  var_reci_chn_{channel}: {1 / std:.9g}']
+        lines.append('}')
+    return lines
+
+
 def postprocess(model: Path, inputs: Path, results: Path, precision: Precision = 'fp32',
                 progress: Progress = None) -> tuple[dict[str, Any], Comparison]:
     """Scores the results of the inputs that ``preprocess`` wrote, and compares a sample of them with the exported ``model``.

@@ -432,3 +432,64 @@ def test_export_with_preprocessing_and_argmax(street, photo, tmp_path):
 def test_preprocessing_and_argmax_are_for_onnx(tmp_path, capsys):
     with pytest.raises(UserError, match='--uint8 and --argmax are for ONNX'):
         export_checkpoint(None, None, 'cpu', tmp_path / 'absent', 'mindir', tmp_path / 'net.mindir', uint8=True)
+
+
+# --- scripts/convert_om.sh ----------------------------------------------------------------------------------------------
+
+SOC = ['--soc', 'Ascend310P3']
+ATC = """#!/usr/bin/env bash
+printf '%s\\n' "$@" > atc.log
+for word; do case $word in --output=*) : > "${word#*=}.om" ;; esac; done
+"""
+
+
+def test_the_command_line_of_atc(place):
+    done = script('convert_om.sh', 'net.onnx', *SOC, '--dry-run')
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [
+        'atc', '--framework=5', f'--model={place}/net.onnx', f'--output={place}/net', '--soc_version=Ascend310P3',
+        '--input_format=NCHW', '--input_shape=image:1\\,3\\,64\\,96', '--precision_mode=allow_fp32_to_fp16']
+    done = script('convert_om.sh', 'net.onnx', *SOC, '--lite', '--dry-run', MS_LITE_HOME='/opt/lite')
+    assert done.stdout.split() == [
+        '/opt/lite/tools/converter/converter/converter_lite', '--fmk=ONNX', f'--modelFile={place}/net.onnx',
+        f'--outputFile={place}/net_lite', '--saveType=MINDIR', '--optimize=ascend_oriented:Ascend310P3',
+        '--inputShape=image:1\\,3\\,64\\,96']
+    assert not list(place.glob('*.cfg')) and not list(place.glob('*.om'))
+
+
+def test_atc_runs_with_preprocessing_on_the_chip(place):
+    atc = place / 'bin' / 'atc'
+    atc.parent.mkdir()
+    atc.write_text(ATC)
+    atc.chmod(0o755)
+    done = script('convert_om.sh', 'net.onnx', *SOC, '--aipp', '--precision', 'force_fp16', '--out', 'card.om',
+                  PATH=f'{atc.parent}{os.pathsep}{os.environ["PATH"]}')
+    assert done.returncode == 0 and f'wrote {place}/card.om' in done.stderr, done.stderr
+    words = Path('atc.log').read_text().splitlines()
+    assert f'--insert_op_conf={place}/card.aipp.cfg' in words and '--precision_mode=force_fp16' in words
+    lines = dict(line.strip().split(': ') for line in Path('card.aipp.cfg').read_text().splitlines()[1:-1])
+    assert lines['src_image_size_w'] == '96' and lines['input_format'] == 'RGB888_U8'
+    for channel, (mean, std) in enumerate(((100, 50), (110, 60), (120, 70))):
+        assert lines[f'mean_chn_{channel}'] == '0' and float(lines[f'min_chn_{channel}']) == mean
+        assert float(lines[f'var_reci_chn_{channel}']) == pytest.approx(1 / std, rel=1e-6)
+
+
+BAD_CONVERSIONS: list[tuple[list[str], str]] = [
+    ([], 'usage: bash scripts/convert_om.sh'), (['net.onnx', 'photo.onnx', *SOC], 'usage:'), (['net.onnx', '--fast'], 'usage:'),
+    (['absent.onnx', *SOC], 'absent.onnx: no such file'), (['recipe.yaml', *SOC], 'expected an .onnx'),
+    (['net.onnx'], 'expected a chip such as Ascend310P3'), (['net.onnx', '--soc'], '--soc: no value'),
+    (['net.onnx', '--soc', '310 P'], 'expected a chip'), (['net.onnx', *SOC, '--precision', 'int8'], '--precision int8'),
+    (['net.onnx', *SOC, '--aipp', '--lite'], '--aipp is for ATC'), (['net.onnx', *SOC, '--out', 'net.mindir'], 'with .om'),
+    (['net.onnx', *SOC, '--out', 'absent/net.om'], 'no such folder'),
+    (['net.onnx', *SOC], 'atc is not here: source the set_env.sh of the CANN toolkit first'),
+    (['net.onnx', *SOC, '--lite'], 'converter_lite is not here: set MS_LITE_HOME'),
+    (['any.onnx', *SOC, '--dry-run'], 'cards take fixed ones')]
+
+
+def test_conversions_that_will_not_do(place):
+    drawn_model(Path('any.onnx'), street_keys('streets'), batch='batch')
+    before = sorted(place.rglob('*'))
+    for words, message in BAD_CONVERSIONS:
+        done = script('convert_om.sh', *words)
+        assert done.returncode == 2 and message in done.stderr, (words, done.stderr)
+    assert sorted(place.rglob('*')) == before
