@@ -129,6 +129,25 @@ def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend =
 
 
 @app.command()
+def quantize(model: Annotated[Path, typer.Argument(metavar='MODEL', help='exported .onnx')], config: ConfigName = None,
+             settings: Settings = None,
+             out: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default MODEL_int8.onnx')] = None,
+             images: Annotated[int, typer.Option(min=1, help='training images to calibrate on')] = 64,
+             json_file: Json = None) -> None:
+    """Writes an exported ONNX in int8, calibrated on real images, and says what it costs on the validation split."""
+    from common import quantization, tables
+    from common.exported import FilePredictor
+
+    _writable(json_file)
+    chosen = _config_for(FilePredictor(model).facts, config, settings)
+    with tables.progress('evaluating') as progress:
+        found = quantization.quantize(model, out or model.with_name(f'{model.stem}_int8.onnx'), chosen, images=images,
+                                      progress=progress)
+    tables.show_facts(found)
+    _write_json(json_file, found)
+
+
+@app.command()
 def preprocess(model: Annotated[Path, typer.Argument(metavar='MODEL', help='the exported .onnx (or .mindir), of one size')],
                dataset_name: Annotated[str, typer.Argument(help='imagenet2012, cityscapes, camvid, custom, ...')],
                dataset_path: Annotated[Path, typer.Argument(help='its folder (of ImageNet also that of the split, or a tar)')],

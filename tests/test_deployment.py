@@ -493,3 +493,44 @@ def test_conversions_that_will_not_do(place):
         done = script('convert_om.sh', *words)
         assert done.returncode == 2 and message in done.stderr, (words, done.stderr)
     assert sorted(place.rglob('*')) == before
+
+
+# --- int8 ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name, words, figure', [('net', ['recipe.yaml'], 'mIoU'),
+                                                 ('photo', ['--set', 'data_url=photos'], 'top1')])
+def test_int8_says_what_it_costs(place, name, words, figure):
+    source = f'{name}.onnx'
+    assert twinseg('quantize', source, *words, '--images', '3', '--json', 'found.json') == 0
+    found = json.loads(Path('found.json').read_text())
+    path = Path(f'{name}_int8.onnx')
+    model = onnx.load(str(path))
+    onnx.checker.check_model(model, full_check=True)
+    assert (model.opset_import[0].version, model.ir_version) == (17, 8)
+    assert {'QuantizeLinear', 'DequantizeLinear'} <= {node.op_type for node in model.graph.node}
+    kinds = {item.dims[0]: item.data_type for item in model.graph.initializer if len(item.dims) == 4}
+    assert kinds == {CLASSES: TensorProto.INT8}
+    assert OnnxRuntime(path).metadata == OnnxRuntime(Path(source)).metadata
+    for kind, file in (('float32', source), ('int8', path)):
+        assert scores(place, *(words if words[0] != '--set' else []), '--model', file,
+                      *(words if words[0] == '--set' else []))[figure] == found[kind][figure]
+    assert found[f'{figure} lost'] == pytest.approx(found['float32'][figure] - found['int8'][figure], abs=1e-3)
+    assert abs(found[f'{figure} lost']) < 20
+    assert not [path for path in place.iterdir() if path.name.startswith('.')]
+
+
+@pytest.mark.parametrize('words, message', [
+    (['net.onnx', 'recipe.yaml', '--out', 'net.onnx'], 'the model itself'),
+    (['net.onnx', 'recipe.yaml', '--out', 'net.om'], 'int8 is for ONNX'),
+    (['absent.onnx'], 'absent.onnx: no such file'),
+    (['int8.onnx', 'recipe.yaml'], 'is quantised already')])
+def test_what_cannot_be_quantised(place, words, message, capsys):
+    model = onnx.load('net.onnx')
+    model.graph.node.extend([helper.make_node('QuantizeLinear', ['logits', 'scale'], ['rounded'])])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1, np.float32), 'scale'))
+    onnx.save(model, 'int8.onnx')
+    before = Path('net.onnx').read_bytes()
+    assert twinseg('quantize', *words) == 2
+    assert message in capsys.readouterr().err and Path('net.onnx').read_bytes() == before
+    assert sorted(path.name for path in place.glob('*.on*')) == ['int8.onnx', 'net.onnx', 'photo.onnx']
