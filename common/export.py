@@ -17,7 +17,9 @@ from common.backend import available, get_backend
 from common.config import Config
 from common.errors import BackendError, UserError
 from common.evaluation import load_run, network_arguments
+from common.exported import Facts
 from common.host_engines import Engine, OnnxRuntime, OpenVino, open_engine
+from common.resampling import resize_bilinear
 
 Format = Literal['onnx', 'mindir', 'air']
 FORMATS = ('onnx', 'mindir', 'air')
@@ -32,12 +34,14 @@ class ExportError(UserError):
 
 def export_checkpoint(config: Optional[Config], backend_name: Optional[str], device: Optional[str], checkpoint: Path,
                       format: Format, out: Path, *, size: Optional[tuple[int, int]] = None, dynamic: bool = False,
-                      batch: int = 1) -> dict[str, Any]:
+                      batch: int = 1, uint8: bool = False, argmax: bool = False) -> dict[str, Any]:
     """Exports the network of a checkpoint (or run folder) to ``out`` in float32.
 
     The file takes normalised float32 images (``batch``, 3, ``size``; by default the size of training), with
     ``dynamic`` of any number and size, and returns ``logits`` at the head's size. ONNX is written from the PyTorch twin
     where PyTorch is installed, MINDIR and AIR from the MindSpore one; the comparison is with the network of ``backend_name``.
+    For ONNX, ``uint8`` makes it take images as they are, uint8 (``batch``, H, W, 3), and ``argmax`` return class ids, int32
+    (``batch``, H, W) of the images' size, of a classifier (``batch``,).
 
     Returns what the file is and ``differences``, by engine, of the largest logit; ExportError when one is above TOLERANCE.
     """
@@ -45,6 +49,8 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
         raise UserError(f'--format {format!r}: choose {", ".join(FORMATS)}')
     if out.suffix != f'.{format}':
         raise UserError(f'{out}: a file of format {format} is named *.{format}')
+    if (uint8 or argmax) and format != 'onnx':
+        raise UserError(f'--uint8 and --argmax are for ONNX; {format} takes normalised images and returns logits')
     run = load_run(checkpoint, backend_name, device, config)
     name = run.meta['backend']
     writer_name = ('pytorch' if 'pytorch' in available() else name) if format == 'onnx' else 'mindspore'
@@ -58,6 +64,7 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
         backend.load_state(networks[twin], get_backend(name).state(run.network))
     size = size or run.config.input_size
     facts = metadata(run.config, run.meta, networks[name].align_corners.get('logits'), size)
+    facts |= {'input': json.dumps('uint8' if uint8 else 'float32'), 'output': json.dumps('class_ids' if argmax else 'logits')}
     report = get_backend(writer_name).export(
         networks[writer_name], out, format, input_size=size, batch=batch, dynamic=dynamic, metadata=facts,
         reference=lambda images: get_backend(name).forward(networks[name], images)['logits'])
@@ -69,7 +76,8 @@ def metadata(config: Config, meta: Mapping[str, Any], align_corners: Optional[bo
     """What a user of the file needs to know, as strings (lists as JSON): it is stored in the file."""
     facts = {'num_classes': config.model.num_classes or meta['num_classes'], 'classes': meta.get('classes', []),
              'palette': meta.get('palette', []), 'mean': config.augment.mean, 'std': config.augment.std,
-             'input_size': list(size), 'align_corners': align_corners, 'step': meta.get('step')}
+             'input_size': list(size), 'align_corners': align_corners, 'step': meta.get('step'), 'set': config.data.set,
+             'task': 'classification' if config.classifies else 'segmentation'}
     if config.classifies:
         facts |= {key: getattr(config.augment, key) for key in ('crop_pct', 'square_resize', 'interpolation')}
     return {'arch': config.model.arch, 'twinseg_version': version('twinseg'), **{key: json.dumps(facts[key]) for key in facts}}
@@ -79,8 +87,8 @@ def write_verified(path: Path, write: Callable[[Path], None], reference: Run, sh
                    dynamic: bool) -> dict[str, Any]:
     """Writes a file through ``write(temporary path)``, runs it, and renames it to ``path`` when it agrees with ``reference``.
 
-    ``shape`` (N, 3, H, W) of the images; a ``dynamic`` file is run at other sizes too. Raises ExportError (the file is kept
-    as ``<name>.rejected``), UserError when the folder cannot be written.
+    ``shape`` (N, 3, H, W) of the images that ``reference`` takes, normalised; a ``dynamic`` file is run at other sizes too.
+    Raises ExportError (the file is kept as ``<name>.rejected``), UserError when the folder cannot be written.
     """
     with _temporary(path) as part:
         write(part)
@@ -98,18 +106,40 @@ def write_verified(path: Path, write: Callable[[Path], None], reference: Run, sh
 
 
 def compare(path: Path, reference: Run, shapes: list[tuple[int, int, int, int]], seed: int = 0) -> dict[str, float]:
-    """Largest difference, by engine, between a file's logits and ``reference``'s, of the latter's largest magnitude."""
+    """Largest difference, by engine, between a file's logits and ``reference``'s, of the latter's largest magnitude; of class
+    ids, by how much a chosen class falls short of the largest logit."""
     engines: list[Engine] = [OnnxRuntime(path), OpenVino(path)] if path.suffix == '.onnx' else [open_engine(path)]
     differences = dict.fromkeys((engine.name for engine in engines), 0.0)
+    facts = Facts.read(engines[0].metadata, path) if engines[0].metadata else None
     for shape in shapes:
-        images = np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
+        rng = np.random.default_rng(seed)
+        images: np.ndarray = rng.standard_normal(shape, dtype=np.float32)
+        given = images
+        if facts and facts.input == 'uint8':
+            given = rng.integers(0, 256, (shape[0], *shape[2:], 3), np.uint8)
+            mean, std = np.array(facts.mean, np.float32), np.array(facts.std, np.float32)
+            images = np.ascontiguousarray(((given - mean) / std).transpose(0, 3, 1, 2))
         expected = reference(images)
+        largest = np.abs(expected).max()
+        if facts and facts.output == 'class_ids' and facts.align_corners is not None:
+            expected = resize_bilinear(expected, shape[2:], facts.align_corners)
         for engine in engines:
-            found = engine(images)
-            same = found.shape == expected.shape and np.isfinite(found).all()
-            difference = float(np.abs(found - expected).max() / np.abs(expected).max()) if same else float('inf')
-            differences[engine.name] = max(differences[engine.name], difference)
+            found = engine(given)
+            if facts and facts.output == 'class_ids':
+                apart = _shortfall(found, expected)
+            else:
+                same = found.shape == expected.shape and np.isfinite(found).all()
+                apart = float(np.abs(found - expected).max()) if same else float('inf')
+            differences[engine.name] = max(differences[engine.name], float(apart / largest))
     return differences
+
+
+def _shortfall(ids: np.ndarray, logits: np.ndarray) -> float:
+    """How much smaller than the largest logit that of a chosen class is, at most; ``ids`` (N, ...), ``logits`` (N, C, ...)."""
+    ids = ids.astype(np.int64)[:, None]
+    if ids.shape != (len(logits), 1, *logits.shape[2:]) or not 0 <= ids.min() <= ids.max() < logits.shape[1]:
+        return float('inf')
+    return float((logits.max(1, keepdims=True) - np.take_along_axis(logits, ids, 1)).max())
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -124,7 +154,8 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def finish_onnx(model: Any, opset: int, metadata: Mapping[str, str]) -> Any:
-    """An ONNX model of operator set 18 brought to ``opset`` and its IR version, described and checked."""
+    """An ONNX model of operator set 18 brought to ``opset`` and its IR version, described and checked; its input and output
+    become what the description says."""
     import onnx
     from onnx import version_converter
 
@@ -137,6 +168,8 @@ def finish_onnx(model: Any, opset: int, metadata: Mapping[str, str]) -> Any:
             kept = [attribute for attribute in node.attribute if attribute.name != 'noop_with_empty_axes']
             del node.attribute[:]
             node.attribute.extend(kept)
+    if metadata:
+        _surround(model.graph, Facts.read(metadata, Path(metadata['arch'])))
     model.ir_version = OPSETS[opset]
     model.producer_name, model.producer_version = 'twinseg', metadata.get('twinseg_version', '')
     del model.metadata_props[:]
@@ -146,6 +179,53 @@ def finish_onnx(model: Any, opset: int, metadata: Mapping[str, str]) -> Any:
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _surround(graph: Any, facts: Facts) -> None:
+    """Normalisation before, and resizing with argmax behind a graph from ``image`` to ``logits``, where its facts name them."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def constant(name: str, values: np.ndarray) -> str:
+        graph.initializer.append(numpy_helper.from_array(values, name))
+        return name
+
+    batch, _, height, width = [side.dim_param or side.dim_value for side in graph.input[0].type.tensor_type.shape.dim]
+    before, behind = [], []
+    if facts.input == 'uint8':
+        for node in graph.node:
+            for place, name in enumerate(node.input):
+                if name == 'image':
+                    node.input[place] = 'normalised'
+        del graph.input[:]
+        graph.input.append(helper.make_tensor_value_info('image', TensorProto.UINT8, [batch, height, width, 3]))
+        before = [helper.make_node('Cast', ['image'], ['pixels'], to=TensorProto.FLOAT),
+                  helper.make_node('Sub', ['pixels', constant('mean', np.array(facts.mean, np.float32))], ['centred']),
+                  helper.make_node('Div', ['centred', constant('std', np.array(facts.std, np.float32))], ['scaled']),
+                  helper.make_node('Transpose', ['scaled'], ['normalised'], perm=[0, 3, 1, 2])]
+    if facts.output == 'class_ids':
+        last, shape = 'logits', [batch]
+        if facts.align_corners is not None:
+            last, shape = 'full', [batch, height, width]
+            if all(isinstance(side, int) for side in shape):
+                size = constant('full_size', np.array([batch, facts.num_classes, height, width]))
+            else:
+                places = np.array([1, 2] if facts.input == 'uint8' else [2, 3])
+                behind += [helper.make_node('Shape', ['image'], ['image_shape']),
+                           helper.make_node('Shape', ['logits'], ['logits_shape']),
+                           helper.make_node('Gather', ['logits_shape', constant('first', np.array([0, 1]))], ['full_first']),
+                           helper.make_node('Gather', ['image_shape', constant('sides', places)], ['full_sides']),
+                           helper.make_node('Concat', ['full_first', 'full_sides'], ['full_size'], axis=0)]
+                size = 'full_size'
+            mode = 'align_corners' if facts.align_corners else 'half_pixel'
+            behind.append(helper.make_node('Resize', ['logits', '', '', size], ['full'], mode='linear',
+                                           coordinate_transformation_mode=mode))
+        behind += [helper.make_node('ArgMax', [last], ['class_numbers'], axis=1, keepdims=0),
+                   helper.make_node('Cast', ['class_numbers'], ['class_ids'], to=TensorProto.INT32)]
+        del graph.output[:]
+        graph.output.append(helper.make_tensor_value_info('class_ids', TensorProto.INT32, shape))
+    nodes = [*before, *graph.node, *behind]
+    del graph.node[:]
+    graph.node.extend(nodes)
 
 
 def require_ascend(found: bool) -> None:
