@@ -153,12 +153,13 @@ def preprocess(model: Annotated[Path, typer.Argument(metavar='MODEL', help='the 
                dataset_path: Annotated[Path, typer.Argument(help='its folder (of ImageNet also that of the split, or a tar)')],
                config: Annotated[Optional[Path], typer.Option(
                    metavar='FILE', help='recipe with further keys; custom needs one')] = None,
+               uint8: Annotated[bool, typer.Option('--uint8', help='not normalised: the card does it (AIPP)')] = False,
                out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('preprocess_Result')) -> None:
     """Writes a validation set as .bin inputs and labels for ascend310_infer."""
     from common import deployment, tables
 
     with tables.progress('writing') as progress:
-        tables.show_facts(deployment.preprocess(model, dataset_name, dataset_path, out, config, progress))
+        tables.show_facts(deployment.preprocess(model, dataset_name, dataset_path, out, config, uint8=uint8, progress=progress))
 
 
 @app.command()
@@ -181,9 +182,9 @@ def postprocess(model: Annotated[Path, typer.Argument(metavar='MODEL', help='the
     else:
         print(f'mIoU: {metrics.show(scores.miou)}')
     if not comparison.difference <= comparison.tolerance:
-        print(f'twinseg: error: {results}: the results differ from those of {model} by {comparison.difference:.1e} of the '
-              f'largest logit (tolerance in {precision}: {comparison.tolerance:.0e}); was the model made from this file, in '
-              'this precision?', file=sys.stderr)
+        print(f'twinseg: error: {results}: the results differ from those of {model} by {comparison.difference:.1e} '
+              f'{comparison.unit} (tolerance in {precision}: {comparison.tolerance:.0e}); was the model made from this file, '
+              'in this precision?', file=sys.stderr)
         raise typer.Exit(1)
 
 

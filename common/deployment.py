@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Literal, NamedTuple, Optional, get_args
 
 import numpy as np
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from common import config as configuration
 from common.config import Config, Data
@@ -32,22 +33,40 @@ Precision = Literal['fp32', 'fp16']
 Progress = Optional[Callable[[int, int], None]]
 
 
+class Sample(BaseModel):
+    """An image as ``preprocess`` wrote it: the name of its files, and the number of its class or the size of its label."""
+    name: str = Field(pattern='^[0-9A-Za-z_]+$')
+    label: NonNegativeInt | tuple[PositiveInt, PositiveInt]
+
+
+class Prepared(BaseModel):
+    """What ``preprocess`` notes beside its files."""
+    data: str
+    split: str
+    classes: tuple[str, ...]
+    ignore_index: int
+    input: Literal['float32', 'uint8']
+    input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    samples: tuple[Sample, ...] = Field(min_length=1)
+
+
 class Comparison(NamedTuple):
-    """Results against ONNX Runtime's (MindSpore's for a MINDIR): the largest difference, of the largest logit; of class
-    ids, the share that differs."""
+    """Results against those of ``engine``, which computes in float32: the largest difference, in ``unit``."""
     difference: float
     tolerance: float
+    unit: Literal['of the largest logit', 'of the class ids']
     images: int
     engine: str
 
 
-def preprocess(model: Path, dataset_name: str, dataset_path: Path, out: Path, config: Optional[Path] = None,
-               progress: Progress = None) -> dict[str, Any]:
+def preprocess(model: Path, dataset_name: str, dataset_path: Path, out: Path, config: Optional[Path] = None, *,
+               uint8: bool = False, progress: Progress = None) -> dict[str, Any]:
     """Writes a validation set as inputs and labels into the new folder ``out``.
 
     ``model`` is the exported .onnx (or .mindir) of one size that says how; ``dataset_name`` is imagenet2012, cityscapes, camvid
-    or another set of the suite, ``config`` a recipe with further keys (custom needs one). Returns what it did: ``images``,
-    ``input_shape``, ``scaled`` (images of another size than the model's). UserError for a model or a data set that will not do.
+    or another set of the suite, ``config`` a recipe with further keys (custom needs one). With ``uint8`` inputs are not
+    normalised, whatever ``model`` takes: the card does it (AIPP). Returns what it did, ``scaled`` being the images of another
+    size than the model's. UserError for a model or a data set that will not do.
     """
     network = FilePredictor(model)
     if network.facts.output != 'logits' and network.facts.task == 'classification':
@@ -57,36 +76,37 @@ def preprocess(model: Path, dataset_name: str, dataset_path: Path, out: Path, co
     chosen = dataset_config(network.facts, dataset_name, dataset_path, config)
     dataset = open_dataset(chosen.data, chosen.data.val_split)
     classifies = chosen.classifies
-    samples: Any = EvaluationImages(dataset, chosen.augment, list(network.size), 'raise') if classifies else dataset
-    found: list[dict[str, Any]] = []
-    scaled = 0
+    images: Any = EvaluationImages(dataset, chosen.augment, list(network.size), 'raise') if classifies else dataset
+    samples, scaled = [], 0
     try:
         for folder in (INPUTS, *(() if classifies else (LABELS,))):
             (out / folder).mkdir(parents=True)
         for index, sample in enumerate(dataset.samples):
-            image, label = samples[index] if classifies else dataset.read(index)
+            image, label = images[index] if classifies else images.read(index)
             planes = image if classifies else image.transpose(2, 0, 1)
+            scaled += planes.shape[1:] != network.size
+            pixels = network.pixels(planes[None])
+            given = (pixels if uint8 else network.inputs(pixels))[0]
             name = f'{index:06d}_' + re.sub(r'\W+', '_', Path(sample.name).stem, flags=re.ASCII)
-            network.inputs(planes[None])[0].tofile(out / INPUTS / f'{name}.bin')
-            if classifies:
-                found.append({'name': name, 'label': int(label)})
-            else:
+            given.tofile(out / INPUTS / f'{name}.bin')
+            if not classifies:
                 label.astype(np.int32).tofile(out / LABELS / f'{name}_label.bin')
-                found.append({'name': name, 'label': list(label.shape)})
-                scaled += planes.shape[1:] != network.size
+            samples.append(Sample(name=name, label=int(label) if classifies else label.shape))
             if progress:
                 progress(index + 1, len(dataset))
         if classifies:
-            _write(out / CLASSES, {sample['name']: sample['label'] for sample in found})
-        _write(out / META, {'data': dataset.name, 'split': dataset.split, 'classes': dataset.description.classes,
-                            'ignore_index': dataset.description.ignore_index, 'samples': found})
+            names = {sample.name: sample.label for sample in samples}
+            (out / CLASSES).write_text(json.dumps(names, indent=1) + '\n', encoding='utf-8')
+        prepared = Prepared(data=dataset.name, split=dataset.split, classes=dataset.description.classes,
+                            ignore_index=dataset.description.ignore_index, input=given.dtype.name,  # type: ignore
+                            input_shape=given.shape, samples=tuple(samples))
+        (out / META).write_text(prepared.model_dump_json(indent=1) + '\n', encoding='utf-8')
     except FileExistsError:
         raise UserError(f'{out}: is there already; choose another folder') from None
     except OSError as error:
         raise UserError(f'{error.filename or out}: cannot be written ({error.strerror or error})') from None
-    entry = f'{network.facts.input} {"x".join(map(str, network.input_shape))}'
     return {'model': str(model), 'task': network.facts.task, 'data': dataset.name, 'split': dataset.split,
-            'images': len(dataset), 'input': entry, 'scaled': scaled, 'out': str(out)}
+            'images': len(dataset), 'input': f'{given.dtype} {_text(given.shape)}', 'scaled': scaled, 'out': str(out)}
 
 
 def dataset_config(facts: Facts, name: str, path: Path, config: Optional[Path] = None) -> Config:
@@ -117,8 +137,7 @@ def conversion_facts(model: Path, aipp: bool = False) -> list[str]:
     raw = network.facts.input == 'uint8'
     if raw and aipp:
         raise UserError(f'{model}: normalises its images itself; leave out --aipp')
-    shape = ','.join(map(str, (network.batch, *network.input_shape)))
-    lines = ['NHWC' if raw else 'NCHW', f'image:{shape}']
+    lines = ['NHWC' if raw else 'NCHW', f'image:{",".join(map(str, network.engine.shape))}']
     if aipp:
         height, width = network.size
         lines += ['aipp_op {', '  aipp_mode: static', '  input_format: RGB888_U8', f'  src_image_size_w: {width}',
@@ -138,36 +157,35 @@ def postprocess(model: Path, inputs: Path, results: Path, precision: Precision =
     Returns ``matrix``, ``scores`` and ``conditions`` as an evaluation does, and the comparison, in the ``precision`` that the
     results were computed with. UserError when a result is absent or of a wrong size.
     """
-    network = FilePredictor(model)
-    meta = _read(inputs / META)
-    names = [sample['name'] for sample in meta['samples']]
-    chosen = sorted({round(place) for place in np.linspace(0, len(names) - 1, min(COMPARED, len(names)))})
-    expected = network.run(np.stack([network.read_input(inputs / INPUTS / f'{names[index]}.bin') for index in chosen]))
-    shape = expected.shape[1:]
-    kind = expected.dtype
-    found = np.stack([read_result(results, names[index], shape, kind) for index in chosen])
-    measure, tolerances = (_difference, TOLERANCES) if network.facts.output == 'logits' else (_share, ID_TOLERANCES)
-    comparison = Comparison(measure(found, expected), tolerances[precision], len(chosen), network.engine.name)
-    def outcome(sample: dict[str, Any]) -> np.ndarray:
-        return read_result(results, sample['name'], shape, kind)[None]
+    network, prepared = FilePredictor(model), _read(inputs / META)
+    samples, classes, classifies = prepared.samples, prepared.classes, network.facts.task == 'classification'
+    if any(isinstance(sample.label, int) != classifies for sample in samples):
+        raise DataError(f'{inputs}: was not written for {network.facts.task}, which {model} is for')
+    places = sorted({round(place) for place in np.linspace(0, len(samples) - 1, min(COMPARED, len(samples)))})
+    given = np.stack([_read_array(inputs / INPUTS / f'{samples[place].name}.bin', prepared.input, prepared.input_shape)
+                      for place in places])
+    expected = network.run(given if prepared.input == network.facts.input else network.inputs(given))
 
+    def result(sample: Sample) -> np.ndarray:
+        return read_result(results, sample.name, expected.shape[1:], expected.dtype)[None]
+
+    comparison = _compare(np.concatenate([result(samples[place]) for place in places]), expected, precision, network)
     scores: Scores | ImageScores
-    if network.facts.task == 'classification':
-        judged = [judge(outcome(sample), np.array([sample['label']])) for sample in meta['samples']]
-        scores, matrix = score_images(np.concatenate(judged), meta['classes'], shape[0])
+    if classifies:
+        judged = [judge(result(sample), np.array([sample.label])) for sample in samples]
+        scores, matrix = score_images(np.concatenate(judged), classes, expected.shape[1])
     else:
-        classes, ignored = tuple(meta['classes']), meta['ignore_index']
         matrix = np.zeros((len(classes), len(classes)), np.int64)
-        for done, sample in enumerate(meta['samples'], 1):
-            label = _read_array(inputs / LABELS / f'{sample["name"]}_label.bin', np.int32, tuple(sample['label']))
-            ids = network.ids(outcome(sample), (label.shape[0], label.shape[1]))
-            matrix += confusion_matrix(label, ids[0], len(classes), ignored)
+        for done, sample in enumerate(samples, 1):
+            size: Any = sample.label
+            label = _read_array(inputs / LABELS / f'{sample.name}_label.bin', np.int32, size)
+            matrix += confusion_matrix(label, network.ids(result(sample), size)[0], len(classes), prepared.ignore_index)
             if progress:
-                progress(done, len(names))
+                progress(done, len(samples))
         scores = Scores.from_matrix(matrix, classes)
-    conditions = {'model': str(model), 'arch': network.facts.arch, 'data': meta['data'], 'split': meta['split'],
-                  'images': len(names), 'precision': precision, **{f'compared_{key}': value
-                                                                   for key, value in comparison._asdict().items()}}
+    conditions = {'model': str(model), 'arch': network.facts.arch, 'data': prepared.data, 'split': prepared.split,
+                  'images': len(samples), 'precision': precision,
+                  **{f'compared_{key}': value for key, value in comparison._asdict().items()}}
     return {'matrix': matrix, 'scores': scores, 'conditions': conditions}, comparison
 
 
@@ -178,14 +196,13 @@ def read_result(folder: Path, name: str, shape: tuple[int, ...], dtype: Any) -> 
     return _read_array(path, np.float16 if half else dtype, shape).astype(dtype)
 
 
-def _difference(found: np.ndarray, expected: np.ndarray) -> float:
-    if not np.isfinite(found).all():
-        return float('inf')
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
-
-
-def _share(found: np.ndarray, expected: np.ndarray) -> float:
-    return float((found != expected).mean())
+def _compare(found: np.ndarray, expected: np.ndarray, precision: Precision, network: FilePredictor) -> Comparison:
+    if network.facts.output == 'class_ids':
+        return Comparison(float((found != expected).mean()), ID_TOLERANCES[precision], 'of the class ids', len(found),
+                          network.engine.name)
+    difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+    return Comparison(difference if np.isfinite(difference) else float('inf'), TOLERANCES[precision], 'of the largest logit',
+                      len(found), network.engine.name)
 
 
 def _has_split(root: Path, split: str) -> bool:
@@ -199,21 +216,19 @@ def _read_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise UserError(f'{path}: {error.strerror or error}; expected a file for every input') from None
     if found.size != np.prod(shape):
         raise UserError(f'{path}: {path.stat().st_size} bytes; expected {int(np.prod(shape)) * found.itemsize} for '
-                        f'{" x ".join(map(str, shape))} numbers of {found.dtype}: is it of this model?')
+                        f'{_text(shape)} numbers of {found.dtype}: is it of this model?')
     return found.reshape(shape)
 
 
-def _write(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, indent=1) + '\n', encoding='utf-8')
+def _text(shape: tuple[int, ...]) -> str:
+    return 'x'.join(map(str, shape))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """What ``preprocess`` noted; UserError where it is not that, or a name leads out of the folder."""
+def _read(path: Path) -> Prepared:
+    """What ``preprocess`` noted; DataError where it is not that, or a name leads out of the folder."""
     try:
-        meta = json.loads(path.read_text(encoding='utf-8'))
-        names = [sample['name'] for sample in meta['samples']]
-        if not names or not all(re.fullmatch(r'\w+', name, re.ASCII) for name in names):
-            raise ValueError('a name that is none')
-        return meta
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise DataError(f'{path}: not what `twinseg preprocess` writes ({error})') from None
+        return Prepared.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f'{path}: {error.strerror or error}; expected what `twinseg preprocess` writes') from None
+    except ValidationError:
+        raise DataError(f'{path}: not what `twinseg preprocess` writes') from None

@@ -96,32 +96,19 @@ class FilePredictor:
         self._mean, self._std = (np.array(values, np.float32).reshape(1, 3, 1, 1)
                                  for values in (self.facts.mean, self.facts.std))
 
-    def inputs(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (N, 3, H, W) RGB -> what the file takes, but for the number of images: float32 (N, 3, h, w), normalised, or
-        uint8 (N, h, w, 3)."""
-        if self.size is not None and images.shape[2:] != self.size:
-            scaled = [cv2.resize(np.ascontiguousarray(image.transpose(1, 2, 0)), self.size[::-1]) for image in images]
-            images = np.stack(scaled).transpose(0, 3, 1, 2)
+    def pixels(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB -> uint8 (N, h, w, 3) of the file's size."""
+        channels_last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        if self.size is None or images.shape[2:] == self.size:
+            return channels_last
+        return np.stack([cv2.resize(image, self.size[::-1]) for image in channels_last])
+
+    def inputs(self, pixels: np.ndarray) -> np.ndarray:
+        """What ``pixels`` returns -> what the file takes, but for the number of images: float32 (N, 3, h, w), normalised, or
+        uint8 as it is."""
         if self.facts.input == 'uint8':
-            return np.ascontiguousarray(images.transpose(0, 2, 3, 1))
-        return np.ascontiguousarray((images - self._mean) / self._std)
-
-    def read_input(self, path: Path) -> np.ndarray:
-        """One input from a file of raw numbers, as ``inputs`` made it, without N; UserError when it has another size."""
-        try:
-            found = np.fromfile(path, self.facts.input)
-        except OSError as error:
-            raise UserError(f'{path}: {error.strerror or error}') from None
-        if found.size != np.prod(self.input_shape):
-            raise UserError(f'{path}: {path.stat().st_size} bytes; expected those of {self.facts.input} '
-                            f'{"x".join(map(str, self.input_shape))}')
-        return found.reshape(self.input_shape)
-
-    @property
-    def input_shape(self) -> tuple[int, int, int]:
-        """Of one image as the file takes it; of a file for any size, that of training."""
-        height, width = self.size or self.facts.input_size
-        return (height, width, 3) if self.facts.input == 'uint8' else (3, height, width)
+            return pixels
+        return np.ascontiguousarray((pixels.transpose(0, 3, 1, 2) - self._mean) / self._std)
 
     def run(self, inputs: np.ndarray) -> np.ndarray:
         """The file's output for any number of ``inputs``; the last batch is filled up by repeating."""
@@ -138,12 +125,12 @@ class FilePredictor:
         classifier (N, C)."""
         if self.facts.output != 'logits':
             raise UserError(f'{self.path}: its output is class ids, but logits are needed here; export it without --argmax')
-        found = self.run(self.inputs(images))
+        found = self.run(self.inputs(self.pixels(images)))
         return found if size is None else resize_bilinear(found, size, bool(self.facts.align_corners))
 
     def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
-        return self.ids(self.run(self.inputs(images)), size or (images.shape[2], images.shape[3]))
+        return self.ids(self.run(self.inputs(self.pixels(images))), size or (images.shape[2], images.shape[3]))
 
     def ids(self, outputs: np.ndarray, size: Size) -> np.ndarray:
         """Outputs for several images -> uint8 class ids (N, h, w): logits are resized bilinearly, class ids to the nearest."""

@@ -57,7 +57,7 @@ def _calibration(network: FilePredictor, config: Config, count: int, seed: int) 
     samples = EvaluationImages(dataset, config.augment, size, 'raise') if config.classifies else None
     for index in np.random.default_rng(seed).permutation(len(dataset))[:count]:
         planes = samples[index][0] if samples else dataset.read_image(index).transpose(2, 0, 1)
-        yield np.repeat(network.inputs(planes[None]), network.batch or 1, 0)
+        yield np.repeat(network.inputs(network.pixels(planes[None])), network.batch or 1, 0)
 
 
 def _write(model: Path, out: Path, inputs: Iterator[np.ndarray]) -> None:

@@ -171,7 +171,7 @@ def test_bad_requests_are_refused(street, photo, case, tmp_path, monkeypatch, ca
 def drawn_model(path: Path, keys: dict, classifies: bool = False, size: tuple[int, int] = SIZE, batch: int | str = 1) -> Path:
     """A convolution with random weights as an exported file, made without a framework."""
     weight = np.random.default_rng(1).standard_normal((CLASSES, 3, 3, 3), np.float32)
-    nodes = [helper.make_node('Conv', ['image', 'weight'], ['features'], pads=[1, 1, 1, 1], strides=[2, 2]),
+    nodes = [helper.make_node('Conv', ['image', 'mean'], ['features'], pads=[1, 1, 1, 1], strides=[2, 2]),
              *([helper.make_node('GlobalAveragePool', ['features'], ['pooled']),
                 helper.make_node('Flatten', ['pooled'], ['logits'])] if classifies else
                [helper.make_node('Identity', ['features'], ['logits'])])]
@@ -179,7 +179,7 @@ def drawn_model(path: Path, keys: dict, classifies: bool = False, size: tuple[in
     out = [batch, CLASSES] if classifies else [batch, CLASSES, None, None]
     graph = helper.make_graph(nodes, 'drawn', [helper.make_tensor_value_info('image', TensorProto.FLOAT, [batch, 3, *sides])],
                               [helper.make_tensor_value_info('logits', TensorProto.FLOAT, out)],
-                              [numpy_helper.from_array(weight, 'weight')])
+                              [numpy_helper.from_array(weight, 'mean')])  # PyTorch's exporter names things so, too
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
     facts = {'num_classes': CLASSES, 'classes': [], 'palette': [], 'mean': [100, 110, 120], 'std': [50, 60, 70],
              'input_size': list(size), 'align_corners': None if classifies else False, 'step': 1, 'set': keys['set']}

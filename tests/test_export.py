@@ -157,6 +157,16 @@ def test_a_file_that_differs_is_rejected_and_the_old_one_stays(tmp_path):
     assert path.read_bytes() == good and sorted(os.listdir(tmp_path)) == ['net.onnx', 'net.onnx.rejected']
 
 
+def test_a_network_that_jumps_may_differ_as_far(tmp_path):
+    """As max-unpooling does where the largest of four values is no longer the largest."""
+    def jumping(images):
+        return 2 * images + 0.01 * np.sign(np.sin(1e6 * images))
+    report = export.write_verified(tmp_path / 'net.onnx', lambda part: linear_model(part, 2), jumping, (1, 3, 8, 8), False)
+    assert 1e-3 < report['difference'] < report['tolerance'] < 1e-2
+    with pytest.raises(ExportError, match='differs from the network by 1.0e-01'):
+        export.write_verified(tmp_path / 'net.onnx', lambda part: linear_model(part, 2.2), jumping, (1, 3, 8, 8), False)
+
+
 def test_nothing_is_left_of_an_export_that_fails(tmp_path):
     def broken(part: Path) -> None:
         part.write_bytes(b'half')
