@@ -6,7 +6,8 @@
 # --precision  ATC's precision_mode: allow_fp32_to_fp16 (default), force_fp16, must_keep_origin_dtype,
 #              allow_mix_precision; how much it costs is what run_infer_310.sh prints
 # --aipp       images enter as uint8 and the chip normalises them, with the file's mean and std (ATC; not for files of
-#              `twinseg export --uint8`, which do it themselves)
+#              `twinseg export --uint8`, which do it themselves); MODEL.aipp.cfg stays beside MODEL.om, and tells
+#              run_infer_310.sh to write such inputs
 # --lite       with MindSpore Lite's converter_lite, of MS_LITE_HOME
 # --out        by default MODEL.om, or MODEL_lite.mindir, beside the ONNX file
 # --dry-run    prints the command line, writes nothing
@@ -82,7 +83,11 @@ if [[ -n $dry ]]; then
     exit 0
 fi
 command -v -- "$program" > /dev/null || die "$program is not here: $hint (--dry-run prints the command line for another machine)"
-[[ -z $aipp ]] || sed 1,2d <<< "$facts" > "$aipp_file"
+if [[ -n $aipp ]]; then
+    sed 1,2d <<< "$facts" > "$aipp_file"
+else
+    rm -f -- "$aipp_file" # of an earlier conversion
+fi
 "${command[@]}"
 [[ -f $out ]] || die "${program##*/} ended well, but there is no $out"
 say "wrote $out"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs an exported model over a validation set with ascend310_infer and scores the results:
 #   bash scripts/run_infer_310.sh MODEL_PATH DATASET_NAME DATASET_PATH [DEVICE_ID]
-# MODEL_PATH is .om, .mindir or .onnx; DATASET_NAME imagenet2012, cityscapes, camvid, voc2012 or custom. Environment:
+# MODEL_PATH is .om, .mindir or .onnx; DATASET_NAME imagenet2012, cityscapes, camvid, custom or another set of
+# `twinseg list --datasets`. Where MODEL.aipp.cfg lies beside MODEL.om (convert_om.sh --aipp), inputs are uint8. Environment:
 #   ENGINE=ascendcl|mslite|openvino  by default the one for the model's suffix
 #   DEVICE_TYPE=Ascend|CPU           by default Ascend for .om and .mindir, CPU for .onnx
 #   PRECISION=fp32|fp16              what the model computes in: the tolerance of the comparison (.om: fp16, else fp32)
@@ -14,7 +15,7 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 
 usage() {
     say "usage: bash scripts/run_infer_310.sh MODEL_PATH DATASET_NAME DATASET_PATH [DEVICE_ID]"
-    say "  DATASET_NAME: imagenet2012, cityscapes, camvid, voc2012 or custom (with CONFIG=FILE.yaml)"
+    say "  DATASET_NAME: imagenet2012, cityscapes, camvid, custom (with CONFIG=FILE.yaml), ..."
     say "  DEVICE_TYPE=CPU runs on the host, ENGINE=ascendcl|mslite|openvino chooses the engine"
     exit 2
 }
@@ -67,17 +68,14 @@ if [[ ! -f $reference ]]; then
         die "$default: no such file; give the .onnx that the model was made from: REFERENCE=FILE.onnx"
     reference=$model # MindSpore reads it
 fi
-case $dataset_name in
-    imagenet2012 | cityscapes | camvid | camvid32 | voc2012 | custom | image_folder) ;;
-    *) die "DATASET_NAME $dataset_name: expected imagenet2012, cityscapes, camvid, voc2012 or custom" ;;
-esac
-config=()
+prepare=("$reference" "$dataset_name" "$dataset_path")
 if [[ -n ${CONFIG:-} ]]; then
     [[ -f $CONFIG ]] || die "CONFIG=$CONFIG: no such file"
-    config=(--config "$(absolute "$CONFIG")")
+    prepare+=(--config "$(absolute "$CONFIG")")
 elif [[ $dataset_name == custom ]]; then
     die "DATASET_NAME custom: CONFIG=FILE.yaml describes the folders (image_dir, label_dir, classes)"
 fi
+[[ $model != *.om || ! -f ${model%.om}.aipp.cfg ]] || prepare+=(--uint8)
 
 flags=("--mindir_path=$model" "--dataset_name=$dataset_name" "--device_id=$device_id")
 [[ -z ${ENGINE:-} ]] || flags+=("--engine=$ENGINE")
@@ -86,8 +84,7 @@ flags=("--mindir_path=$model" "--dataset_name=$dataset_name" "--device_id=$devic
 use_python all
 out=$(absolute "${OUT:-$ROOT/ascend310_infer/out}")
 RESUME='' zoo_folder infer_310
-step preprocess preprocess.log twinseg preprocess "$reference" "$dataset_name" "$dataset_path" "${config[@]}" \
-    --out "$FOLDER/preprocess_Result"
+step preprocess preprocess.log twinseg preprocess "${prepare[@]}" --out "$FOLDER/preprocess_Result"
 PYTHON=$PYTHON step build build.log bash "$ROOT/ascend310_infer/build.sh" --out "$out"
 step infer infer.log "$out/main" "${flags[@]}" "--input0_path=$FOLDER/preprocess_Result/00_data" \
     "--result_path=$FOLDER/result_Files" "--time_path=$FOLDER/time_Result"

@@ -201,12 +201,16 @@ def place(tmp_path, monkeypatch) -> Path:
     return tmp_path
 
 
-def card(model: str, inputs: str = 'preprocess_Result', error: float = 0.0) -> None:
-    """Stands for ascend310_infer on a card that computes with an error, of the largest logit."""
+def card(model: str, error: float = 0.0, aipp: bool = False) -> None:
+    """Stands for ascend310_infer on a card that computes with an error, of the largest logit; with AIPP it normalises, too."""
     engine = OnnxRuntime(Path(model))
     Path('result_Files').mkdir(exist_ok=True)
-    for path in Path(inputs, '00_data').iterdir():
-        found = engine(np.fromfile(path, np.float32).reshape(engine.shape))
+    for path in Path('preprocess_Result/00_data').iterdir():
+        image = np.fromfile(path, np.uint8 if aipp else np.float32)
+        if aipp:
+            pixels = (image.reshape(*SIZE, 3) - np.array([100, 110, 120])) / np.array([50, 60, 70])
+            image = pixels.transpose(2, 0, 1).astype(np.float32)
+        found = engine(np.ascontiguousarray(image).reshape(engine.shape))
         found = found + error * np.abs(found).max()
         found.astype(np.float16 if error else np.float32).tofile(f'result_Files/{path.name.partition(".")[0]}_0.bin')
 
@@ -236,6 +240,16 @@ def test_scores_of_results_are_the_files(place, capsys):
     assert found['confusion'] == expected['confusion'] and found['mIoU'] == expected['mIoU']
     assert f'mIoU: {found["mIoU"]:.2f}' in capsys.readouterr().out
     assert found['conditions']['compared_difference'] == 0 and found['conditions']['compared_images'] == 3
+
+
+def test_inputs_for_a_card_that_normalises(place):
+    assert twinseg('preprocess', 'net.onnx', 'custom', 'streets', '--config', 'recipe.yaml', '--uint8') == 0
+    pixels = np.fromfile('preprocess_Result/00_data/000001_001.bin', np.uint8).reshape(*SIZE, 3)
+    np.testing.assert_array_equal(pixels, np.array(Image.open('streets/images/val/001.png')))
+    card('net.onnx', aipp=True)
+    assert twinseg('postprocess', 'net.onnx', '--json', 'found.json') == 0
+    found, expected = json.loads(Path('found.json').read_text()), scores(place, 'recipe.yaml', '--model', 'net.onnx')
+    assert found['mIoU'] == expected['mIoU'] and found['conditions']['compared_difference'] < 1e-5
 
 
 def test_scores_of_a_classifiers_results_are_the_files(place, capsys):
@@ -271,9 +285,16 @@ def leave_the_folder():
     path.write_text(path.read_text().replace('000001_001', '../../secret'))
 
 
+def change_the_task():
+    path = Path('preprocess_Result/meta.json')
+    meta = json.loads(path.read_text())
+    path.write_text(json.dumps({**meta, 'samples': [{**sample, 'label': 1} for sample in meta['samples']]}))
+
+
 @pytest.mark.parametrize('change, message', [(lose_a_result, '000001_001_0.bin: No such file'),
                                              (cut_a_result, '000001_001_0.bin: 4 bytes; expected 30720'),
-                                             (leave_the_folder, 'meta.json: not what `twinseg preprocess` writes')])
+                                             (leave_the_folder, 'meta.json: not what `twinseg preprocess` writes'),
+                                             (change_the_task, 'was not written for segmentation, which net.onnx is for')])
 def test_damaged_results_are_refused(place, change, message, capsys):
     assert twinseg('preprocess', 'net.onnx', 'custom', 'streets', '--config', 'recipe.yaml') == 0
     card('net.onnx')
@@ -283,7 +304,7 @@ def test_damaged_results_are_refused(place, change, message, capsys):
 
 
 @pytest.mark.parametrize('words, message', [
-    (['net.onnx', 'voc2012', 'streets'], 'DATASET_NAME voc2012: not a data set of this suite'),
+    (['net.onnx', 'kitti', 'streets'], 'DATASET_NAME kitti: not a data set of this suite'),
     (['net.onnx', 'custom', 'streets'], 'give the recipe that describes the folders'),
     (['net.onnx', 'imagenet2012', 'photos'], 'set: imagenet is not for segmentation'),
     (['any.onnx', 'custom', 'streets', '--config', 'recipe.yaml'], 'cards take fixed ones'),
@@ -325,6 +346,18 @@ def test_the_whole_chain_on_the_host(place, program, street, photo):
     same_classification(json.loads(Path('infer_310_2/result.json').read_text()), expected)
 
 
+@pytest.mark.slow
+def test_inputs_are_as_the_model_was_converted(place, program):
+    """Up to the program, which has no engine for .om here."""
+    for name in ('plain.om', 'aipp.om', 'aipp.aipp.cfg'):
+        Path(name).touch()
+    for folder, model, size in (('infer_310', 'plain.om', 4), ('infer_310_2', 'aipp.om', 1)):
+        done = script('run_infer_310.sh', model, 'custom', 'streets', CONFIG='recipe.yaml', REFERENCE='net.onnx', OUT=program)
+        assert done.returncode == 2 and 'infer failed with status 2' in done.stderr, done.stderr
+        written = {path.stat().st_size for path in Path(folder, 'preprocess_Result/00_data').iterdir()}
+        assert written == {size * 3 * SIZE[0] * SIZE[1]}
+
+
 USAGE = 'usage: bash scripts/run_infer_310.sh MODEL_PATH DATASET_NAME DATASET_PATH [DEVICE_ID]'
 GOOD = ['net.onnx', 'camvid', 'streets']
 BAD_CALLS: list[tuple[list[str], dict[str, str], str]] = [
@@ -332,7 +365,6 @@ BAD_CALLS: list[tuple[list[str], dict[str, str], str]] = [
     (['absent.om', 'camvid', 'streets'], {}, 'MODEL_PATH absent.om: no such file'),
     (['recipe.yaml', 'camvid', 'streets'], {}, 'expected .om, .mindir or .onnx'),
     (['net.onnx', 'camvid', 'absent'], {}, 'DATASET_PATH absent: no such folder'),
-    (['net.onnx', 'kitti', 'streets'], {}, 'DATASET_NAME kitti: expected imagenet2012'),
     (['net.onnx', 'custom', 'streets'], {}, 'CONFIG=FILE.yaml describes the folders'),
     ([*GOOD, '-1'], {}, 'DEVICE_ID -1: expected a number'), ([*GOOD, 'zero'], {}, 'DEVICE_ID zero'),
     (GOOD, {'ENGINE': 'tensorrt'}, 'ENGINE=tensorrt: expected ascendcl mslite openvino'),
@@ -354,9 +386,9 @@ def test_bad_calls_are_refused_and_leave_nothing(place):
 
 
 def test_a_step_that_fails_ends_the_chain(place):
-    done = script('run_infer_310.sh', 'net.onnx', 'voc2012', 'streets')
+    done = script('run_infer_310.sh', 'net.onnx', 'kitti', 'streets')
     assert done.returncode == 2 and 'preprocess failed with status 2' in done.stderr, done.stderr
-    assert 'voc2012: not a data set of this suite' in done.stderr
+    assert 'kitti: not a data set of this suite' in done.stderr
     assert sorted(path.name for path in Path('infer_310').iterdir()) == ['preprocess.log']
 
 
@@ -462,8 +494,8 @@ def test_atc_runs_with_preprocessing_on_the_chip(place):
     atc.parent.mkdir()
     atc.write_text(ATC)
     atc.chmod(0o755)
-    done = script('convert_om.sh', 'net.onnx', *SOC, '--aipp', '--precision', 'force_fp16', '--out', 'card.om',
-                  PATH=f'{atc.parent}{os.pathsep}{os.environ["PATH"]}')
+    path = f'{atc.parent}{os.pathsep}{os.environ["PATH"]}'
+    done = script('convert_om.sh', 'net.onnx', *SOC, '--aipp', '--precision', 'force_fp16', '--out', 'card.om', PATH=path)
     assert done.returncode == 0 and f'wrote {place}/card.om' in done.stderr, done.stderr
     words = Path('atc.log').read_text().splitlines()
     assert f'--insert_op_conf={place}/card.aipp.cfg' in words and '--precision_mode=force_fp16' in words
@@ -472,6 +504,8 @@ def test_atc_runs_with_preprocessing_on_the_chip(place):
     for channel, (mean, std) in enumerate(((100, 50), (110, 60), (120, 70))):
         assert lines[f'mean_chn_{channel}'] == '0' and float(lines[f'min_chn_{channel}']) == mean
         assert float(lines[f'var_reci_chn_{channel}']) == pytest.approx(1 / std, rel=1e-6)
+    assert script('convert_om.sh', 'net.onnx', *SOC, '--out', 'card.om', PATH=path).returncode == 0
+    assert not Path('card.aipp.cfg').exists()  # it would speak of another file
 
 
 BAD_CONVERSIONS: list[tuple[list[str], str]] = [
