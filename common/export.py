@@ -178,13 +178,15 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def finish_onnx(model: Any, opset: int, metadata: Mapping[str, str]) -> Any:
-    """An ONNX model of operator set 18 brought to ``opset`` and its IR version, described and checked; its input and output
-    become what the description says."""
+    """An ONNX model of operator set 17 or 18 simplified (norms go into convolutions), brought to ``opset`` and its IR version,
+    described and checked; its input and output become what the description says."""
     import onnx
     from onnx import version_converter
+    from onnxscript import optimizer
 
     if opset not in OPSETS:
         raise UserError(f'opset {opset}: choose {" or ".join(map(str, OPSETS))}')
+    model = optimizer.optimize(model)
     if model.opset_import[0].version != opset:
         model = version_converter.convert_version(model, opset)
     for node in model.graph.node:  # the converter leaves this attribute of set 18 behind

@@ -172,6 +172,10 @@ class OnnxGraph:
         return self._node('ConvTranspose', inputs[:2], strides=attributes['stride'][2:], group=attributes['group'])
 
     def BiasAdd(self, inputs, attributes, shape):
+        last = self.nodes[-1]
+        if last.op_type in ('Conv', 'ConvTranspose') and last.output == [inputs[0]]:  # of the layer, which nothing else reads
+            last.input.append(self._constant(inputs[1]))
+            return inputs[0]
         return self._node('Add', [inputs[0], inputs[1].reshape(1, -1, 1, 1)])
 
     def BatchNorm(self, inputs, attributes, shape):
