@@ -111,9 +111,9 @@ def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend =
            out: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default ARCH.FORMAT')] = None,
            size: Size = None,
            batch: Annotated[int, typer.Option(min=1)] = 1,
-           dynamic: Annotated[bool, typer.Option('--dynamic', help='ONNX for any size')] = False,
-           uint8: Annotated[bool, typer.Option('--uint8', help='ONNX that takes uint8 NHWC images as they are')] = False,
-           argmax: Annotated[bool, typer.Option('--argmax', help='ONNX that returns class ids at full size')] = False,
+           dynamic: Annotated[bool, typer.Option('--dynamic', help='for any size')] = False,
+           uint8: Annotated[bool, typer.Option('--uint8', help='takes uint8 NHWC images as they are')] = False,
+           argmax: Annotated[bool, typer.Option('--argmax', help='returns class ids at full size')] = False,
            json_file: Json = None) -> None:
     """Writes ONNX, MINDIR or AIR, runs the file on the host and compares it with the network."""
     from common import tables

@@ -42,7 +42,7 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
     The file takes normalised float32 images (``batch``, 3, ``size``; by default the size of training), with
     ``dynamic`` of any number and size, and returns ``logits`` at the head's size. ONNX is written from the PyTorch twin
     where PyTorch is installed, MINDIR and AIR from the MindSpore one; the comparison is with the network of ``backend_name``.
-    For ONNX, ``uint8`` makes it take images as they are, uint8 (``batch``, H, W, 3), and ``argmax`` return class ids, int32
+    ``uint8`` makes it take images as they are, uint8 (``batch``, H, W, 3), and ``argmax`` return class ids, int32
     (``batch``, H, W) of the images' size, of a classifier (``batch``,).
 
     Returns what the file is and ``differences``, by engine, of the largest logit; ExportError when one is above TOLERANCE.
@@ -51,8 +51,6 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
         raise UserError(f'--format {format!r}: choose {", ".join(FORMATS)}')
     if out.suffix != f'.{format}':
         raise UserError(f'{out}: a file of format {format} is named *.{format}')
-    if (uint8 or argmax) and format != 'onnx':
-        raise UserError(f'--uint8 and --argmax are for ONNX; {format} takes normalised images and returns logits')
     run = load_run(checkpoint, backend_name, device, config)
     name = run.meta['backend']
     writer_name = ('pytorch' if 'pytorch' in available() else name) if format == 'onnx' else 'mindspore'

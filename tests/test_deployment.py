@@ -13,10 +13,13 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from common import cli
+from common.backend import get_backend
 from common.errors import UserError
 from common.export import compare, export_checkpoint, finish_onnx
+from common.exported import FilePredictor
 from common.host_engines import OnnxRuntime
-from tests import photos, streets
+from common.resampling import resize_bilinear
+from tests import photos, streets, tiny
 from tests.checkpoints import CLASSES, SIZE, write
 
 ROOT = Path(__file__).parent.parent
@@ -328,7 +331,8 @@ def script(name: str, *words: str, **environment: str) -> subprocess.CompletedPr
 @pytest.fixture(scope='module')
 def program(tmp_path_factory) -> str:
     """The folder that ascend310_infer is built in."""
-    if not all(map(shutil.which, ('cmake', 'make', 'c++'))):
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    if not all(shutil.which(tool, path=path) for tool in ('cmake', 'make', 'c++')):
         pytest.skip('cmake, make or a C++ compiler is not installed')
     return str(tmp_path_factory.mktemp('program'))
 
@@ -461,9 +465,39 @@ def test_export_with_preprocessing_and_argmax(street, photo, tmp_path):
     same_classification(scores(tmp_path, *words), photo.expected(tmp_path))
 
 
-def test_preprocessing_and_argmax_are_for_onnx(tmp_path, capsys):
-    with pytest.raises(UserError, match='--uint8 and --argmax are for ONNX'):
-        export_checkpoint(None, None, 'cpu', tmp_path / 'absent', 'mindir', tmp_path / 'net.mindir', uint8=True)
+def drawn_facts(**changes) -> dict[str, str]:
+    facts = {'num_classes': tiny.CLASSES, 'mean': [100, 110, 120], 'std': [50, 60, 70], 'input_size': [16, 24],
+             'align_corners': False, 'input': 'uint8', 'output': 'class_ids', **changes}
+    return {'arch': 'tiny', **{key: json.dumps(value) for key, value in facts.items()}}
+
+
+@pytest.mark.parametrize('options', [{}, {'output': 'logits', 'dynamic': True}, {'input': 'float32', 'align_corners': True},
+                                     {'align_corners': None}], ids=['both', 'uint8, any size', 'argmax', 'of a classifier'])
+def test_mindir_with_preprocessing_and_argmax(options, tmp_path):
+    """The export compares the file with the network; here once more with the two steps in numpy."""
+    pytest.importorskip('mindspore')
+    backend, facts = get_backend('mindspore'), drawn_facts(**{k: v for k, v in options.items() if k != 'dynamic'})
+    network = (tiny.tiny_classifier if options == {'align_corners': None} else tiny.tiny_network)('mindspore')
+    backend.export(network, tmp_path / 'net.mindir', 'mindir', input_size=(16, 24), metadata=facts,
+                   dynamic=options.get('dynamic', False))
+    predictor = FilePredictor(tmp_path / 'net.mindir')
+    image = tiny.batch(1, 1)[0]
+    normalised = (image - np.array([100, 110, 120]).reshape(3, 1, 1)) / np.array([50, 60, 70]).reshape(3, 1, 1)
+    expected = backend.forward(network, normalised)['logits']
+    found = predictor.run(predictor.inputs(predictor.pixels(image)))
+    if options.get('output') == 'logits':
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        return
+    if predictor.facts.align_corners is not None:
+        expected = resize_bilinear(expected, (16, 24), predictor.facts.align_corners)
+    assert found.dtype == np.int32 and (found == expected.argmax(1)).mean() > 0.99
+
+
+def test_mindir_with_argmax_is_for_one_size(tmp_path):
+    pytest.importorskip('mindspore')
+    with pytest.raises(UserError, match='--argmax with --dynamic is for ONNX'):
+        get_backend('mindspore').export(tiny.tiny_network('mindspore'), tmp_path / 'net.mindir', 'mindir', input_size=(16, 24),
+                                        metadata=drawn_facts(), dynamic=True)
 
 
 # --- scripts/convert_om.sh ----------------------------------------------------------------------------------------------
