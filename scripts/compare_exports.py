@@ -76,22 +76,13 @@ def random_state(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             for name, array in state.items()}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
-    parser.add_argument('archs', nargs='*', metavar='ARCH')
-    parser.add_argument('--out', type=Path, default=Path('docs/exports.md'), metavar='FILE.md')
-    words = parser.parse_args()
-    archs = words.archs or list(get_backend('pytorch').MODELS)
-    rows = []
-    with get_context('spawn').Pool(1, maxtasksperchild=TASKS) as pool:
-        for found in pool.imap(row, archs):
-            rows.append(found)
-            print(*found.values(), file=sys.stderr, flush=True)
+def write(out: Path, rows: list[dict[str, str]], archs: list[str]) -> None:
+    """The table as Markdown, with what it holds for; ``archs`` is empty where it is of all networks."""
     lines = [list(rows[0]), ['---'] * len(rows[0]), *(list(cells.values()) for cells in rows)]
     table = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
-    words.out.write_text(f"""# Exported files against their networks
+    out.write_text(f"""# Exported files against their networks
 
-Written by `{' '.join(['python scripts/compare_exports.py', *words.archs])}`: the largest difference between a file's
+Written by `{' '.join(['python scripts/compare_exports.py', *archs])}`: the largest difference between a file's
 logits and its network's, of the network's largest logit. `twinseg export` hands out no file above {TOLERANCE:.0e}. Random
 weights, norms and biases, images of {SIZE[0]}x{SIZE[1]}, float32, {machine()['cpu']};
 {', '.join(f'{name} {version(name)}' for name in PACKAGES)}.
@@ -99,7 +90,21 @@ weights, norms and biases, images of {SIZE[0]}x{SIZE[1]}, float32, {machine()['c
 {table}
 A star: the network unpools, and itself moves by at least half as much when its images change by {NUDGE:.0e}.
 """, encoding='utf-8')
-    return int('failed: ' in table)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
+    parser.add_argument('archs', nargs='*', metavar='ARCH')
+    parser.add_argument('--out', type=Path, default=Path('docs/exports.md'), metavar='FILE.md')
+    words = parser.parse_args()
+    archs = words.archs or list(get_backend('pytorch').MODELS)
+    rows: list[dict[str, str]] = []
+    with get_context('spawn').Pool(1, maxtasksperchild=TASKS) as pool:
+        for found in pool.imap(row, archs):
+            rows.append(found)
+            print(*found.values(), file=sys.stderr, flush=True)
+            write(words.out, rows, words.archs if len(rows) == len(archs) else archs[:len(rows)])
+    return int(any(cell.startswith('failed: ') for cells in rows for cell in cells.values()))
 
 
 if __name__ == '__main__':
