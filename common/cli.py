@@ -11,6 +11,7 @@ from common.errors import Interrupted, UserError
 
 if TYPE_CHECKING:
     from common.config import Config
+    from common.exported import Facts
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False,
                   help='Semantic segmentation networks, each in PyTorch and in MindSpore. `--debug` anywhere shows tracebacks.')
@@ -23,6 +24,9 @@ Device = Annotated[Optional[Literal['cpu', 'gpu', 'ascend']], typer.Option(
 Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='changes the configuration')]
 Checkpoint = Annotated[Path, typer.Option(metavar='PATH', help='checkpoint, or run folder: its best one')]
 Size = Annotated[Optional[str], typer.Option(metavar='HxW', help='input size; by default the crop size')]
+ExportedFile = Annotated[Optional[Path], typer.Option(metavar='FILE', help='exported .onnx or .mindir instead')]
+Engine = Annotated[Optional[Literal['onnxruntime', 'openvino', 'mindspore']], typer.Option(
+    help='what runs --model: by default onnxruntime for .onnx, mindspore for .mindir')]
 Json = Annotated[Optional[Path], typer.Option('--json', metavar='FILE', help='also writes the figures here')]
 
 
@@ -44,7 +48,10 @@ def train(config: ConfigName = None, backend: Backend = None, device: Device = N
 
 
 @app.command('eval')
-def evaluate(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend = None, device: Device = None,
+def evaluate(config: ConfigName = None,
+             checkpoint: Annotated[Optional[Path], typer.Option(
+                 metavar='PATH', help='checkpoint, or run folder: its best one')] = None,
+             model: ExportedFile = None, engine: Engine = None, backend: Backend = None, device: Device = None,
              settings: Settings = None,
              ms_flip: Annotated[bool, typer.Option('--ms-flip', help='average over six scales, mirrored too')] = False,
              slide: Annotated[bool, typer.Option('--slide', help='average over overlapping windows of the crop size')] = False,
@@ -52,14 +59,24 @@ def evaluate(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend
              real_size: Annotated[bool, typer.Option('--real-size', help='classifiers: images as they are')] = False,
              split: Annotated[Optional[str], typer.Option(help='by default the validation split')] = None,
              json_file: Json = None) -> None:
-    """Scores of a checkpoint: mIoU, mAcc, aAcc, or of a classifier top-1, top-5 and loss, and a table of the classes."""
+    """Scores of a checkpoint or an exported file: mIoU, mAcc, aAcc, or of a classifier top-1, top-5 and loss, and a table of
+    the classes."""
     from common import evaluation, tables
+    from common.exported import FilePredictor
 
     _writable(json_file)
-    chosen = _config(config, settings, checkpoint)
+    if (checkpoint is None) == (model is None):
+        raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
+    how: dict[str, Any] = {'ms_flip': ms_flip, 'slide': slide, 'boundary': boundary, 'real_size': real_size, 'split': split}
     with tables.progress('evaluating') as progress:
-        found = evaluation.evaluate_run(checkpoint, _backend(chosen, backend), device, chosen, ms_flip=ms_flip, slide=slide,
-                                        boundary=boundary, real_size=real_size, split=split, progress=progress)
+        if model is not None:
+            predictor = FilePredictor(model, engine)
+            chosen = _config_for(predictor.facts, config, settings)
+            found = evaluation.evaluate_file(predictor, chosen, **how, progress=progress)
+        else:
+            assert checkpoint is not None
+            chosen = _config(config, settings, checkpoint)
+            found = evaluation.evaluate_run(checkpoint, _backend(chosen, backend), device, chosen, **how, progress=progress)
     tables.show_scores(found['scores'], found['conditions'])
     _write_json(json_file, {**found['scores'].to_json(), 'conditions': found['conditions'],
                             'confusion': found['matrix'].tolist()})
@@ -68,7 +85,7 @@ def evaluate(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend
 @app.command()
 def predict(words: Annotated[list[str], typer.Argument(metavar='[CONFIG] INPUT...', help='images, folders, videos')],
             checkpoint: Annotated[Optional[Path], typer.Option(metavar='PATH', help='checkpoint or run folder')] = None,
-            model: Annotated[Optional[Path], typer.Option(metavar='FILE', help='exported .onnx or .mindir instead')] = None,
+            model: ExportedFile = None, engine: Engine = None,
             backend: Backend = None, device: Device = None, settings: Settings = None,
             out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('predictions'),
             logits: Annotated[Optional[Path], typer.Option(metavar='FILE.npy', help='raw logits of one image')] = None) -> None:
@@ -78,7 +95,7 @@ def predict(words: Annotated[list[str], typer.Argument(metavar='[CONFIG] INPUT..
     config = words.pop(0) if len(words) > 1 and _is_config(words[0]) else None
     chosen = _config(config, settings, checkpoint) if checkpoint else None
     for path in prediction.predict(chosen, _backend(chosen, backend), device, checkpoint, list(map(Path, words)), out,
-                                   logits=logits, model=model):
+                                   logits=logits, model=model, engine=engine):
         print(path)
         if path.name == 'predictions.json':
             tables.show('likeliest classes', [
@@ -110,7 +127,9 @@ def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend =
            out: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default ARCH.FORMAT')] = None,
            size: Size = None,
            batch: Annotated[int, typer.Option(min=1)] = 1,
-           dynamic: Annotated[bool, typer.Option('--dynamic', help='ONNX for any size')] = False,
+           dynamic: Annotated[bool, typer.Option('--dynamic', help='for any size')] = False,
+           uint8: Annotated[bool, typer.Option('--uint8', help='takes uint8 NHWC images as they are')] = False,
+           argmax: Annotated[bool, typer.Option('--argmax', help='returns class ids at full size')] = False,
            json_file: Json = None) -> None:
     """Writes ONNX, MINDIR or AIR, runs the file on the host and compares it with the network."""
     from common import tables
@@ -119,9 +138,78 @@ def export(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend =
     _writable(json_file)
     chosen = _config(config, settings, checkpoint)
     found = export_checkpoint(chosen, _backend(chosen, backend), device, checkpoint, format,
-                              out or Path(f'{chosen.model.arch}.{format}'), size=_size(size), dynamic=dynamic, batch=batch)
+                              out or Path(f'{chosen.model.arch}.{format}'), size=_size(size), dynamic=dynamic, batch=batch,
+                              uint8=uint8, argmax=argmax)
     tables.show_facts({key: value for key, value in found.items() if key != 'operators'})
     _write_json(json_file, found)
+
+
+@app.command()
+def quantize(model: Annotated[Path, typer.Argument(metavar='MODEL', help='exported .onnx')], config: ConfigName = None,
+             settings: Settings = None,
+             out: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default MODEL_int8.onnx')] = None,
+             images: Annotated[int, typer.Option(min=1, help='training images to calibrate on')] = 64,
+             json_file: Json = None) -> None:
+    """Writes an exported ONNX in int8, calibrated on real images, and says what it costs on the validation split."""
+    from common import quantization, tables
+    from common.exported import FilePredictor
+
+    _writable(json_file)
+    chosen = _config_for(FilePredictor(model).facts, config, settings)
+    with tables.progress('evaluating') as progress:
+        found = quantization.quantize(model, out or model.with_name(f'{model.stem}_int8.onnx'), chosen, images=images,
+                                      progress=progress)
+    tables.show_facts(found)
+    _write_json(json_file, found)
+
+
+@app.command()
+def preprocess(model: Annotated[Path, typer.Argument(metavar='MODEL', help='the exported .onnx (or .mindir), of one size')],
+               dataset_name: Annotated[str, typer.Argument(help='imagenet2012, cityscapes, camvid, custom, ...')],
+               dataset_path: Annotated[Path, typer.Argument(help='its folder (of ImageNet also that of the split, or a tar)')],
+               config: Annotated[Optional[Path], typer.Option(
+                   metavar='FILE', help='recipe with further keys; custom needs one')] = None,
+               uint8: Annotated[bool, typer.Option('--uint8', help='not normalised: the card does it (AIPP)')] = False,
+               out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('preprocess_Result')) -> None:
+    """Writes a validation set as .bin inputs and labels for ascend310_infer."""
+    from common import deployment, tables
+
+    with tables.progress('writing') as progress:
+        tables.show_facts(deployment.preprocess(model, dataset_name, dataset_path, out, config, uint8=uint8, progress=progress))
+
+
+@app.command()
+def postprocess(model: Annotated[Path, typer.Argument(metavar='MODEL', help='the exported .onnx (or .mindir) of preprocess')],
+                inputs: Annotated[Path, typer.Option(metavar='FOLDER', help='of preprocess')] = Path('preprocess_Result'),
+                results: Annotated[Path, typer.Option(metavar='FOLDER', help='of ascend310_infer')] = Path('result_Files'),
+                precision: Annotated[Literal['fp32', 'fp16'], typer.Option(help='that the results were computed in')] = 'fp32',
+                json_file: Json = None) -> None:
+    """Scores the results of ascend310_infer, and compares a sample with the model's own. Exit status 1 when they differ."""
+    from common import deployment, metrics, tables
+
+    _writable(json_file)
+    with tables.progress('reading') as progress:
+        found, comparison = deployment.postprocess(model, inputs, results, precision, progress)
+    scores = found['scores']
+    tables.show_scores(scores, found['conditions'])
+    _write_json(json_file, {**scores.to_json(), 'conditions': found['conditions'], 'confusion': found['matrix'].tolist()})
+    if isinstance(scores, metrics.ImageScores):
+        print(f'Top1 acc: {metrics.show(scores.top1)}\nTop5 acc: {metrics.show(scores.top5)}')
+    else:
+        print(f'mIoU: {metrics.show(scores.miou)}')
+    if not comparison.difference <= comparison.tolerance:
+        print(f'twinseg: error: {results}: the results differ from those of {model} by {comparison.difference:.1e} '
+              f'{comparison.unit} (tolerance in {precision}: {comparison.tolerance:.0e}); was the model made from this file, '
+              'in this precision?', file=sys.stderr)
+        raise typer.Exit(1)
+
+
+@app.command('conversion-facts', hidden=True)
+def conversion_facts(model: Path, aipp: Annotated[bool, typer.Option('--aipp')] = False) -> None:
+    """For scripts/convert_om.sh."""
+    from common import deployment
+
+    print('\n'.join(deployment.conversion_facts(model, aipp)))
 
 
 @app.command()
@@ -347,6 +435,13 @@ def _config(name: Optional[str], settings: Optional[list[str]], checkpoint: Opti
     from common.evaluation import stored_config
 
     return configuration.override(stored_config(checkpoint), settings or ())
+
+
+def _config_for(facts: 'Facts', name: Optional[str], settings: Optional[list[str]]) -> 'Config':
+    """The configuration of an exported file's evaluation: the data of a recipe, or of the set that the file names."""
+    from common import config as configuration
+
+    return configuration.override(facts.configuration(None if name is None else configuration.load(name)), settings or ())
 
 
 def _is_config(word: str) -> bool:

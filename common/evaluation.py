@@ -1,6 +1,7 @@
 """Evaluation of a network on a data set: of pixels one confusion matrix at the labels' full size, of images top-1 and top-5."""
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional
+from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from common.data.pipeline import EvaluationImages
 from common.data.transforms import scaled_size
 from common.distributed import ALONE, Group
 from common.errors import DataError, StateError, UserError
+from common.exported import FilePredictor
 from common.metrics import ImageScores, Scores, boundary_counts, confusion_matrix, judge
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # mmsegmentation's multi-scale test
@@ -109,27 +111,65 @@ def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optiona
     neither resized nor cropped) for image classification; UserError for the other one.
     """
     run = load_run(path, backend_name, device, config)
+    make_loader = get_backend(run.meta['backend']).make_loader
+    found, conditions = _evaluate(run.predictor, run.config, make_loader, split, ms_flip=ms_flip, slide=slide,
+                                  boundary=boundary, real_size=real_size, progress=progress)
+    return {**found, 'conditions': {'checkpoint': str(path), 'step': run.meta.get('step'), 'arch': run.config.model.arch,
+                                    'backend': run.meta['backend'], 'device': run.device, **conditions,
+                                    'amp_level': run.config.precision.amp_level}}
+
+
+def evaluate_file(predictor: FilePredictor, config: Config, *, ms_flip: bool = False, slide: bool = False,
+                  boundary: bool = False, real_size: bool = False, split: Optional[str] = None,
+                  progress: Optional[Callable[[int, int], None]] = None) -> dict[str, Any]:
+    """Evaluates an exported file as ``evaluate_run`` evaluates its checkpoint; no framework is needed for ONNX.
+
+    ``config`` (``Facts.configuration``) gives the data. A file for one size sees images scaled to it, which the conditions say;
+    the scores are the checkpoint's where the images have that size. Other scales need a file for any size; windows have the
+    file's size.
+    """
+    size = predictor.size
+    for name, given in {'--ms-flip': ms_flip, '--real-size': real_size}.items():
+        if given and size is not None:
+            raise UserError(f'{name}: {predictor.path} was made for images of {size[0]}x{size[1]} only; export it again with '
+                            '--dynamic')
+    found, conditions = _evaluate(predictor, config, read_in_order, split, ms_flip=ms_flip, slide=slide, boundary=boundary,
+                                  real_size=real_size, window=size or predictor.facts.input_size, progress=progress)
+    return {**found, 'conditions': {'model': str(predictor.path), 'step': predictor.facts.step, 'arch': predictor.facts.arch,
+                                    'engine': predictor.engine.name, **conditions,
+                                    'input_size': 'any' if size is None else f'{size[0]}x{size[1]}, images are scaled to it'}}
+
+
+def read_in_order(samples: Any, batches: list[list[int]], workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches of images and labels, read by ``workers`` threads: a loader without a framework."""
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        for batch in batches:
+            images, labels = zip(*pool.map(samples.__getitem__, batch))
+            yield np.stack(images), np.stack(labels)
+
+
+def _evaluate(predictor: Predictor, config: Config, make_loader: Callable[..., Iterator], split: Optional[str], *,
+              ms_flip: bool, slide: bool, boundary: bool, real_size: bool, window: Optional[Size] = None,
+              progress: Optional[Callable[[int, int], None]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``matrix`` and ``scores``, and what they depend on."""
     asked: dict[str, Any] = {'ms_flip': ms_flip, 'slide': slide, 'boundary': boundary, 'real_size': real_size}
-    for name in ('ms_flip', 'slide', 'boundary') if run.config.classifies else ('real_size',):
+    for name in ('ms_flip', 'slide', 'boundary') if config.classifies else ('real_size',):
         if asked.pop(name):
-            raise UserError(f'--{name.replace("_", "-")} is for {"segmentation" if run.config.classifies else "classifiers"}, '
-                            f'but set: {run.config.data.set} is not')
-    dataset = open_dataset(run.config.data, split or run.config.data.val_split)
-    if run.config.classifies:
+            raise UserError(f'--{name.replace("_", "-")} is for {"segmentation" if config.classifies else "classifiers"}, '
+                            f'but set: {config.data.set} is not')
+    dataset = open_dataset(config.data, split or config.data.val_split)
+    if config.classifies:
         scores: Scores | ImageScores
-        scores, matrix = evaluate_images(run.predictor, dataset, run.config, get_backend(run.meta['backend']).make_loader,
-                                         real_size=real_size, progress=progress)
-        asked |= {'image_size': None if real_size else run.config.data.image_size, 'crop_pct': run.config.augment.crop_pct}
+        scores, matrix = evaluate_images(predictor, dataset, config, make_loader, real_size=real_size, progress=progress)
+        asked |= {'image_size': None if real_size else config.data.image_size, 'crop_pct': config.augment.crop_pct}
     else:
-        counts = evaluate(run.predictor, dataset, batch_size=run.config.data.eval_batch_size,
-                          views=published_views(run.config, ms_flip, slide), boundary=boundary, progress=progress)
+        counts = evaluate(predictor, dataset, batch_size=config.data.eval_batch_size,
+                          views=published_views(config, ms_flip, slide, window), boundary=boundary, progress=progress)
         matrix = counts.matrix
         scores = Scores.from_matrix(matrix, dataset.description.classes, counts.boundary if boundary else None)
-        asked |= {'eval_size': run.config.augment.eval_size}
-    conditions = {'checkpoint': str(path), 'step': run.meta.get('step'), 'arch': run.config.model.arch,
-                  'backend': run.meta['backend'], 'device': run.device, 'data': dataset.name, 'split': dataset.split,
-                  'images': len(dataset), **asked, 'amp_level': run.config.precision.amp_level}
-    return {'matrix': matrix, 'scores': scores, 'conditions': conditions}
+        asked |= {'eval_size': config.augment.eval_size}
+    return ({'matrix': matrix, 'scores': scores},
+            {'data': dataset.name, 'split': dataset.split, 'images': len(dataset), **asked})
 
 
 def evaluate_images(predictor: Predictor, dataset: Dataset, config: Config, make_loader: Callable[..., Iterator],
@@ -153,14 +193,20 @@ def evaluate_images(predictor: Predictor, dataset: Dataset, config: Config, make
         if progress:
             progress(done, len(own))
     judged = group.all_gather(judged).swapaxes(0, 1).reshape(-1, 4)[:len(dataset)]  # in the data set's order
-    names = dataset.description.classes
-    names = (*names, *(f'class {index}' for index in range(len(names), int(group.all_gather(np.array([classes])).max()))))
-    scores = ImageScores.from_judged(judged, names)
+    classes = int(group.all_gather(np.array([classes])).max())
+    scores, matrix = score_images(judged, dataset.description.classes, classes)
     if scores.broken > data.max_errors:
         raise DataError(f'{scores.broken} broken images in {dataset.name} {dataset.split}, more than max_errors: '
                         f'{data.max_errors}')
+    return scores, matrix
+
+
+def score_images(judged: np.ndarray, names: Sequence[str], count: int) -> tuple[ImageScores, np.ndarray]:
+    """Scores and confusion matrix (K, K) int64, rows the truth, from what ``metrics.judge`` says of every image by a network
+    of ``count`` classes; those that ``names`` lacks are numbered."""
+    names = (*names, *(f'class {index}' for index in range(len(names), count)))
     truth, predicted = judged[:, [0, 2]].T.astype(np.int64)
-    return scores, confusion_matrix(truth, predicted, len(names), ignore_index=-1)
+    return ImageScores.from_judged(judged, names), confusion_matrix(truth, predicted, len(names), ignore_index=-1)
 
 
 def figures(config: Config) -> tuple[str, ...]:
@@ -168,9 +214,10 @@ def figures(config: Config) -> tuple[str, ...]:
     return ImageScores.FIGURES if config.classifies else Scores.FIGURES
 
 
-def published_views(config: Config, ms_flip: bool = False, slide: bool = False) -> Views:
-    """The views that scores are published for: at ``eval_size``, if asked at six scales and mirrored, or by windows."""
-    height, width = config.augment.crop_size
+def published_views(config: Config, ms_flip: bool = False, slide: bool = False, window: Optional[Size] = None) -> Views:
+    """The views that scores are published for: at ``eval_size``, if asked at six scales and mirrored, or by windows of the
+    crop size or another one."""
+    height, width = window or config.augment.crop_size
     return Views(SCALES if ms_flip else (1.0,), ms_flip, (height, width) if slide else None, config.augment.eval_size)
 
 

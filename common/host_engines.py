@@ -13,6 +13,7 @@ from common.backend import get_backend
 from common.errors import BackendError, UserError
 
 Shape = tuple[Optional[int], ...]
+ENGINES = {'.onnx': ('onnxruntime', 'openvino'), '.mindir': ('mindspore',)}  # by suffix, the usual one first
 
 
 class Engine(Protocol):
@@ -21,19 +22,25 @@ class Engine(Protocol):
     metadata: dict[str, str]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        """float32 (N, 3, H, W), normalised -> float32 logits (N, C, h, w); UserError for a shape the file was not made for."""
+        """float32 (N, 3, H, W), normalised -> float32 logits (N, C, h, w), or what else the file was made for; UserError for a
+        shape it was not made for."""
 
 
-def open_engine(path: Path) -> Engine:
-    """The engine for a file, by its suffix; UserError when the file is absent, broken or of another kind."""
+def open_engine(path: Path, name: Optional[str] = None, threads: int = 0) -> Engine:
+    """The engine for a file, by its suffix, or the one of ``ENGINES`` that is named; UserError when the file is absent, broken
+    or of another kind. ``threads`` 0 means the engine's own choice."""
     if not path.is_file():
         raise UserError(f'{path}: no such file')
-    if path.suffix == '.onnx':
-        return OnnxRuntime(path)
-    if path.suffix == '.mindir':
+    if path.suffix not in ENGINES:
+        raise UserError(f'{path}: cannot run {path.suffix or "a file without suffix"} on the host; expected .onnx or .mindir')
+    fitting = ENGINES[path.suffix]
+    name = name or fitting[0]
+    if name not in fitting:
+        raise UserError(f'{path}: the engine {name} does not run {path.suffix}; choose {" or ".join(fitting)}')
+    if name == 'mindspore':
         get_backend('mindspore')
         return importlib.import_module('mindspore_impl.exporter').Mindir(path)
-    raise UserError(f'{path}: cannot run {path.suffix or "a file without suffix"} on the host; expected .onnx or .mindir')
+    return (OpenVino if name == 'openvino' else OnnxRuntime)(path, threads)
 
 
 def check_shape(found: Sequence[int], expected: Shape, path: Path) -> None:
@@ -86,8 +93,18 @@ class OpenVino:
             raise UserError(f'{path}: OpenVINO refuses it: {str(error).strip().splitlines()[-1]}') from None
         self.path = path
         self.shape = tuple(size.get_length() if size.is_static else None for size in model.input(0).partial_shape)
-        self.metadata: dict[str, str] = {}
+        self.metadata = onnx_metadata(path)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         check_shape(images.shape, self.shape, self.path)
         return self.model([images])[0]
+
+
+def onnx_metadata(path: Path) -> dict[str, str]:
+    """The notes in an ONNX file, read without its weights' own files; UserError when it is broken."""
+    import onnx
+
+    try:
+        return {item.key: item.value for item in onnx.load(str(path), load_external_data=False).metadata_props}
+    except Exception as error:  # protobuf's DecodeError among them
+        raise UserError(f'{path}: not readable as ONNX: {" ".join(str(error).split())}') from None

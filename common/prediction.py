@@ -7,15 +7,14 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from common.config import Augment, Config
+from common.config import Config
 from common.data.datasets import default_palette, read_image
 from common.data.image_transforms import eval_image
 from common.data.transforms import channels_first
 from common.errors import DataError, UserError
 from common.evaluation import class_ids, load_run, published_views
-from common.host_engines import open_engine
+from common.exported import FilePredictor
 from common.overlay import overlay
-from common.resampling import resize_bilinear
 
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
@@ -39,20 +38,22 @@ class Segmenter(NamedTuple):
 
 
 def predict(config: Optional[Config], backend_name: Optional[str], device: Optional[str], checkpoint: Optional[Path],
-            inputs: Sequence[Path], out: Path, *, logits: Optional[Path] = None, model: Optional[Path] = None) -> list[Path]:
+            inputs: Sequence[Path], out: Path, *, logits: Optional[Path] = None, model: Optional[Path] = None,
+            engine: Optional[str] = None) -> list[Path]:
     """Segments images, folders of images and videos; returns the files written.
 
     For an image ``<stem>_overlay.png`` (colours and a legend of the classes present) and ``<stem>_ids.png`` (uint8 class
     ids of the image's size) are written to ``out``, for a video ``<stem>_overlay.mp4``. ``logits`` keeps the raw logits
     of a single image as ``.npy``, float32 (1, C, h, w) at the head's size. A classifier writes ``predictions.json``, for every
     image the five likeliest classes with their probabilities; its logits are (1, C). The network comes from ``checkpoint``, or
-    from ``model``, an exported .onnx or .mindir file. Raises UserError for anything that cannot be read or written.
+    from ``model``, an exported .onnx or .mindir file, run by ``engine`` (of ``host_engines.ENGINES``). Raises UserError for
+    anything that cannot be read or written.
     """
     files = list(_files(inputs))
     if logits is not None and (len(files) != 1 or files[0].suffix.lower() in VIDEOS):
         raise UserError(f'--logits keeps the logits of one image; given {len(files)} files')
     if model is not None:
-        network = _from_file(model)
+        network = _from_file(model, engine)
     elif checkpoint is not None:
         network = _from_checkpoint(config, backend_name, device, checkpoint)
     else:
@@ -119,39 +120,24 @@ def _from_checkpoint(config: Optional[Config], backend_name: Optional[str], devi
     return Segmenter(lambda image: run.predictor.logits(_planes(image)), ids, classes, palette)
 
 
-def _from_file(path: Path) -> Segmenter | Classifier:
-    engine = open_engine(path)
-    keys = ('mean', 'std', 'align_corners', 'num_classes', 'classes', 'palette')
-    try:
-        facts = {key: json.loads(engine.metadata[key]) for key in keys}
-    except (KeyError, json.JSONDecodeError):
-        raise UserError(f'{path}: does not say how images are normalised; expected a file of `twinseg export`') from None
-    mean, std = (np.array(facts[key], np.float32).reshape(1, 3, 1, 1) for key in ('mean', 'std'))
-    height, width = engine.shape[2:]
-    if facts['align_corners'] is None:  # whole images are classified
-        augment = Augment(**{key: json.loads(engine.metadata[key]) for key in ('crop_pct', 'square_resize', 'interpolation')})
-        size = (height, width) if height and width else tuple(json.loads(engine.metadata['input_size']))
+def _from_file(path: Path, engine: Optional[str]) -> Segmenter | Classifier:
+    network = FilePredictor(path, engine)
+    facts = network.facts
+    if facts.task == 'classification':
+        size = network.size or facts.input_size
 
         def classify(image: np.ndarray) -> np.ndarray:
-            return engine(((channels_first(eval_image(image, augment, size)) - mean) / std).astype(np.float32))
+            return network.logits(channels_first(eval_image(image, facts.augment, size))[None])
 
-        return Classifier(classify, facts['classes'])
+        return Classifier(classify, facts.classes)
 
     def planes(image: np.ndarray) -> np.ndarray:
-        if height is None or width is None:
-            return _planes(image)
-        scaled = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)  # made for one size
-        return scaled.transpose(2, 0, 1)[None]
-
-    def logits(image: np.ndarray) -> np.ndarray:
-        return engine((planes(image) - mean) / std)
+        return _planes(image) if network.size is None else image.transpose(2, 0, 1)[None]
 
     def ids(image: np.ndarray) -> np.ndarray:
-        size = _planes(image).shape[2:] if height is None or width is None else image.shape[:2]
-        full = resize_bilinear(logits(image), (size[0], size[1]), facts['align_corners'])
-        return full[0].argmax(0).astype(np.uint8)[:image.shape[0], :image.shape[1]]
+        return network.class_ids(planes(image))[0, :image.shape[0], :image.shape[1]]
 
-    return Segmenter(logits, ids, *_names(facts, facts['num_classes']))
+    return Segmenter(lambda image: network.logits(planes(image)), ids, *_names(facts.model_dump(), facts.num_classes))
 
 
 def _names(meta: Any, count: int) -> tuple[list[str], np.ndarray]:

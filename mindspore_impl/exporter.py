@@ -9,24 +9,37 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 import mindspore as ms
 import numpy as np
 import onnx
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 from onnx import TensorProto, helper, numpy_helper
 
 from common.errors import BackendError, UserError
 from common.export import Format, finish_onnx, require_ascend, write_verified
+from common.exported import Facts
 from common.host_engines import check_shape
 from common.resampling import pooling_matrix
+from mindspore_impl.layers import normalise, resize
 
 
 class Logits(nn.Cell):
-    """A network that returns its logits alone."""
+    """A network that returns its logits alone; of a file that ``facts`` describe it takes and returns what they name."""
 
-    def __init__(self, network: nn.Cell):
+    def __init__(self, network: nn.Cell, facts: Optional[Facts] = None, size: Optional[tuple[int, int]] = None):
         super().__init__(auto_prefix=False)
         self.network = network
+        self.uint8, self.class_ids = (facts.input == 'uint8', facts.output == 'class_ids') if facts else (False, False)
+        self.mean, self.std = (list(facts.mean), list(facts.std)) if facts else ([], [])
+        self.align_corners = facts.align_corners if facts else None
+        self.size = size
 
     def construct(self, image: Tensor) -> Tensor:
-        return self.network(image)['logits']
+        if self.uint8:
+            image = normalise(ops.transpose(image, (0, 3, 1, 2)), self.mean, self.std)
+        logits = self.network(image)['logits']
+        if not self.class_ids:
+            return logits
+        if self.align_corners is not None:
+            logits = resize(logits, self.size, self.align_corners)
+        return ops.cast(ops.argmax(logits, 1), ms.int32)
 
 
 def export(network: nn.Cell, path: Path, format: Format, *, input_size: tuple[int, int], batch: int = 1, dynamic: bool = False,
@@ -35,16 +48,20 @@ def export(network: nn.Cell, path: Path, format: Format, *, input_size: tuple[in
     """Writes a network in evaluation mode to ``path`` and compares the file with ``reference`` (default: the network).
 
     Input ``image`` float32 (``batch``, 3, *``input_size``), already normalised; output ``logits`` at the head's size; with
-    ``dynamic`` (MINDIR only) of any number and size. See ``common.export.write_verified`` for what is returned and raised.
+    ``dynamic`` (MINDIR only) of any number and size; other inputs and outputs where ``metadata`` names them. See
+    ``common.export.write_verified`` for what is returned and raised.
     """
     if format == 'air':
         require_ascend(ms.get_context('device_target') == 'Ascend')
     if dynamic and format != 'mindir':
         raise BackendError(f'MindSpore writes {format} with fixed sizes only: leave out --dynamic'
                            + (', or install PyTorch, which exports the twin' if format == 'onnx' else ''))
+    facts = Facts.read(metadata, path) if metadata and format != 'onnx' else None  # ONNX is surrounded when it is finished
+    if dynamic and facts and facts.output == 'class_ids':
+        raise UserError('--argmax with --dynamic is for ONNX; in MINDIR it needs one size')
     shape = (batch, 3, *input_size)
     writer = _write_onnx if format == 'onnx' else _write
-    cell = Logits(network)
+    cell = Logits(network, facts, input_size)
 
     def run(images: np.ndarray) -> np.ndarray:
         return network(Tensor(images))['logits'].asnumpy()
@@ -54,12 +71,15 @@ def export(network: nn.Cell, path: Path, format: Format, *, input_size: tuple[in
                           dynamic)
 
 
-def _write(network: nn.Cell, path: Path, shape: Sequence[int], dynamic: bool, opset: int, metadata: Mapping[str, str]) -> None:
+def _write(network: Logits, path: Path, shape: Sequence[int], dynamic: bool, opset: int, metadata: Mapping[str, str]) -> None:
     def describe(model: Any) -> None:
         model.user_info.update(metadata)
         model.producer_name, model.producer_version = 'twinseg', metadata.get('twinseg_version', '')
 
-    image = Tensor(shape=[None, 3, None, None], dtype=ms.float32) if dynamic else Tensor(np.zeros(shape, np.float32))
+    batch, channels, height, width = (None, 3, None, None) if dynamic else shape
+    sides = [batch, height, width, channels] if network.uint8 else [batch, channels, height, width]
+    kind = ms.uint8 if network.uint8 else ms.float32
+    image = Tensor(shape=sides, dtype=kind) if dynamic else Tensor(np.zeros(sides), kind)
     network.set_train(False)
     try:
         ms.export(network, image, file_name=str(path), file_format=path.suffix[1:].upper(),
@@ -69,7 +89,7 @@ def _write(network: nn.Cell, path: Path, shape: Sequence[int], dynamic: bool, op
     path.chmod(0o644)  # MindSpore writes files that only their owner may read
 
 
-def _write_onnx(network: nn.Cell, path: Path, shape: Sequence[int], dynamic: bool, opset: int,
+def _write_onnx(network: Logits, path: Path, shape: Sequence[int], dynamic: bool, opset: int,
                 metadata: Mapping[str, str]) -> None:
     mindir = path.with_suffix('.mindir')
     try:
@@ -172,6 +192,10 @@ class OnnxGraph:
         return self._node('ConvTranspose', inputs[:2], strides=attributes['stride'][2:], group=attributes['group'])
 
     def BiasAdd(self, inputs, attributes, shape):
+        last = self.nodes[-1]
+        if last.op_type in ('Conv', 'ConvTranspose') and last.output == [inputs[0]]:  # of the layer, which nothing else reads
+            last.input.append(self._constant(inputs[1]))
+            return inputs[0]
         return self._node('Add', [inputs[0], inputs[1].reshape(1, -1, 1, 1)])
 
     def BatchNorm(self, inputs, attributes, shape):

@@ -19,8 +19,8 @@ from common import checkpoint, cli, config, weights
 from tests import streets
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ('train', 'eval', 'predict', 'export', 'convert', 'parity', 'benchmark', 'list', 'prepare', 'browse', 'ranks',
-            'report')
+COMMANDS = ('train', 'eval', 'predict', 'export', 'quantize', 'preprocess', 'postprocess', 'convert', 'parity', 'benchmark',
+            'list', 'prepare', 'browse', 'ranks', 'report')
 HEAVY = ('torch', 'mindspore', 'numpy', 'cv2', 'onnx', 'onnxruntime', 'pydantic', 'matplotlib', 'safetensors')
 
 
