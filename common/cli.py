@@ -53,13 +53,16 @@ def evaluate(checkpoint: Checkpoint, config: ConfigName = None, backend: Backend
              split: Annotated[Optional[str], typer.Option(help='by default the validation split')] = None,
              json_file: Json = None) -> None:
     """Scores of a checkpoint: mIoU, mAcc, aAcc, or of a classifier top-1, top-5 and loss, and a table of the classes."""
-    from common import evaluation, tables
+    from common import distributed, evaluation, tables
 
     _writable(json_file)
     chosen = _config(config, settings, checkpoint)
     with tables.progress('evaluating') as progress:
         found = evaluation.evaluate_run(checkpoint, _backend(chosen, backend), device, chosen, ms_flip=ms_flip, slide=slide,
-                                        boundary=boundary, real_size=real_size, split=split, progress=progress)
+                                        boundary=boundary, real_size=real_size, split=split,
+                                        progress=None if distributed.rank() else progress)
+    if distributed.rank():
+        return
     tables.show_scores(found['scores'], found['conditions'])
     _write_json(json_file, {**found['scores'].to_json(), 'conditions': found['conditions'],
                             'confusion': found['matrix'].tolist()})
@@ -260,7 +263,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
 def _explain(error: Exception) -> int:
     """One line on stderr; the exit status."""
     if isinstance(error, UserError):
-        message, status = str(error), 2
+        message, status = str(error), error.status
     elif hasattr(error, 'format_message'):  # typer's own: a wrong option or value
         context = getattr(error, 'ctx', None)
         message, status = f'{error.format_message()} (`{context.command_path if context else "twinseg"} --help`)', 2
@@ -270,7 +273,9 @@ def _explain(error: Exception) -> int:
         message, status = f'{f"{error.filename}: " if error.filename else ""}{error.strerror or error}', 2
     else:
         message, status = f'internal error: {type(error).__name__}: {error}; run again with --debug and report what it shows', 1
-    print('twinseg: error: ' + ' '.join(message.split()), file=sys.stderr)
+    from common.distributed import who
+
+    print('twinseg: error: ' + who() + ' '.join(message.split()), file=sys.stderr)
     return status
 
 

@@ -11,7 +11,7 @@ from common.backend import Predictor, get_backend
 from common.config import Config
 from common.data.datasets import Dataset, open_dataset
 from common.data.pipeline import EvaluationImages
-from common.distributed import ALONE, Group
+from common.distributed import ALONE, Group, losing_no_process
 from common.errors import DataError, StateError, UserError
 from common.metrics import ImageScores, Scores, boundary_counts, confusion_matrix, judge
 
@@ -51,7 +51,8 @@ def load_run(path: Path, backend_name: Optional[str] = None, device: Optional[st
         config = configuration.from_flat(meta.get('config') or {}, str(path))
     name = backend_name or config.runtime.backend or meta.get('backend') or 'pytorch'
     backend = get_backend(name)
-    device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads)
+    device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads,
+                           timeout=config.runtime.collective_timeout)
     classes = config.model.num_classes or meta.get('num_classes')
     if classes is None:
         raise StateError(f'{path}: does not say how many classes it has; set num_classes')
@@ -85,34 +86,37 @@ def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optiona
                  config: Optional[Config] = None, *, ms_flip: bool = False, slide: bool = False, boundary: bool = False,
                  real_size: bool = False, split: Optional[str] = None,
                  progress: Optional[Callable[[int, int], None]] = None) -> dict[str, Any]:
-    """Evaluates a checkpoint on its data set.
+    """Evaluates a checkpoint on its data set; several processes, as torchrun or msrun start them, share the images.
 
     Returns ``matrix`` (int64, rows are the truth), ``scores`` (boundary IoU among them if ``boundary``) and ``conditions``
     (what a reader needs to repeat it). ``ms_flip``, ``slide`` and ``boundary`` are for segmentation, ``real_size`` (images
     neither resized nor cropped) for image classification; UserError for the other one.
     """
     run = load_run(path, backend_name, device, config)
+    group = get_backend(run.meta['backend']).group()
     asked: dict[str, Any] = {'ms_flip': ms_flip, 'slide': slide, 'boundary': boundary, 'real_size': real_size}
     for name in ('ms_flip', 'slide', 'boundary') if run.config.classifies else ('real_size',):
         if asked.pop(name):
             raise UserError(f'--{name.replace("_", "-")} is for {"segmentation" if run.config.classifies else "classifiers"}, '
                             f'but set: {run.config.data.set} is not')
     dataset = open_dataset(run.config.data, split or run.config.data.val_split)
-    if run.config.classifies:
-        scores: Scores | ImageScores
-        scores, matrix = evaluate_images(run.predictor, dataset, run.config, get_backend(run.meta['backend']).make_loader,
-                                         real_size=real_size, progress=progress)
-        asked |= {'image_size': None if real_size else run.config.data.image_size, 'crop_pct': run.config.augment.crop_pct}
-    else:
-        height, width = run.config.augment.crop_size
-        counts = evaluate(run.predictor, dataset, batch_size=run.config.data.eval_batch_size,
-                          scales=SCALES if ms_flip else (1.0,), flip=ms_flip, window=(height, width) if slide else None,
-                          boundary=boundary, progress=progress)
-        matrix = counts.matrix
-        scores = Scores.from_matrix(matrix, dataset.description.classes, counts.boundary if boundary else None)
+    scores: Scores | ImageScores
+    with losing_no_process(group):
+        if run.config.classifies:
+            scores, matrix = evaluate_images(run.predictor, dataset, run.config, get_backend(run.meta['backend']).make_loader,
+                                             real_size=real_size, group=group, progress=progress)
+            asked |= {'image_size': None if real_size else run.config.data.image_size,
+                      'crop_pct': run.config.augment.crop_pct}
+        else:
+            height, width = run.config.augment.crop_size
+            counts = evaluate(run.predictor, dataset, batch_size=run.config.data.eval_batch_size,
+                              scales=SCALES if ms_flip else (1.0,), flip=ms_flip, window=(height, width) if slide else None,
+                              boundary=boundary, group=group, progress=progress)
+            matrix = counts.matrix
+            scores = Scores.from_matrix(matrix, dataset.description.classes, counts.boundary if boundary else None)
     conditions = {'checkpoint': str(path), 'step': run.meta.get('step'), 'arch': run.config.model.arch,
                   'backend': run.meta['backend'], 'device': run.device, 'data': dataset.name, 'split': dataset.split,
-                  'images': len(dataset), **asked, 'amp_level': run.config.precision.amp_level}
+                  'images': len(dataset), 'processes': group.size, **asked, 'amp_level': run.config.precision.amp_level}
     return {'matrix': matrix, 'scores': scores, 'conditions': conditions}
 
 

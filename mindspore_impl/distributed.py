@@ -2,23 +2,43 @@
 
 With one process every function gives back what it got.
 """
+import functools
+import os
+import re
+
 import mindspore as ms
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.communication import get_group_size, get_rank, init
 
 from common.distributed import ALONE, Group
+from common.errors import LostError
 
 BACKENDS = {'cpu': 'mccl', 'gpu': 'nccl', 'ascend': 'hccl'}
+HEARTBEAT = 30  # seconds without one from a process after which MindSpore's scheduler takes it for lost, unless told otherwise
 _rank, _size = 0, 1
 
 
-def join(device: str) -> None:
-    """Meets the other processes, as msrun says; msrun's scheduler stays in here and ends with the training."""
+def join(device: str, timeout: int | None = None) -> None:
+    """Meets the other processes, as msrun says; msrun's scheduler stays in here and ends with the training.
+
+    LostError where a process does not come, or where the scheduler loses one.
+    """
     global _rank, _size
-    if _size == 1:
+    if _size > 1:
+        return
+    if timeout:
+        os.environ.update({'MS_RECEIVE_MSG_TIMEOUT': str(timeout), 'HCCL_EXEC_TIMEOUT': str(timeout),
+                           'MS_NODE_TIMEOUT': str(min(timeout, HEARTBEAT))})
+    try:
         init(BACKENDS[device])
-        _rank, _size = get_rank(), get_group_size()
+    except RuntimeError as error:
+        lost = re.search(r'Timed out node list is: .*?\{(.*?)\}', str(error))
+        if lost is None:
+            raise
+        raise LostError(f'the scheduler lost rank {lost[1]}, which has ended or hangs: its own log says why; '
+                        'continue with --resume') from None
+    _rank, _size = get_rank(), get_group_size()
 
 
 def size() -> int:
@@ -67,6 +87,11 @@ class _Gather(nn.Cell):
         return self.gather(x)
 
 
+@functools.cache
+def _gather() -> _Gather:
+    return _Gather()  # one, for each compiles anew
+
+
 def _all_gather(values: np.ndarray) -> np.ndarray:
-    found = _Gather()(Tensor(np.ascontiguousarray(values).reshape(1, -1)))
+    found = _gather()(Tensor(np.ascontiguousarray(values).reshape(1, -1)))
     return found.asnumpy().copy().reshape(size(), *values.shape)

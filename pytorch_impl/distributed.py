@@ -3,6 +3,8 @@
 With one process every function gives back what it got.
 """
 import atexit
+import os
+import time
 import warnings
 from datetime import timedelta
 
@@ -16,16 +18,17 @@ from common.distributed import ALONE, Group
 from common.errors import UserError
 
 BACKENDS = {'cpu': 'gloo', 'cuda': 'nccl', 'npu': 'hccl'}
-TIMEOUT = timedelta(minutes=30)  # of a collective: longer than an evaluation's slowest shard waits for the others
+TIMEOUT = 1800  # seconds of a collective: longer than an evaluation's slowest shard waits for the others
+GRACE = 3  # seconds within which all processes notice that one is gone
 _device = torch.device('cpu')
 
 
-def join(device: torch.device) -> None:
+def join(device: torch.device, timeout: int | None = None) -> None:
     """Meets the other processes; with ``MASTER_ADDR`` and ``MASTER_PORT`` as torchrun sets them."""
     global _device
     _device = device
     if not dist.is_initialized():
-        dist.init_process_group(BACKENDS[device.type], timeout=TIMEOUT)
+        dist.init_process_group(BACKENDS[device.type], timeout=timedelta(seconds=timeout or TIMEOUT))
         atexit.register(dist.destroy_process_group)
 
 
@@ -41,7 +44,26 @@ def rank() -> int:
 
 def group() -> Group:
     """All processes, for ``common``."""
-    return Group(rank(), size(), _all_gather) if size() > 1 else ALONE
+    return Group(rank(), size(), _all_gather, missing) if size() > 1 else ALONE
+
+
+def missing() -> list[int]:
+    """After a collective failed: the ranks of the processes that have not noticed it too, for they ended or hang.
+
+    The others tell each other where they met, and leave: who waits for one of them then notices, too.
+    """
+    here, all_ranks, found = rank(), size(), []
+    dist.destroy_process_group()
+    atexit.unregister(dist.destroy_process_group)
+    try:
+        store = dist.TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False,
+                              timeout=timedelta(seconds=GRACE))
+        store.set(f'noticed/{here}', '')
+        time.sleep(GRACE)
+        found = [other for other in range(all_ranks) if not store.check([f'noticed/{other}'])]
+    except (dist.DistError, RuntimeError):  # where they met is gone as well
+        pass
+    return found
 
 
 def all_sum(x: Tensor) -> Tensor:
