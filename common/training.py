@@ -3,6 +3,7 @@
 A backend's ``Trainer`` does one step; everything here is framework-free. A run folder holds ``config.yaml``, ``log.txt``,
 ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/``.
 """
+import errno
 import hashlib
 import json
 import math
@@ -12,7 +13,7 @@ import signal
 import threading
 import time
 from collections import deque
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Iterator, Optional
@@ -38,6 +39,7 @@ from common.metrics import Scores
 MAX_CONFUSION = 100  # classes of a confusion matrix that is kept
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
 ADVICE = 'lower base_lr, use a warm-up or clip_global_norm, and continue from the last checkpoint'
+FULL = (errno.ENOSPC, errno.EDQUOT)
 STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}  # of an interrupted training; 75 (EX_TEMPFAIL): to be resumed
 RUN_KEYS = ('arch', 'num_classes', 'backbone', 'model_args', 'batch_size', 'accumulation_step', 'optimizer',
             'seed')  # kept by a resume
@@ -61,7 +63,13 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
     if group.size > 1:
         print(f'rank {group.rank} of {group.size}: process {os.getpid()} on {platform.node()}', flush=True)
     with losing_no_process(group):
-        return _train(config, backend, device, work_dir, resume, start_from, group)
+        try:
+            return _train(config, backend, device, work_dir, resume, start_from, group)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise StateError(f'{error.filename or work_dir}: not written: {error.strerror}; free space and continue with '
+                             '--resume') from None
 
 
 def _train(config: Config, backend: Backend, device: str, work_dir: Path, resume: bool, start_from: Optional[Path],
@@ -321,29 +329,23 @@ def _figures(scores: dict[str, Any], config: Config) -> str:
 
 
 def _save(folder: Path, trainer: Trainer, meta: dict[str, Any], best: bool, keep: int, group: Group) -> None:
-    """Rank 0 writes; all processes raise StateError when it cannot, and DivergedError when there is nothing good to keep."""
-    problem: Optional[UserError] = None
+    """Rank 0 writes; the others wait for it. DivergedError in all of them when there is nothing good to keep.
+
+    StateError where rank 0 cannot write: the others miss it then.
+    """
+    broken: list[str] = []
     if group.rank == 0:
         tensors, state = trainer.state()
         broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
-        try:
-            if not broken:
-                checkpoint.save(checkpoint.step_path(folder, meta['step']), tensors, {**meta, 'trainer': state})
-                if best:
-                    checkpoint.save(folder / checkpoint.BEST, tensors, {**meta, 'trainer': state})
-                checkpoint.rotate(folder, keep)
-        except StateError as error:
-            problem = error
-        if broken:
-            problem = DivergedError(meta['step'], f'step {meta["step"]}: {broken[0]} is not finite: training has diverged; '
-                                    f'{ADVICE}')
-    diverged, failed = group.sum(np.array([isinstance(problem, DivergedError), problem is not None]))
-    if problem:
-        raise problem
-    if diverged:
-        raise DivergedError(meta['step'], f'step {meta["step"]}: the weights are not finite: training has diverged; {ADVICE}')
-    if failed:
-        raise StateError('rank 0 could not write a checkpoint: its own log says why')
+        if not broken:
+            checkpoint.save(checkpoint.step_path(folder, meta['step']), tensors, {**meta, 'trainer': state})
+            if best:
+                checkpoint.save(folder / checkpoint.BEST, tensors, {**meta, 'trainer': state})
+            checkpoint.rotate(folder, keep)
+    if count := int(group.sum(np.array(len(broken)))):
+        names = f' ({broken[0]})' if broken else ''
+        raise DivergedError(meta['step'], f'step {meta["step"]}: {count} tensors are not finite{names}: training has diverged; '
+                                          f'{ADVICE}')
 
 
 class Stop:
@@ -431,9 +433,9 @@ class Log:
     def __exit__(self, *_: Any) -> None:
         if self.live:
             self.live.stop()
-        self.metrics.close()
-        self.text.close()
-        self.events.close()
+        for file in (self.metrics, self.text, self.events):
+            with suppress(OSError):  # of a full disk, when the run has its own error
+                file.close()
 
     def rewind(self, step: int) -> None:
         """Forgets the figures of later steps."""
