@@ -40,8 +40,8 @@ class Soak:
     def start(self, run: Path, *more: str) -> subprocess.Popen:
         words = ['-m', 'tests.faulty', 'train', str(self.folder / 'soak.yaml'), '--backend', self.backend_name,
                  '--device', 'cpu', '--work-dir', str(run), *more]
-        for rank in '01':
-            (self.folder / rank).unlink(missing_ok=True)
+        for name in ('0', '1', 'scheduler'):
+            (self.folder / name).unlink(missing_ok=True)
         with (self.folder / 'output').open('a') as output:
             return subprocess.Popen(ranks.command(self.backend_name, 2, self.folder / 'msrun', *words), cwd=self.folder,
                                     env=ranks.environment(PIDS=str(self.folder), SLOW_DISK='0.1'), stdout=output, stderr=output,
@@ -79,8 +79,8 @@ class Soak:
 
     def kill(self, process: subprocess.Popen, run: Path, moment: str, whom: int) -> None:
         """Rank 0, rank 1 or (2) all with their launcher; then waits until all have ended by themselves."""
-        numbers = [int((self.folder / rank).read_text()) for rank in '01']
-        for number in numbers[whom:whom + 1] or numbers:
+        numbers = [int(path.read_text()) for path in sorted(self.folder.glob('[01s]*')) if path.name in ('0', '1', 'scheduler')]
+        for number in numbers[whom:whom + 1] if whom < 2 else numbers[:2]:
             os.kill(number, signal.SIGKILL)
         if whom == 2:
             os.killpg(process.pid, signal.SIGKILL)
@@ -90,8 +90,6 @@ class Soak:
         while any(alive(number) for number in numbers):
             assert time.monotonic() - before < LIMIT
             time.sleep(0.01)
-        if whom == 2:  # msrun's scheduler is in a group of its own, and ends when it misses them
-            end_scheduler(self.folder)
         for path in (run / 'checkpoints').glob('*.safetensors'):
             try:
                 checkpoint.load(path)
@@ -114,14 +112,6 @@ def alive(number: int) -> bool:
         return Path(f'/proc/{number}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
     except OSError:
         return False
-
-
-def end_scheduler(folder: Path) -> None:
-    if (folder / 'scheduler').exists():
-        number = int((folder / 'scheduler').read_text())
-        if alive(number):
-            os.kill(number, signal.SIGKILL)
-        (folder / 'scheduler').unlink()
 
 
 def soak(backend_name: str, folder: Path, kills: int, seed: int) -> Soak:
