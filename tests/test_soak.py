@@ -20,6 +20,7 @@ from tests import ranks, streets
 KILLS, SEED = 30, 20
 STEPS = 8  # of the training for every kill
 LIMIT = 180  # seconds for the processes to start, or to end when one is killed
+NAMES = ('0', '1', 'scheduler')  # of the processes
 MOMENTS = ('start', 'step', 'save')  # while they start, at any time, while a checkpoint is written
 
 
@@ -34,13 +35,13 @@ class Soak:
         folder.mkdir(exist_ok=True)
         keys = streets.settings(streets.make(folder / 'data'), arch='tiny', auxiliary_weights={}, model_args={}, batch_size=2,
                                 crop_size=[32, 48], with_ema=True, num_parallel_workers=1, max_iters=self.last,
-                                val_interval=60, checkpoint_interval=3, collective_timeout=20)
+                                val_interval=60, checkpoint_interval=3, collective_timeout=60)
         (folder / 'soak.yaml').write_text('\n'.join(f'{key}: {json.dumps(value)}' for key, value in keys.items()))
 
     def start(self, run: Path, *more: str) -> subprocess.Popen:
         words = ['-m', 'tests.faulty', 'train', str(self.folder / 'soak.yaml'), '--backend', self.backend_name,
                  '--device', 'cpu', '--work-dir', str(run), *more]
-        for name in ('0', '1', 'scheduler'):
+        for name in NAMES:
             (self.folder / name).unlink(missing_ok=True)
         with (self.folder / 'output').open('a') as output:
             return subprocess.Popen(ranks.command(self.backend_name, 2, self.folder / 'msrun', *words), cwd=self.folder,
@@ -79,7 +80,7 @@ class Soak:
 
     def kill(self, process: subprocess.Popen, run: Path, moment: str, whom: int) -> None:
         """Rank 0, rank 1 or (2) all with their launcher; then waits until all have ended by themselves."""
-        numbers = [int(path.read_text()) for path in sorted(self.folder.glob('[01s]*')) if path.name in ('0', '1', 'scheduler')]
+        numbers = [int(path.read_text()) for name in NAMES if (path := self.folder / name).exists()]
         for number in numbers[whom:whom + 1] if whom < 2 else numbers[:2]:
             os.kill(number, signal.SIGKILL)
         if whom == 2:
