@@ -59,10 +59,12 @@ class Backend(Protocol):
     name: str
     MODELS: dict[str, Any]  # name of a network -> its builder
 
-    def setup(self, device: str | None = None, *, seed: int = 0, threads: int | None = None) -> str:
+    def setup(self, device: str | None = None, *, seed: int = 0, threads: int | None = None,
+              timeout: int | None = None) -> str:
         """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent.
 
-        A process that the backend's launcher started takes the device of its local rank, and meets the others.
+        A process that the backend's launcher started takes the device of its local rank, and meets the others; none waits
+        longer than ``timeout`` seconds for another one.
         """
 
     def group(self) -> Group:

@@ -10,7 +10,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Callable, Mapping, Optional
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -101,8 +101,8 @@ def rotate(folder: Path, keep: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def latest(folder: Path) -> Optional[Path]:
-    """The newest checkpoint that can be read; None when there is none. Warns of each one that it passes over.
+def latest(folder: Path, tell: Callable[[str], None] = warnings.warn) -> Optional[Path]:
+    """The newest checkpoint that can be read; None when there is none. ``tell`` hears of each one that it passes over.
 
     Raises StateError when there are checkpoints and none can be read.
     """
@@ -112,7 +112,7 @@ def latest(folder: Path) -> Optional[Path]:
             load(path)
             return path
         except StateError as error:
-            warnings.warn(f'skipped a broken checkpoint: {error}', stacklevel=2)
+            tell(f'skipped a broken checkpoint: {error}')
     if paths:
         raise StateError(f'{folder}: none of the {len(paths)} checkpoints can be read')
     return None

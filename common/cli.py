@@ -61,7 +61,7 @@ def evaluate(config: ConfigName = None,
              json_file: Json = None) -> None:
     """Scores of a checkpoint or an exported file: mIoU, mAcc, aAcc, or of a classifier top-1, top-5 and loss, and a table of
     the classes."""
-    from common import evaluation, tables
+    from common import distributed, evaluation, tables
     from common.exported import FilePredictor
 
     _writable(json_file)
@@ -76,7 +76,10 @@ def evaluate(config: ConfigName = None,
         else:
             assert checkpoint is not None
             chosen = _config(config, settings, checkpoint)
-            found = evaluation.evaluate_run(checkpoint, _backend(chosen, backend), device, chosen, **how, progress=progress)
+            found = evaluation.evaluate_run(checkpoint, _backend(chosen, backend), device, chosen, **how,
+                                            progress=None if distributed.rank() else progress)
+    if distributed.rank():
+        return
     tables.show_scores(found['scores'], found['conditions'])
     _write_json(json_file, {**found['scores'].to_json(), 'conditions': found['conditions'],
                             'confusion': found['matrix'].tolist()})
@@ -398,7 +401,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
 def _explain(error: Exception) -> int:
     """One line on stderr; the exit status."""
     if isinstance(error, UserError):
-        message, status = str(error), 2
+        message, status = str(error), error.status
     elif hasattr(error, 'format_message'):  # typer's own: a wrong option or value
         context = getattr(error, 'ctx', None)
         message, status = f'{error.format_message()} (`{context.command_path if context else "twinseg"} --help`)', 2
@@ -408,7 +411,9 @@ def _explain(error: Exception) -> int:
         message, status = f'{f"{error.filename}: " if error.filename else ""}{error.strerror or error}', 2
     else:
         message, status = f'internal error: {type(error).__name__}: {error}; run again with --debug and report what it shows', 1
-    print('twinseg: error: ' + ' '.join(message.split()), file=sys.stderr)
+    from common.distributed import who
+
+    print('twinseg: error: ' + who() + ' '.join(message.split()), file=sys.stderr)
     return status
 
 

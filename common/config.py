@@ -208,6 +208,13 @@ class Runtime(Group):
     checkpoint_interval: Count = Field(0, description='steps between checkpoints; 0: every save_every epochs')
     save_every: Positive = Field(1, description='epochs between checkpoints')
     max_keep_ckpts: Positive = 3
+    nan_policy: Literal['stop', 'rollback'] = Field('stop', description='when loss or weights are no longer finite: end, or go '
+                                                    'back to the last checkpoint and on behind the batches since')
+    max_rollbacks: Count = Field(3, description='of nan_policy: rollback; then the run ends')
+    collective_timeout: Optional[Positive] = Field(None, description='seconds that a process waits for the others; by default '
+                                                   '1800 in PyTorch, the framework\'s own in MindSpore')
+    sync_bn: bool = Field(True, description='several processes: batch norm over all of them, or over each by itself; the '
+                          'running statistics are means over all')
     launcher: Optional[Literal['dp']] = Field(None, description='dp: PyTorch, one process for all GPUs of a host '
                                               '(DataParallel; batch norm of each GPU by itself); otherwise torchrun or msrun '
                                               'start a process for each device')

@@ -2,7 +2,8 @@
 
 
 class UserError(Exception):
-    """Bad input: the message says what was found, where, and what to change."""
+    """Bad input: the message says what was found, where, and what to change; ``status``: what the command exits with."""
+    status = 2
 
 
 class Interrupted(Exception):
@@ -11,6 +12,19 @@ class Interrupted(Exception):
     def __init__(self, message: str, status: int):
         super().__init__(message)
         self.status = status
+
+
+class LostError(UserError):
+    """A process of a group that ended or hangs, seen from another one."""
+    status = 1
+
+
+class DivergedError(UserError):
+    """A training whose numbers are no longer finite after ``step`` steps."""
+
+    def __init__(self, step: int, message: str):
+        super().__init__(message)
+        self.step = step
 
 
 class BatchError(UserError, ValueError):

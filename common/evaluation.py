@@ -13,7 +13,7 @@ from common.config import Config
 from common.data.datasets import Dataset, open_dataset
 from common.data.pipeline import EvaluationImages
 from common.data.transforms import scaled_size
-from common.distributed import ALONE, Group
+from common.distributed import ALONE, Group, losing_no_process
 from common.errors import DataError, StateError, UserError
 from common.exported import FilePredictor
 from common.metrics import ImageScores, Scores, boundary_counts, confusion_matrix, judge
@@ -70,7 +70,8 @@ def load_run(path: Path, backend_name: Optional[str] = None, device: Optional[st
         config = configuration.from_flat(meta.get('config') or {}, str(path))
     name = backend_name or config.runtime.backend or meta.get('backend') or 'pytorch'
     backend = get_backend(name)
-    device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads)
+    device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads,
+                           timeout=config.runtime.collective_timeout)
     classes = config.model.num_classes or meta.get('num_classes')
     if classes is None:
         raise StateError(f'{path}: does not say how many classes it has; set num_classes')
@@ -104,18 +105,20 @@ def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optiona
                  config: Optional[Config] = None, *, ms_flip: bool = False, slide: bool = False, boundary: bool = False,
                  real_size: bool = False, split: Optional[str] = None,
                  progress: Optional[Callable[[int, int], None]] = None) -> dict[str, Any]:
-    """Evaluates a checkpoint on its data set.
+    """Evaluates a checkpoint on its data set; several processes, as torchrun or msrun start them, share the images.
 
     Returns ``matrix`` (int64, rows are the truth), ``scores`` (boundary IoU among them if ``boundary``) and ``conditions``
     (what a reader needs to repeat it). ``ms_flip``, ``slide`` and ``boundary`` are for segmentation, ``real_size`` (images
     neither resized nor cropped) for image classification; UserError for the other one.
     """
     run = load_run(path, backend_name, device, config)
-    make_loader = get_backend(run.meta['backend']).make_loader
-    found, conditions = _evaluate(run.predictor, run.config, make_loader, split, ms_flip=ms_flip, slide=slide,
-                                  boundary=boundary, real_size=real_size, progress=progress)
+    backend = get_backend(run.meta['backend'])
+    group = backend.group()
+    with losing_no_process(group):
+        found, conditions = _evaluate(run.predictor, run.config, backend.make_loader, split, ms_flip=ms_flip, slide=slide,
+                                      boundary=boundary, real_size=real_size, group=group, progress=progress)
     return {**found, 'conditions': {'checkpoint': str(path), 'step': run.meta.get('step'), 'arch': run.config.model.arch,
-                                    'backend': run.meta['backend'], 'device': run.device, **conditions,
+                                    'backend': run.meta['backend'], 'device': run.device, 'processes': group.size, **conditions,
                                     'amp_level': run.config.precision.amp_level}}
 
 
@@ -150,7 +153,7 @@ def read_in_order(samples: Any, batches: list[list[int]], workers: int) -> Itera
 
 def _evaluate(predictor: Predictor, config: Config, make_loader: Callable[..., Iterator], split: Optional[str], *,
               ms_flip: bool, slide: bool, boundary: bool, real_size: bool, window: Optional[Size] = None,
-              progress: Optional[Callable[[int, int], None]]) -> tuple[dict[str, Any], dict[str, Any]]:
+              group: Group = ALONE, progress: Optional[Callable[[int, int], None]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """``matrix`` and ``scores``, and what they depend on."""
     asked: dict[str, Any] = {'ms_flip': ms_flip, 'slide': slide, 'boundary': boundary, 'real_size': real_size}
     for name in ('ms_flip', 'slide', 'boundary') if config.classifies else ('real_size',):
@@ -160,11 +163,13 @@ def _evaluate(predictor: Predictor, config: Config, make_loader: Callable[..., I
     dataset = open_dataset(config.data, split or config.data.val_split)
     if config.classifies:
         scores: Scores | ImageScores
-        scores, matrix = evaluate_images(predictor, dataset, config, make_loader, real_size=real_size, progress=progress)
+        scores, matrix = evaluate_images(predictor, dataset, config, make_loader, real_size=real_size, group=group,
+                                         progress=progress)
         asked |= {'image_size': None if real_size else config.data.image_size, 'crop_pct': config.augment.crop_pct}
     else:
         counts = evaluate(predictor, dataset, batch_size=config.data.eval_batch_size,
-                          views=published_views(config, ms_flip, slide, window), boundary=boundary, progress=progress)
+                          views=published_views(config, ms_flip, slide, window), boundary=boundary, group=group,
+                          progress=progress)
         matrix = counts.matrix
         scores = Scores.from_matrix(matrix, dataset.description.classes, counts.boundary if boundary else None)
         asked |= {'eval_size': config.augment.eval_size}

@@ -3,16 +3,17 @@
 A backend's ``Trainer`` does one step; everything here is framework-free. A run folder holds ``config.yaml``, ``log.txt``,
 ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/``.
 """
+import errno
 import hashlib
 import json
 import math
+import os
 import platform
-import re
 import signal
 import threading
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import closing, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Callable, Iterator, Optional
@@ -31,15 +32,16 @@ from common.data.datasets import Dataset, open_dataset
 from common.data.mixing import Mixing, is_active
 from common.data.pipeline import TrainImages, TrainSamples
 from common.data.sampling import steps_per_epoch, training_batches
-from common.distributed import Group, check_agreement
-from common.errors import Interrupted, StateError, UserError
+from common.distributed import Group, check_agreement, losing_no_process, pin
+from common.errors import DivergedError, Interrupted, StateError, UserError
 from common.evaluation import evaluate, evaluate_images, figures, network_arguments, published_views
 from common.metrics import Scores
 
 MAX_CONFUSION = 100  # classes of a confusion matrix that is kept
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
+ADVICE = 'lower base_lr, use a warm-up or clip_global_norm, and continue from the last checkpoint'
+FULL = (errno.ENOSPC, errno.EDQUOT)
 STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}  # of an interrupted training; 75 (EX_TEMPFAIL): to be resumed
-LOST = re.compile('connection|peer|socket|timed? ?out', re.IGNORECASE)  # in the errors of collectives
 RUN_KEYS = ('arch', 'num_classes', 'backbone', 'model_args', 'batch_size', 'accumulation_step', 'optimizer',
             'seed')  # kept by a resume
 
@@ -52,11 +54,28 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
     backend; both continue exactly. Without them a ``work_dir`` that already holds checkpoints is refused.
     Of several processes, as torchrun or msrun start them, each trains on its part of every global batch; rank 0 alone writes,
     and all read what they continue from.
-    Raises UserError for bad input, when the processes disagree, and when the loss is no longer finite.
+    Raises UserError for bad input, when the processes disagree, when one of them is lost, and when the loss is no longer
+    finite and ``nan_policy`` does not help.
     """
-    backend = get_backend(backend_name)
-    device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads)
+    pin(backend_name)  # before the framework counts the cores
+    runtime, backend = config.runtime, get_backend(backend_name)
+    device = backend.setup(device or runtime.device_target, seed=runtime.seed, threads=runtime.threads,
+                           timeout=runtime.collective_timeout)
     group = backend.group()
+    if group.size > 1:
+        print(f'rank {group.rank} of {group.size}: process {os.getpid()} on {platform.node()}', flush=True)
+    with losing_no_process(group):
+        try:
+            return _train(config, backend, device, work_dir, resume, start_from, group)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise StateError(f'{error.filename or work_dir}: not written: {error.strerror}; free space and continue with '
+                             '--resume') from None
+
+
+def _train(config: Config, backend: Backend, device: str, work_dir: Path, resume: bool, start_from: Optional[Path],
+           group: Group) -> dict[str, Any]:
     training, validation = (open_dataset(config.data, split) for split in (config.data.train_split, config.data.val_split))
     config = _counted_weights(config, training)
     network = build(backend, config, training, quiet=group.rank > 0)
@@ -67,29 +86,33 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
     epoch_steps = steps_per_epoch(len(training), images)
     rates = schedules.learning_rates(config.optimizer, config.schedule, epoch_steps, images)
     folder = _open_folder(work_dir, resume or start_from is not None, group)
-    found = start_from or (checkpoint.latest(folder) if resume else None)
-    progress: dict[str, Any] = {'step': 0, 'best': None}
+    notes: list[str] = []  # for log.txt, which begins where the run does
+    found = start_from or (checkpoint.latest(folder, notes.append) if resume else None)
+    progress: dict[str, Any] = {'step': 0, 'best': None, 'left_out': 0, 'rollbacks': 0}
     if found:
         tensors, meta = checkpoint.load(found)
         _same_run(config, meta, found, group)
-        trainer.load_state(tensors, meta['trainer'])
-        progress.update(step=meta['step'], best=meta['best'] if start_from is None else None)
+        _take(trainer, progress, tensors, meta)
+        if start_from is not None:
+            progress['best'] = None
 
     check_agreement(group, {'the configuration': configuration.dump(config).encode(),
                             'the step': str(progress['step']).encode(), 'the state': _content(trainer)})
     if group.rank == 0:
         (work_dir / 'config.yaml').write_text(configuration.dump(config), encoding='utf-8')
-    facts = {'config': config.flat(), 'backend': backend_name, 'device': device, 'versions': versions(),
+    facts = {'config': config.flat(), 'backend': backend.name, 'device': device, 'versions': versions(),
              'num_classes': num_classes(config, training), 'classes': list(training.description.classes),
              'palette': training.description.palette.tolist(), 'steps_per_epoch': epoch_steps, 'world_size': group.size}
     with (Silence() if group.rank else Log(work_dir, progress['step'], resumed=bool(found))) as log:
         if not found and config.schedule.start_epoch:
             progress['step'] = _first_step(config, epoch_steps, len(rates))
             log.line(f'start_epoch: {config.schedule.start_epoch}: starts at step {progress["step"]}')
-        log.line(f'{config.model.arch} on {backend_name} ({device}): {len(training)} training and {len(validation)} validation '
+        log.line(f'{config.model.arch} on {backend.name} ({device}): {len(training)} training and {len(validation)} validation '
                  f'images of {training.name}, {epoch_steps} steps an epoch, {len(rates)} steps')
         if group.size > 1:
             log.line(f'{group.size} processes with batches of {config.data.batch_size}')
+        for note in notes:
+            log.line(note)
         if config.optimizer.lr_batch_size not in (0, images):
             log.line(f'a global batch of {images}: learning rates, made for {config.optimizer.lr_batch_size}, are multiplied '
                      f'by {images / config.optimizer.lr_batch_size:.4g}')
@@ -97,9 +120,15 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
             log.line(f'continues from {found} at step {progress["step"]}')
         elif resume:
             log.line('no checkpoint to continue from: starts at step 0')
-        with Stop(group) as stop, _losing_no_process(group):
-            return _loop(config, backend, trainer, training, validation, rates, epoch_steps, folder, progress, facts, log,
-                         group, stop)
+        with Stop(group) as stop:
+            while True:
+                try:
+                    return _loop(config, backend, trainer, training, validation, rates, epoch_steps, folder, progress, facts,
+                                 log, group, stop)
+                except DivergedError as error:
+                    log.line(str(error))
+                    _roll_back(trainer, progress, error, config, folder, log)
+                    check_agreement(group, {'the step': str(progress).encode(), 'the state': _content(trainer)})
 
 
 def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset, validation: Dataset, rates: np.ndarray,
@@ -116,43 +145,43 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
         mixing = Mixing(config.augment, num_classes(config, training), config.loss.label_smoothing, runtime.seed,
                         group.rank, group.size)
     keys = training_batches(len(training), data.batch_size, runtime.seed,
-                            start=progress['step'] * accumulation, stop=len(rates) * accumulation,
-                            rank=group.rank, world_size=group.size, order=_order(config, training))
-    batches = iter(backend.make_loader(samples, keys, data.num_parallel_workers))
+                            start=(progress['step'] + progress['left_out']) * accumulation,
+                            stop=(len(rates) + progress['left_out']) * accumulation, rank=group.rank, world_size=group.size,
+                            order=_order(config, training))
     clock = Clock(data.batch_size * accumulation * group.size, len(rates))
     key = figures(config)[0]  # the score that decides which checkpoint is the best
     skipped, scores = 0, {}
-    for step in range(progress['step'], len(rates)):
-        with clock.waiting():
-            batch = [next(batches) for _ in range(accumulation)]
-            if mixing:
-                batch = [mixing(images, labels, step * accumulation + part, step / epoch_steps)
-                         for part, (images, labels) in enumerate(batch)]
-        values = trainer.step(batch, float(rates[step]))
-        clock.tick()
-        done = step + 1
-        stopped, broken = stop.asked(), int(group.sum(np.array(len(samples.broken))))
-        skipped = skipped + 1 if values['overflow'] else 0
-        _check_finite(values, done, skipped, config)
-        record: dict[str, Any] = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4),
-                                  'lr': float(rates[step]), **values, **clock.figures(done), 'broken': broken}
-        log.step(record, keep=done % runtime.log_interval == 0 or done == len(rates), last=len(rates))
+    with closing(backend.make_loader(samples, keys, data.num_parallel_workers)) as batches:
+        for step in range(progress['step'], len(rates)):
+            with clock.waiting():
+                batch = [next(batches) for _ in range(accumulation)]
+                if mixing:
+                    batch = [mixing(images, labels, step * accumulation + part, step / epoch_steps)
+                             for part, (images, labels) in enumerate(batch)]
+            values = trainer.step(batch, float(rates[step]))
+            clock.tick()
+            done = step + 1
+            stopped, broken = stop.asked(len(samples.broken))
+            skipped = skipped + 1 if values['overflow'] else 0
+            _check_finite(values, done, skipped, config)
+            record: dict[str, Any] = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4),
+                                      'lr': float(rates[step]), **values, **clock.figures(done), 'broken': broken}
+            log.step(record, keep=done % runtime.log_interval == 0 or done == len(rates), last=len(rates))
 
-        if _due(done, runtime.val_interval or epoch_steps, len(rates)):
-            scores = _evaluate(backend, trainer, config, validation, done, record['epoch'], log, group)
-            clock.restart()
-        best = bool(scores) and scores['step'] == done and (progress['best'] is None or scores[key] > progress['best'])
-        if best:
-            progress['best'] = scores[key]
-        if best or stopped or _due(done, runtime.checkpoint_interval or runtime.save_every * epoch_steps, len(rates)):
-            if group.rank == 0:
-                _save(folder, trainer, done, epoch_steps, progress['best'], best, scores, facts, runtime.max_keep_ckpts)
-            clock.restart()
-        if stopped and done < len(rates):
-            group.sum(np.array(0))  # the launcher kills the others when the first one ends: not before rank 0 has saved
-            log.line(f'stopped by {stopped.name} after step {done}')
-            raise Interrupted(f'stopped by {stopped.name} after step {done}, which is saved: continue with --resume',
-                              STATUS[stopped])
+            if _due(done, runtime.val_interval or epoch_steps, len(rates)):
+                scores = _evaluate(backend, trainer, config, validation, done, record['epoch'], log, group)
+                clock.restart()
+            best = bool(scores) and scores['step'] == done and (progress['best'] is None or scores[key] > progress['best'])
+            if best:
+                progress['best'] = scores[key]
+            if best or stopped or _due(done, runtime.checkpoint_interval or runtime.save_every * epoch_steps, len(rates)):
+                meta = {**facts, **progress, 'step': done, 'epoch': done / epoch_steps, 'scores': scores}
+                _save(folder, trainer, meta, best, runtime.max_keep_ckpts, group)
+                clock.restart()
+            if stopped and done < len(rates):
+                log.line(f'stopped by {stopped.name} after step {done}')
+                raise Interrupted(f'stopped by {stopped.name} after step {done}, which is saved: continue with --resume',
+                                  STATUS[stopped])
     return scores
 
 
@@ -250,11 +279,35 @@ def _same_run(config: Config, meta: dict, path: Path, group: Group) -> None:
 
 
 def _check_finite(values: dict[str, float], step: int, skipped: int, config: Config) -> None:
+    """DivergedError where a loss is not finite, or gradients, unless a scale is there to lower: then when too many are skipped.
+
+    All processes have the same values."""
     scaled = config.precision.amp_level != 'O0'
-    if (not math.isfinite(values['loss']) or values['overflow']) and (not scaled or skipped >= MAX_SKIPPED):
-        raise UserError(f'step {step}: the loss is {values["loss"]} and the gradient norm {values["grad_norm"]}: training has '
-                        f'diverged{f" ({skipped} steps skipped in a row)" if scaled else ""}; lower base_lr, use a warm-up or '
-                        'clip_global_norm, and continue from the last checkpoint')
+    if not math.isfinite(values['loss']) or values['overflow'] and not scaled or skipped >= MAX_SKIPPED:
+        raise DivergedError(step, f'step {step}: the loss is {values["loss"]} and the gradient norm {values["grad_norm"]}: '
+                            f'training has diverged{f" ({skipped} steps skipped in a row)" if skipped > 1 else ""}; {ADVICE}')
+
+
+def _take(trainer: Trainer, progress: dict[str, Any], tensors: checkpoint.State, meta: dict[str, Any]) -> None:
+    """The trainer and the progress of a checkpoint."""
+    trainer.load_state(tensors, meta['trainer'])
+    progress.update(step=meta['step'], best=meta['best'], left_out=meta.get('left_out', 0), rollbacks=meta.get('rollbacks', 0))
+
+
+def _roll_back(trainer: Trainer, progress: dict[str, Any], error: DivergedError, config: Config, folder: Path,
+               log: 'Log') -> None:
+    """Goes back to the last checkpoint, and on behind the batch of ``error``; raises it where there is no way."""
+    rollbacks = progress['rollbacks'] + 1
+    if config.runtime.nan_policy == 'stop' or rollbacks > config.runtime.max_rollbacks:
+        raise error
+    found = checkpoint.latest(folder, log.line)
+    if found is None:
+        raise error
+    _take(trainer, progress, *checkpoint.load(found))
+    progress.update(left_out=progress['left_out'] + error.step - progress['step'], rollbacks=rollbacks)
+    log.rewind(progress['step'])
+    log.line(f'nan_policy: rollback: back to {found} at step {progress["step"]}, and on behind the batches since; '
+             f'rollback {rollbacks} of {config.runtime.max_rollbacks}')
 
 
 def _due(step: int, interval: int, last: int) -> bool:
@@ -302,26 +355,24 @@ def _figures(scores: dict[str, Any], config: Config) -> str:
     return '  '.join(f'{key} {scores[key]:.4f}' if key == 'loss' else f'{key} {scores[key]:.2f}' for key in figures(config))
 
 
-def _save(folder: Path, trainer: Trainer, step: int, epoch_steps: int, best_score: Optional[float], best: bool, scores: dict,
-          facts: dict, keep: int) -> None:
-    tensors, meta = trainer.state()
-    meta = {**facts, 'step': step, 'epoch': step / epoch_steps, 'trainer': meta, 'best': best_score, 'scores': scores}
-    checkpoint.save(checkpoint.step_path(folder, step), tensors, meta)
-    if best:
-        checkpoint.save(folder / checkpoint.BEST, tensors, meta)
-    checkpoint.rotate(folder, keep)
+def _save(folder: Path, trainer: Trainer, meta: dict[str, Any], best: bool, keep: int, group: Group) -> None:
+    """Rank 0 writes; the others wait for it. DivergedError in all of them when there is nothing good to keep.
 
-
-@contextmanager
-def _losing_no_process(group: Group) -> Iterator[None]:
-    """UserError where a collective fails because another process is gone, or hangs."""
-    try:
-        yield
-    except RuntimeError as error:
-        if group.size == 1 or not LOST.search(str(error)):
-            raise
-        raise UserError(f'rank {group.rank} lost the other processes ({str(error).splitlines()[0]}): one of them has ended, or '
-                        'hangs; its own log says why; continue with --resume') from error
+    StateError where rank 0 cannot write: the others miss it then.
+    """
+    broken: list[str] = []
+    if group.rank == 0:
+        tensors, state = trainer.state()
+        broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
+        if not broken:
+            checkpoint.save(checkpoint.step_path(folder, meta['step']), tensors, {**meta, 'trainer': state})
+            if best:
+                checkpoint.save(folder / checkpoint.BEST, tensors, {**meta, 'trainer': state})
+            checkpoint.rotate(folder, keep)
+    if count := int(group.sum(np.array(len(broken)))):
+        names = f' ({broken[0]})' if broken else ''
+        raise DivergedError(meta['step'], f'step {meta["step"]}: {count} tensors are not finite{names}: training has diverged; '
+                                          f'{ADVICE}')
 
 
 class Stop:
@@ -341,10 +392,10 @@ class Stop:
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
-    def asked(self) -> Optional[signal.Signals]:
-        """The signal that any process got; the same answer on all."""
-        number = int(self.group.all_gather(np.array(self.number)).max())
-        return signal.Signals(number) if number else None
+    def asked(self, count: int) -> tuple[Optional[signal.Signals], int]:
+        """The signal that any process got, and the sum of their counts; the same answer on all."""
+        numbers, counts = self.group.all_gather(np.array([self.number, count])).T
+        return (signal.Signals(numbers.max()) if numbers.any() else None), int(counts.sum())
 
     def _note(self, number: int, _: Any) -> None:
         if self.number and self.group.size == 1:
@@ -396,14 +447,9 @@ class Log:
     """``log.txt``, ``metrics.jsonl``, TensorBoard events and the progress line of a run."""
 
     def __init__(self, work_dir: Path, step: int, resumed: bool):
-        self.console = Console()
-        path = work_dir / 'metrics.jsonl'
-        kept = [line for line in _lines(path) if line['step'] <= step] if resumed else []
-        path.write_text(''.join(json.dumps(line) + '\n' for line in kept), encoding='utf-8')
-        self.overflows = max((line.get('overflows', 0) for line in kept), default=0)
-        self.metrics = path.open('a', encoding='utf-8')
+        self.console, self.work_dir = Console(), work_dir
         self.text = (work_dir / 'log.txt').open('a', encoding='utf-8')
-        self.events = SummaryWriter(str(work_dir / 'tensorboard'), purge_step=step + 1 if resumed else None)
+        self._open(step if resumed else None)
         self.live = Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
 
     def __enter__(self) -> 'Log':
@@ -414,9 +460,23 @@ class Log:
     def __exit__(self, *_: Any) -> None:
         if self.live:
             self.live.stop()
+        for file in (self.metrics, self.text, self.events):
+            with suppress(OSError):  # of a full disk, when the run has its own error
+                file.close()
+
+    def rewind(self, step: int) -> None:
+        """Forgets the figures of later steps."""
         self.metrics.close()
-        self.text.close()
         self.events.close()
+        self._open(step)
+
+    def _open(self, step: Optional[int]) -> None:
+        path = self.work_dir / 'metrics.jsonl'
+        kept = [line for line in _lines(path) if line['step'] <= step] if step is not None else []
+        path.write_text(''.join(json.dumps(line) + '\n' for line in kept), encoding='utf-8')
+        self.overflows = max((line.get('overflows', 0) for line in kept), default=0)
+        self.metrics = path.open('a', encoding='utf-8')
+        self.events = SummaryWriter(str(self.work_dir / 'tensorboard'), purge_step=None if step is None else step + 1)
 
     def line(self, text: str) -> None:
         """A line for people: on the terminal and in log.txt."""
@@ -463,6 +523,9 @@ class Silence(Log):
         self.overflows, self.live = 0, None
 
     def __exit__(self, *_: Any) -> None:
+        pass
+
+    def rewind(self, step: int) -> None:
         pass
 
     def line(self, text: str) -> None:

@@ -29,10 +29,12 @@ State = dict[str, np.ndarray]
 TARGETS = {'cpu': 'CPU', 'gpu': 'GPU', 'ascend': 'Ascend'}
 
 
-def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None) -> str:
+def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None,
+          timeout: Optional[int] = None) -> str:
     """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent.
 
-    A process that msrun started takes the device of its local rank, and meets the others.
+    A process that msrun started takes the device of its local rank, and meets the others; none waits
+    longer than ``timeout`` seconds for another one.
     """
     launch = launched(name)
     present = [name for name, target in TARGETS.items() if name == 'cpu' or _is_present(target)]
@@ -51,7 +53,7 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
         with contextlib.suppress(RuntimeError):  # can be set once in a process
             ms.device_context.cpu.op_tuning.threads_num(threads)
     if launch:
-        distributed.join(wanted)
+        distributed.join(wanted, timeout)
     return wanted
 
 

@@ -2,23 +2,76 @@
 
 With one process every function gives back what it got.
 """
+import contextlib
+import functools
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
 import mindspore as ms
 import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.communication import get_group_size, get_rank, init
 
 from common.distributed import ALONE, Group
+from common.errors import LostError
 
 BACKENDS = {'cpu': 'mccl', 'gpu': 'nccl', 'ascend': 'hccl'}
+HEARTBEAT = 30  # seconds without one from a process after which MindSpore's scheduler takes it for lost, unless told otherwise
+GRACE = 15  # seconds in which the scheduler notices by itself that the workers have ended
 _rank, _size = 0, 1
 
 
-def join(device: str) -> None:
-    """Meets the other processes, as msrun says; msrun's scheduler stays in here and ends with the training."""
+def join(device: str, timeout: int | None = None) -> None:
+    """Meets the other processes, as msrun says; msrun's scheduler stays in here and ends with the training.
+
+    LostError where a process does not come, or where the scheduler loses one.
+    """
     global _rank, _size
-    if _size == 1:
+    if _size > 1:
+        return
+    if timeout:
+        os.environ.update({'MS_RECEIVE_MSG_TIMEOUT': str(timeout), 'HCCL_EXEC_TIMEOUT': str(timeout),
+                           'MS_NODE_TIMEOUT': str(min(timeout, HEARTBEAT))})
+    if os.environ.get('MS_ROLE') == 'MS_SCHED':
+        _end_with_the_workers()
+    try:
         init(BACKENDS[device])
-        _rank, _size = get_rank(), get_group_size()
+    except RuntimeError as error:
+        if lost := re.search(r'Timed out node list is: .*?\{(.*?)\}', str(error)):
+            raise LostError(f'the scheduler lost rank {lost[1]}, which has ended or hangs: its own log says why; '
+                            'continue with --resume') from None
+        if 'not successfully spawned' in str(error):
+            raise LostError('did not meet the other processes: one of them has ended, or MS_WORKER_IP should be the address by '
+                            'which the hosts reach each other') from None
+        raise
+    _rank, _size = get_rank(), get_group_size()
+
+
+def _end_with_the_workers() -> None:
+    """Has the scheduler ended by a child of it once msrun's workers are gone, for which it would wait for minutes."""
+    scheduler, msrun = os.getpid(), os.getppid()
+    if os.fork():
+        return
+    since = time.monotonic()
+    while os.getppid() == scheduler and time.monotonic() - since < GRACE:  # of another process once the scheduler has ended
+        time.sleep(1)
+        if _has_workers(msrun):
+            since = time.monotonic()
+    if os.getppid() == scheduler:
+        os.kill(scheduler, signal.SIGTERM)
+    os._exit(0)
+
+
+def _has_workers(msrun: int) -> bool:
+    for number in filter(str.isdecimal, os.listdir('/proc')):
+        with contextlib.suppress(OSError):
+            parent = int(Path(f'/proc/{number}/stat').read_text().rpartition(')')[2].split()[1])
+            if parent == msrun and b'MS_ROLE=MS_WORKER' in Path(f'/proc/{number}/environ').read_bytes():
+                return True
+    return False
 
 
 def size() -> int:
@@ -67,6 +120,11 @@ class _Gather(nn.Cell):
         return self.gather(x)
 
 
+@functools.cache
+def _gather() -> _Gather:
+    return _Gather()  # one, for each compiles anew
+
+
 def _all_gather(values: np.ndarray) -> np.ndarray:
-    found = _Gather()(Tensor(np.ascontiguousarray(values).reshape(1, -1)))
+    found = _gather()(Tensor(np.ascontiguousarray(values).reshape(1, -1)))
     return found.asnumpy().copy().reshape(size(), *values.shape)

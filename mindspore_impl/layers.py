@@ -112,35 +112,39 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm; ``momentum`` in PyTorch's sense: the share of the new batch in the running statistics.
 
     ``output_dtype``: None, or the dtype of the output, which is then computed in float32. In training the mean and variance
-    are those of the global batch, over all processes.
+    are those of the global batch, over all processes, or with ``sync`` off of each one's own; running statistics are of all.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__(num_features=channels, eps=eps, momentum=1 - momentum)
-        self.output_dtype = None
+        self.output_dtype, self.sync = None, True
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] * distributed.size() == 1:
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] * (distributed.size() if self.sync else 1) == 1:
             raise ValueError(ONE_VALUE)
         if self.training and distributed.size() > 1:
-            return ops.cast(self._synchronised(x), x.dtype if self.output_dtype is None else self.output_dtype)
+            return ops.cast(self._of_processes(x), x.dtype if self.output_dtype is None else self.output_dtype)
         if self.output_dtype is None:
             return super().construct(x)
         return ops.cast(super().construct(ops.cast(x, ms.float32)), self.output_dtype)
 
-    def _synchronised(self, x: Tensor) -> Tensor:
+    def _of_processes(self, x: Tensor) -> Tensor:
         # MindSpore's SyncBatchNorm runs on Ascend only
         features = ops.cast(x, ms.float32)
-        processes = distributed.size()
-        mean = distributed.all_sum(ops.mean(features, (0, 2, 3))) / processes
+        mean = self._of_all(ops.mean(features, (0, 2, 3)))
         features = features - mean.reshape(1, -1, 1, 1)
-        variance = distributed.all_sum(ops.mean(features * features, (0, 2, 3))) / processes
-        count = x.shape[0] * x.shape[2] * x.shape[3] * processes
-        unbiased = ops.stop_gradient(variance) * (count / (count - 1))
-        ops.assign(self.moving_mean, self.moving_mean + self.momentum * (ops.stop_gradient(mean) - self.moving_mean))
+        variance = self._of_all(ops.mean(features * features, (0, 2, 3)))
+        count = x.shape[0] * x.shape[2] * x.shape[3] * (distributed.size() if self.sync else 1)
+        centre, unbiased = ops.stop_gradient(mean), ops.stop_gradient(variance) * (count / (count - 1))
+        if not self.sync:
+            centre, unbiased = distributed.mean(centre), distributed.mean(unbiased)
+        ops.assign(self.moving_mean, self.moving_mean + self.momentum * (centre - self.moving_mean))
         ops.assign(self.moving_variance, self.moving_variance + self.momentum * (unbiased - self.moving_variance))
         scale = self.gamma / ops.sqrt(variance + self.eps)
         return features * scale.reshape(1, -1, 1, 1) + self.beta.reshape(1, -1, 1, 1)
+
+    def _of_all(self, x: Tensor) -> Tensor:
+        return distributed.all_sum(x) / distributed.size() if self.sync else x
 
 
 class LayerNorm2d(nn.Cell):
@@ -422,6 +426,13 @@ def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
     plane = ops.zeros((n, c, size[0] * size[1]), x.dtype)
     plane = ops.tensor_scatter_elements(plane, indices.reshape(n, c, -1), x.reshape(n, c, -1), 2)
     return plane.reshape(n, c, size[0], size[1])
+
+
+def synchronise(network: nn.Cell, sync: bool) -> None:
+    """Whether batch norm takes its statistics over all processes."""
+    for _, module in network.cells_and_names():
+        if isinstance(module, BatchNorm2d):
+            module.sync = sync
 
 
 def draw_dropout(network: nn.Cell, batch: int, key: Sequence[int]) -> None:

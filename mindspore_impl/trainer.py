@@ -12,7 +12,7 @@ from common.errors import ONE_VALUE, BatchError
 from common.loss_scaling import LossScaler
 from common.schedules import average_decay
 from mindspore_impl import distributed, optim, precision, state
-from mindspore_impl.layers import draw_dropout, normalise
+from mindspore_impl.layers import draw_dropout, normalise, synchronise
 from mindspore_impl.losses import constants, segmentation_loss
 from mindspore_impl.predictor import Predictor
 
@@ -35,6 +35,7 @@ class Trainer:
         settings = config.precision
         self.network, self.config = network, config
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
+        synchronise(network, config.runtime.sync_bn)
         self.optimizer = optim.Optimizer(network, config.optimizer)
         self.scaler = LossScaler(settings)
         self.average = optim.Average(network) if config.optimizer.with_ema else None

@@ -26,10 +26,12 @@ State = dict[str, np.ndarray]
 _device = torch.device('cpu')
 
 
-def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None) -> str:
+def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None,
+          timeout: Optional[int] = None) -> str:
     """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent.
 
-    A process that torchrun started takes the device of its local rank, and meets the others.
+    A process that torchrun started takes the device of its local rank, and meets the others; none waits
+    longer than ``timeout`` seconds for another one.
     """
     global _device
     launch = launched(name)
@@ -52,7 +54,7 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     if threads:
         torch.set_num_threads(threads)
     if launch:
-        distributed.join(_device)
+        distributed.join(_device, timeout)
     return wanted
 
 

@@ -3,6 +3,8 @@
 With one process every function gives back what it got.
 """
 import atexit
+import os
+import time
 import warnings
 from datetime import timedelta
 
@@ -13,19 +15,25 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.distributed import ALONE, Group
-from common.errors import UserError
+from common.errors import LostError, UserError
 
 BACKENDS = {'cpu': 'gloo', 'cuda': 'nccl', 'npu': 'hccl'}
-TIMEOUT = timedelta(minutes=30)  # of a collective: longer than an evaluation's slowest shard waits for the others
+TIMEOUT = 1800  # seconds of a collective: longer than an evaluation's slowest shard waits for the others
+GRACE = 3  # seconds within which all processes notice that one is gone
 _device = torch.device('cpu')
 
 
-def join(device: torch.device) -> None:
-    """Meets the other processes; with ``MASTER_ADDR`` and ``MASTER_PORT`` as torchrun sets them."""
+def join(device: torch.device, timeout: int | None = None) -> None:
+    """Meets the other processes, with ``MASTER_ADDR`` and ``MASTER_PORT`` as torchrun sets them; LostError where they do not
+    come."""
     global _device
     _device = device
     if not dist.is_initialized():
-        dist.init_process_group(BACKENDS[device.type], timeout=TIMEOUT)
+        try:
+            dist.init_process_group(BACKENDS[device.type], timeout=timedelta(seconds=timeout or TIMEOUT))
+        except RuntimeError as error:
+            raise LostError(f'did not meet the other processes: {str(error).splitlines()[0]}; one of them has ended, or '
+                            'GLOO_SOCKET_IFNAME should name the network interface between the hosts') from None
         atexit.register(dist.destroy_process_group)
 
 
@@ -41,7 +49,26 @@ def rank() -> int:
 
 def group() -> Group:
     """All processes, for ``common``."""
-    return Group(rank(), size(), _all_gather) if size() > 1 else ALONE
+    return Group(rank(), size(), _all_gather, missing) if size() > 1 else ALONE
+
+
+def missing() -> list[int]:
+    """After a collective failed: the ranks of the processes that have not noticed it too, for they ended or hang.
+
+    The others tell each other where they met, and leave: who waits for one of them then notices, too.
+    """
+    here, all_ranks, found = rank(), size(), []
+    dist.destroy_process_group()
+    atexit.unregister(dist.destroy_process_group)
+    try:
+        store = dist.TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False,
+                              timeout=timedelta(seconds=GRACE))
+        store.set(f'noticed/{here}', '')
+        time.sleep(GRACE)
+        found = [other for other in range(all_ranks) if not store.check([f'noticed/{other}'])]
+    except (dist.DistError, RuntimeError):  # where they met is gone as well
+        pass
+    return found
 
 
 def all_sum(x: Tensor) -> Tensor:

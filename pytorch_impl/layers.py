@@ -115,36 +115,41 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm; ``momentum`` in PyTorch's sense: the share of the new batch in the running statistics.
 
     ``output_dtype``: None, or the dtype of the output, which is then computed in float32. In training the mean and variance
-    are those of the global batch, over all processes.
+    are those of the global batch, over all processes, or with ``sync`` off of each one's own; running statistics are of all.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__(channels, eps=eps, momentum=momentum)
-        self.output_dtype = None
+        self.output_dtype, self.sync = None, True
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and x.numel() * distributed.size() == x.shape[1]:
+        if self.training and x.numel() * (distributed.size() if self.sync else 1) == x.shape[1]:
             raise BatchError(ONE_VALUE)
         if self.training and distributed.size() > 1:
-            return self._synchronised(x).to(self.output_dtype or x.dtype)
+            return self._of_processes(x).to(self.output_dtype or x.dtype)
         if self.output_dtype in (None, x.dtype):  # computes in float32 whatever the input is
             return super().forward(x)
         return super().forward(x.float()).to(self.output_dtype)
 
-    def _synchronised(self, x: Tensor) -> Tensor:
+    def _of_processes(self, x: Tensor) -> Tensor:
         # PyTorch's SyncBatchNorm does not run on CPUs, and all processes have batches of one size, as it need not assume
         features = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        processes = distributed.size()
-        mean = distributed.all_sum(features.mean((0, 2, 3))) / processes
+        mean = self._of_all(features.mean((0, 2, 3)))
         features = features - mean.view(1, -1, 1, 1)
-        variance = distributed.all_sum((features * features).mean((0, 2, 3))) / processes
-        count = features.numel() // features.shape[1] * processes
+        variance = self._of_all((features * features).mean((0, 2, 3)))
+        count = features.numel() // features.shape[1] * (distributed.size() if self.sync else 1)
         with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+            centre, unbiased = mean, variance * (count / (count - 1))
+            if not self.sync:
+                centre, unbiased = distributed.mean(centre), distributed.mean(unbiased)
+            self.running_mean.lerp_(centre, self.momentum)
+            self.running_var.lerp_(unbiased, self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight / (variance + self.eps).sqrt()
         return features * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+    def _of_all(self, x: Tensor) -> Tensor:
+        return distributed.all_sum(x) / distributed.size() if self.sync else x
 
 
 class LayerNorm2d(nn.Module):
@@ -407,6 +412,13 @@ def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
     n, c = x.shape[:2]
     plane = x.new_zeros((n, c, size[0] * size[1]))
     return plane.scatter(2, indices.flatten(2), x.flatten(2)).reshape(n, c, size[0], size[1])
+
+
+def synchronise(network: nn.Module, sync: bool) -> None:
+    """Whether batch norm takes its statistics over all processes."""
+    for module in network.modules():
+        if isinstance(module, BatchNorm2d):
+            module.sync = sync
 
 
 def draw_dropout(network: nn.Module, batch: int, key: Sequence[int]) -> None:

@@ -11,7 +11,7 @@ from common.config import Config
 from common.loss_scaling import LossScaler
 from common.schedules import average_decay
 from pytorch_impl import distributed, optim, precision, state
-from pytorch_impl.layers import draw_dropout, normalise
+from pytorch_impl.layers import draw_dropout, normalise, synchronise
 from pytorch_impl.losses import segmentation_loss
 from pytorch_impl.predictor import Predictor
 
@@ -24,6 +24,7 @@ class Trainer:
         self.network, self.config = network, config
         self.device = next(network.parameters()).device
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
+        synchronise(network, config.runtime.sync_bn)
         self.optimizer = optim.Optimizer(network, config.optimizer)
         self.scaler = LossScaler(settings)
         self.average = optim.Average(network) if config.optimizer.with_ema else None

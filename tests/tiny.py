@@ -7,7 +7,7 @@ import numpy as np
 CLASSES = 5
 
 
-def tiny_network(backend_name: str, dropout: float = 0.0) -> Any:
+def tiny_network(backend_name: str, dropout: float = 0.0, classes: int = CLASSES) -> Any:
     """Convolution with batch norm and relu at half the size, dropout, classifier; the same initial weights in both backends."""
     layers = importlib.import_module(f'{backend_name}_impl.layers')
 
@@ -16,7 +16,7 @@ def tiny_network(backend_name: str, dropout: float = 0.0) -> Any:
             super().__init__({'logits': False})
             self.block = layers.ConvBN(3, 4, 3, 2)
             self.dropout = layers.Dropout2d(4, dropout)
-            self.classifier = layers.Conv2d(4, CLASSES, 1, bias=True)
+            self.classifier = layers.Conv2d(4, classes, 1, bias=True)
 
         def forward(self, x):
             return {'logits': self.classifier(self.dropout(self.block(x)))}
