@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from common import resampling
 from common.config import Augment, Config
 from common.data.datasets import default_palette, read_image
 from common.data.image_transforms import eval_image
@@ -15,7 +16,6 @@ from common.errors import DataError, UserError
 from common.evaluation import class_ids, load_run, published_views
 from common.host_engines import open_engine
 from common.overlay import overlay
-from common.resampling import resize_bilinear
 
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
@@ -148,8 +148,8 @@ def _from_file(path: Path) -> Segmenter | Classifier:
 
     def ids(image: np.ndarray) -> np.ndarray:
         size = _planes(image).shape[2:] if height is None or width is None else image.shape[:2]
-        full = resize_bilinear(logits(image), (size[0], size[1]), facts['align_corners'])
-        return full[0].argmax(0).astype(np.uint8)[:image.shape[0], :image.shape[1]]
+        found = resampling.class_ids(logits(image), (size[0], size[1]), facts['align_corners'])[0]
+        return found[:image.shape[0], :image.shape[1]]
 
     return Segmenter(logits, ids, *_names(facts, facts['num_classes']))
 
