@@ -378,6 +378,15 @@ def report(runs: Annotated[list[Path], typer.Argument(metavar='RUN...', help='ru
     print(write_report(runs, out, pictures=pictures, device=device))
 
 
+@app.command()
+def results(runs: Annotated[list[Path], typer.Argument(metavar='RUN...', help='run folders')],
+            out: Annotated[Path, typer.Option(metavar='FILE')] = Path('docs/results.md')) -> None:
+    """A table of run folders: data, recipe, time, hardware, scores and sizes, with the published scores beside them."""
+    from common.results import write_results
+
+    print(write_results(runs, out))
+
+
 def main(arguments: Optional[list[str]] = None) -> int:
     """Runs the command and returns its exit status: 0 done, 1 failed, 2 bad input, 130 interrupted, 75 preempted (SIGTERM)
     and ready to be resumed."""

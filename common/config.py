@@ -200,6 +200,7 @@ class Precision(Group):
 class Runtime(Group):
     backend: Optional[Literal['pytorch', 'mindspore']] = None
     device_target: Optional[str] = Field(None, description='CPU, GPU or Ascend; by default the best present')
+    recipe: Optional[str] = Field(None, description='recipe that the configuration comes from; filled in when it is read')
     seed: Count = 0
     work_dir: Optional[str] = None
     threads: Optional[Positive] = Field(None, description='CPU threads of the framework')
@@ -329,7 +330,10 @@ def load(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     Raises UserError for an unknown key (naming the nearest one) or a wrong type.
     """
     path = find(name)
-    return from_flat(_overlay(_read(path, ()), dict(map(parse_override, overrides))), str(path))
+    keys = _overlay(_read(path, ()), dict(map(parse_override, overrides)))
+    if path.resolve().is_relative_to(RECIPES.resolve()):
+        keys = {'recipe': str(path.resolve().relative_to(RECIPES.resolve()).with_suffix('')), **keys}
+    return from_flat(keys, str(path))
 
 
 def override(config: Config, overrides: Iterable[str]) -> Config:

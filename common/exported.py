@@ -11,7 +11,7 @@ from common import config as configuration
 from common.config import Augment, Config
 from common.errors import UserError
 from common.host_engines import open_engine
-from common.resampling import resize_bilinear
+from common.resampling import class_ids, resize_bilinear
 
 Size = tuple[int, int]
 Side = Annotated[int, Field(gt=0)]
@@ -135,5 +135,5 @@ class FilePredictor:
     def ids(self, outputs: np.ndarray, size: Size) -> np.ndarray:
         """Outputs for several images -> uint8 class ids (N, h, w): logits are resized bilinearly, class ids to the nearest."""
         if self.facts.output == 'logits':
-            return resize_bilinear(outputs, size, bool(self.facts.align_corners)).argmax(1).astype(np.uint8)
+            return class_ids(outputs, size, bool(self.facts.align_corners))
         return np.stack([cv2.resize(ids.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) for ids in outputs])

@@ -17,7 +17,8 @@ def ways(config: Config, devices: int, batch_size: Optional[int] = None) -> list
     - ``scaled``: one batch a step, the learning rate by the share of the batch (Goyal et al. 2017, section 2.1), and as many
       steps more, so that the network sees as many images.
 
-    Each row has ``settings``, the changed keys. UserError where the recipe does not say what it was published for.
+    Where OHEM keeps a number of pixels of the batch, it keeps the same share of a smaller one. Each row has ``settings``, the
+    changed keys. UserError where the recipe does not say what it was published for.
     """
     published = config.optimizer.lr_batch_size
     if not published:
@@ -28,11 +29,12 @@ def ways(config: Config, devices: int, batch_size: Optional[int] = None) -> list
     rows = [_row('published', config, published, f'{published // config.data.batch_size} x {config.data.batch_size}', {})]
     here = f'{devices} x {batch_size}'
     count, rest = divmod(published, batch_size * devices)
+    share = batch_size * devices / published
     if count and not rest:
-        settings = _changes(config, {'batch_size': batch_size, 'accumulation_step': count})
+        settings = _changes(config, {'batch_size': batch_size, 'accumulation_step': count}, share)
         rows.append(_row('accumulated' if count > 1 else 'as published', config, published, here, settings))
     if rest or count != 1:
-        settings = _changes(config, {'batch_size': batch_size, 'accumulation_step': 1})
+        settings = _changes(config, {'batch_size': batch_size, 'accumulation_step': 1}, share)
         chosen = config.replace(**settings)
         factor = published / global_batch(chosen, devices)
         for key in STEPS:
@@ -63,7 +65,10 @@ def _warmup(schedule: Schedule) -> str:
     return f'{schedule.warmup_iters} steps' if schedule.warmup_iters else f'{schedule.warmup_length:g} epochs'
 
 
-def _changes(config: Config, keys: dict[str, int]) -> dict[str, Any]:
-    """The keys whose values are not the configuration's already."""
+def _changes(config: Config, keys: dict[str, int], share: float) -> dict[str, Any]:
+    """The keys whose values are not the configuration's already, and pixels that a loss keeps of a ``share`` of the batch."""
     flat = {'batch_size': config.data.batch_size, 'accumulation_step': config.optimizer.accumulation_step}
-    return {key: value for key, value in keys.items() if flat[key] != value}
+    changed = {key: value for key, value in keys.items() if flat[key] != value}
+    if config.loss.loss in ('ohem', 'stdc_ohem') and share != 1:
+        changed['ohem_min_kept'] = round(config.loss.ohem_min_kept * share)
+    return changed

@@ -5,7 +5,8 @@ without a framework (ONNX Runtime, OpenVINO) use it to bring logits to the size 
 """
 import numpy as np
 
-MAX_LOGITS = 1 << 25  # numbers of logits at full size that are made at once (128 MB): Cityscapes has 40 million an image
+MAX_LOGITS = 1 << 24  # numbers of logits at full size that are made at once (64 MB): Cityscapes has 40 million an image
+STRIP_LOGITS = 1 << 22  # of a strip, where that is not enough; its interpolation needs three times as much
 
 
 def bilinear_matrix(size: int, new_size: int, align_corners: bool, half_pixel: bool = True) -> np.ndarray:
@@ -47,8 +48,17 @@ def resize_bilinear(images: np.ndarray, size: tuple[int, int], align_corners: bo
 
 
 def row_strips(images: int, classes: int, size: tuple[int, int]) -> list[tuple[int, int]]:
-    """First and last row (exclusive) of the strips in which the classes of the pixels of ``size`` (H, W) are found, so that not
-    more than MAX_LOGITS logits exist at once; a strip has at least one row."""
+    """First and last row (exclusive) of the strips in which the classes of the pixels of ``size`` (H, W) are found: one, or as
+    many as it takes that not more than STRIP_LOGITS exist at once; a strip has at least one row."""
     height, width = size
-    rows = min(max(MAX_LOGITS // (images * classes * width), 1), height)
+    in_a_row = images * classes * width
+    rows = height if height * in_a_row <= MAX_LOGITS else min(max(STRIP_LOGITS // in_a_row, 1), height)
     return [(start, min(start + rows, height)) for start in range(0, height, rows)]
+
+
+def class_ids(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
+    """float32 logits (N, C, h, w) -> uint8 class ids (N, H, W) of their bilinear resize to ``size``, in strips of rows."""
+    rows = bilinear_matrix(logits.shape[2], size[0], align_corners)
+    wide = logits @ bilinear_matrix(logits.shape[3], size[1], align_corners).T
+    strips = row_strips(logits.shape[0], logits.shape[1], size)
+    return np.concatenate([(rows[start:stop] @ wide).argmax(1).astype(np.uint8) for start, stop in strips], 1)

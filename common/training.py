@@ -100,7 +100,9 @@ def _train(config: Config, backend: Backend, device: str, work_dir: Path, resume
                             'the step': str(progress['step']).encode(), 'the state': _content(trainer)})
     if group.rank == 0:
         (work_dir / 'config.yaml').write_text(configuration.dump(config), encoding='utf-8')
+    from common.benchmark import machine, measures  # here: it builds on this module
     facts = {'config': config.flat(), 'backend': backend.name, 'device': device, 'versions': versions(),
+             'machine': {**machine(), **measures(backend.name).accelerator()},
              'num_classes': num_classes(config, training), 'classes': list(training.description.classes),
              'palette': training.description.palette.tolist(), 'steps_per_epoch': epoch_steps, 'world_size': group.size}
     with (Silence() if group.rank else Log(work_dir, progress['step'], resumed=bool(found))) as log:

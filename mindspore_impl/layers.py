@@ -377,17 +377,6 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool, half_pixel: bool
     return ops.ResizeBilinearV2(align_corners, half_pixel and not align_corners)(x, size)
 
 
-def resize_rows(x: Tensor, strip: tuple[int, int], height: int, align_corners: bool) -> Tensor:
-    """The rows from strip[0] to before strip[1] of ``resize(x, (height, W), align_corners)``, W the width of ``x``."""
-    rows = ops.arange(strip[0], strip[1], dtype=ms.float32)
-    last = x.shape[2] - 1
-    place = rows * (last / (height - 1)) if align_corners else ops.clamp((rows + 0.5) * (x.shape[2] / height) - 0.5, 0, last)
-    low = ops.floor(place)
-    share = ops.expand_dims(place - low, 1)
-    above, below = (ops.index_select(x, 2, ops.clamp(ops.cast(index, ms.int32), 0, last)) for index in (low, low + 1))
-    return above * (1 - share) + below * share
-
-
 def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
     """Nearest neighbour to ``size`` (H, W): output pixel i takes input pixel floor(i * in / out)."""
     return ops.ResizeNearestNeighborV2()(x, size)

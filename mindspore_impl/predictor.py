@@ -5,10 +5,12 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from common import resampling
 from common.config import Precision
-from common.resampling import row_strips
 from mindspore_impl import precision
-from mindspore_impl.layers import normalise, resize, resize_rows
+from mindspore_impl.layers import normalise, resize
+
+MAX_PIXELS = 1 << 20  # of results that are found in the graph; larger ones on the host, in strips
 
 
 class Predictor:
@@ -27,7 +29,10 @@ class Predictor:
 
     def class_ids(self, images: np.ndarray, size: Optional[tuple[int, int]] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
-        return self._run(images, size or images.shape[2:], True).astype(np.uint8)
+        height, width = size or images.shape[2:]
+        if len(images) * height * width > MAX_PIXELS:  # strips in a graph would all exist at once
+            return resampling.class_ids(self._run(images, None, False), (height, width), self.cell.align_corners)
+        return self._run(images, (height, width), True).astype(np.uint8)
 
     def _run(self, images: np.ndarray, size: Optional[tuple[int, int]], class_ids: bool) -> np.ndarray:
         self.cell.set_train(False)
@@ -44,13 +49,6 @@ class Prediction(nn.Cell):
 
     def construct(self, images: Tensor, size: Optional[tuple[int, int]], class_ids: bool) -> Tensor:
         logits = ops.cast(self.network(normalise(images, self.mean, self.std))['logits'], ms.float32)
-        if class_ids:
-            return self._class_ids(logits, size)
-        return logits if size is None else resize(logits, size, self.align_corners)
-
-    def _class_ids(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
-        strips = row_strips(logits.shape[0], logits.shape[1], size)
-        if len(strips) == 1:
-            return ops.argmax(resize(logits, size, self.align_corners), 1)
-        wide = resize(logits, (logits.shape[2], size[1]), self.align_corners)
-        return ops.cat([ops.argmax(resize_rows(wide, strip, size[0], self.align_corners), 1) for strip in strips], 1)
+        if size is not None:
+            logits = resize(logits, size, self.align_corners)
+        return ops.argmax(logits, 1) if class_ids else logits

@@ -355,17 +355,6 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool, half_pixel: bool
     return rows @ (x @ columns.T)
 
 
-def resize_rows(x: Tensor, strip: tuple[int, int], height: int, align_corners: bool) -> Tensor:
-    """The rows from strip[0] to before strip[1] of ``resize(x, (height, W), align_corners)``, W the width of ``x``."""
-    rows = torch.arange(strip[0], strip[1], dtype=torch.float32, device=x.device)
-    last = x.shape[2] - 1
-    place = rows * (last / (height - 1)) if align_corners else ((rows + 0.5) * (x.shape[2] / height) - 0.5).clamp(0, last)
-    low = place.floor()
-    share = (place - low)[:, None]
-    above, below = (x.index_select(2, index.long().clamp(max=last)) for index in (low, low + 1))
-    return above * (1 - share) + below * share
-
-
 def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
     """Nearest neighbour to ``size`` (H, W): output pixel i takes input pixel floor(i * in / out)."""
     return F.interpolate(x, size=tuple(size), mode='nearest')

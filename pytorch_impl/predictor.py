@@ -8,7 +8,7 @@ from torch import nn
 from common.config import Precision
 from common.resampling import row_strips
 from pytorch_impl import precision
-from pytorch_impl.layers import normalise, resize, resize_rows
+from pytorch_impl.layers import normalise, resize
 
 
 class Predictor:
@@ -35,7 +35,7 @@ class Predictor:
         if len(strips) == 1:
             return resize(logits, size, align_corners).argmax(1)
         wide = resize(logits, (logits.shape[2], size[1]), align_corners)
-        return torch.cat([resize_rows(wide, strip, size[0], align_corners).argmax(1) for strip in strips], 1)
+        return torch.cat([_rows(wide, strip, size[0], align_corners).argmax(1) for strip in strips], 1)
 
     @torch.inference_mode()
     def _logits(self, images: np.ndarray, size: Optional[tuple[int, int]]) -> torch.Tensor:
@@ -43,3 +43,14 @@ class Predictor:
         pixels = normalise(torch.from_numpy(images).to(self.device), self.mean, self.std)
         logits = self.network(pixels)['logits'].float()
         return logits if size is None else resize(logits, size, self.network.align_corners['logits'])
+
+
+def _rows(x: torch.Tensor, strip: tuple[int, int], height: int, align_corners: bool) -> torch.Tensor:
+    """The rows from strip[0] to before strip[1] of ``resize(x, (height, W), align_corners)``, W the width of ``x``."""
+    rows = torch.arange(strip[0], strip[1], dtype=torch.float32, device=x.device)
+    last = x.shape[2] - 1
+    place = rows * (last / (height - 1)) if align_corners else ((rows + 0.5) * (x.shape[2] / height) - 0.5).clamp(0, last)
+    low = place.floor()
+    share = (place - low)[:, None]
+    above, below = (x.index_select(2, index.long().clamp(max=last)) for index in (low, low + 1))
+    return torch.lerp(above, below, share)

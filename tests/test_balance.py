@@ -2,10 +2,13 @@
 import numpy as np
 import pytest
 
+from common import config, training
 from common.data.balance import balanced_order, class_counts, class_weights
-from common.data.datasets import Dataset, Description, Sample
+from common.data.datasets import Dataset, Description, Sample, open_dataset
 from common.data.sampling import training_batches
 from common.errors import DataError
+from common.evaluation import stored_config
+from tests import streets
 
 COUNTS = np.array([[60, 40, 0, 0], [90, 0, 10, 0], [100, 0, 0, 0]])  # pixels of four classes in three labels
 
@@ -48,6 +51,19 @@ def test_a_sample_that_comes_again_is_augmented_anew():
     assert sum(index == 3 for _, index in keys) == 20
     shards = [list(training_batches(4, 1, 1, 0, 20, rank, 2, order=order)) for rank in range(2)]
     assert [sum(parts, []) for parts in zip(*shards)] == list(training_batches(4, 2, 1, 0, 20, order=order))
+
+
+def test_training_counts_and_balances(tmp_path):
+    pytest.importorskip('torch')
+    keys = streets.settings(streets.make(tmp_path / 'data'), class_weight='enet', sampling='class_balanced', max_iters=2,
+                            lr_batch_size=8)
+    training.train(config.from_flat(keys), 'pytorch', 'cpu', tmp_path / 'run')
+    stored = stored_config(tmp_path / 'run')
+    counts = class_counts(open_dataset(stored.data, 'train'))
+    assert stored.loss.class_weight == class_weights(counts, 'enet') and min(stored.loss.class_weight) > 1
+    log = (tmp_path / 'run/log.txt').read_text()
+    assert 'a global batch of 4: learning rates, made for 8, are multiplied by 0.5' in log
+    training.train(config.load(tmp_path / 'run/config.yaml', ['max_iters=3']), 'pytorch', 'cpu', tmp_path / 'run', resume=True)
 
 
 def test_labels_without_any_class_are_an_error():

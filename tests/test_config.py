@@ -138,6 +138,13 @@ def test_recipes_are_found_by_name(name):
     assert load(name).model.arch == 'stdc1_seg'
 
 
+def test_a_configuration_remembers_its_recipe(write):
+    found = load('stdc1_toy_street', ['base_lr=1'])
+    assert found.runtime.recipe == 'stdc/stdc1_toy_street'
+    assert load(write(config.dump(found))).runtime.recipe == 'stdc/stdc1_toy_street'
+    assert load(write(f'base: {config.find("stdc1_toy_street")}')).runtime.recipe is None
+
+
 def test_near_names_of_recipes_are_offered():
     with pytest.raises(UserError, match="did you mean 'stdc1_toy_street'"):
         load('stdc1_toystreet')
@@ -167,7 +174,7 @@ class TestRecipes:
 def test_variants_differ_in_network_and_weights_only():
     one = yaml.safe_load(config.dump(load('stdc1_4xb12-80k_cityscapes-512x1024')))
     two = yaml.safe_load(config.dump(load('stdc2_in1k-pre_4xb12-80k_cityscapes-512x1024')))
-    assert {key for key in one if one[key] != two[key]} == {'arch', 'pretrained'}
+    assert {key for key in one if one[key] != two[key]} == {'arch', 'pretrained', 'recipe'}
 
 
 def test_backbone_is_an_argument_of_the_network():

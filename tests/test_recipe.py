@@ -43,6 +43,14 @@ def test_epochs_stay():
     assert scaled['base_lr'] == pytest.approx(1e-3)
 
 
+def test_ohem_keeps_the_same_share_of_the_pixels():
+    ddrnet = config.load('ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024')
+    accumulated, scaled = recipe.ways(ddrnet, 1)[1:]
+    assert accumulated['settings'] == {'accumulation_step': 2, 'ohem_min_kept': 131072}  # that of each of their two GPUs
+    assert scaled['settings']['ohem_min_kept'] == 131072
+    assert recipe.ways(ddrnet, 2)[1]['settings'] == {}
+
+
 def test_the_command_prints_what_to_run(capsys, tmp_path):
     assert main(['recipe', STDC, '--devices', '1', '--json', str(tmp_path / 'x.json')]) == 0
     shown = capsys.readouterr().out

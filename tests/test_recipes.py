@@ -79,7 +79,8 @@ def test_numbers_are_mmsegmentations(name):
     assert found.loss.auxiliary_weights == theirs['auxiliary'] and found.loss.detail_weights == [1.0, 1.0]
     assert not found.loss.avg_non_ignore and not found.loss.label_smoothing
     if 'thresh' in theirs:
-        assert (found.loss.ohem_thresh, found.loss.ohem_min_kept) == (theirs['thresh'], theirs['min_kept'])
+        devices = int(NAMED[name]['gpus']) if theirs['loss'] == 'ohem' else 1  # theirs is of each GPU, ours of all
+        assert (found.loss.ohem_thresh, found.loss.ohem_min_kept) == (theirs['thresh'], theirs['min_kept'] * devices)
     augment = found.augment
     assert augment.base_size == SCALES[NAMED[name]['data']] and augment.ratio_range == [0.5, 2.0]
     assert (augment.cat_max_ratio, augment.flip_prob, augment.photometric_distortion) == (0.75, 0.5, True)

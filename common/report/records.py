@@ -36,7 +36,7 @@ def read_runs(folders: Sequence[Path]) -> list[Record]:
         raise UserError('report: name at least one run folder')
     paths = [folder.resolve() for folder in folders]
     distinct = len({path.name for path in paths}) == len(paths)
-    records = [_read(path, path.name if distinct else f'{path.parent.name}/{path.name}') for path in paths]
+    records = [read_run(path, path.name if distinct else f'{path.parent.name}/{path.name}') for path in paths]
     classes = [list(record.best['classes']) for record in records if record.best]
     if any(names != classes[0] for names in classes):
         raise UserError('report: the runs were evaluated over different classes; make a page for each')
@@ -45,7 +45,8 @@ def read_runs(folders: Sequence[Path]) -> list[Record]:
     return records
 
 
-def _read(folder: Path, name: str) -> Record:
+def read_run(folder: Path, name: str = '') -> Record:
+    """The record of a run folder; UserError for a folder that is none."""
     settings, metrics = folder / 'config.yaml', folder / 'metrics.jsonl'
     if not settings.is_file() or not metrics.is_file():
         raise UserError(f'{folder}: not a run folder: expected config.yaml and metrics.jsonl, as `twinseg train` writes them')
