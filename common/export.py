@@ -45,7 +45,7 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
     ``uint8`` makes it take images as they are, uint8 (``batch``, H, W, 3), and ``argmax`` return class ids, int32
     (``batch``, H, W) of the images' size, of a classifier (``batch``,).
 
-    Returns what the file is and ``differences``, by engine, of the largest logit; ExportError when one is above TOLERANCE.
+    Returns what the file is and ``differences``, by engine, of the largest logit; ExportError when one is too large.
     """
     if format not in FORMATS:
         raise UserError(f'--format {format!r}: choose {", ".join(FORMATS)}')
@@ -88,8 +88,9 @@ def write_verified(path: Path, write: Callable[[Path], None], reference: Run, sh
     """Writes a file through ``write(temporary path)``, runs it, and renames it to ``path`` when it agrees with ``reference``.
 
     ``shape`` (N, 3, H, W) of the images that ``reference`` takes, normalised; a ``dynamic`` file is run at other sizes too.
-    What no host runs is judged by a file of another format that ``write`` makes (``RUN_AS``). Raises ExportError (the file is
-    kept as ``<name>.rejected``), UserError when the folder cannot be written.
+    What no host runs is judged by a file of another format that ``write`` makes (``RUN_AS``). Raises ExportError when it is off
+    by more than TOLERANCE and twice the network's ``unsteadiness`` (it is kept as ``<name>.rejected``), UserError when the
+    folder cannot be written.
     """
     run_as = path.with_suffix(RUN_AS.get(path.suffix, path.suffix))
     with _temporary(path) as part, _temporary(run_as) as runnable:
@@ -102,8 +103,8 @@ def write_verified(path: Path, write: Callable[[Path], None], reference: Run, sh
         if not difference <= tolerance:
             tolerance = max(tolerance, 2 * unsteadiness(reference, shapes))
         report = {'path': str(path), 'bytes': part.stat().st_size, 'input_shape': list(shape), 'dynamic': dynamic,
-                  'run_as': run_as.suffix[1:], 'differences': differences, 'difference': difference, 'tolerance': tolerance,
-                  **describe(part)}
+                  **({} if runnable == part else {'run_as': run_as.suffix[1:]}), 'differences': differences,
+                  'difference': difference, 'tolerance': tolerance, **describe(part)}
         if not difference <= tolerance:
             rejected = path.with_name(path.name + '.rejected')
             os.replace(part, rejected)
