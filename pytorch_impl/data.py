@@ -1,4 +1,5 @@
 """Carries the samples that ``common.data`` makes: PyTorch's DataLoader, nothing else."""
+import signal
 from typing import Any, Iterable, Iterator
 
 import numpy as np
@@ -11,7 +12,8 @@ def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Iterator
 
     ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many processes.
     """
-    loader = DataLoader(_Keyed(samples), batch_sampler=batches, num_workers=workers, collate_fn=_stack)
+    loader = DataLoader(_Keyed(samples), batch_sampler=batches, num_workers=workers, collate_fn=_stack,
+                        worker_init_fn=_leave_signals_to_the_trainer)
     for images, labels in loader:
         yield images.numpy(), labels.numpy()
 
@@ -22,6 +24,12 @@ class _Keyed(torch.utils.data.Dataset):
 
     def __getitem__(self, key):
         return self.samples[key]
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    # a terminal and Slurm send them to all processes; workers end with the one that started them
+    for number in signal.SIGTERM, signal.SIGINT:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _stack(samples: list[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,6 +7,7 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 
 from common import checkpoint, config
@@ -194,8 +195,11 @@ def test_a_signal_ends_a_run_after_its_step_and_nothing_is_lost(data, tmp_path, 
         step = made.step
 
         def counted(batches, learning_rate):
-            if made.steps == 2:
-                os.kill(os.getpid(), number)
+            if made.steps == 2:  # as a terminal and Slurm do
+                workers = psutil.Process().children()
+                for process in psutil.Process(), *workers:
+                    process.send_signal(number)
+                assert workers and psutil.wait_procs(workers, timeout=1) == ([], workers)
             return step(batches, learning_rate)
         made.step = counted
         return made
@@ -203,7 +207,7 @@ def test_a_signal_ends_a_run_after_its_step_and_nothing_is_lost(data, tmp_path, 
     before = signal.getsignal(number)
     monkeypatch.setattr(backend, 'make_trainer', signals_at_step_3)
     with pytest.raises(Interrupted, match='after step 3, which is saved: continue with --resume') as error:
-        run('pytorch', data, tmp_path / 'stopped')
+        run('pytorch', data, tmp_path / 'stopped', num_parallel_workers=1)
     assert error.value.status == status and signal.getsignal(number) is before
     monkeypatch.undo()
     assert checkpoint.latest(tmp_path / 'stopped' / 'checkpoints').name == 'step_00000003.safetensors'
