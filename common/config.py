@@ -219,8 +219,8 @@ class Runtime(Group):
     launcher: Optional[Literal['dp']] = Field(None, description='dp: PyTorch, one process for all GPUs of a host '
                                               '(DataParallel; batch norm of each GPU by itself); otherwise torchrun or msrun '
                                               'start a process for each device')
-    graph_mode: Literal[0, 1] = Field(0, description='MindSpore: 0 compiles training steps, 1 runs operator by operator, '
-                                      'slower, for debugging')
+    graph_mode: Literal[0, 1] = Field(0, description='MindSpore: 0 compiles training steps, and evaluation for every size of '
+                                      'image, 1 runs operator by operator: slower, for debugging and for images of many sizes')
 
 
 GROUPS: dict[str, type[Group]] = {'model': Model, 'data': Data, 'augment': Augment, 'optimizer': Optimizer,

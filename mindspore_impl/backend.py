@@ -104,7 +104,9 @@ class _Loss(nn.Cell):
 
 
 def make_predictor(network: nn.Cell, config: Config) -> Predictor:
-    """A predictor with the configuration's mean, std and precision."""
+    """A predictor with the configuration's mean, std and precision; with ``graph_mode`` 1 nothing is compiled."""
+    if config.runtime.graph_mode:
+        ms.set_context(mode=ms.PYNATIVE_MODE)
     return Predictor(network, config.augment.mean, config.augment.std, config.precision)
 
 

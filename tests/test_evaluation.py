@@ -186,3 +186,18 @@ def test_class_ids_in_strips_are_those_of_the_whole(backend_name, backend, monke
     near = np.sort(resize_bilinear(logits, size, align_corners), 1)
     tied = near[:, -1] - near[:, -2] < 1e-6
     assert np.array_equal(found[~tied], whole[~tied]) and tied.mean() < 0.05
+
+
+def test_evaluation_without_compiling():
+    ms = pytest.importorskip('mindspore')
+    backend = get_backend('mindspore')
+    backend.setup('cpu', threads=1)
+    network, images = tiny_network('mindspore'), batch(0)[0]
+    compiled = backend.make_predictor(network, config.from_flat({})).class_ids(images)
+    before = ms.get_context('mode')
+    try:
+        predictor = backend.make_predictor(network, config.from_flat({'graph_mode': 1}))
+        assert ms.get_context('mode') == ms.PYNATIVE_MODE
+        assert np.array_equal(predictor.class_ids(images), compiled)
+    finally:
+        ms.set_context(mode=before)
