@@ -2,9 +2,13 @@
 
 With one process every function gives back what it got.
 """
+import contextlib
 import functools
 import os
 import re
+import signal
+import time
+from pathlib import Path
 
 import mindspore as ms
 import numpy as np
@@ -16,6 +20,7 @@ from common.errors import LostError
 
 BACKENDS = {'cpu': 'mccl', 'gpu': 'nccl', 'ascend': 'hccl'}
 HEARTBEAT = 30  # seconds without one from a process after which MindSpore's scheduler takes it for lost, unless told otherwise
+GRACE = 15  # seconds in which the scheduler notices by itself that the workers have ended
 _rank, _size = 0, 1
 
 
@@ -30,6 +35,8 @@ def join(device: str, timeout: int | None = None) -> None:
     if timeout:
         os.environ.update({'MS_RECEIVE_MSG_TIMEOUT': str(timeout), 'HCCL_EXEC_TIMEOUT': str(timeout),
                            'MS_NODE_TIMEOUT': str(min(timeout, HEARTBEAT))})
+    if os.environ.get('MS_ROLE') == 'MS_SCHED':
+        _end_with_the_workers()
     try:
         init(BACKENDS[device])
     except RuntimeError as error:
@@ -39,6 +46,30 @@ def join(device: str, timeout: int | None = None) -> None:
         raise LostError(f'the scheduler lost rank {lost[1]}, which has ended or hangs: its own log says why; '
                         'continue with --resume') from None
     _rank, _size = get_rank(), get_group_size()
+
+
+def _end_with_the_workers() -> None:
+    """Has the scheduler ended by a child of it once msrun's workers are gone, for which it would wait for minutes."""
+    scheduler, msrun = os.getpid(), os.getppid()
+    if os.fork():
+        return
+    since = time.monotonic()
+    while os.getppid() == scheduler and time.monotonic() - since < GRACE:  # of another process once the scheduler has ended
+        time.sleep(1)
+        if _has_workers(msrun):
+            since = time.monotonic()
+    if os.getppid() == scheduler:
+        os.kill(scheduler, signal.SIGTERM)
+    os._exit(0)
+
+
+def _has_workers(msrun: int) -> bool:
+    for number in filter(str.isdecimal, os.listdir('/proc')):
+        with contextlib.suppress(OSError):
+            parent = int(Path(f'/proc/{number}/stat').read_text().rpartition(')')[2].split()[1])
+            if parent == msrun and b'MS_ROLE=MS_WORKER' in Path(f'/proc/{number}/environ').read_bytes():
+                return True
+    return False
 
 
 def size() -> int:

@@ -20,6 +20,7 @@ from tests import ranks, streets
 KILLS, SEED = 30, 20
 STEPS = 8  # of the training for every kill
 LIMIT = 180  # seconds for the processes to start, or to end when one is killed
+NAMES = ('0', '1', 'scheduler')  # of the processes
 MOMENTS = ('start', 'step', 'save')  # while they start, at any time, while a checkpoint is written
 
 
@@ -34,14 +35,14 @@ class Soak:
         folder.mkdir(exist_ok=True)
         keys = streets.settings(streets.make(folder / 'data'), arch='tiny', auxiliary_weights={}, model_args={}, batch_size=2,
                                 crop_size=[32, 48], with_ema=True, num_parallel_workers=1, max_iters=self.last,
-                                val_interval=60, checkpoint_interval=3, collective_timeout=20)
+                                val_interval=60, checkpoint_interval=3, collective_timeout=60)
         (folder / 'soak.yaml').write_text('\n'.join(f'{key}: {json.dumps(value)}' for key, value in keys.items()))
 
     def start(self, run: Path, *more: str) -> subprocess.Popen:
         words = ['-m', 'tests.faulty', 'train', str(self.folder / 'soak.yaml'), '--backend', self.backend_name,
                  '--device', 'cpu', '--work-dir', str(run), *more]
-        for rank in '01':
-            (self.folder / rank).unlink(missing_ok=True)
+        for name in NAMES:
+            (self.folder / name).unlink(missing_ok=True)
         with (self.folder / 'output').open('a') as output:
             return subprocess.Popen(ranks.command(self.backend_name, 2, self.folder / 'msrun', *words), cwd=self.folder,
                                     env=ranks.environment(PIDS=str(self.folder), SLOW_DISK='0.1'), stdout=output, stderr=output,
@@ -79,8 +80,8 @@ class Soak:
 
     def kill(self, process: subprocess.Popen, run: Path, moment: str, whom: int) -> None:
         """Rank 0, rank 1 or (2) all with their launcher; then waits until all have ended by themselves."""
-        numbers = [int((self.folder / rank).read_text()) for rank in '01']
-        for number in numbers[whom:whom + 1] or numbers:
+        numbers = [int(path.read_text()) for name in NAMES if (path := self.folder / name).exists()]
+        for number in numbers[whom:whom + 1] if whom < 2 else numbers[:2]:
             os.kill(number, signal.SIGKILL)
         if whom == 2:
             os.killpg(process.pid, signal.SIGKILL)
@@ -90,8 +91,6 @@ class Soak:
         while any(alive(number) for number in numbers):
             assert time.monotonic() - before < LIMIT
             time.sleep(0.01)
-        if whom == 2:  # msrun's scheduler is in a group of its own, and ends when it misses them
-            end_scheduler(self.folder)
         for path in (run / 'checkpoints').glob('*.safetensors'):
             try:
                 checkpoint.load(path)
@@ -114,14 +113,6 @@ def alive(number: int) -> bool:
         return Path(f'/proc/{number}/stat').read_text().rpartition(')')[2].split()[0] != 'Z'
     except OSError:
         return False
-
-
-def end_scheduler(folder: Path) -> None:
-    if (folder / 'scheduler').exists():
-        number = int((folder / 'scheduler').read_text())
-        if alive(number):
-            os.kill(number, signal.SIGKILL)
-        (folder / 'scheduler').unlink()
 
 
 def soak(backend_name: str, folder: Path, kills: int, seed: int) -> Soak:
