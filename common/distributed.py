@@ -74,6 +74,17 @@ def launched(backend_name: str) -> Optional[Launch]:
     return Launch(rank, local_rank, size)
 
 
+def pin(backend_name: str) -> None:
+    """Keeps this process on its share of the host's cores where ``PIN_CORES=1`` and ``LOCAL_WORLD_SIZE``, the processes of
+    the host, ask for it (``scripts/``); does nothing where there are fewer cores than processes."""
+    launch, size = launched(backend_name), int(os.environ.get('LOCAL_WORLD_SIZE', '1'))
+    if launch is None or os.environ.get('PIN_CORES') != '1' or not hasattr(os, 'sched_setaffinity'):
+        return
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) >= size:
+        os.sched_setaffinity(0, cores[launch.local_rank * len(cores) // size:(launch.local_rank + 1) * len(cores) // size])
+
+
 def rank() -> int:
     """Of this process, by its launcher; 0 without one."""
     return int(os.environ.get('RANK_ID' if 'MS_ROLE' in os.environ else 'RANK', '0'))

@@ -31,7 +31,7 @@ from common.data.datasets import Dataset, open_dataset
 from common.data.mixing import Mixing, is_active
 from common.data.pipeline import TrainImages, TrainSamples
 from common.data.sampling import steps_per_epoch, training_batches
-from common.distributed import Group, check_agreement, losing_no_process
+from common.distributed import Group, check_agreement, losing_no_process, pin
 from common.errors import DivergedError, Interrupted, StateError, UserError
 from common.evaluation import evaluate, evaluate_images, figures, network_arguments
 from common.metrics import Scores
@@ -56,6 +56,7 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
     Raises UserError for bad input, when the processes disagree, when one of them is lost, and when the loss is no longer
     finite and ``nan_policy`` does not help.
     """
+    pin(backend_name)  # before the framework counts the cores
     runtime, backend = config.runtime, get_backend(backend_name)
     device = backend.setup(device or runtime.device_target, seed=runtime.seed, threads=runtime.threads,
                            timeout=runtime.collective_timeout)

@@ -40,11 +40,13 @@ def join(device: str, timeout: int | None = None) -> None:
     try:
         init(BACKENDS[device])
     except RuntimeError as error:
-        lost = re.search(r'Timed out node list is: .*?\{(.*?)\}', str(error))
-        if lost is None:
-            raise
-        raise LostError(f'the scheduler lost rank {lost[1]}, which has ended or hangs: its own log says why; '
-                        'continue with --resume') from None
+        if lost := re.search(r'Timed out node list is: .*?\{(.*?)\}', str(error)):
+            raise LostError(f'the scheduler lost rank {lost[1]}, which has ended or hangs: its own log says why; '
+                            'continue with --resume') from None
+        if 'not successfully spawned' in str(error):
+            raise LostError('did not meet the other processes: one of them has ended, or MS_WORKER_IP should be the address by '
+                            'which the hosts reach each other') from None
+        raise
     _rank, _size = get_rank(), get_group_size()
 
 

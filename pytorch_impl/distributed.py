@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from common.distributed import ALONE, Group
-from common.errors import UserError
+from common.errors import LostError, UserError
 
 BACKENDS = {'cpu': 'gloo', 'cuda': 'nccl', 'npu': 'hccl'}
 TIMEOUT = 1800  # seconds of a collective: longer than an evaluation's slowest shard waits for the others
@@ -24,11 +24,16 @@ _device = torch.device('cpu')
 
 
 def join(device: torch.device, timeout: int | None = None) -> None:
-    """Meets the other processes; with ``MASTER_ADDR`` and ``MASTER_PORT`` as torchrun sets them."""
+    """Meets the other processes, with ``MASTER_ADDR`` and ``MASTER_PORT`` as torchrun sets them; LostError where they do not
+    come."""
     global _device
     _device = device
     if not dist.is_initialized():
-        dist.init_process_group(BACKENDS[device.type], timeout=timedelta(seconds=timeout or TIMEOUT))
+        try:
+            dist.init_process_group(BACKENDS[device.type], timeout=timedelta(seconds=timeout or TIMEOUT))
+        except RuntimeError as error:
+            raise LostError(f'did not meet the other processes: {str(error).splitlines()[0]}; one of them has ended, or '
+                            'GLOO_SOCKET_IFNAME should name the network interface between the hosts') from None
         atexit.register(dist.destroy_process_group)
 
 

@@ -222,6 +222,15 @@ zoo_hosts() { # checks NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT, and sets 
         done
     fi
     [[ $MASTER_PORT =~ ^[0-9]+$ && $MASTER_PORT -le 65535 ]] || die "MASTER_PORT=$MASTER_PORT: expected a port"
+    [[ $NNODES -eq 1 || $DEVICE != cpu ]] || zoo_interface
+}
+
+zoo_interface() { # on the host gloo and MindSpore talk through the address that the host's name has, which may be local: name
+    local address interface # the one by which this host reaches the first
+    address=$(ip -o route get "$(getent ahosts "$MASTER_ADDR" | awk 'NR == 1 { print $1 }')" 2> /dev/null |
+        sed -n 's/.* src \([^ ]*\).*/\1/p') || true
+    interface=$(ip -o address show 2> /dev/null | awk -v address="$address" 'index($4, address "/") == 1 { print $2; exit }') || true
+    [[ -z $interface ]] || export GLOO_SOCKET_IFNAME=${GLOO_SOCKET_IFNAME:-$interface} MS_WORKER_IP=${MS_WORKER_IP:-$address}
 }
 
 zoo_devices() { # rank table or nothing: sets DEVICE_NUM, the processes of this host
@@ -248,6 +257,7 @@ zoo_devices() { # rank table or nothing: sets DEVICE_NUM, the processes of this 
 zoo_launch() { # arguments of twinseg: runs them in all processes of this host, and passes SIGTERM and SIGINT on to each
     local launcher pid status=0
     unset RANK_ID RANK_SIZE DEVICE_ID
+    export LOCAL_WORLD_SIZE=$DEVICE_NUM PIN_CORES=${PIN_CORES:-$([[ $DEVICE == ascend ]] && echo 1 || echo 0)}
     if [[ $BACKEND == pytorch ]]; then
         launcher=("$PYTHON" -m torch.distributed.run --nnodes "$NNODES" --nproc-per-node "$DEVICE_NUM" --node-rank "$NODE_RANK"
             --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "$MASTER_PORT" --log-dir "$RANKS" --redirects 3 --tee 3
@@ -273,13 +283,24 @@ zoo_launch() { # arguments of twinseg: runs them in all processes of this host, 
     done
 }
 
-zoo_failure() { # status of the launcher: the first error of a rank comes last; ends with the rank's status where it is known
-    local log lines
+zoo_failure() { # status of the launcher: how the rank that failed first ended comes last; ends with that rank's status
+    local log lines found='' rank='' code=''
     lines=$(grep -rhoE 'twinseg: stopped by SIG(TERM|INT) .*' -- "$RANKS" 2> /dev/null | tail -n 1) || true
     if [[ -n $lines ]]; then
         say "$lines"
         [[ $lines == *SIGINT* ]] && exit 130
         exit 75
+    fi
+    for _ in 1 2 3 4 5; do # the log is still being written
+        found=$(zoo_first_to_fail)
+        [[ -z $found ]] || break
+        sleep 0.1
+    done
+    read -r rank code <<< "$found" || true
+    if [[ $code == -* ]]; then
+        say "twinseg: error: rank $rank was ended by SIG$(kill -l "${code#-}"); the kernel does that when memory runs out (see dmesg)." \
+            "Logs: $RANKS. RESUME=1 continues"
+        exit "$1"
     fi
     while IFS= read -r log; do # the oldest: the others fail because of it
         lines=$(grep -E 'twinseg: error:|^[A-Za-z.]*(Error|Exception): ' -- "$log" | tail -n 1) || continue
@@ -287,5 +308,20 @@ zoo_failure() { # status of the launcher: the first error of a rank comes last; 
         say "$lines"
         break
     done < <(find "$RANKS" -name '*.log' -printf '%T@ %p\n' 2> /dev/null | sort -n | cut -d ' ' -f 2-)
-    exit "$1"
+    exit "${code:-$1}"
+}
+
+zoo_first_to_fail() { # rank and status, -N for signal N, as the launcher reported last; nothing where it did not
+    local line
+    line=$(grep -A 5 'Root Cause (first observed failure)' -- "$FOLDER/log.txt" | tail -n 5 | tr -s ' \n' ' ') || true # torchrun
+    if [[ $line =~ rank\ :\ ([0-9]+).*exitcode\ :\ (-?[0-9]+) ]]; then
+        printf '%s %s\n' "${BASH_REMATCH[1]}" "${BASH_REMATCH[2]}"
+        return
+    fi
+    line=$(grep -E 'Worker process [0-9]+ exit with exception' -- "$FOLDER/log.txt" | tail -n 1) || true # msrun
+    if [[ $line =~ process\ ([0-9]+)\ exit.*code:\ (-?[0-9]+) ]]; then
+        line=$(grep -rhE "^rank [0-9]+ of [0-9]+: process ${BASH_REMATCH[1]} " -- "$RANKS" | tail -n 1) || true
+        line=${line#rank }
+        printf '%s %s\n' "${line%% *}" "${BASH_REMATCH[2]}"
+    fi
 }

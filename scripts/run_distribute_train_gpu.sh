@@ -3,6 +3,7 @@
 # BACKEND=pytorch|mindspore (PyTorch by default); DEVICE_TARGET=CPU runs on the host; RESUME=1 continues.
 # DEVICE_NUM: processes of a host, by default one for each GPU. Several hosts: run it on each,
 # in one shared folder, with NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT.
+# PIN_CORES=1 keeps each process on its share of the cores.
 # Ends with status 75 when SIGTERM stopped it: a checkpoint is saved, and RESUME=1 continues.
 # Leaves train_parallel/ (env.log, log.txt, ranks_*/, run/), with several hosts train_parallel_nodes/ (node_*/, run/).
 set -euo pipefail
