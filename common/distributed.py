@@ -53,7 +53,7 @@ def losing_no_process(group: Group) -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of the launcher, which ends all when one is gone: first say why
         others = [rank for rank in group.missing() or range(group.size) if rank != group.rank]
         names = ('rank ' if len(others) == 1 else 'one of ranks ') + ', '.join(map(str, others))
-        reason = next((line for line in str(error).splitlines() if LOST.search(line)), '')
+        reason = next((line for line in str(error).splitlines() if LOST.search(line)), '').split('. ')[0]
         raise LostError(f'lost the other processes: {names} has ended, or hangs for longer '
                         f'than collective_timeout ({reason}); its own log says why; continue with --resume') from error
 

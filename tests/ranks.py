@@ -30,6 +30,7 @@ CASES = {  # name -> steps, keys
     'stdc_ohem': (2, {'loss': 'stdc_ohem', 'ohem_min_kept': 300}),
     'stdc_ohem_largest': (2, {'loss': 'stdc_ohem', 'ohem_min_kept': 900, 'ohem_thresh': 0.01}),
     'mixed': (3, AUGMENTED)}
+UNEQUAL = {'own_norms': (3, {'sync_bn': False})}  # not what one process with all would do
 
 
 def command(backend_name: str, size: int, logs: Path, *words: str) -> list[str]:
@@ -59,7 +60,7 @@ def start(backend_name: str, size: int, folder: Path, *words: str) -> subprocess
 
 def train(backend, case: str) -> dict[str, np.ndarray]:
     """The state after the steps of a case, each process on its part of the batches, and the losses of the steps."""
-    steps, keys = CASES[case]
+    steps, keys = {**CASES, **UNEQUAL}[case]
     settings = config.from_flat({**keys, **({'graph_mode': 1} if backend.name == 'mindspore' and steps < 20 else {})})
     network = (tiny_classifier(backend.name, 0.4) if settings.classifies else tiny_network(backend.name, dropout=0.5))
     trainer, group = backend.make_trainer(network, settings), backend.group()

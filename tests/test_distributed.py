@@ -1,12 +1,13 @@
 """Several processes: equal to one with the whole batch, agreed, and only one of them writes."""
 import copy
 import json
+import os
 
 import numpy as np
 import pytest
 
 from common import checkpoint, config
-from common.distributed import Group, check_agreement, launched, places
+from common.distributed import Group, check_agreement, launched, pin, places
 from common.errors import BackendError, UserError
 from tests import ranks, streets
 from tests.group import together
@@ -22,7 +23,8 @@ def states(request, backend_name, tmp_path_factory):
         pytest.skip('needs --slow: a minute and more')
     folder = tmp_path_factory.mktemp('states')
     for size in (1, 2):
-        done = ranks.start(backend_name, size, folder, '-m', 'tests.ranks', backend_name, str(folder), *ranks.CASES)
+        done = ranks.start(backend_name, size, folder, '-m', 'tests.ranks', backend_name, str(folder), *ranks.CASES,
+                           *ranks.UNEQUAL)
         assert done.returncode == 0, done.stdout + done.stderr
     return lambda case, size, rank: dict(np.load(folder / f'{case}_{size}_{rank}.npz'))
 
@@ -41,6 +43,14 @@ def test_two_processes_with_half_the_batch_equal_one_with_all(states, case):
         assert distance(one, two, prefix) <= PARAMETERS, prefix
     again = states(case, 2, 1)
     assert [name for name in two if not np.array_equal(two[name], again[name])] == [], 'both processes have the same state'
+
+
+def test_batch_norm_of_each_process_by_itself(states):
+    one, two, again = states('own_norms', 1, 0), states('own_norms', 2, 0), states('own_norms', 2, 1)
+    assert [name for name in two if not np.array_equal(two[name], again[name])] == [], 'both processes have the same state'
+    name = next(name for name in one if name.endswith('running_mean'))
+    assert 1e-6 < distance(one, two, 'model.') < 0.5
+    np.testing.assert_allclose(two[name], one[name], rtol=0.1, atol=0.05)
 
 
 @pytest.fixture(scope='module')
@@ -107,6 +117,25 @@ def test_what_a_launcher_says(monkeypatch, name, set_by, expected):
     for key, value in set_by.items():
         monkeypatch.setenv(key, value)
     assert launched(name) == expected
+
+
+@pytest.mark.parametrize('cores, size, expected', [(8, 3, [{0, 1}, {2, 3, 4}, {5, 6, 7}]), (2, 2, [{0}, {1}]),
+                                                   (2, 3, [None] * 3)])
+def test_a_process_keeps_to_its_cores(monkeypatch, cores, size, expected):
+    found: list = []
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)))
+    monkeypatch.setattr(os, 'sched_setaffinity', lambda _, share: found.append(set(share)))
+    for rank in range(size):
+        for key, value in {'RANK': rank, 'LOCAL_RANK': rank, 'WORLD_SIZE': size, 'LOCAL_WORLD_SIZE': size}.items():
+            monkeypatch.setenv(key, str(value))
+        pin('pytorch')
+    assert found == [], 'only when asked'
+    monkeypatch.setenv('PIN_CORES', '1')
+    for rank in range(size):
+        monkeypatch.setenv('LOCAL_RANK', str(rank))
+        before = len(found)
+        pin('pytorch')
+        assert found[before:] == ([expected[rank]] if expected[rank] else [])
 
 
 @pytest.mark.parametrize('name, set_by, message', [

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SCRIPTS = sorted([*(ROOT / 'scripts').glob('*.sh'), ROOT / '.ci' / 'run'])
+SCRIPTS = sorted([*(ROOT / 'scripts').glob('*.sh'), *(ROOT / 'scripts').glob('slurm/*'), ROOT / '.ci' / 'run'])
 RECIPE = 'fast_scnn_8xb4-160k_cityscapes-512x1024'
 TRAIN = {'run_standalone_train_gpu.sh': ('pytorch', 'gpu'), 'run_standalone_train_ascend.sh': ('mindspore', 'ascend')}
 EVAL = {'run_eval_gpu.sh': ('pytorch', 'gpu'), 'run_eval_ascend.sh': ('mindspore', 'ascend')}
@@ -242,6 +242,41 @@ def test_the_first_failing_rank_has_the_last_word(place, other, status, last):
     assert done.returncode == status
     assert eventually(place.folder / 'train_parallel' / 'log.txt', last)
     assert (place.folder / 'train_parallel' / 'log.txt').read_text().rstrip().endswith(last)
+
+
+KILLED = """#!/usr/bin/env bash
+[[ $1 == -m ]] || exit 0
+while [[ $1 != --log-dir && $1 != --log_dir ]]; do shift; done
+mkdir -p "$2"
+echo 'rank 1 of 2: process 4711 on node' > "$2/worker_1.log"
+echo 'twinseg: error: scheduler: the scheduler lost rank 0' > "$2/scheduler.log"
+printf '%b\\n' "$REPORT"
+exit 1
+"""
+
+
+@pytest.mark.parametrize('report, status, last', [
+    ('Root Cause (first observed failure):\\n[0]:\\n  time      : now\\n  host      : here\\n  rank      : 1 (local_rank: 1)\\n'
+     '  exitcode  : -9 (pid: 4711)', 1, 'rank 1 was ended by SIGKILL'),
+    ('[ERROR] Worker process 4711 exit with exception. Error code: -9.', 1, 'rank 1 was ended by SIGKILL'),
+    ('[ERROR] Worker process 4711 exit with exception. Error code: 2.', 2, 'the scheduler lost rank 0')])
+def test_how_the_first_failing_rank_ended(place, report, status, last):
+    place.stub.write_text(KILLED)
+    done = place.run('run_distribute_train_gpu.sh', 'my.yaml', DEVICE_NUM='2', REPORT=report,
+                     BACKEND='pytorch' if report.startswith('Root') else 'mindspore')
+    assert done.returncode == status
+    log = place.folder / 'train_parallel' / 'log.txt'
+    assert eventually(log, last) and last in log.read_text().rstrip().splitlines()[-1]
+
+
+@pytest.mark.parametrize('target, asked, expected', [('GPU', None, '0'), ('GPU', '1', '1'), ('Ascend', None, '1'),
+                                                     ('Ascend', '0', '0')])
+def test_processes_keep_to_their_cores(place, target, asked, expected):
+    script = f'run_distribute_train_{target.lower()}.sh'
+    arguments = ['hccl.json', 'my.yaml'] if target == 'Ascend' else ['my.yaml']
+    done = place.run(script, *arguments, DEVICE_NUM='2', **({'PIN_CORES': asked} if asked else {}))
+    assert done.returncode == 0, done.stderr
+    assert (place.environment['PIN_CORES'], place.environment['LOCAL_WORLD_SIZE']) == (expected, '2')
 
 
 WAITS = """#!/usr/bin/env bash
