@@ -396,6 +396,8 @@ class Stop:
 
     def asked(self, count: int) -> tuple[Optional[signal.Signals], int]:
         """The signal that any process got, and the sum of their counts; the same answer on all."""
+        for number in self.before:  # when it compiles, MindSpore has put a handler in place that makes SIGTERM of SIGINT
+            signal.signal(number, self._note)
         numbers, counts = self.group.all_gather(np.array([self.number, count])).T
         return (signal.Signals(numbers.max()) if numbers.any() else None), int(counts.sum())
 

@@ -48,9 +48,9 @@ def main() -> None:
           'process, one core each')
     for figures in found:
         share = figures['img_per_s'] / found[0]['img_per_s'] / figures['processes'] * found[0]['processes']
-        print(f'{figures["processes"]} processes: {figures["img_per_s"]:.2f} img/s ({share:.0%} of linear), step '
-              f'{figures["step_ms"]:.0f} ms, all-reduce of {figures["parameters"] / 1e6:.2f} M gradients '
-              f'{figures["all_reduce_ms"]:.1f} ms')
+        name = '1 process' if figures['processes'] == 1 else f'{figures["processes"]} processes'
+        print(f'{name}: {figures["img_per_s"]:.2f} img/s ({share:.0%} of linear), step {figures["step_ms"]:.0f} ms, all-reduce of '
+              f'{figures["parameters"] / 1e6:.2f} M gradients {figures["all_reduce_ms"]:.1f} ms')
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
 

@@ -1,10 +1,16 @@
 """Sizes of the networks are those in print; figures of speed are there, whatever they are."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from common import benchmark as measuring
 from common import config
 from common.benchmark import benchmark
 from common.errors import UserError
+from tests import ranks
 from tests.streets import settings
 
 # Without auxiliary heads, 19 classes: parameters in millions; multiply-accumulates at 512 x 1024 in 10^9.
@@ -69,3 +75,16 @@ def test_first_runs_do_not_count():
 def test_nothing_cannot_be_measured(wrong, tmp_path):
     with pytest.raises(UserError, match='at least 1'):
         benchmark(config.from_flat(settings(tmp_path), 'test'), 'pytorch', 'cpu', **wrong)
+
+
+@pytest.mark.slow
+def test_figures_of_several_processes(backend_name, tmp_path):
+    script = Path(__file__).parent.parent / 'scripts' / 'benchmark_distributed.py'
+    done = subprocess.run([sys.executable, str(script), 'fast_scnn_toy_street', '--backend', backend_name, '--size', '32', '64',
+                           '--batch', '2', '--steps', '1', '--json', str(tmp_path / 'figures.json')],
+                          cwd=tmp_path, env=ranks.environment(), capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert '1 process: ' in done.stdout and '2 processes: ' in done.stdout
+    one, two = json.loads((tmp_path / 'figures.json').read_text())
+    assert (one['processes'], two['processes'], one['all_reduce_ms']) == (1, 2, 0.0)
+    assert min(one['img_per_s'], two['img_per_s'], two['all_reduce_ms']) > 0 and one['parameters'] == two['parameters']
