@@ -49,8 +49,8 @@ def main() -> None:
     for figures in found:
         share = figures['img_per_s'] / found[0]['img_per_s'] / figures['processes'] * found[0]['processes']
         name = '1 process' if figures['processes'] == 1 else f'{figures["processes"]} processes'
-        print(f'{name}: {figures["img_per_s"]:.2f} img/s ({share:.0%} of linear), step {figures["step_ms"]:.0f} ms, all-reduce of '
-              f'{figures["parameters"] / 1e6:.2f} M gradients {figures["all_reduce_ms"]:.1f} ms')
+        print(f'{name}: {figures["img_per_s"]:.2f} img/s ({share:.0%} of linear), step {figures["step_ms"]:.0f} ms, '
+              f'all-reduce of {figures["parameters"] / 1e6:.2f} M gradients {figures["all_reduce_ms"]:.1f} ms')
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
 
