@@ -185,7 +185,8 @@ def preprocess(model: Annotated[Path, typer.Argument(metavar='MODEL', help='the 
 def postprocess(model: Annotated[Path, typer.Argument(metavar='MODEL', help='the exported .onnx (or .mindir) of preprocess')],
                 inputs: Annotated[Path, typer.Option(metavar='FOLDER', help='of preprocess')] = Path('preprocess_Result'),
                 results: Annotated[Path, typer.Option(metavar='FOLDER', help='of ascend310_infer')] = Path('result_Files'),
-                precision: Annotated[Literal['fp32', 'fp16'], typer.Option(help='that the results were computed in')] = 'fp32',
+                precision: Annotated[Literal['fp32', 'fp16', 'int8'], typer.Option(
+                    help='that the results were computed in')] = 'fp32',
                 json_file: Json = None) -> None:
     """Scores the results of ascend310_infer, and compares a sample with the model's own. Exit status 1 when they differ."""
     from common import deployment, metrics, tables

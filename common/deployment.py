@@ -24,12 +24,12 @@ from common.metrics import ImageScores, Scores, confusion_matrix, judge
 
 INPUTS, LABELS, CLASSES, META = '00_data', 'label', 'imagenet_label.json', 'meta.json'  # below preprocess_Result
 SETS = {'imagenet2012': 'imagenet'}  # the model zoo's name -> ours
-# Largest difference to ONNX Runtime's float32, of its largest logit. A card multiplies in half precision, which has 11 bits,
-# and the errors of some fifty layers add up.
-TOLERANCES = {'fp32': TOLERANCE, 'fp16': 3e-2}
-ID_TOLERANCES = {'fp32': 1e-3, 'fp16': 3e-2}  # of class ids: share of the pixels that differ
+# Largest difference to ONNX Runtime, of its largest logit. A card multiplies in half precision, which has 11 bits, and the
+# errors of some fifty layers add up; engines round int8 differently.
+TOLERANCES = {'fp32': TOLERANCE, 'fp16': 3e-2, 'int8': 1e-1}
+ID_TOLERANCES = {'fp32': 1e-3, 'fp16': 3e-2, 'int8': 1e-1}  # of class ids: share of the pixels that differ
 COMPARED = 8  # results, spread over the data set
-Precision = Literal['fp32', 'fp16']
+Precision = Literal['fp32', 'fp16', 'int8']
 Progress = Optional[Callable[[int, int], None]]
 
 
@@ -51,7 +51,7 @@ class Prepared(BaseModel):
 
 
 class Comparison(NamedTuple):
-    """Results against those of ``engine``, which computes in float32: the largest difference, in ``unit``."""
+    """Results against those of ``engine``: the largest difference, in ``unit``."""
     difference: float
     tolerance: float
     unit: Literal['of the largest logit', 'of the class ids']

@@ -5,7 +5,7 @@
 # `twinseg list --datasets`. Where MODEL.aipp.cfg lies beside MODEL.om (convert_om.sh --aipp), inputs are uint8. Environment:
 #   ENGINE=ascendcl|mslite|openvino  by default the one for the model's suffix
 #   DEVICE_TYPE=Ascend|CPU           by default Ascend for .om and .mindir, CPU for .onnx
-#   PRECISION=fp32|fp16              what the model computes in: the tolerance of the comparison (.om: fp16, else fp32)
+#   PRECISION=fp32|fp16|int8         what the model computes in: the tolerance of the comparison (.om: fp16, else fp32)
 #   REFERENCE=FILE.onnx              what .om and .mindir were made from, if it does not lie beside them under their name
 #   CONFIG=FILE.yaml                 keys of the data set; custom needs them
 #   OUT=FOLDER                       where the program is built (ascend310_infer/out)
@@ -53,7 +53,7 @@ device_id=${4:-0}
 [[ $device_id =~ ^[0-9]+$ ]] || die "DEVICE_ID $device_id: expected a number such as 0"
 choice ENGINE ascendcl mslite openvino
 choice DEVICE_TYPE Ascend CPU
-choice PRECISION fp32 fp16
+choice PRECISION fp32 fp16 int8
 case $model in
     *.onnx) default=$model precision=fp32 ;;
     *.om) default=${model%.om}.onnx precision=fp16 ;;

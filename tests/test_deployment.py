@@ -17,7 +17,7 @@ from common.backend import get_backend
 from common.errors import UserError
 from common.export import compare, export_checkpoint, finish_onnx
 from common.exported import FilePredictor
-from common.host_engines import OnnxRuntime
+from common.host_engines import OnnxRuntime, OpenVino
 from common.resampling import resize_bilinear
 from tests import photos, streets, tiny
 from tests.checkpoints import CLASSES, SIZE, write
@@ -266,7 +266,8 @@ def test_scores_of_a_classifiers_results_are_the_files(place, capsys):
     assert f'Top1 acc: {found["top1"]:.2f}\nTop5 acc: {found["top5"]:.2f}\n' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('error, precision, status', [(0.01, 'fp32', 1), (0.01, 'fp16', 0), (0.1, 'fp16', 1)])
+@pytest.mark.parametrize('error, precision, status', [(0.01, 'fp32', 1), (0.01, 'fp16', 0), (0.05, 'fp16', 1),
+                                                      (0.05, 'int8', 0), (0.2, 'int8', 1)])
 def test_results_that_differ_fail(place, error, precision, status, capsys):
     assert twinseg('preprocess', 'net.onnx', 'custom', 'streets', '--config', 'recipe.yaml') == 0
     card('net.onnx', error=error)
@@ -373,7 +374,7 @@ BAD_CALLS: list[tuple[list[str], dict[str, str], str]] = [
     ([*GOOD, '-1'], {}, 'DEVICE_ID -1: expected a number'), ([*GOOD, 'zero'], {}, 'DEVICE_ID zero'),
     (GOOD, {'ENGINE': 'tensorrt'}, 'ENGINE=tensorrt: expected ascendcl mslite openvino'),
     (GOOD, {'DEVICE_TYPE': 'GPU'}, 'DEVICE_TYPE=GPU: expected Ascend CPU'),
-    (GOOD, {'PRECISION': 'int4'}, 'PRECISION=int4: expected fp32 fp16'),
+    (GOOD, {'PRECISION': 'int4'}, 'PRECISION=int4: expected fp32 fp16 int8'),
     (GOOD, {'CONFIG': 'absent'}, 'CONFIG=absent: no such file'),
     (['other.om', 'camvid', 'streets'], {}, 'give the .onnx that the model was made from: REFERENCE=FILE.onnx'),
     (['other.om', 'camvid', 'streets'], {'REFERENCE': 'absent'}, 'REFERENCE=absent: no such file'),
@@ -580,6 +581,9 @@ def test_int8_says_what_it_costs(place, name, words, figure):
     kinds = {item.dims[0]: item.data_type for item in model.graph.initializer if len(item.dims) == 4}
     assert kinds == {CLASSES: TensorProto.INT8}
     assert OnnxRuntime(path).metadata == OnnxRuntime(Path(source)).metadata
+    image = np.random.default_rng(0).standard_normal((1, 3, *(SIZE if name == 'net' else (32, 32))), np.float32)
+    logits = [engine(path)(image) for engine in (OnnxRuntime, OpenVino)]
+    assert np.abs(logits[0] - logits[1]).mean() < 0.05 * np.abs(logits[0]).max()
     for kind, file in (('float32', source), ('int8', path)):
         assert scores(place, *(words if words[0] != '--set' else []), '--model', file,
                       *(words if words[0] == '--set' else []))[figure] == found[kind][figure]
