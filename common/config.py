@@ -272,8 +272,8 @@ class Config(BaseModel):
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """Height and width of the images that the network is trained on."""
-        height, width = self.data.image_size if self.classifies else self.augment.crop_size
+        """Height and width of the images that the network is evaluated on, or where these have their own, trained on."""
+        height, width = self.data.image_size if self.classifies else self.augment.eval_size or self.augment.crop_size
         return height, width
 
     @model_validator(mode='after')

@@ -33,7 +33,7 @@ class Views(NamedTuple):
     scales: tuple[float, ...] = (1.0,)  # of the image, after ``size``
     flip: bool = False  # mirrored, too
     window: Optional[Size] = None  # height and width of overlapping windows in place of the whole
-    size: Optional[list[int]] = None  # height and width that the image is scaled to fit into, proportions kept
+    size: Optional[Sequence[int]] = None  # height and width that the image is scaled to fit into, proportions kept
 
     @property
     def averages(self) -> bool:
@@ -136,6 +136,8 @@ def evaluate_file(predictor: FilePredictor, config: Config, *, ms_flip: bool = F
         if given and size is not None:
             raise UserError(f'{name}: {predictor.path} was made for images of {size[0]}x{size[1]} only; export it again with '
                             '--dynamic')
+    if size is not None:
+        config = config.replace(eval_size=None)  # the file's size decides
     found, conditions = _evaluate(predictor, config, read_in_order, split, ms_flip=ms_flip, slide=slide, boundary=boundary,
                                   real_size=real_size, window=size or predictor.facts.input_size, progress=progress)
     return {**found, 'conditions': {'model': str(predictor.path), 'step': predictor.facts.step, 'arch': predictor.facts.arch,

@@ -39,7 +39,7 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
                       batch: int = 1, uint8: bool = False, argmax: bool = False) -> dict[str, Any]:
     """Exports the network of a checkpoint (or run folder) to ``out`` in float32.
 
-    The file takes normalised float32 images (``batch``, 3, ``size``; by default the size of training), with
+    The file takes normalised float32 images (``batch``, 3, ``size``; by default ``Config.input_size``), with
     ``dynamic`` of any number and size, and returns ``logits`` at the head's size. ONNX is written from the PyTorch twin
     where PyTorch is installed, MINDIR and AIR from the MindSpore one; the comparison is with the network of ``backend_name``.
     ``uint8`` makes it take images as they are, uint8 (``batch``, H, W, 3), and ``argmax`` return class ids, int32
@@ -76,7 +76,8 @@ def metadata(config: Config, meta: Mapping[str, Any], align_corners: Optional[bo
     """What a user of the file needs to know, as strings (lists as JSON): it is stored in the file."""
     facts = {'num_classes': config.model.num_classes or meta['num_classes'], 'classes': meta.get('classes', []),
              'palette': meta.get('palette', []), 'mean': config.augment.mean, 'std': config.augment.std,
-             'input_size': list(size), 'align_corners': align_corners, 'step': meta.get('step'), 'set': config.data.set,
+             'input_size': list(size), 'eval_size': config.augment.eval_size, 'align_corners': align_corners,
+             'step': meta.get('step'), 'set': config.data.set,
              'task': 'classification' if config.classifies else 'segmentation'}
     if config.classifies:
         facts |= {key: getattr(config.augment, key) for key in ('crop_pct', 'square_resize', 'interpolation')}

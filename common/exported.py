@@ -31,6 +31,7 @@ class Facts(BaseModel):
     mean: Channels
     std: tuple[Deviation, Deviation, Deviation]
     input_size: tuple[Side, Side]
+    eval_size: Optional[tuple[Side, Side]] = None
     align_corners: Optional[bool] = Field(description='of the resize from the head to the image; none: a classifier')
     step: Optional[int] = None
     set: Optional[str] = None
@@ -74,6 +75,8 @@ class Facts(BaseModel):
                                 'std': list(self.std)}
         if self.task == 'segmentation':
             keys['crop_size'] = list(self.input_size)
+            if self.eval_size:
+                keys['eval_size'] = list(self.eval_size)
         else:
             keys |= {'image_size': list(self.input_size), 'crop_pct': self.crop_pct, 'square_resize': self.square_resize,
                      'interpolation': self.interpolation}

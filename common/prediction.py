@@ -12,7 +12,7 @@ from common.data.datasets import default_palette, read_image
 from common.data.image_transforms import eval_image
 from common.data.transforms import channels_first
 from common.errors import DataError, UserError
-from common.evaluation import class_ids, load_run, published_views
+from common.evaluation import Views, class_ids, load_run, published_views
 from common.exported import FilePredictor
 from common.overlay import overlay
 
@@ -135,7 +135,8 @@ def _from_file(path: Path, engine: Optional[str]) -> Segmenter | Classifier:
         return _planes(image) if network.size is None else image.transpose(2, 0, 1)[None]
 
     def ids(image: np.ndarray) -> np.ndarray:
-        return network.class_ids(planes(image))[0, :image.shape[0], :image.shape[1]]
+        views = Views(size=facts.eval_size if network.size is None else None)
+        return class_ids(network, planes(image), views)[0, :image.shape[0], :image.shape[1]]
 
     return Segmenter(lambda image: network.logits(planes(image)), ids, *_names(facts.model_dump(), facts.num_classes))
 

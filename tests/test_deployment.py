@@ -121,7 +121,7 @@ def test_mindir_scores_are_the_checkpoints(street, tmp_path):
 
 @pytest.mark.slow
 def test_views_of_files_for_any_size_are_the_checkpoints(street, tmp_path):
-    for words in ((), ('--slide',), ('--ms-flip',), ('--boundary',)):
+    for words in ((), ('--slide',), ('--ms-flip',), ('--boundary',), ('--set', 'eval_size=[80,120]')):
         found = scores(tmp_path, street.recipe, '--model', street.file(dynamic=True), *words)
         same_segmentation(found, street.expected(tmp_path, *words))
 

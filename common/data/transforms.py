@@ -6,7 +6,7 @@ pixels.
 """
 import math
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Sequence
 
 import cv2
 import numpy as np
@@ -47,10 +47,10 @@ def train_transform(image: np.ndarray, label: np.ndarray, augment: Augment,
     return pad(image, augment.crop_size, augment.mean), pad(label, augment.crop_size, [IGNORE])
 
 
-def scaled_size(height: int, width: int, base: Optional[list[int]], ratio: float = 1.0) -> tuple[int, int]:
+def scaled_size(height: int, width: int, base: Optional[Sequence[int]], ratio: float = 1.0) -> tuple[int, int]:
     """Height and width after scaling: the largest that keep the image's proportions and fit into ``base * ratio``, by default
     its own size times ``ratio``, long side to long side (mmsegmentation's Resize and RandomResize with keep_ratio)."""
-    base = base or [height, width]
+    base = base or (height, width)
     long, short = max(base) * ratio, min(base) * ratio
     factor = min(int(long) / max(height, width), int(short) / min(height, width))
     return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
