@@ -5,23 +5,18 @@ A backend's ``Trainer`` does one step; everything here is framework-free. A run 
 """
 import errno
 import hashlib
-import json
 import math
 import os
 import platform
 import signal
 import threading
 import time
-from collections import deque
-from contextlib import closing, suppress
+from contextlib import closing
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
-from rich.console import Console
-from rich.live import Live
-from tensorboardX import SummaryWriter
 
 from common import checkpoint, losses, schedules
 from common import config as configuration
@@ -36,6 +31,7 @@ from common.distributed import Group, check_agreement, losing_no_process, pin
 from common.errors import DivergedError, Interrupted, StateError, UserError
 from common.evaluation import evaluate, evaluate_images, figures, network_arguments, published_views
 from common.metrics import Scores
+from common.run_log import Clock, Log, Silence
 
 MAX_CONFUSION = 100  # classes of a confusion matrix that is kept
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
@@ -405,148 +401,3 @@ class Stop:
         if self.number and self.group.size == 1:
             raise KeyboardInterrupt
         self.number = number
-
-
-class Clock:
-    """Images a second, time left and the share of time spent waiting for data, over the last steps."""
-
-    def __init__(self, images: int, last: int):
-        self.images, self.last = images, last
-        self.spans: deque[tuple[float, float]] = deque(maxlen=50)  # (seconds of the step, of which waiting)
-        self.restart()
-
-    def restart(self) -> None:
-        """Leaves out the time since the last step (evaluation, a checkpoint)."""
-        self.mark, self.waited = time.perf_counter(), 0.0
-
-    def waiting(self) -> '_Waiting':
-        """A context whose duration counts as waiting for data."""
-        return _Waiting(self)
-
-    def tick(self) -> None:
-        """Ends a step."""
-        now = time.perf_counter()
-        self.spans.append((now - self.mark, self.waited))
-        self.mark, self.waited = now, 0.0
-
-    def figures(self, done: int) -> dict[str, float]:
-        seconds, waited = (sum(column) for column in zip(*self.spans))
-        per_step = seconds / len(self.spans)
-        return {'img_per_s': round(self.images / per_step, 2), 'seconds_left': round(per_step * (self.last - done)),
-                'data_share': round(waited / seconds, 4)}
-
-
-class _Waiting:
-    def __init__(self, clock: Clock):
-        self.clock = clock
-
-    def __enter__(self) -> None:
-        self.began = time.perf_counter()
-
-    def __exit__(self, *_: Any) -> None:
-        self.clock.waited += time.perf_counter() - self.began
-
-
-class Log:
-    """``log.txt``, ``metrics.jsonl``, TensorBoard events and the progress line of a run."""
-
-    def __init__(self, work_dir: Path, step: int, resumed: bool):
-        self.console, self.work_dir = Console(), work_dir
-        self.text = (work_dir / 'log.txt').open('a', encoding='utf-8')
-        self._open(step if resumed else None)
-        self.live = Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
-
-    def __enter__(self) -> 'Log':
-        if self.live:
-            self.live.start()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        if self.live:
-            self.live.stop()
-        for file in (self.metrics, self.text, self.events):
-            with suppress(OSError):  # of a full disk, when the run has its own error
-                file.close()
-
-    def rewind(self, step: int) -> None:
-        """Forgets the figures of later steps."""
-        self.metrics.close()
-        self.events.close()
-        self._open(step)
-
-    def _open(self, step: Optional[int]) -> None:
-        path = self.work_dir / 'metrics.jsonl'
-        kept = [line for line in _lines(path) if line['step'] <= step] if step is not None else []
-        path.write_text(''.join(json.dumps(line) + '\n' for line in kept), encoding='utf-8')
-        self.overflows = max((line.get('overflows', 0) for line in kept), default=0)
-        self.metrics = path.open('a', encoding='utf-8')
-        self.events = SummaryWriter(str(self.work_dir / 'tensorboard'), purge_step=None if step is None else step + 1)
-
-    def line(self, text: str) -> None:
-        """A line for people: on the terminal and in log.txt."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        self.text.write(time.strftime('%Y-%m-%d %H:%M:%S  ') + text + '\n')
-        self.text.flush()
-
-    def record(self, values: dict[str, Any]) -> None:
-        """A line of metrics.jsonl; figures that are not finite are written as null."""
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        self.metrics.write(json.dumps(clean) + '\n')
-        self.metrics.flush()
-
-    def scalars(self, group: str, values: dict[str, float], step: int) -> None:
-        """TensorBoard scalars."""
-        for name, value in values.items():
-            self.events.add_scalar(f'{group}/{name}', value, step)
-
-    def step(self, values: dict[str, Any], keep: bool, last: int) -> None:
-        """Shows a step, and keeps it in the files when ``keep``."""
-        self.overflows += int(values.pop('overflow'))
-        values['overflows'] = self.overflows
-        left = time.strftime('%H:%M:%S', time.gmtime(values['seconds_left']))
-        text = (f'step {values["step"]}/{last}  epoch {values["epoch"]:.2f}  loss {values["loss"]:.4f}  lr {values["lr"]:.2e}  '
-                f'scale {values["loss_scale"]:g}  skipped {self.overflows}  {values["img_per_s"]:.1f} img/s  '
-                f'left {left}  data {values["data_share"]:.0%}')
-        if values['broken']:
-            text += f'  broken samples {values["broken"]}'
-        if self.live:
-            self.live.update(text)
-        if keep:
-            self.record(values)
-            self.scalars('train', {k: v for k, v in values.items() if isinstance(v, float) and k != 'epoch'}, values['step'])
-            if self.live:
-                self.text.write(time.strftime('%Y-%m-%d %H:%M:%S  ') + text + '\n')
-            else:
-                self.line(text)
-
-
-class Silence(Log):
-    """The log of a process that keeps none."""
-
-    def __init__(self) -> None:
-        self.overflows, self.live = 0, None
-
-    def __exit__(self, *_: Any) -> None:
-        pass
-
-    def rewind(self, step: int) -> None:
-        pass
-
-    def line(self, text: str) -> None:
-        pass
-
-    def record(self, values: dict[str, Any]) -> None:
-        pass
-
-    def scalars(self, group: str, values: dict[str, float], step: int) -> None:
-        pass
-
-
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a metrics file; one cut off by a kill is left out."""
-    if path.is_file():
-        for line in path.read_text(encoding='utf-8').splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue
