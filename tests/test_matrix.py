@@ -131,16 +131,11 @@ def test_initial_weights_are_the_same_numbers(name, backends):
     assert all(np.array_equal(first[key], second[key]) for key in first)
 
 
-@pytest.fixture(scope='module')
-def outputs(name, twins):
-    """Of both twins, on the same image."""
-    with operator_by_operator():
-        return [backend.forward(network, images(NETWORKS[name]), auxiliary=True) for backend, network in twins]
-
-
 @both
-def test_logits_agree(outputs):
-    ours, theirs = outputs
+def test_logits_agree(name, twins):
+    case = NETWORKS[name]
+    with operator_by_operator():
+        ours, theirs = (backend.forward(network, images(case), auxiliary=True) for backend, network in twins)
     assert list(ours) == list(theirs) and list(ours)[0] == 'logits'
     for output, value in ours.items():
         assert value.shape == theirs[output].shape
@@ -179,18 +174,18 @@ def test_batch_of_one_trains_or_says_why_not(name, twins):
 
 
 @both
-def test_a_checkpoint_of_one_gives_the_others_logits(name, twins, outputs, tmp_path):
+def test_a_checkpoint_of_one_gives_the_others_logits(name, twins, tmp_path):
     case, path = NETWORKS[name], tmp_path / 'x.safetensors'
     arguments = {key: value for key, value in case.arguments.items() if key != 'num_classes'}
     meta = {'config': {'arch': case.arch, 'model_args': arguments}, 'num_classes': classes_of(name)}
-    for ((backend, network), (other, _)), found in zip((twins, twins[::-1]), outputs):
+    for (backend, network), (other, _) in (twins, twins[::-1]):
         checkpoint.save(path, {f'model.{key}': array for key, array in backend.state(network).items()}, meta)
         converted = weights.load(path)
         again = other.MODELS[converted.arch](**converted.arguments)
         assert len(other.load_state(again, converted.state).matched) == len(converted.state)
         with operator_by_operator():
-            theirs = other.forward(again, images(case))['logits']
-        assert np.abs(found['logits'] - theirs).max() <= LOGITS_TOLERANCE * np.abs(theirs).max()
+            ours, theirs = (side.forward(one, images(case))['logits'] for side, one in ((backend, network), (other, again)))
+        assert np.abs(ours - theirs).max() <= LOGITS_TOLERANCE * np.abs(ours).max()
 
 
 @both
