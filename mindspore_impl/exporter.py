@@ -20,7 +20,7 @@ from common.resampling import pooling_matrix
 from mindspore_impl.layers import normalise, resize
 
 
-class Logits(nn.Cell):
+class Inference(nn.Cell):
     """A network that returns its logits alone; of a file that ``facts`` describe it takes and returns what they name."""
 
     def __init__(self, network: nn.Cell, facts: Optional[Facts] = None, size: Optional[tuple[int, int]] = None):
@@ -61,7 +61,7 @@ def export(network: nn.Cell, path: Path, format: Format, *, input_size: tuple[in
         raise UserError('--argmax with --dynamic is for ONNX; in MINDIR it needs one size')
     shape = (batch, 3, *input_size)
     writer = _write_onnx if format == 'onnx' else _write
-    cell = Logits(network, facts, input_size)
+    cell = Inference(network, facts, input_size)
 
     def run(images: np.ndarray) -> np.ndarray:
         return network(Tensor(images))['logits'].asnumpy()
@@ -71,7 +71,8 @@ def export(network: nn.Cell, path: Path, format: Format, *, input_size: tuple[in
                           dynamic)
 
 
-def _write(network: Logits, path: Path, shape: Sequence[int], dynamic: bool, opset: int, metadata: Mapping[str, str]) -> None:
+def _write(network: Inference, path: Path, shape: Sequence[int], dynamic: bool, opset: int,
+           metadata: Mapping[str, str]) -> None:
     def describe(model: Any) -> None:
         model.user_info.update(metadata)
         model.producer_name, model.producer_version = 'twinseg', metadata.get('twinseg_version', '')
@@ -89,7 +90,7 @@ def _write(network: Logits, path: Path, shape: Sequence[int], dynamic: bool, ops
     path.chmod(0o644)  # MindSpore writes files that only their owner may read
 
 
-def _write_onnx(network: Logits, path: Path, shape: Sequence[int], dynamic: bool, opset: int,
+def _write_onnx(network: Inference, path: Path, shape: Sequence[int], dynamic: bool, opset: int,
                 metadata: Mapping[str, str]) -> None:
     mindir = path.with_suffix('.mindir')
     try:
