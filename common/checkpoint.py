@@ -50,7 +50,10 @@ def save(path: str | Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str,
 
 
 def load(path: str | Path) -> tuple[State, dict[str, Any]]:
-    """Reads a checkpoint: tensors and meta. StateError when it is truncated, changed, or not one of ours."""
+    """Reads a checkpoint: tensors, those in half precision as float32, and meta.
+
+    StateError when it is truncated, changed, or not one of ours.
+    """
     path = Path(path)
     if not path.is_file():
         raise StateError(f'{path}: no such checkpoint')
@@ -68,7 +71,7 @@ def load(path: str | Path) -> tuple[State, dict[str, Any]]:
         raise StateError(f'{path}: not a readable checkpoint (truncated, or another kind of file): {reason}') from None
     if not isinstance(meta, dict) or checksum != _checksum(tensors, text):
         raise StateError(f'{path}: damaged: its checksum does not agree with its content; use an earlier checkpoint')
-    return tensors, meta
+    return {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in tensors.items()}, meta
 
 
 def model_state(path: str | Path, ema: Optional[bool] = None) -> tuple[State, dict[str, Any]]:

@@ -222,12 +222,13 @@ def convert(file: Annotated[Path, typer.Argument(metavar='FILE', help='weights: 
             out: Annotated[Optional[Path], typer.Option(
                 metavar='FILE', help='by default FILE.safetensors; .pth and .ckpt for one framework')] = None,
             settings: Annotated[Optional[list[str]], typer.Option(
-                '--set', metavar='KEY=VALUE ...', help='what weights do not tell: output_stride=8')] = None) -> None:
-    """Published weights as a checkpoint of ours, for both backends."""
+                '--set', metavar='KEY=VALUE ...', help='what weights do not tell: output_stride=8')] = None,
+            half: Annotated[bool, typer.Option('--half', help='float16 kernels: half the size')] = False) -> None:
+    """Published weights as a checkpoint of ours, for both backends; or one of ours without what only training needs."""
     from common import conversion, tables
     from common.config import parse_override
 
-    tables.show_facts(conversion.convert(file, source, out, dict(map(parse_override, settings or ()))))
+    tables.show_facts(conversion.convert(file, source, out, dict(map(parse_override, settings or ())), half))
 
 
 @app.command()

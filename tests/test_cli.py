@@ -321,6 +321,28 @@ def test_convert_writes_files_of_a_framework(folder, suffix, framework):
     assert sorted(path.name for path in folder.glob('*net*')) == [native.name]
 
 
+def test_convert_halves_a_file(folder, capsys):
+    """What training alone needs is left out, what data and images it is for stays, and kernels lose 11 bits."""
+    best, half = folder / 'run/checkpoints/best.safetensors', folder / 'half.safetensors'
+    assert twinseg('convert', best, '--half', '--out', half) == 0
+    (_, before), (tensors, after) = checkpoint.load(best), checkpoint.load(half)
+    assert after == {**{key: value for key, value in before.items() if key != 'trainer'}, 'config': {
+        key: value for key, value in before['config'].items() if key not in ('amp_level', 'dtype')}}
+    exact = weights.load(best).state
+    assert set(tensors) == {f'model.{name}' for name in exact} and half.stat().st_size < 0.6 * best.stat().st_size
+    for name, array in exact.items():
+        found = tensors[f'model.{name}']
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, array, rtol=0 if array.ndim < 2 else 2 ** -11, atol=1e-7 if array.ndim > 1 else 0)
+    assert twinseg('eval', '--checkpoint', half, '--device', 'cpu') == 0
+    assert twinseg('convert', best, '--half', '--out', 'half.pth') == 2
+    assert "--half is for *.safetensors: the frameworks' own files are float32" in capsys.readouterr().err
+    name = next(name for name, array in exact.items() if array.ndim == 4)
+    checkpoint.save(folder / 'large.safetensors', {**tensors, f'model.{name}': exact[name] * np.float32(1e9)}, after)
+    assert twinseg('convert', 'large.safetensors', '--half', '--out', half) == 2
+    assert f'{name}: holds' in capsys.readouterr().err and checkpoint.load(half)[1] == after
+
+
 def test_convert_says_which_framework_a_file_needs(folder, capsys, monkeypatch):
     monkeypatch.setitem(backends.PACKAGES, 'mindspore', ('no_such_framework', 'nowhere'))
     assert twinseg('convert', 'run/checkpoints/best.safetensors', '--out', 'net.ckpt') == 2

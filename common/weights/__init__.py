@@ -3,7 +3,7 @@
 ``read`` opens a file safely, ``convert`` recognises the publisher and renames, ``load`` does both, and ``load_pretrained``
 fills a network as far as the weights go. Each publisher has a module with its table of names.
 """
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Optional
 
@@ -34,6 +34,7 @@ class Converted:
     num_classes: Optional[int]  # None: a backbone without classifier, for ``pretrained``
     names: dict[str, str]  # our name -> the publisher's
     ignored: list[str]  # the publisher's names that were left out on purpose
+    meta: dict[str, Any] = field(default_factory=dict)  # what one of our own checkpoints says of itself
 
     def __str__(self) -> str:
         left = f'; {len(self.ignored)} known to be unused were left out' if self.ignored else ''
@@ -124,7 +125,8 @@ def _ours(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Converted
     arguments = {'num_classes': num_classes, **backbone, **config.get('model_args', {})}
     counters = [name for name in state if name.endswith('num_batches_tracked')]
     kept = {name: array for name, array in state.items() if name not in counters}
-    return Converted(OURS, config['arch'], arguments, kept, num_classes, {name: name for name in kept}, counters)
+    return Converted(OURS, config['arch'], arguments, kept, num_classes, {name: name for name in kept}, counters,
+                     dict(meta))
 
 
 def _by_table(table: Table, arrays: Mapping[str, np.ndarray]) -> Converted:
