@@ -22,11 +22,13 @@ def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None
 
     ``source`` is one of ``weights.SOURCES``, None: recognised. ``out`` is by default the file's name in the current folder,
     ending in .safetensors; .pth is a state dict of our PyTorch network, .ckpt a checkpoint of our MindSpore network. All three
-    say which network they belong to. ``arguments``: of the network, where the publisher's weights do not tell. Of ours, the
-    averaged weights are taken where there are any, and what the file says of its data and training is kept, but for the
-    precision; a published classifier is taken for one of ImageNet, a network of 19 classes for one of Cityscapes. ``half``: kernels are written in
-    float16, which halves a .safetensors file. Returns what was found, read and written; StateError for a file that is
-    unreadable or does not fit, BackendError when ``out`` needs an absent framework.
+    say which network they belong to. ``arguments``: of the network, where the publisher's weights do not tell. ``half``:
+    kernels are written in float16, which halves a .safetensors file.
+
+    Of ours, the averaged weights are taken where there are any, and what the file says of its data and training is kept, but
+    for the precision. A published classifier is taken for one of ImageNet, a network of 19 classes for one of Cityscapes.
+    Returns what was found, read and written; StateError for a file that is unreadable or does not fit, BackendError when
+    ``out`` needs an absent framework.
     """
     out = out or Path(file.stem + SUFFIX)
     if out.suffix not in (SUFFIX, *NATIVE):

@@ -89,9 +89,12 @@ def group() -> Group:
     return Group(rank(), size(), _all_gather) if size() > 1 else ALONE
 
 
-def all_sum(x: Tensor) -> Tensor:
-    """The sum over all processes; differentiable: gradients are summed, too."""
-    return ops.AllReduce()(x) if size() > 1 else x
+def stack(x: Tensor) -> Tensor:
+    """(...) of every process -> (size, ...), in the order of the ranks; differentiable: gradients are summed over them."""
+    if size() == 1:
+        return x[None]
+    own = Tensor(np.arange(size()) == rank(), x.dtype).reshape(-1, *[1] * x.ndim)
+    return ops.AllReduce()(own * x[None])  # AllGather's gradient, ReduceScatter, does not run on CPUs
 
 
 def mean(x: Tensor) -> Tensor:

@@ -131,20 +131,23 @@ class BatchNorm2d(nn.BatchNorm2d):
     def _of_processes(self, x: Tensor) -> Tensor:
         # MindSpore's SyncBatchNorm runs on Ascend only
         features = ops.cast(x, ms.float32)
-        mean = self._of_all(ops.mean(features, (0, 2, 3)))
-        features = features - mean.reshape(1, -1, 1, 1)
-        variance = self._of_all(ops.mean(features * features, (0, 2, 3)))
+        mean = ops.mean(features, (0, 2, 3))
+        centred = features - mean.reshape(1, -1, 1, 1)
+        variance = ops.mean(centred * centred, (0, 2, 3))
         count = x.shape[0] * x.shape[2] * x.shape[3] * (distributed.size() if self.sync else 1)
+        if self.sync:  # once around for both, for a collective of few numbers costs what it waits
+            every = distributed.stack(ops.stack((mean, variance)))
+            own, mean = mean, ops.mean(every[:, 0], 0)
+            variance = ops.mean(every[:, 1] + ops.square(every[:, 0] - mean), 0)
+            centred = centred + (own - mean).reshape(1, -1, 1, 1)
         centre, unbiased = ops.stop_gradient(mean), ops.stop_gradient(variance) * (count / (count - 1))
         if not self.sync:
-            centre, unbiased = distributed.mean(centre), distributed.mean(unbiased)
+            both = distributed.mean(ops.stack((centre, unbiased)))
+            centre, unbiased = both[0], both[1]
         ops.assign(self.moving_mean, self.moving_mean + self.momentum * (centre - self.moving_mean))
         ops.assign(self.moving_variance, self.moving_variance + self.momentum * (unbiased - self.moving_variance))
         scale = self.gamma / ops.sqrt(variance + self.eps)
-        return features * scale.reshape(1, -1, 1, 1) + self.beta.reshape(1, -1, 1, 1)
-
-    def _of_all(self, x: Tensor) -> Tensor:
-        return distributed.all_sum(x) / distributed.size() if self.sync else x
+        return centred * scale.reshape(1, -1, 1, 1) + self.beta.reshape(1, -1, 1, 1)
 
 
 class LayerNorm2d(nn.Cell):

@@ -3,6 +3,7 @@
 With one process every function gives back what it got.
 """
 import atexit
+import gc
 import os
 import time
 import warnings
@@ -34,7 +35,12 @@ def join(device: torch.device, timeout: int | None = None) -> None:
         except RuntimeError as error:
             raise LostError(f'did not meet the other processes: {str(error).splitlines()[0]}; one of them has ended, or '
                             'GLOO_SOCKET_IFNAME should name the network interface between the hosts') from None
-        atexit.register(dist.destroy_process_group)
+        atexit.register(_leave)
+
+
+def _leave() -> None:
+    gc.collect()  # modules in cycles hold the group, whose threads abort the process when they outlive Python
+    dist.destroy_process_group()
 
 
 def size() -> int:
@@ -59,7 +65,7 @@ def missing() -> list[int]:
     """
     here, all_ranks, found = rank(), size(), []
     dist.destroy_process_group()
-    atexit.unregister(dist.destroy_process_group)
+    atexit.unregister(_leave)
     try:
         store = dist.TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False,
                               timeout=timedelta(seconds=GRACE))
@@ -71,9 +77,9 @@ def missing() -> list[int]:
     return found
 
 
-def all_sum(x: Tensor) -> Tensor:
-    """The sum over all processes; differentiable: gradients are summed, too."""
-    return _AllSum.apply(x) if size() > 1 else x
+def stack(x: Tensor) -> Tensor:
+    """(...) of every process -> (size, ...), in the order of the ranks; differentiable: gradients are summed over them."""
+    return _Stack.apply(x) if size() > 1 else x[None]
 
 
 def mean(x: Tensor) -> Tensor:
@@ -127,18 +133,18 @@ class DataParallel(nn.DataParallel):
         return replicas
 
 
-class _AllSum(torch.autograd.Function):
+class _Stack(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
-        total = x.clone()
-        dist.all_reduce(total)
-        return total
+        parts = [torch.empty_like(x) for _ in range(size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.stack(parts)
 
     @staticmethod
     def backward(ctx, gradient):
         total = gradient.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
-        return total
+        return total[rank()]
 
 
 def _all_gather(values: np.ndarray) -> np.ndarray:

@@ -134,22 +134,24 @@ class BatchNorm2d(nn.BatchNorm2d):
     def _of_processes(self, x: Tensor) -> Tensor:
         # PyTorch's SyncBatchNorm does not run on CPUs, and all processes have batches of one size, as it need not assume
         features = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        mean = self._of_all(features.mean((0, 2, 3)))
-        features = features - mean.view(1, -1, 1, 1)
-        variance = self._of_all((features * features).mean((0, 2, 3)))
+        mean = features.mean((0, 2, 3))
+        centred = features - mean.view(1, -1, 1, 1)
+        variance = (centred * centred).mean((0, 2, 3))
         count = features.numel() // features.shape[1] * (distributed.size() if self.sync else 1)
+        if self.sync:  # once around for both, for a collective of few numbers costs what it waits
+            means, variances = distributed.stack(torch.stack((mean, variance))).unbind(1)
+            own, mean = mean, means.mean(0)
+            variance = (variances + (means - mean) ** 2).mean(0)
+            centred = centred + (own - mean).view(1, -1, 1, 1)
         with torch.no_grad():
             centre, unbiased = mean, variance * (count / (count - 1))
             if not self.sync:
-                centre, unbiased = distributed.mean(centre), distributed.mean(unbiased)
+                centre, unbiased = distributed.mean(torch.stack((centre, unbiased)))
             self.running_mean.lerp_(centre, self.momentum)
             self.running_var.lerp_(unbiased, self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight / (variance + self.eps).sqrt()
-        return features * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
-
-    def _of_all(self, x: Tensor) -> Tensor:
-        return distributed.all_sum(x) / distributed.size() if self.sync else x
+        return centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
 
 
 class LayerNorm2d(nn.Module):
