@@ -65,6 +65,7 @@ class Data(Group):
     num_parallel_workers: Count = 2
     sampling: Literal['shuffle', 'class_balanced'] = Field('shuffle', description='order of an epoch: every image once, or, '
                                                            'class_balanced, every class equally often, by images that show it')
+    repeat: Positive = Field(1, description="times that an epoch shows every image (mmsegmentation's RepeatDataset)")
     on_error: Literal['raise', 'skip'] = Field('raise', description='what to do with a broken image or label')
     max_errors: Count = Field(10, description='broken samples after which on_error: skip stops all the same')
     train_samples: Positive = Field(64, description='toy_street: images drawn for training')

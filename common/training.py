@@ -79,7 +79,7 @@ def _train(config: Config, backend: Backend, device: str, work_dir: Path, resume
     trainer = backend.make_trainer(network, config)
 
     images = global_batch(config, group.size)
-    epoch_steps = steps_per_epoch(len(training), images)
+    epoch_steps = steps_per_epoch(len(training) * config.data.repeat, images)
     rates = schedules.learning_rates(config.optimizer, config.schedule, epoch_steps, images)
     folder = _open_folder(work_dir, resume or start_from is not None, group)
     notes: list[str] = []  # for log.txt, which begins where the run does
@@ -145,7 +145,7 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
     keys = training_batches(len(training), data.batch_size, runtime.seed,
                             start=(progress['step'] + progress['left_out']) * accumulation,
                             stop=(len(rates) + progress['left_out']) * accumulation, rank=group.rank, world_size=group.size,
-                            order=_order(config, training))
+                            order=_order(config, training), repeat=data.repeat)
     clock = Clock(data.batch_size * accumulation * group.size, len(rates))
     key = figures(config)[0]  # the score that decides which checkpoint is the best
     skipped, scores = 0, {}

@@ -13,8 +13,8 @@ recipe=fastscnn/fast_scnn_toy_street
 settings=(epochs=20 val_interval=80 checkpoint_interval=80)
 if [[ -n ${TWINSEG_DATA:-} ]]; then # a few steps on real images; the recipe's hour is for `twinseg train`
     recipe=fastscnn/fast_scnn_camvid-360x480
-    settings=(max_iters=150 warmup_length=0 warmup_iters=20 crop_size='[180, 240]' 'model_args={bn_momentum: 0.1}'
-        val_interval=75 checkpoint_interval=75 ema_decay=0.95)
+    settings=(max_iters=150 warmup_length=0 warmup_iters=20 base_size='[360, 480]' crop_size='[180, 240]'
+        eval_size='[360, 480]' 'model_args={bn_momentum: 0.1}' val_interval=75 checkpoint_interval=75 ema_decay=0.95)
 fi
 
 run=runs/quickstart

@@ -92,6 +92,17 @@ def test_resumed_batches_are_those_of_the_whole_run(length, batch_size, start, c
     assert [next(endless) for _ in range(count)] == whole[start:]
 
 
+def test_an_epoch_repeats_the_data_set():
+    """Each image comes ``repeat`` times, augmented anew, and no batch is cut at the end of a pass through the data."""
+    epochs = list(training_batches(5, 3, 7, 0, 10, repeat=3))
+    first, second = (sum(epochs[start:start + 5], []) for start in (0, 5))
+    for epoch in (first, second):
+        assert sorted(index for _, index in epoch) == sorted(3 * list(range(5)))
+    assert len({*first, *second}) == 30
+    assert list(training_batches(5, 3, 7, 4, 10, repeat=3)) == epochs[4:]
+    assert len(list(training_batches(2, 3, 7, 0, 1, repeat=2))) == 1, 'fewer images than a batch'
+
+
 def test_a_data_set_smaller_than_the_batch_is_refused():
     with pytest.raises(DataError, match=r'5 samples do not fill one batch of 6 \(batch_size 3 x 2 processes\)'):
         steps_per_epoch(5, 3, 2)

@@ -56,12 +56,13 @@ def test_a_sample_that_comes_again_is_augmented_anew():
 def test_training_counts_and_balances(tmp_path):
     pytest.importorskip('torch')
     keys = streets.settings(streets.make(tmp_path / 'data'), class_weight='enet', sampling='class_balanced', max_iters=2,
-                            lr_batch_size=8)
+                            lr_batch_size=8, repeat=3)
     training.train(config.from_flat(keys), 'pytorch', 'cpu', tmp_path / 'run')
     stored = stored_config(tmp_path / 'run')
     counts = class_counts(open_dataset(stored.data, 'train'))
     assert stored.loss.class_weight == class_weights(counts, 'enet') and min(stored.loss.class_weight) > 1
     log = (tmp_path / 'run/log.txt').read_text()
+    assert '6 steps an epoch' in log
     assert 'a global batch of 4: learning rates, made for 8, are multiplied by 0.5' in log
     training.train(config.load(tmp_path / 'run/config.yaml', ['max_iters=3']), 'pytorch', 'cpu', tmp_path / 'run', resume=True)
 

@@ -40,20 +40,22 @@ def steps_per_epoch(length: int, batch_size: int, world_size: int = 1) -> int:
 
 
 def training_batches(length: int, batch_size: int, seed: int, start: int = 0, stop: Optional[int] = None, rank: int = 0,
-                     world_size: int = 1,
-                     order: Optional[Callable[[int], np.ndarray]] = None) -> Iterator[list[tuple[int, int]]]:
+                     world_size: int = 1, order: Optional[Callable[[int], np.ndarray]] = None,
+                     repeat: int = 1) -> Iterator[list[tuple[int, int]]]:
     """The keys ``(epoch, index)`` of batches ``start`` to ``stop - 1``, counted over epochs without end.
 
     A global batch has ``batch_size * world_size`` samples; process ``rank`` takes its ``places``, so that the processes
     together see what one process with the whole batch sees. ``order`` gives the samples of an epoch, by default
-    ``epoch_order``; where a sample comes again in an epoch, the key says another epoch, so that it is augmented anew.
+    ``epoch_order``; an epoch with ``repeat`` has that many orders, one after the other. Where a sample comes again in an
+    epoch, the key says another epoch, so that it is augmented anew.
     """
-    steps, total = steps_per_epoch(length, batch_size, world_size), batch_size * world_size
+    steps, total = steps_per_epoch(length * repeat, batch_size, world_size), batch_size * world_size
     own = places(batch_size, rank, world_size)
     batch = start
     while stop is None or batch < stop:
         epoch, step = divmod(batch, steps)
-        keys = _keys(order(epoch) if order else epoch_order(length, seed, epoch), epoch)
+        keys = [key for part in range(epoch * repeat, (epoch + 1) * repeat)
+                for key in _keys(order(part) if order else epoch_order(length, seed, part), part)]
         for place in range(step, steps if stop is None else min(steps, step + stop - batch)):
             yield [keys[index] for index in place * total + own]
             batch += 1
