@@ -12,7 +12,7 @@ from common.data.datasets import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from common.errors import StateError, UserError
 
 SUFFIX = '.safetensors'
-PRECISION = ('amp_level', 'dtype')  # of the training: whoever uses the weights may lack it
+HOW = ('amp_level', 'dtype', 'threads')  # keys that say how it was trained: whoever uses the weights may lack that
 NATIVE = {'.pth': 'pytorch', '.ckpt': 'mindspore'}  # files of one framework, and the backend that writes them
 
 
@@ -26,9 +26,9 @@ def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None
     kernels are written in float16, which halves a .safetensors file.
 
     Of ours, the averaged weights are taken where there are any, and what the file says of its data and training is kept, but
-    for the precision. A published classifier is taken for one of ImageNet, a network of 19 classes for one of Cityscapes.
-    Returns what was found, read and written; StateError for a file that is unreadable or does not fit, BackendError when
-    ``out`` needs an absent framework.
+    for precision and threads. A published classifier is taken for one of ImageNet, a network of 19 classes for one of
+    Cityscapes. Returns what was found, read and written; StateError for a file that is unreadable or does not fit,
+    BackendError when ``out`` needs an absent framework.
     """
     out = out or Path(file.stem + SUFFIX)
     if out.suffix not in (SUFFIX, *NATIVE):
@@ -50,7 +50,7 @@ def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None
     kept = {key: value for key, value in converted.arguments.items() if key != 'num_classes'}
     if converted.meta:
         meta = {key: value for key, value in converted.meta.items() if key != 'trainer'}  # the state of an optimizer left out
-        meta['config'] = {**{key: value for key, value in meta['config'].items() if key not in PRECISION}, 'model_args': kept}
+        meta['config'] = {**{key: value for key, value in meta['config'].items() if key not in HOW}, 'model_args': kept}
     else:
         meta = _meta(converted, kept, any(not network.align_corners for network in networks.values()), file.name)
     if out.suffix in NATIVE:
