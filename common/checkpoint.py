@@ -50,10 +50,7 @@ def save(path: str | Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str,
 
 
 def load(path: str | Path) -> tuple[State, dict[str, Any]]:
-    """Reads a checkpoint: tensors, those in half precision as float32, and meta.
-
-    StateError when it is truncated, changed, or not one of ours.
-    """
+    """Reads a checkpoint: tensors and meta. StateError when it is truncated, changed, or not one of ours."""
     path = Path(path)
     if not path.is_file():
         raise StateError(f'{path}: no such checkpoint')
@@ -71,11 +68,11 @@ def load(path: str | Path) -> tuple[State, dict[str, Any]]:
         raise StateError(f'{path}: not a readable checkpoint (truncated, or another kind of file): {reason}') from None
     if not isinstance(meta, dict) or checksum != _checksum(tensors, text):
         raise StateError(f'{path}: damaged: its checksum does not agree with its content; use an earlier checkpoint')
-    return {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in tensors.items()}, meta
+    return tensors, meta
 
 
 def model_state(path: str | Path, ema: Optional[bool] = None) -> tuple[State, dict[str, Any]]:
-    """Only the weights, without the prefix, and the meta.
+    """Only the weights, without the prefix, those in half precision as float32, and the meta.
 
     ``ema``: True takes the averaged weights (StateError where there are none), False the last ones, None the averaged ones
     where there are any.
@@ -84,7 +81,8 @@ def model_state(path: str | Path, ema: Optional[bool] = None) -> tuple[State, di
     state, averaged = _below('model.', tensors), _below('ema.', tensors)
     if ema and not averaged:
         raise StateError(f'{path}: holds no averaged weights: it was trained without with_ema')
-    return (state if ema is False else {**state, **averaged}), meta
+    chosen = state if ema is False else {**state, **averaged}
+    return {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in chosen.items()}, meta
 
 
 def step_path(folder: Path, step: int) -> Path:
