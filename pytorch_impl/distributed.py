@@ -77,11 +77,6 @@ def missing() -> list[int]:
     return found
 
 
-def stack(x: Tensor) -> Tensor:
-    """(...) of every process -> (size, ...), in the order of the ranks; differentiable: gradients are summed over them."""
-    return _Stack.apply(x) if size() > 1 else x[None]
-
-
 def mean(x: Tensor) -> Tensor:
     """The mean over all processes, as a constant."""
     if size() == 1:
@@ -131,20 +126,6 @@ class DataParallel(nn.DataParallel):
                 if getattr(part, 'mask', None) is not None:
                     part.mask = part.mask.chunk(len(self.device_ids))[place].to(device)
         return replicas
-
-
-class _Stack(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        parts = [torch.empty_like(x) for _ in range(size())]
-        dist.all_gather(parts, x.contiguous())
-        return torch.stack(parts)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        total = gradient.clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        return total[rank()]
 
 
 def _all_gather(values: np.ndarray) -> np.ndarray:

@@ -134,24 +134,42 @@ class BatchNorm2d(nn.BatchNorm2d):
     def _of_processes(self, x: Tensor) -> Tensor:
         # PyTorch's SyncBatchNorm does not run on CPUs, and all processes have batches of one size, as it need not assume
         features = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-        mean = features.mean((0, 2, 3))
-        centred = features - mean.view(1, -1, 1, 1)
-        variance = (centred * centred).mean((0, 2, 3))
-        count = features.numel() // features.shape[1] * (distributed.size() if self.sync else 1)
-        if self.sync:  # once around for both, for a collective of few numbers costs what it waits
-            means, variances = distributed.stack(torch.stack((mean, variance))).unbind(1)
-            own, mean = mean, means.mean(0)
-            variance = (variances + (means - mean) ** 2).mean(0)
-            centred = centred + (own - mean).view(1, -1, 1, 1)
+        if not self.sync:
+            own = torch.empty_like(self.running_mean), torch.empty_like(self.running_var)
+            y = F.batch_norm(features, *own, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
+            self._track(*distributed.mean(torch.stack(own)))
+            return y
         with torch.no_grad():
-            centre, unbiased = mean, variance * (count / (count - 1))
-            if not self.sync:
-                centre, unbiased = distributed.mean(torch.stack((centre, unbiased)))
-            self.running_mean.lerp_(centre, self.momentum)
-            self.running_var.lerp_(unbiased, self.momentum)
-            self.num_batches_tracked += 1
-        scale = self.weight / (variance + self.eps).sqrt()
-        return centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+            count = features.numel() // features.shape[1] * distributed.size()
+            variances, means = torch.var_mean(features, (0, 2, 3), correction=0)
+            means, variances = distributed.gather(torch.cat((means, variances))).view(distributed.size(), 2, -1).unbind(1)
+            mean = means.mean(0)
+            variance = (variances + (means - mean) ** 2).mean(0)
+            self._track(mean, variance * (count / (count - 1)))
+        return _GlobalNorm.apply(features, self.weight, self.bias, mean, variance, self.eps)
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+        self.num_batches_tracked += 1
+
+
+class _GlobalNorm(torch.autograd.Function):
+    """Batch norm by the statistics of the global batch, on which the features of all processes have had their influence."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, mean, variance, eps):
+        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt())
+        return F.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight, mean, scale = ctx.saved_tensors
+        normed = (x - mean.view(1, -1, 1, 1)) * scale.view(1, -1, 1, 1)
+        by_bias, by_weight = gradient.sum((0, 2, 3)), (gradient * normed).sum((0, 2, 3))
+        shift, slope = distributed.mean(torch.stack((by_bias, by_weight))) * (x.shape[1] / x.numel())
+        by_x = (gradient - shift.view(1, -1, 1, 1) - normed.mul_(slope.view(1, -1, 1, 1))) * (weight * scale).view(1, -1, 1, 1)
+        return by_x, by_weight, by_bias, None, None, None
 
 
 class LayerNorm2d(nn.Module):
