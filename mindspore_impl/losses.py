@@ -170,7 +170,8 @@ def detail(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     else:
         targets = ops.cat((1 - targets, targets), 1)
         overlap = dice(ops.sigmoid(logits), targets)
-    return ops.binary_cross_entropy_with_logits(logits, targets), overlap
+    # ops.binary_cross_entropy_with_logits, operator by operator, keeps the divisor of the first shape that it saw for gradients
+    return (ops.softplus(logits) - logits * targets).mean(), overlap
 
 
 def _valid(labels: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import pytest
 
 from common import config, losses
 from common.errors import UserError
+from tests.conftest import operator_by_operator
 
 VALUE, GRADIENT = 5e-6, 2e-5  # relative; both computed in float32, where MindSpore's softmax on a CPU is good to 3e-6
 
@@ -122,6 +123,15 @@ def test_detail_loss(framework, golden, recorded, name):
 
     values, gradient = framework.gradient(function, logits, labels)
     agree(recorded[name], values[1:], gradient)
+
+
+def test_detail_loss_of_another_shape_before(framework):
+    """A function of MindSpore's own kept, operator by operator, the divisor of the gradients that it had computed first."""
+    labels = np.zeros((1, 24, 32), np.int32)
+    with operator_by_operator():
+        for channels in (2, 1):
+            gradient = framework.gradient(framework.losses.detail, np.zeros((1, channels, 24, 32), np.float32), labels)[1]
+            np.testing.assert_allclose(np.abs(gradient), 0.5 / gradient.size, rtol=1e-6)
 
 
 def test_dice(framework, recorded, scores):

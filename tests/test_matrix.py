@@ -153,11 +153,12 @@ def test_gradients_agree(name, twins):
                 for backend, network in twins)
         assert other == pytest.approx(loss, rel=1e-5)
         assert set(ours) == set(theirs)
-        differences = [relative(ours[key], theirs[key]) for key in ours]
-        found.append((max(differences), float(np.median(differences))))
-        if found[-1][0] <= GRADIENT_TOLERANCE and found[-1][1] <= MEDIAN_TOLERANCE:
+        differences = {key: relative(ours[key], theirs[key]) for key in ours}
+        median = float(np.median(list(differences.values())))
+        found.append((median, {key: value for key, value in differences.items() if value > GRADIENT_TOLERANCE}))
+        if not found[-1][1] and median <= MEDIAN_TOLERANCE:
             return
-    pytest.fail(f'largest and median difference at {len(SEEDS)} images: {found}')
+    pytest.fail(f'median, and parameters that differ, at {len(SEEDS)} images: {found}')
 
 
 def test_batch_of_one_trains_or_says_why_not(name, twins):
