@@ -95,6 +95,8 @@ class Augment(Group):
     rotate: NonNegative = Field(0.0, description='largest angle in degrees, to either side; corners are padded')
     cutout_prob: Fraction = Field(0.0, description='probability that a box is cut out of the image')
     cutout_ratio: Range = Field([0.1, 0.4], description="smallest and largest side of that box, as a share of the crop's")
+    class_mix: Fraction = Field(0.0, description='probability that half of the classes of another sample are pasted over the '
+                                'image (ClassMix)')
     eval_size: Optional[Size] = Field(None, description='evaluation: images are scaled to fit into it, proportions kept '
                                       '(mmsegmentation: Resize of the test pipeline, there width first); labels and scores '
                                       'keep the size of the file')
@@ -230,9 +232,9 @@ GROUPS: dict[str, type[Group]] = {'model': Model, 'data': Data, 'augment': Augme
 CLASSIFICATION = ('class_file', 'exif_rotate', 'scale', 'ratio', 'interpolation', 'color_jitter', 'auto_augment', 're_prob',
                   're_mode', 're_count', 'mix_up', 'cutmix', 'mixup_prob', 'switch_prob', 'mixup_mode', 'mixup_off_epoch',
                   'crop_pct', 'square_resize', 'drop_path_rate', 'drop_path_on')
-SEGMENTATION = ('base_size', 'ratio_range', 'crop_size', 'cat_max_ratio', 'rotate', 'cutout_prob', 'cutout_ratio', 'eval_size',
-                'sampling', 'photometric_distortion', 'brightness_delta',
-                'contrast_range', 'saturation_range', 'hue_delta', 'class_weight', 'avg_non_ignore', 'ohem_thresh',
+SEGMENTATION = ('base_size', 'ratio_range', 'crop_size', 'cat_max_ratio', 'rotate', 'cutout_prob', 'cutout_ratio', 'class_mix',
+                'eval_size', 'sampling', 'photometric_distortion', 'brightness_delta', 'contrast_range',
+                'saturation_range', 'hue_delta', 'class_weight', 'avg_non_ignore', 'ohem_thresh',
                 'ohem_min_kept', 'auxiliary_weights', 'detail_weights', 'image_dir', 'label_dir', 'label_map', 'palette')
 CLASSIFICATION_DEFAULTS = {'image_size': [224, 224], 'lr_batch_size': 256, 'norm_bias_decay': False}
 

@@ -223,6 +223,29 @@ def test_cutout_is_a_box_that_is_ignored(probability):
     assert cut == 40 * probability or 0 < probability < 1 and 10 < cut < 30
 
 
+@pytest.mark.parametrize('seed', range(5))
+def test_class_mix_pastes_half_of_the_classes(seed):
+    (image, label), (other, ids) = scene(seed=0), scene(seed=1)
+    ids[:, :10] = 255
+    mixed, found = transforms.class_mix(image, label, other, ids, np.random.default_rng(seed))
+    pasted = (mixed != image).any(-1) | (found != label)
+    classes = np.unique(ids[pasted])
+    assert len(classes) == (len(np.unique(ids)) - 1 + 1) // 2 and 255 not in classes
+    pasted = np.isin(ids, classes)
+    assert np.array_equal(mixed[pasted], other[pasted]) and np.array_equal(found[pasted], ids[pasted])
+    assert np.array_equal(mixed[~pasted], image[~pasted]) and np.array_equal(found[~pasted], label[~pasted])
+
+
+def test_class_mix_of_samples_is_as_frequent_as_configured():
+    plain, some, all_ = (TrainSamples(Scenes(), augment(class_mix=share), 5) for share in (0.0, 0.5, 1.0))
+    keys = [(epoch, index) for epoch in range(10) for index in range(len(plain))]
+    same = [np.array_equal(plain[key][0], some[key][0]) for key in keys]
+    assert 0.3 < np.mean(same) < 0.7
+    assert all(np.array_equal(some[key][0], all_[key][0]) for key, unmixed in zip(keys, same) if not unmixed)
+    assert np.mean([np.array_equal(plain[key][0], all_[key][0]) for key in keys]) < 0.1
+    assert TrainSamples(Scenes(), augment(class_mix=1.0), 5)[3, 2][1].tobytes() == all_[3, 2][1].tobytes()
+
+
 def test_padding_is_the_mean_colour_and_ignored():
     keys = augment(crop_size=[50, 60], ratio_range=[1.0, 1.0], photometric_distortion=False, flip_prob=0.0)
     image, label = train_transform(*scene(), keys, np.random.default_rng(0))

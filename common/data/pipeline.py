@@ -9,7 +9,7 @@ from common.config import Augment
 from common.data.datasets import Dataset
 from common.data.image_transforms import check, eval_image, train_image
 from common.data.sampling import sample_rng
-from common.data.transforms import channels_first, train_transform
+from common.data.transforms import channels_first, class_mix, train_transform
 from common.errors import DataError
 
 SMALLEST = 32  # pixels a side of what stands for a broken image
@@ -43,6 +43,9 @@ class TrainSamples:
 
     def _augmented(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         image, label = train_transform(image, label, self.augment, rng)
+        if self.augment.class_mix and rng.random() < self.augment.class_mix:
+            other = self._read(int(rng.integers(len(self.dataset))))
+            image, label = class_mix(image, label, *train_transform(*other, self.augment, rng), rng)
         return channels_first(image), label
 
     def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -145,6 +145,17 @@ def cutout(image: np.ndarray, label: np.ndarray, augment: Augment,
     return image, label
 
 
+def class_mix(image: np.ndarray, label: np.ndarray, other: np.ndarray, other_label: np.ndarray,
+              rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Half of the classes of the other sample, drawn at random, are pasted over the first, pixels and labels (ClassMix,
+    Olsson et al., WACV 2021, section 3.1, with true labels). All of one size."""
+    present = np.flatnonzero(cv2.calcHist([other_label], [0], None, [256], [0, 256])[:IGNORE])
+    pasted = np.zeros(256, bool)
+    pasted[rng.permutation(present)[:(len(present) + 1) // 2]] = True
+    mask = pasted[other_label]
+    return np.where(mask[..., None], other, image), np.where(mask, other_label, label)
+
+
 def pad(pixels: np.ndarray, size: list[int], value: list[float]) -> np.ndarray:
     """``pixels`` with a border to the right and below, up to ``size`` (height, width). An image is padded with the mean
     colour, which is zero after normalisation."""
