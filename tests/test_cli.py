@@ -323,11 +323,14 @@ def test_convert_writes_files_of_a_framework(folder, suffix, framework):
 
 def test_convert_halves_a_file(folder, capsys):
     """What training alone needs is left out, what data and images it is for stays, and kernels lose 11 bits."""
-    best, half = folder / 'run/checkpoints/best.safetensors', folder / 'half.safetensors'
+    tensors, before = checkpoint.load(folder / 'run/checkpoints/best.safetensors')
+    before = {**before, 'config': {**before['config'], 'pretrained': 'imagenet.pth'}}
+    best, half = folder / 'best.safetensors', folder / 'half.safetensors'
+    checkpoint.save(best, tensors, before)
     assert twinseg('convert', best, '--half', '--out', half) == 0
-    (_, before), (tensors, after) = checkpoint.load(best), checkpoint.load(half)
+    tensors, after = checkpoint.load(half)
     assert after == {**{key: value for key, value in before.items() if key != 'trainer'}, 'config': {
-        key: value for key, value in before['config'].items() if key not in ('amp_level', 'dtype', 'threads')}}
+        key: value for key, value in before['config'].items() if key not in ('amp_level', 'dtype', 'threads', 'pretrained')}}
     exact = weights.load(best).state
     assert set(tensors) == {f'model.{name}' for name in exact} and half.stat().st_size < 0.6 * best.stat().st_size
     for name, array in exact.items():
