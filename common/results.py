@@ -90,10 +90,15 @@ def _recipe(config: Config) -> str:
         before = configuration.load(configuration.RECIPES / f'{config.runtime.recipe}.yaml')
     except UserError:
         return f'{config.runtime.recipe} (a recipe no more)'
-    changed = [f'{key}={getattr(getattr(config, group), key)}' for key, group in configuration.KEYS.items()
+    changed = [f'{key}={_value(key, getattr(getattr(config, group), key))}' for key, group in configuration.KEYS.items()
                if group != 'runtime' and key not in OF_ANY_RUN
                and getattr(getattr(config, group), key) != getattr(getattr(before, group), key)]
     return config.runtime.recipe + (f' with {", ".join(changed)}' if changed else '')
+
+
+def _value(key: str, value: Any) -> Any:
+    """A key's value as the page shows it: of weights to start from the run folder, not where it was on some machine."""
+    return Path(*Path(value).parts[-3:]) if key == 'pretrained' and value else value
 
 
 def _hardware(meta: dict[str, Any]) -> str:

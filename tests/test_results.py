@@ -43,6 +43,14 @@ def test_a_row_is_what_the_run_says(run, tmp_path):
     assert found['hardware'].endswith('1 threads') and float(found['hours']) < 0.1
 
 
+def test_weights_to_start_from_are_named_without_their_place(run, tmp_path):
+    shutil.copytree(run, tmp_path / 'run')
+    config = tmp_path / 'run/config.yaml'
+    config.write_text(config.read_text().replace('pretrained: null', 'pretrained: /far/weighted/checkpoints/best.safetensors'))
+    assert main(['results', str(tmp_path / 'run'), '--out', str(tmp_path / 'results.md')]) == 0
+    assert 'pretrained=weighted/checkpoints/best.safetensors' in cells(tmp_path / 'results.md')[0]['recipe']
+
+
 def test_rows_are_in_order_and_runs_are_checked(run, tmp_path):
     shutil.copytree(run, tmp_path / 'b')
     text = (tmp_path / 'b/config.yaml').read_text()
