@@ -331,6 +331,24 @@ def test_names_with_spaces(place):
     assert place.argv[3] == str(place.folder / 'my recipe.yaml')
 
 
+def test_three_stages_on_camvid(place):
+    """Each starts from the one before; the user's keys are the last, and a failure ends it."""
+    stub = place.stub.read_text().replace('> "$STUB_LOG/argv"', '>> "$STUB_LOG/argv"')
+    place.stub.write_text(stub)
+    assert place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'my runs', 'seed=1', BACKEND='mindspore').returncode == 0
+    calls = '\n'.join(place.argv).split('-m\ncommon.cli\n')[1:]
+    stages = [call.strip().split('\n') for call in calls]
+    common = ['train', 'enet/enet_camvid-360x480', '--backend', 'mindspore', '--work-dir']
+    for number, words in enumerate(stages, start=1):
+        assert words[:8] == [*common, f'my runs/stage{number}', '--resume', '--set'] and words[-1] == 'seed=1'
+    starts = [[word for word in words if word.startswith('pretrained=')] for words in stages]
+    assert starts == [[], *([f'pretrained=my runs/stage{number}/checkpoints/best.safetensors'] for number in (1, 2))]
+    (place.log / 'argv').unlink()
+    assert place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'runs', STUB_STATUS='75').returncode == 75
+    assert place.option('--work-dir') == 'runs/stage1' and 'runs/stage2' not in place.argv
+    assert place.run('train_camvid.sh', 'enet/enet_camvid-360x480').returncode == 2
+
+
 def test_the_command_line_understands_the_arguments(place):
     """The stub takes any argument; the real command must know these."""
     done = place.run('run_eval_gpu.sh', '0', 'my.yaml', 'best.safetensors', TWINSEG_PYTHON=sys.executable, DEVICE_TARGET='CPU')
