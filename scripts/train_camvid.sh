@@ -2,13 +2,15 @@
 # Trains a network on CamVid from scratch in the three stages that common/configs/camvid.yaml explains:
 #   bash scripts/train_camvid.sh RECIPE FOLDER [KEY=VALUE...]
 # Leaves FOLDER/stage1, stage2 and stage3, the result. The same call goes on after an interruption.
-# BACKEND=pytorch|mindspore (PyTorch by default).
+# BACKEND=pytorch|mindspore (PyTorch by default), EPOCHS: those of the stages ('50 40 20' by default).
 set -euo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 [[ $# -ge 2 ]] || die 'usage: bash scripts/train_camvid.sh RECIPE FOLDER [KEY=VALUE...]'
 recipe=$1 folder=$2
 shift 2
 use_python all
+read -r -a epochs <<<"${EPOCHS:-50 40 20}"
+[[ ${#epochs[@]} -eq 3 ]] || die "EPOCHS is '$EPOCHS': give three numbers, of the three stages"
 
 stage() { # number, keys of this stage; the user's come last
     twinseg train "$recipe" --backend "${BACKEND:-pytorch}" --work-dir "$folder/stage$1" --resume --set "${@:2}"
@@ -20,6 +22,6 @@ best() { # number of a stage
 
 thin='class_weight=[1,1,3,1,1,1,2,1,1,1,1]' # poles and signs
 large=('base_size=[720,960]' 'crop_size=[480,640]' 'eval_size=[720,960]')
-stage 1 epochs=50 "$@"
-stage 2 epochs=40 base_lr=5e-4 "$thin" "$(best 1)" "$@"
-stage 3 epochs=20 base_lr=3e-4 "$thin" "$(best 2)" "${large[@]}" "$@"
+stage 1 epochs="${epochs[0]}" "$@"
+stage 2 epochs="${epochs[1]}" base_lr=5e-4 "$thin" "$(best 1)" "$@"
+stage 3 epochs="${epochs[2]}" base_lr=3e-4 "$thin" "$(best 2)" "${large[@]}" "$@"

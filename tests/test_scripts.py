@@ -343,6 +343,12 @@ def test_three_stages_on_camvid(place):
         assert words[:8] == [*common, f'my runs/stage{number}', '--resume', '--set'] and words[-1] == 'seed=1'
     starts = [[word for word in words if word.startswith('pretrained=')] for words in stages]
     assert starts == [[], *([f'pretrained=my runs/stage{number}/checkpoints/best.safetensors'] for number in (1, 2))]
+    assert [words[8] for words in stages] == ['epochs=50', 'epochs=40', 'epochs=20']
+    (place.log / 'argv').unlink()
+    assert place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'runs', EPOCHS='3 2 1').returncode == 0
+    assert [word for word in place.argv if word.startswith('epochs=')] == ['epochs=3', 'epochs=2', 'epochs=1']
+    short = place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'runs', EPOCHS='3 2')
+    assert short.returncode == 2 and "EPOCHS is '3 2'" in short.stderr
     (place.log / 'argv').unlink()
     assert place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'runs', STUB_STATUS='75').returncode == 75
     assert place.option('--work-dir') == 'runs/stage1' and 'runs/stage2' not in place.argv
