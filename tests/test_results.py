@@ -69,7 +69,8 @@ def test_rows_are_in_order_and_runs_are_checked(run, tmp_path):
 @pytest.mark.parametrize('recipe, expected', [
     ('stdc/stdc1_4xb12-80k_cityscapes-512x1024', 'mmsegmentation reports mIoU 71.82 (73.89 multi-scale and flip)'),
     ('stdc/stdc1_8xb12-20k_cityscapes-512x1024', 'mIoU 70.74, 39.38 images/s (DeepSparkHub, STDC)'),
-    ('stdc/stdc1_toy_street', None), ('stdc/stdc1_camvid-360x480', None), ('no/such', None), (None, None),
+    ('enet/enet_camvid-360x480', 'mIoU 52.1 on the test split (davidtvs, 300 epochs without augmentation)'),
+    ('stdc/stdc1_toy_street', None), ('stdc/stdc2_camvid-360x480', None), ('no/such', None), (None, None),
 ])
 def test_published_scores_come_from_the_recipe(recipe, expected):
     assert results.published(recipe) == expected
