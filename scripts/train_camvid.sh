@@ -9,8 +9,9 @@ source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
 recipe=$1 folder=$2
 shift 2
 use_python all
-read -r -a epochs <<<"${EPOCHS:-50 40 20}"
-[[ ${#epochs[@]} -eq 3 ]] || die "EPOCHS is '$EPOCHS': give three numbers, of the three stages"
+lengths=${EPOCHS:-50 40 20}
+[[ $lengths =~ ^[1-9][0-9]*(\ [1-9][0-9]*){2}$ ]] || die "EPOCHS is '$lengths': give three numbers, of the three stages"
+read -r -a epochs <<<"$lengths"
 
 stage() { # number, keys of this stage; the user's come last
     twinseg train "$recipe" --backend "${BACKEND:-pytorch}" --work-dir "$folder/stage$1" --resume --set "${@:2}"

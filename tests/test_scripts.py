@@ -347,9 +347,10 @@ def test_three_stages_on_camvid(place):
     (place.log / 'argv').unlink()
     assert place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'runs', EPOCHS='3 2 1').returncode == 0
     assert [word for word in place.argv if word.startswith('epochs=')] == ['epochs=3', 'epochs=2', 'epochs=1']
-    short = place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'runs', EPOCHS='3 2')
-    assert short.returncode == 2 and "EPOCHS is '3 2'" in short.stderr
     (place.log / 'argv').unlink()
+    for wrong in ('3 2', '3 2 x', '3 2 0', ' '):  # found before the first stage, not hours later
+        refused = place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'runs', EPOCHS=wrong)
+        assert refused.returncode == 2 and f"EPOCHS is '{wrong}'" in refused.stderr and not (place.log / 'argv').exists()
     assert place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'runs', STUB_STATUS='75').returncode == 75
     assert place.option('--work-dir') == 'runs/stage1' and 'runs/stage2' not in place.argv
     assert place.run('train_camvid.sh', 'enet/enet_camvid-360x480').returncode == 2
