@@ -224,6 +224,8 @@ class Runtime(Group):
                                               'start a process for each device')
     graph_mode: Literal[0, 1] = Field(0, description='MindSpore: 0 compiles training steps, and evaluation for every size of '
                                       'image, 1 runs operator by operator: slower, for debugging and for images of many sizes')
+    torch_compile: bool = Field(False, description='PyTorch: compiles the network in training (torch.compile), which takes a '
+                                'minute or more and, on a CPU, a C++ compiler; evaluation runs as without')
 
 
 GROUPS: dict[str, type[Group]] = {'model': Model, 'data': Data, 'augment': Augment, 'optimizer': Optimizer,

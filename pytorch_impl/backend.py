@@ -1,4 +1,6 @@
 """The PyTorch backend: the functions of ``common.backend.Backend``."""
+import os
+import shutil
 from pathlib import Path
 from typing import Any, Literal, Optional
 
@@ -101,6 +103,8 @@ def make_trainer(network: torch.nn.Module, config: Config) -> Trainer:
     """A trainer of a network."""
     if config.runtime.graph_mode:
         raise UserError("graph_mode: 1 is MindSpore's; PyTorch always runs operator by operator: leave it out")
+    if config.runtime.torch_compile and _device.type == 'cpu' and shutil.which(os.environ.get('CXX', 'g++')) is None:
+        raise UserError('torch_compile: there is no C++ compiler in PATH; install g++, name another in CXX, or leave it out')
     return Trainer(network, config)
 
 

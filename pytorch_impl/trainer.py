@@ -105,6 +105,8 @@ class Losses(nn.Module):
     def __init__(self, network: nn.Module, config: Config):
         super().__init__()
         self.network = distributed.spread(network) if config.runtime.launcher == 'dp' else network
+        if config.runtime.torch_compile:
+            self.network = torch.compile(self.network)
         self.loss, self.align_corners = config.loss, network.align_corners
         self.mean, self.std = config.augment.mean, config.augment.std
 

@@ -29,7 +29,8 @@ CASES = {  # name -> steps, keys
     'ohem_pixel_sampler': (2, {'loss': 'ohem_pixel_sampler', 'ohem_min_kept': 90, 'ohem_thresh': 0.1}),
     'stdc_ohem': (2, {'loss': 'stdc_ohem', 'ohem_min_kept': 300}),
     'stdc_ohem_largest': (2, {'loss': 'stdc_ohem', 'ohem_min_kept': 900, 'ohem_thresh': 0.01}),
-    'mixed': (3, AUGMENTED)}
+    'mixed': (3, AUGMENTED),
+    'compiled': (3, {})}
 UNEQUAL = {'own_norms': (3, {'sync_bn': False})}  # not what one process with all would do
 
 
@@ -61,7 +62,9 @@ def start(backend_name: str, size: int, folder: Path, *words: str) -> subprocess
 def train(backend, case: str) -> dict[str, np.ndarray]:
     """The state after the steps of a case, each process on its part of the batches, and the losses of the steps."""
     steps, keys = {**CASES, **UNEQUAL}[case]
-    settings = config.from_flat({**keys, **({'graph_mode': 1} if backend.name == 'mindspore' and steps < 20 else {})})
+    compiled = steps == 20 or case == 'compiled'
+    mode = {'torch_compile': case == 'compiled'} if backend.name == 'pytorch' else {'graph_mode': int(not compiled)}
+    settings = config.from_flat({**keys, **mode})
     network = (tiny_classifier(backend.name, 0.4) if settings.classifies else tiny_network(backend.name, dropout=0.5))
     trainer, group = backend.make_trainer(network, settings), backend.group()
     own = places(BATCH // group.size, group.rank, group.size)

@@ -1,4 +1,5 @@
 """What a trainer, its predictors and the loader promise, in both backends; the loop around them is in test_training.py."""
+import importlib
 import threading
 
 import numpy as np
@@ -57,6 +58,26 @@ def test_class_ids_are_the_largest_logits_at_the_size_asked(backend):
         assert ids.dtype == np.uint8 and ids.shape == (2, *(size or (16, 24)))
         assert np.array_equal(ids, logits.argmax(1))
     assert predictor.logits(images).shape == (2, 5, 8, 12)
+
+
+def test_torch_compile(backend, monkeypatch):
+    """The steps are those without, between predictions that are not compiled."""
+    if backend.name == 'mindspore':
+        with pytest.raises(UserError, match="torch_compile: true is PyTorch's"):
+            trainer(backend, torch_compile=True)
+        return
+    plain, compiled = trainer(backend), trainer(backend, torch_compile=True)
+    images, _ = batch(9)
+    for seed in range(3):
+        losses = [made.step([batch(seed)], 0.1)['loss'] for made in (plain, compiled)]
+        assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+        np.testing.assert_allclose(compiled.predictor().logits(images), plain.predictor().logits(images), atol=1e-5)
+    assert sorted(compiled.state()[0]) == sorted(plain.state()[0])
+    counters = importlib.import_module('torch._dynamo.utils').counters
+    assert counters['stats']['unique_graphs'] >= 1, 'it was compiled'
+    monkeypatch.setenv('CXX', 'no-such-compiler')
+    with pytest.raises(UserError, match='torch_compile: there is no C'):
+        trainer(backend, torch_compile=True)
 
 
 def test_states_are_copies(backend):
