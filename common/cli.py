@@ -382,11 +382,12 @@ def report(runs: Annotated[list[Path], typer.Argument(metavar='RUN...', help='ru
 
 @app.command()
 def results(runs: Annotated[list[Path], typer.Argument(metavar='RUN...', help='run folders')],
-            out: Annotated[Path, typer.Option(metavar='FILE')] = Path('docs/results.md')) -> None:
+            out: Annotated[Path, typer.Option(metavar='FILE')] = Path('docs/results.md'),
+            add: Annotated[bool, typer.Option('--add', help='keep the rows that FILE has of other runs')] = False) -> None:
     """A table of run folders: data, recipe, time, hardware, scores and sizes, with the published scores beside them."""
     from common.results import write_results
 
-    print(write_results(runs, out))
+    print(write_results(runs, out, add))
 
 
 def main(arguments: Optional[list[str]] = None) -> int:

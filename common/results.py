@@ -3,7 +3,7 @@ import json
 import re
 import time
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Iterable, Optional, Sequence
 
 from common import checkpoint
 from common import config as configuration
@@ -17,23 +17,28 @@ from common.report.records import read_run
 STAMP = re.compile(r'^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)  (.*)$')  # of a line of log.txt
 OF_ANY_RUN = ('data_url', 'num_parallel_workers', 'eval_batch_size', 'on_error', 'max_errors')  # keys that change no score
 NONE = '-'
+OPENING = ['# Results', '', 'Made by `twinseg results RUN... --out FILE` from run folders; not to be edited.', '']
+RUN = ('data', 'recipe', 'backend', 'seed')  # columns that say which run a row is of
 
 
-def write_results(runs: Sequence[Path], out: Path) -> Path:
+def write_results(runs: Sequence[Path], out: Path, add: bool = False) -> Path:
     """Writes a Markdown table with a row for each run folder, and returns its path.
 
-    Scores are those of the best checkpoint on the validation split: the highest evaluation of the training, and of several
-    scales and mirrored those in a JSON file that ``twinseg eval --ms-flip --json RUN/FILE.json`` left in the folder.
-    UserError for a folder that is no run, or has no evaluation yet.
+    With ``add`` the rows that ``out`` has already stay, but those of the same runs (see RUN). Scores are those of the best
+    checkpoint on the validation split: the highest evaluation of the training, and of several scales and mirrored those in a
+    JSON file that ``twinseg eval --ms-flip --json RUN/FILE.json`` left in the folder.
+    UserError for a folder that is no run, or has no evaluation yet, and with ``add`` for another file.
     """
     if not runs:
         raise UserError('results: name at least one run folder')
-    rows = sorted((row(folder) for folder in runs), key=lambda found: (found['data'], found['recipe'], found['backend'],
-                                                                       found['seed']))
+    rows = [{column: _cell(value) for column, value in row(folder).items()} for folder in runs]
     columns = list(rows[0])
-    lines = ['# Results', '', 'Made by `twinseg results RUN... --out FILE` from run folders; not to be edited.', '',
-             '| ' + ' | '.join(columns) + ' |', '|' + ' --- |' * len(columns),
-             *('| ' + ' | '.join(_cell(found[column]) for column in columns) + ' |' for found in rows), '']
+    head = [*OPENING, _line(columns), '|' + ' --- |' * len(columns)]
+    if add:
+        new = {tuple(found[key] for key in RUN) for found in rows}
+        rows += [found for found in _rows_of(out, head) if tuple(found[key] for key in RUN) not in new]
+    rows.sort(key=lambda found: (*(found[key] for key in RUN[:-1]), int(found['seed'])))
+    lines = [*head, *(_line(found.values()) for found in rows), '']
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text('\n'.join(lines), encoding='utf-8')
@@ -133,6 +138,29 @@ def _several_scales(folder: Path, config: Config, figure: str) -> Optional[str]:
         except (ValueError, KeyError, TypeError):
             continue  # another kind of file
     return None
+
+
+def _rows_of(page: Path, head: list[str]) -> list[dict[str, str]]:
+    """The rows of a page written earlier, as they stand there; none where there is no page."""
+    try:
+        lines = page.read_text(encoding='utf-8').splitlines() if page.exists() else head
+    except (OSError, ValueError) as error:
+        raise UserError(f'{page}: not read: {error}') from None
+    columns = _split(head[-2])
+    cells = [_split(line) for line in lines[len(head):]]
+    rows = [dict(zip(columns, found)) for found in cells]
+    if lines[:len(head)] != head or any(len(found) != len(columns) for found in cells) or not all(
+            found['seed'].isdigit() for found in rows):
+        raise UserError(f'{page}: is no page of results of this version; leave out --add, or name another file')
+    return rows
+
+
+def _line(cells: Iterable[str]) -> str:
+    return '| ' + ' | '.join(cells) + ' |'
+
+
+def _split(line: str) -> list[str]:
+    return line.removeprefix('| ').removesuffix(' |').split(' | ')
 
 
 def _cell(value: Any) -> str:

@@ -66,6 +66,24 @@ def test_rows_are_in_order_and_runs_are_checked(run, tmp_path):
         results.write_results([tmp_path / 'b'], tmp_path / 'x.md')
 
 
+def test_rows_of_other_runs_stay(run, tmp_path):
+    page, other = tmp_path / 'x.md', tmp_path / 'b'
+    shutil.copytree(run, other)
+    (other / 'config.yaml').write_text((run / 'config.yaml').read_text().replace('seed: 0', 'seed: 10'))
+    add = ['results', '--add', '--out', str(page)]
+    assert main([*add, str(other)]) == 0 and len(cells(page)) == 1
+    alone = page.read_text()
+    assert main([*add, str(run)]) == 0
+    assert [row['seed'] for row in cells(page)] == ['0', '10'] and alone.splitlines()[-1] == page.read_text().splitlines()[-1]
+    page.write_text(page.read_text().replace(cells(page)[0]['score'], 'mIoU 99.00', 1))
+    assert main([*add, str(run)]) == 0 and '99.00' not in page.read_text() and len(cells(page)) == 2
+    written = page.read_bytes()
+    for content in (b'', b'my notes', b'\xff', written.replace(b' G MACs |', b'', 1), written + b'| a | b |\n',
+                    written.replace(b'| 10 |', b'| ten |')):
+        page.write_bytes(content)
+        assert main([*add, str(run)]) == 2 and page.read_bytes() == content
+
+
 @pytest.mark.parametrize('recipe, expected', [
     ('stdc/stdc1_4xb12-80k_cityscapes-512x1024', 'mmsegmentation reports mIoU 71.82 (73.89 multi-scale and flip)'),
     ('stdc/stdc1_8xb12-20k_cityscapes-512x1024', 'mIoU 70.74, 39.38 images/s (DeepSparkHub, STDC)'),
