@@ -348,6 +348,11 @@ def test_three_stages_on_camvid(place):
     assert place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'runs', EPOCHS='3 2 1').returncode == 0
     assert [word for word in place.argv if word.startswith('epochs=')] == ['epochs=3', 'epochs=2', 'epochs=1']
     (place.log / 'argv').unlink()
+    assert place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'runs', '2:base_lr=1', 'seed=1', '3:seed=2').returncode == 0
+    calls = '\n'.join(place.argv).split('-m\ncommon.cli\n')[1:]
+    assert [call.strip().split('\n')[-1] for call in calls] == ['seed=1', 'base_lr=1', 'seed=2']
+    assert 'base_lr=5e-4\n' in calls[1] and not any(':' in word for word in place.argv)
+    (place.log / 'argv').unlink()
     for wrong in ('3 2', '3 2 x', '3 2 0', ' '):  # found before the first stage, not hours later
         refused = place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'runs', EPOCHS=wrong)
         assert refused.returncode == 2 and f"EPOCHS is '{wrong}'" in refused.stderr and not (place.log / 'argv').exists()
