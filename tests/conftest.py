@@ -64,6 +64,7 @@ def pytest_addoption(parser):
     parser.addoption('--slow', action='store_true', help='run the tests that take minutes each, too')
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(config, items):
     for item in items:  # what shares a fixture runs in one process: a file, or of networks and publishers one
         params = item.callspec.params if item.path.stem in SPLIT and hasattr(item, 'callspec') else {}

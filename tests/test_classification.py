@@ -116,7 +116,7 @@ def test_broken_images_of_the_validation_set(tmp_path):
 
 
 def test_a_run_learns_and_leaves_its_files(backend_name, folder, tmp_path, capsys):
-    chosen = settings(folder, max_iters=30, val_interval=30, batch_size=8, with_ema=True, ema_decay=0.8)
+    chosen = settings(folder, max_iters=30, val_interval=30, batch_size=8, with_ema=True, ema_decay=0.8, base_lr=0.005)
     scores = train(chosen, backend_name, 'cpu', tmp_path / 'run')
     assert scores['top1'] > 60 and set(scores['current']) == {'top1', 'top5', 'mAcc', 'loss'}
     assert 'weights not averaged: top1' in capsys.readouterr().out

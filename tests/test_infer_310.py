@@ -56,6 +56,9 @@ def headers(requirement: str, python: str, platform: str, *folders: str) -> Path
                 archive.extractall(part, [name for name in archive.namelist() if name.startswith(folders)])
             wheel.unlink()
             part.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was first
+                raise
         except (subprocess.SubprocessError, StopIteration):
             pytest.skip(f'{requirement} cannot be downloaded')
         finally:

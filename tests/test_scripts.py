@@ -300,7 +300,7 @@ def test_signals_reach_the_processes(place, number):
     log = place.folder / 'train_parallel' / 'log.txt'
     assert eventually(log, 'ready')
     process.send_signal(number)
-    assert process.wait(20) == 1
+    assert process.wait(60) == 1
     assert eventually(log, 'told')
 
 

@@ -129,9 +129,9 @@ def test_resume_after_kill_9(backend_name, data, tmp_path, delay):
 def test_each_backend_continues_from_the_others_checkpoint(backend_name, data, tmp_path):
     other = {'pytorch': 'mindspore', 'mindspore': 'pytorch'}[backend_name]
     pytest.importorskip({'pytorch': 'torch', 'mindspore': 'mindspore'}[other])
-    run(backend_name, data, tmp_path / 'first', max_iters=4, val_interval=4)
+    run(backend_name, data, tmp_path / 'first', max_iters=4, val_interval=4, base_lr=0.01)
     half = tmp_path / 'first' / 'checkpoints' / 'step_00000002.safetensors'
-    run(other, data, tmp_path / 'second', max_iters=4, val_interval=4, start_from=half)
+    run(other, data, tmp_path / 'second', max_iters=4, val_interval=4, base_lr=0.01, start_from=half)
     ours, theirs = ([line['loss'] for line in records(tmp_path / name, 'train')][-2:] for name in ('first', 'second'))
     assert theirs == pytest.approx(ours, rel=1e-3)
 
