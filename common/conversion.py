@@ -12,7 +12,7 @@ from common.data.datasets import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from common.errors import StateError, UserError
 
 SUFFIX = '.safetensors'
-HOW = ('amp_level', 'dtype', 'threads', 'torch_compile', 'pretrained')  # keys of the training that whoever uses the weights may lack
+HOW = ('amp_level', 'dtype', 'threads', 'torch_compile', 'pretrained')  # keys of a training that users of the weights may lack
 NATIVE = {'.pth': 'pytorch', '.ckpt': 'mindspore'}  # files of one framework, and the backend that writes them
 
 
