@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from common.cli import main
+from twinseg.common.cli import main
 
 if __name__ == '__main__':
     parser = argparse.ArgumentParser(description='Writes ARCH.mindir (or .onnx, .air) into the current folder.')

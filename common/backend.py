@@ -12,11 +12,11 @@ from typing import Any, Callable, Iterable, Literal, Mapping, Protocol, cast
 
 import numpy as np
 
-from common.config import Config, Loss, nearest
-from common.distributed import Group
-from common.errors import BackendError, UserError
+from twinseg.common.config import Config, Loss, nearest
+from twinseg.common.errors import BackendError, UserError
+from twinseg.common.parallel.processes import Group
 
-PACKAGES = {'pytorch': ('torch', 'pytorch_impl.backend'), 'mindspore': ('mindspore', 'mindspore_impl.backend')}
+PACKAGES = {'pytorch': ('torch', 'twinseg.pytorch_impl.backend'), 'mindspore': ('mindspore', 'twinseg.mindspore_impl.backend')}
 Network = Any  # torch.nn.Module or mindspore.nn.Cell
 State = dict[str, np.ndarray]
 

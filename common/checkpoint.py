@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
-from common.errors import StateError
+from twinseg.common.errors import StateError
 
 BEST = 'best.safetensors'
 STEP_NAME = re.compile(r'step_(\d{8,})\.safetensors')

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Iterable, Literal, Mapping, Optional, Union
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from common.errors import UserError
+from twinseg.common.errors import UserError
 
 RECIPES = Path(__file__).parent / 'configs'
 IMAGENET_MEAN = [123.675, 116.28, 103.53]  # of RGB in 0..255, as torchvision and mmsegmentation use

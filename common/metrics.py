@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Sequence
 import cv2
 import numpy as np
 
-from common.errors import DataError
+from twinseg.common.errors import DataError
 
 DILATION_RATIO = 0.02  # of the image's diagonal; Cheng et al. 2021, "Boundary IoU", section 4.3
 

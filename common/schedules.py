@@ -5,8 +5,8 @@ Warm-up first, then the decay over the steps that are left, as in mmsegmentation
 """
 import numpy as np
 
-from common.config import Optimizer, Schedule
-from common.errors import UserError
+from twinseg.common.config import Optimizer, Schedule
+from twinseg.common.errors import UserError
 
 
 def total_steps(schedule: Schedule, steps_per_epoch: int) -> int:

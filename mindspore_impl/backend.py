@@ -7,22 +7,22 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from common.backend import find_builder
-from common.config import Config, Loss
-from common.distributed import launched
-from common.errors import BackendError, UserError
-from mindspore_impl import distributed, exporter
-from mindspore_impl.data import make_loader as make_loader
-from mindspore_impl.distributed import group as group
-from mindspore_impl.layers import initialise
-from mindspore_impl.losses import constants, segmentation_loss
-from mindspore_impl.models import MODELS
-from mindspore_impl.predictor import Predictor
-from mindspore_impl.state import load_state as load_state
-from mindspore_impl.state import save_native as save_native
-from mindspore_impl.state import state as state
-from mindspore_impl.state import tensors
-from mindspore_impl.trainer import Trainer, batch_is_checked
+from twinseg.common.backend import find_builder
+from twinseg.common.config import Config, Loss
+from twinseg.common.errors import BackendError, UserError
+from twinseg.common.parallel.processes import launched
+from twinseg.mindspore_impl import distributed, exporter
+from twinseg.mindspore_impl.data import make_loader as make_loader
+from twinseg.mindspore_impl.distributed import group as group
+from twinseg.mindspore_impl.layers import initialise
+from twinseg.mindspore_impl.losses import constants, segmentation_loss
+from twinseg.mindspore_impl.models import MODELS
+from twinseg.mindspore_impl.predictor import Predictor
+from twinseg.mindspore_impl.state import load_state as load_state
+from twinseg.mindspore_impl.state import save_native as save_native
+from twinseg.mindspore_impl.state import state as state
+from twinseg.mindspore_impl.state import tensors
+from twinseg.mindspore_impl.trainer import Trainer, batch_is_checked
 
 name = 'mindspore'
 State = dict[str, np.ndarray]

@@ -5,7 +5,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from mindspore_impl.layers import Conv2d, ConvTranspose2d, Linear
+from twinseg.mindspore_impl.layers import Conv2d, ConvTranspose2d, Linear
 
 PROBE = 256  # side of the image that tells the output stride
 

@@ -15,8 +15,8 @@ import numpy as np
 from mindspore import ParameterTuple, Tensor, nn, ops
 from mindspore.communication import get_group_size, get_rank, init
 
-from common.distributed import ALONE, Group
-from common.errors import LostError
+from twinseg.common.errors import LostError
+from twinseg.common.parallel.processes import ALONE, Group
 
 BACKENDS = {'cpu': 'mccl', 'gpu': 'nccl', 'ascend': 'hccl'}
 HEARTBEAT = 30  # seconds without one from a process after which MindSpore's scheduler takes it for lost, unless told otherwise

@@ -12,12 +12,12 @@ import onnx
 from mindspore import Tensor, nn, ops
 from onnx import TensorProto, helper, numpy_helper
 
-from common.errors import BackendError, UserError
-from common.export import Format, finish_onnx, require_ascend, write_verified
-from common.exported import Facts
-from common.host_engines import check_shape
-from common.resampling import pooling_matrix
-from mindspore_impl.layers import normalise, resize
+from twinseg.common.deploy.engines import check_shape
+from twinseg.common.deploy.export import Format, finish_onnx, require_ascend, write_verified
+from twinseg.common.deploy.exported_file import Facts
+from twinseg.common.errors import BackendError, UserError
+from twinseg.common.interpolation import pooling_matrix
+from twinseg.mindspore_impl.layers import normalise, resize
 
 
 class Inference(nn.Cell):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from common.errors import ONE_VALUE
-from common.init import dropout_mask, initial_bias, initial_weight, schemes
-from mindspore_impl import distributed
+from twinseg.common.errors import ONE_VALUE
+from twinseg.common.training.initial_weights import dropout_mask, initial_bias, initial_weight, schemes
+from twinseg.mindspore_impl import distributed
 
 Sequential = nn.SequentialCell
 ModuleList = nn.CellList
@@ -28,8 +28,9 @@ class Conv2d(nn.Conv2d):
     """Convolution with explicit padding; sizes are one number or (H, W).
 
     ``padding='same'``: TensorFlow's and MindSpore's rule, ceil(size / stride) outputs, an odd pixel of padding at the bottom
-    and right. ``init``: scheme or standard deviation of the initial weights (``common/init.py``); None: the network's scheme.
-    ``compute_dtype``: None, or the dtype that input and weights are cast to and the output has (the weights stay float32).
+    and right. ``init``: scheme or standard deviation of the initial weights (``training/initial_weights.py``);
+    None: the network's scheme. ``compute_dtype``: None, or the dtype that input and weights are cast to and the output
+    has (the weights stay float32).
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: Size = 1, stride: int = 1, padding: Size | str = 0,
@@ -323,7 +324,8 @@ class Network(nn.Cell):
     """A network whose outputs are a dict: ``logits``, and the auxiliary outputs in training or after ``set_auxiliary``.
 
     ``align_corners``: by output, how it is resized to the label. ``init``: the scheme of the initial weights
-    (``common/init.py``) of all layers that have none of their own; a part with an attribute ``init`` has its own scheme.
+    (``training/initial_weights.py``) of all layers that have none of their own; a part with an attribute ``init`` has its
+    own scheme.
     """
 
     def __init__(self, align_corners: dict[str, bool], init: str = 'kaiming_fan_out'):
@@ -453,7 +455,7 @@ def canonical_names(network: nn.Cell) -> dict[str, str]:
 
 
 def initialise(network: nn.Cell, seed: int) -> None:
-    """Draws the weights by ``common/init.py``; norms start as the identity."""
+    """Draws the weights by ``common/training/initial_weights.py``; norms start as the identity."""
     modules = dict(network.cells_and_names())
     for name, scheme in schemes({name: getattr(module, 'init', None) for name, module in modules.items()}).items():
         module = modules[name]

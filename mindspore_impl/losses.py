@@ -13,10 +13,10 @@ from typing import Mapping, Optional, Sequence
 import mindspore as ms
 from mindspore import Tensor, ops
 
-from common import config
-from common.losses import IGNORE_INDEX, check
-from mindspore_impl import distributed
-from mindspore_impl.layers import resize
+from twinseg.common import config
+from twinseg.common.training.loss_checks import IGNORE_INDEX, check
+from twinseg.mindspore_impl import distributed
+from twinseg.mindspore_impl.layers import resize
 
 LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
 

@@ -6,10 +6,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
-from common import config
-from common.errors import StateError
-from common.parameter_groups import ParameterGroup, parameter_groups
-from mindspore_impl.state import assign, tensors
+from twinseg.common import config
+from twinseg.common.errors import StateError
+from twinseg.common.training.parameter_groups import ParameterGroup, parameter_groups
+from twinseg.mindspore_impl.state import assign, tensors
 
 hyper_map = ops.HyperMap()  # a loop over hundreds of parameters exceeds the compiler's depth of calls
 

@@ -2,8 +2,8 @@
 import mindspore as ms
 from mindspore import nn
 
-from common.errors import BackendError
-from mindspore_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
+from twinseg.common.errors import BackendError
+from twinseg.mindspore_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
 
 
 def apply(network: nn.Cell, level: str, dtype: str = 'float16', keep_bn_fp32: bool = True) -> nn.Cell:

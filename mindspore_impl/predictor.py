@@ -5,10 +5,10 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from common import resampling
-from common.config import Precision
-from mindspore_impl import precision
-from mindspore_impl.layers import normalise, resize
+from twinseg.common import interpolation
+from twinseg.common.config import Precision
+from twinseg.mindspore_impl import precision
+from twinseg.mindspore_impl.layers import normalise, resize
 
 MAX_PIXELS = 1 << 20  # of results that are found in the graph; larger ones on the host, in strips
 
@@ -31,7 +31,7 @@ class Predictor:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
         height, width = size or images.shape[2:]
         if len(images) * height * width > MAX_PIXELS:  # strips in a graph would all exist at once
-            return resampling.class_ids(self._run(images, None, False), (height, width), self.cell.align_corners)
+            return interpolation.class_ids(self._run(images, None, False), (height, width), self.cell.align_corners)
         return self._run(images, (height, width), True).astype(np.uint8)
 
     def _run(self, images: np.ndarray, size: Optional[tuple[int, int]], class_ids: bool) -> np.ndarray:

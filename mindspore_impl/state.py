@@ -7,8 +7,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
-from common import checkpoint
-from mindspore_impl.layers import canonical_names
+from twinseg.common import checkpoint
+from twinseg.mindspore_impl.layers import canonical_names
 
 
 def state(network: nn.Cell) -> dict[str, np.ndarray]:

@@ -7,14 +7,14 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from common.config import Config
-from common.errors import ONE_VALUE, BatchError
-from common.loss_scaling import LossScaler
-from common.schedules import average_decay
-from mindspore_impl import distributed, optim, precision, state
-from mindspore_impl.layers import draw_dropout, normalise, synchronise
-from mindspore_impl.losses import constants, segmentation_loss
-from mindspore_impl.predictor import Predictor
+from twinseg.common.config import Config
+from twinseg.common.errors import ONE_VALUE, BatchError
+from twinseg.common.schedules import average_decay
+from twinseg.common.training.loss_scaling import LossScaler
+from twinseg.mindspore_impl import distributed, optim, precision, state
+from twinseg.mindspore_impl.layers import draw_dropout, normalise, synchronise
+from twinseg.mindspore_impl.losses import constants, segmentation_loss
+from twinseg.mindspore_impl.predictor import Predictor
 
 
 @contextmanager

@@ -7,21 +7,21 @@ from typing import Any, Literal, Optional
 import numpy as np
 import torch
 
-from common.backend import find_builder
-from common.config import Config, Loss
-from common.distributed import launched
-from common.errors import BackendError, UserError
-from pytorch_impl import distributed, exporter
-from pytorch_impl.data import make_loader as make_loader
-from pytorch_impl.distributed import group as group
-from pytorch_impl.layers import initialise
-from pytorch_impl.losses import segmentation_loss
-from pytorch_impl.models import MODELS
-from pytorch_impl.predictor import Predictor
-from pytorch_impl.state import load_state as load_state
-from pytorch_impl.state import save_native as save_native
-from pytorch_impl.state import state as state
-from pytorch_impl.trainer import Trainer
+from twinseg.common.backend import find_builder
+from twinseg.common.config import Config, Loss
+from twinseg.common.errors import BackendError, UserError
+from twinseg.common.parallel.processes import launched
+from twinseg.pytorch_impl import distributed, exporter
+from twinseg.pytorch_impl.data import make_loader as make_loader
+from twinseg.pytorch_impl.distributed import group as group
+from twinseg.pytorch_impl.layers import initialise
+from twinseg.pytorch_impl.losses import segmentation_loss
+from twinseg.pytorch_impl.models import MODELS
+from twinseg.pytorch_impl.predictor import Predictor
+from twinseg.pytorch_impl.state import load_state as load_state
+from twinseg.pytorch_impl.state import save_native as save_native
+from twinseg.pytorch_impl.state import state as state
+from twinseg.pytorch_impl.trainer import Trainer
 
 name = 'pytorch'
 State = dict[str, np.ndarray]

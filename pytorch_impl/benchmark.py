@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pytorch_impl.layers import Conv2d, ConvTranspose2d, Linear
+from twinseg.pytorch_impl.layers import Conv2d, ConvTranspose2d, Linear
 
 PROBE = 256  # side of the image that tells the output stride
 

@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from common.distributed import ALONE, Group
-from common.errors import LostError, UserError
+from twinseg.common.errors import LostError, UserError
+from twinseg.common.parallel.processes import ALONE, Group
 
 BACKENDS = {'cpu': 'gloo', 'cuda': 'nccl', 'npu': 'hccl'}
 TIMEOUT = 1800  # seconds of a collective: longer than an evaluation's slowest shard waits for the others

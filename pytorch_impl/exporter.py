@@ -9,8 +9,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from common.errors import BackendError, UserError
-from common.export import Format, finish_onnx, write_verified
+from twinseg.common.deploy.export import Format, finish_onnx, write_verified
+from twinseg.common.errors import BackendError, UserError
 
 
 class Logits(nn.Module):

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from common import config
-from common.losses import IGNORE_INDEX, check
-from pytorch_impl import distributed
-from pytorch_impl.layers import resize
+from twinseg.common import config
+from twinseg.common.training.loss_checks import IGNORE_INDEX, check
+from twinseg.pytorch_impl import distributed
+from twinseg.pytorch_impl.layers import resize
 
 LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
 

@@ -5,9 +5,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common import config
-from common.errors import StateError
-from common.parameter_groups import parameter_groups
+from twinseg.common import config
+from twinseg.common.errors import StateError
+from twinseg.common.training.parameter_groups import parameter_groups
 
 SLOTS = {'sgd': {'momentum': 'momentum_buffer'}, 'momentum': {'momentum': 'momentum_buffer'},
          'adam': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'},

@@ -2,7 +2,7 @@
 import torch
 from torch import nn
 
-from pytorch_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
+from twinseg.pytorch_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
 
 
 def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: bool = True) -> nn.Module:

@@ -5,10 +5,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.config import Precision
-from common.resampling import row_strips
-from pytorch_impl import precision
-from pytorch_impl.layers import normalise, resize
+from twinseg.common.config import Precision
+from twinseg.common.interpolation import row_strips
+from twinseg.pytorch_impl import precision
+from twinseg.pytorch_impl.layers import normalise, resize
 
 
 class Predictor:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import checkpoint
+from twinseg.common import checkpoint
 
 
 def state(network: nn.Module) -> dict[str, np.ndarray]:

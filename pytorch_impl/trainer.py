@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from common.config import Config
-from common.loss_scaling import LossScaler
-from common.schedules import average_decay
-from pytorch_impl import distributed, optim, precision, state
-from pytorch_impl.layers import draw_dropout, normalise, synchronise
-from pytorch_impl.losses import segmentation_loss
-from pytorch_impl.predictor import Predictor
+from twinseg.common.config import Config
+from twinseg.common.schedules import average_decay
+from twinseg.common.training.loss_scaling import LossScaler
+from twinseg.pytorch_impl import distributed, optim, precision, state
+from twinseg.pytorch_impl.layers import draw_dropout, normalise, synchronise
+from twinseg.pytorch_impl.losses import segmentation_loss
+from twinseg.pytorch_impl.predictor import Predictor
 
 
 class Trainer:

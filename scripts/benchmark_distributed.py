@@ -19,8 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from common import config as configuration
-from common.backend import get_backend
+from twinseg.common import config as configuration
+from twinseg.common.backend import get_backend
 
 WARM_UP = 2  # steps that are not timed
 REDUCTIONS = 20
@@ -109,7 +109,7 @@ def all_reduce(backend_name: str, count: int) -> float:
     if backend_name == 'pytorch':
         import torch
 
-        from pytorch_impl import distributed
+        from twinseg.pytorch_impl import distributed
         values = torch.ones(count)
 
         def reduce() -> None:
@@ -117,7 +117,7 @@ def all_reduce(backend_name: str, count: int) -> float:
     else:
         import mindspore as ms
 
-        from mindspore_impl import distributed
+        from twinseg.mindspore_impl import distributed
         values = ms.Tensor(np.ones(count, np.float32))
 
         def reduce() -> None:

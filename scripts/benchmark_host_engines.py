@@ -19,9 +19,9 @@ from typing import Callable
 
 import numpy as np
 
-from common.backend import get_backend
-from common.benchmark import machine
-from common.host_engines import Engine, OnnxRuntime, OpenVino
+from twinseg.common.backend import get_backend
+from twinseg.common.deploy.engines import Engine, OnnxRuntime, OpenVino
+from twinseg.common.measure.benchmark import machine
 
 PROGRAM = Path(__file__).resolve().parent.parent / 'ascend310_infer'
 ARCHS = ('fast_scnn', 'stdc1_seg', 'ddrnet23_slim_seg')

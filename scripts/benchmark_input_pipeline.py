@@ -15,11 +15,11 @@ import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-from common import config
-from common.data import image_transforms
-from common.data.datasets import decode
-from common.data.sampling import sample_rng
-from common.data.transforms import channels_first
+from twinseg.common import config
+from twinseg.common.data import classification_transforms
+from twinseg.common.data.layouts import decode
+from twinseg.common.data.sampling import sample_rng
+from twinseg.common.data.segmentation_transforms import channels_first
 
 SIDE, ROUNDS, IMAGES = 224, 8, 40
 
@@ -42,7 +42,7 @@ def photographs(paths: list[str]) -> list[bytes]:
 
 def ours(file: bytes, augment: config.Augment, number: int) -> np.ndarray:
     image = np.array(decode(io.BytesIO(file), 'image'))
-    return channels_first(image_transforms.train_image(image, augment, (SIDE, SIDE), sample_rng(0, 0, number)))
+    return channels_first(classification_transforms.train_image(image, augment, (SIDE, SIDE), sample_rng(0, 0, number)))
 
 
 def timms(augment: config.Augment):
@@ -62,7 +62,7 @@ def timms(augment: config.Augment):
 def stages(files: list[bytes], augment: config.Augment) -> dict[str, float]:
     """Mean milliseconds of each stage of ours."""
     times: dict[str, float] = defaultdict(float)
-    operations = image_transforms.rand_augment(augment.auto_augment, tuple(map(round, augment.mean)))
+    operations = classification_transforms.rand_augment(augment.auto_augment, tuple(map(round, augment.mean)))
     count = 4 * IMAGES
     for number in range(count):
         rng, mark = sample_rng(0, 1, number), time.perf_counter()
@@ -75,13 +75,13 @@ def stages(files: list[bytes], augment: config.Augment) -> dict[str, float]:
 
         image = np.array(decode(io.BytesIO(files[number % len(files)]), 'image'))
         lap('decode')
-        top, left, height, width = image_transforms.crop_box(*image.shape[:2], augment, rng)
+        top, left, height, width = classification_transforms.crop_box(*image.shape[:2], augment, rng)
         picture = Image.fromarray(image).crop((left, top, left + width, top + height))
         picture = picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC)
         lap('crop and resize')
         pixels = np.array(operations(picture, rng, (Image.Resampling.BICUBIC,)))
         lap('RandAugment')
-        image_transforms.erase(pixels, augment, rng)
+        classification_transforms.erase(pixels, augment, rng)
         lap('random erasing')
         channels_first(pixels)
         lap('channels first')

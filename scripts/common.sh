@@ -63,7 +63,7 @@ suitable_python() { # MindSpore has wheels for Python 3.10 to 3.12
 }
 
 twinseg() {
-    "$PYTHON" -m common.cli "$@"
+    "$PYTHON" -m twinseg "$@"
 }
 
 # --- the model zoo's interface: run_{standalone_train,eval}_{gpu,ascend}.sh -------------------------------------------
@@ -145,7 +145,7 @@ for d in m.distributions():
 
 zoo_run() { # log name, arguments of twinseg: in the foreground, ends with its status
     zoo_log "$1"
-    exec "$PYTHON" -m common.cli "${@:2}"
+    exec "$PYTHON" -m twinseg "${@:2}"
 }
 
 zoo_train() {
@@ -261,14 +261,14 @@ zoo_launch() { # arguments of twinseg: runs them in all processes of this host, 
     if [[ $BACKEND == pytorch ]]; then
         launcher=("$PYTHON" -m torch.distributed.run --nnodes "$NNODES" --nproc-per-node "$DEVICE_NUM" --node-rank "$NODE_RANK"
             --master-addr "${MASTER_ADDR:-127.0.0.1}" --master-port "$MASTER_PORT" --log-dir "$RANKS" --redirects 3 --tee 3
-            --local-ranks-filter 0 -m common.cli)
+            --local-ranks-filter 0 -m twinseg)
     else
         PATH=$(dirname -- "$PYTHON"):$PATH # msrun starts the first python there
         launcher=("$PYTHON" -m mindspore.parallel.cluster.run --worker_num $((NNODES * DEVICE_NUM)) --local_worker_num
             "$DEVICE_NUM" --node_rank "$NODE_RANK" --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "$MASTER_PORT"
             --log_dir "$RANKS" --join True --tail_worker_log 0 --cluster_time_out 600)
         [[ -z ${RANK_TABLE_FILE:-} ]] || launcher+=(--rank_table_file "$RANK_TABLE_FILE")
-        launcher+=(python -m common.cli)
+        launcher+=(python -m twinseg)
         mkdir -p -- "$RANKS"
     fi
     # A session of its own: Ctrl-C reaches this script alone, which tells the processes, not the launcher that would kill them.

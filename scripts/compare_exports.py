@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from common.backend import get_backend
-from common.benchmark import machine
-from common.errors import UserError
-from common.export import NUDGE, TOLERANCE, Run
+from twinseg.common.backend import get_backend
+from twinseg.common.deploy.export import NUDGE, TOLERANCE, Run
+from twinseg.common.errors import UserError
+from twinseg.common.measure.benchmark import machine
 
 SIZE = (64, 96)  # of the images
 TASKS = 6  # networks of a process, which MindSpore's memory outgrows

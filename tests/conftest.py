@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from common.backend import available, get_backend
+from twinseg.common.backend import available, get_backend
 
 ROOT = Path(__file__).parent.parent
 # Tests run side by side (scripts/test.sh), each on one thread; so do the commands that they start.

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from common import checkpoint
-from common.errors import StateError
+from twinseg.common import checkpoint
+from twinseg.common.errors import StateError
 
 META = {'step': 7, 'config': {'arch': 'fast_scnn', 'base_lr': 1e-4}, 'best': None, 'classes': ['road', 'Gebäude']}
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common import config
-from common.config import Config, from_flat, load, override, parse_override
-from common.errors import UserError
+from twinseg.common import config
+from twinseg.common.config import Config, from_flat, load, override, parse_override
+from twinseg.common.errors import UserError
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_cdt
 from sklearn import metrics
 
-from common.errors import DataError
-from common.metrics import Scores, boundary_counts, boundary_iou, confusion_matrix, mean, percent, show
+from twinseg.common.errors import DataError
+from twinseg.common.metrics import Scores, boundary_counts, boundary_iou, confusion_matrix, mean, percent, show
 
 CLASSES = ('road', 'car', 'tree', 'sky')
 NAN = float('nan')

@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from common import config
-from common.backend import get_backend
-from common.config import load
-from common.data.datasets import CAMVID_CLASSES, CITYSCAPES_CLASSES, VOC_CLASSES
-from common.losses import check
-from common.schedules import learning_rates
-from common.training import global_batch
 from tests.test_schedules import RELATIVE, mmengine
+from twinseg.common import config
+from twinseg.common.backend import get_backend
+from twinseg.common.config import load
+from twinseg.common.data.layouts import CAMVID_CLASSES, CITYSCAPES_CLASSES, VOC_CLASSES
+from twinseg.common.schedules import learning_rates
+from twinseg.common.training.loop import global_batch
+from twinseg.common.training.loss_checks import check
 
 mmengine = functools.cache(mmengine)  # many recipes share a curve
 

@@ -2,9 +2,9 @@
 import numpy as np
 import pytest
 
-from common.config import Optimizer, Schedule
-from common.errors import UserError
-from common.schedules import learning_rates, total_steps
+from twinseg.common.config import Optimizer, Schedule
+from twinseg.common.errors import UserError
+from twinseg.common.schedules import learning_rates, total_steps
 
 RELATIVE = 1e-9  # the recursions add up rounding over 80 000 steps
 

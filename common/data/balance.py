@@ -3,8 +3,8 @@ from typing import Callable, Literal
 
 import numpy as np
 
-from common.data.datasets import Dataset
-from common.errors import DataError
+from twinseg.common.data.layouts import Dataset
+from twinseg.common.errors import DataError
 
 _BALANCED = 3  # kind of generator, beside those of common/data/sampling.py
 ENET_CONSTANT = 1.02  # ENet, arXiv:1606.02147, section 5.2

@@ -14,9 +14,9 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from common.config import Config
-from common.data.datasets import IMAGE_FOLDERS, Dataset, FileDataset, open_files
-from common.errors import DataError
+from twinseg.common.config import Config
+from twinseg.common.data.layouts import IMAGE_FOLDERS, Dataset, FileDataset, open_files
+from twinseg.common.errors import DataError
 
 VERSION = 1
 Progress = Callable[[int, int], None]

@@ -12,7 +12,7 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Callable, Iterator, NamedTuple
 
-from common.errors import DataError
+from twinseg.common.errors import DataError
 
 CHUNK = 1 << 20
 TIMEOUT = 60  # seconds without a byte

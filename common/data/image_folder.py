@@ -16,9 +16,9 @@ from typing import Any, Iterator, Optional
 
 import numpy as np
 
-from common import config
-from common.data.datasets import Dataset, Description, data_root, decode, default_palette
-from common.errors import DataError
+from twinseg.common import config
+from twinseg.common.data.layouts import Dataset, Description, data_root, decode, default_palette
+from twinseg.common.errors import DataError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 MAX_BYTES = 1 << 28  # of an image's file in a tar, and of a class file

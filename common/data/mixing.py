@@ -6,10 +6,10 @@ from typing import Optional
 import cv2
 import numpy as np
 
-from common.config import Augment
-from common.data.sampling import mixing_rng
-from common.distributed import places
-from common.errors import UserError
+from twinseg.common.config import Augment
+from twinseg.common.data.sampling import mixing_rng
+from twinseg.common.errors import UserError
+from twinseg.common.parallel.processes import places
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right
 

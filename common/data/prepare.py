@@ -9,7 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from common.data.datasets import (
+from twinseg.common.data.download import Archive, Progress, fetch, unpack
+from twinseg.common.data.layouts import (
     CITYSCAPES_LABEL_IDS,
     CITYSCAPES_NAMES,
     IGNORE,
@@ -19,8 +20,7 @@ from common.data.datasets import (
     read_label,
     voc_root,
 )
-from common.data.download import Archive, Progress, fetch, unpack
-from common.errors import DataError
+from twinseg.common.errors import DataError
 
 # No licence forbids fetching these two (the images are Flickr's, under its terms of use); digests as torchvision checks them.
 VOC = Archive('http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar',

@@ -7,7 +7,7 @@ from typing import Callable, Optional
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from common.errors import UserError
+from twinseg.common.errors import UserError
 
 LEVELS = 10  # magnitude of the strongest level
 UNIFORM_STD = 100  # above it, magnitudes are drawn uniformly from 0 to m

@@ -8,8 +8,8 @@ from typing import Callable, Iterator, Optional
 
 import numpy as np
 
-from common.distributed import places
-from common.errors import DataError
+from twinseg.common.errors import DataError
+from twinseg.common.parallel.processes import places
 
 _ORDER, _SAMPLE, _MIXING = 0, 1, 2  # kinds of generators, so that no order shares its numbers with a sample
 _AGAIN = 1 << 24  # epochs between the first and the second time that an epoch shows a sample

@@ -4,10 +4,10 @@ from pathlib import Path
 from string import Template
 from typing import Optional, Sequence
 
-from common.errors import UserError
-from common.evaluation import Run, load_run
-from common.report import sections
-from common.report.records import Record, read_runs
+from twinseg.common.errors import UserError
+from twinseg.common.inference.evaluate import Run, load_run
+from twinseg.common.report import sections
+from twinseg.common.report.records import Record, read_runs
 
 PAGE = Path(__file__).with_name('page.html')
 

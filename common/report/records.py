@@ -3,10 +3,10 @@ import json
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
 
-from common import config as configuration
-from common.config import Config
-from common.errors import UserError
-from common.evaluation import figures
+from twinseg.common import config as configuration
+from twinseg.common.config import Config
+from twinseg.common.errors import UserError
+from twinseg.common.inference.evaluate import figures
 
 Line = dict[str, Any]
 

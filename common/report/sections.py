@@ -6,14 +6,14 @@ from typing import Any, Iterable, Optional, Sequence
 
 import numpy as np
 
-from common.data.datasets import Dataset, open_dataset
-from common.data.pipeline import EvaluationImages
-from common.errors import DataError
-from common.evaluation import Run, class_ids, published_views
-from common.metrics import confusion_matrix
-from common.report import chart
-from common.report.pictures import colour_labels, data_uri, shrink
-from common.report.records import Record
+from twinseg.common.data.layouts import Dataset, open_dataset
+from twinseg.common.data.samples import EvaluationImages
+from twinseg.common.errors import DataError
+from twinseg.common.inference.evaluate import Run, class_ids, published_views
+from twinseg.common.metrics import confusion_matrix
+from twinseg.common.report import chart
+from twinseg.common.report.pictures import colour_labels, data_uri, shrink
+from twinseg.common.report.records import Record
 
 MOST_CLASSES = 100  # in the table of a classifier
 

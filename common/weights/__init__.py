@@ -9,12 +9,12 @@ from typing import Any, Iterable, Mapping, Optional
 
 import numpy as np
 
-from common import checkpoint
-from common.config import nearest
-from common.errors import StateError
-from common.weights import ddrnet, deephm, enet, mmseg, smp, stdc_seg, torchvision, tramac, yassouali
-from common.weights.files import Weights, read, unwrap
-from common.weights.table import Table
+from twinseg.common import checkpoint
+from twinseg.common.config import nearest
+from twinseg.common.errors import StateError
+from twinseg.common.weights.publishers import ddrnet, deephm, enet, mmseg, smp, stdc_seg, torchvision, tramac, yassouali
+from twinseg.common.weights.publishers.table import Table
+from twinseg.common.weights.reading.files import Weights, read, unwrap
 
 __all__ = ['Converted', 'SOURCES', 'TABLES', 'Weights', 'convert', 'load', 'load_pretrained', 'read']
 TABLES: tuple[Table, ...] = tuple(

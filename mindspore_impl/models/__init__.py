@@ -1,18 +1,25 @@
 """The networks by name; a builder takes ``num_classes``, ``auxiliary`` and the network's own arguments."""
-from mindspore_impl.models.ddrnet import ddrnet23, ddrnet23_seg, ddrnet23_slim, ddrnet23_slim_seg, ddrnet39, ddrnet39_seg
-from mindspore_impl.models.deeplabv3plus import DeepLabV3, DeepLabV3Plus
-from mindspore_impl.models.duc_hdc import DUCHDC
-from mindspore_impl.models.enet import ENet
-from mindspore_impl.models.fast_scnn import FastSCNN
-from mindspore_impl.models.fcn import fcn
-from mindspore_impl.models.gcn import GCN
-from mindspore_impl.models.pspnet import PSPNet
-from mindspore_impl.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
-from mindspore_impl.models.segnet import segnet
-from mindspore_impl.models.stdc import stdc1, stdc1_seg, stdc2, stdc2_seg
-from mindspore_impl.models.unet import UNet
-from mindspore_impl.models.upernet import UperNet
-from mindspore_impl.models.vgg import vgg16_bn
+from twinseg.mindspore_impl.models.ddrnet import (
+    ddrnet23,
+    ddrnet23_seg,
+    ddrnet23_slim,
+    ddrnet23_slim_seg,
+    ddrnet39,
+    ddrnet39_seg,
+)
+from twinseg.mindspore_impl.models.deeplabv3plus import DeepLabV3, DeepLabV3Plus
+from twinseg.mindspore_impl.models.duc_hdc import DUCHDC
+from twinseg.mindspore_impl.models.enet import ENet
+from twinseg.mindspore_impl.models.fast_scnn import FastSCNN
+from twinseg.mindspore_impl.models.fcn import fcn
+from twinseg.mindspore_impl.models.gcn import GCN
+from twinseg.mindspore_impl.models.pspnet import PSPNet
+from twinseg.mindspore_impl.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
+from twinseg.mindspore_impl.models.segnet import segnet
+from twinseg.mindspore_impl.models.stdc import stdc1, stdc1_seg, stdc2, stdc2_seg
+from twinseg.mindspore_impl.models.unet import UNet
+from twinseg.mindspore_impl.models.upernet import UperNet
+from twinseg.mindspore_impl.models.vgg import vgg16_bn
 
 MODELS = {
     'enet': ENet,

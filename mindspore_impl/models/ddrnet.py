@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from mindspore import Tensor, nn
 
-from common.init import drop_path_ratios
-from mindspore_impl.layers import (
+from twinseg.common.training.initial_weights import drop_path_ratios
+from twinseg.mindspore_impl.layers import (
     AvgPool2d,
     BatchNorm2d,
     Conv2d,

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from mindspore import Tensor, nn
 
-from common.errors import UserError
-from mindspore_impl.layers import (
+from twinseg.common.errors import UserError
+from twinseg.mindspore_impl.layers import (
     BatchNorm2d,
     Conv2d,
     ConvTranspose2d,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from mindspore import Tensor, nn
 
-from common.errors import UserError
-from mindspore_impl.layers import (
+from twinseg.common.errors import UserError
+from twinseg.mindspore_impl.layers import (
     Conv2d,
     ConvBN,
     Dropout2d,

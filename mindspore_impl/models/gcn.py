@@ -8,9 +8,9 @@ used; they are left out here. There is no auxiliary head.
 """
 from mindspore import Tensor, nn
 
-from common.errors import UserError
-from mindspore_impl.layers import Conv2d, ConvTranspose2d, ModuleList, Network, ReLU, Sequential, resize
-from mindspore_impl.models.resnet import ResNet
+from twinseg.common.errors import UserError
+from twinseg.mindspore_impl.layers import Conv2d, ConvTranspose2d, ModuleList, Network, ReLU, Sequential, resize
+from twinseg.mindspore_impl.models.resnet import ResNet
 
 
 class GlobalConvolution(nn.Cell):

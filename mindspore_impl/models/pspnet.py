@@ -11,14 +11,8 @@ authors' has 64, 64 and 128 channels ('deep'). Publishers differ from the defaul
 """
 from mindspore import Tensor
 
-from mindspore_impl.layers import (
-    Conv2d,
-    Dropout2d,
-    FCNHead,
-    Network,
-    PyramidPooling,
-)
-from mindspore_impl.models.resnet import ResNet
+from twinseg.mindspore_impl.layers import Conv2d, Dropout2d, FCNHead, Network, PyramidPooling
+from twinseg.mindspore_impl.models.resnet import ResNet
 
 
 class PSPNet(Network):

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from mindspore import Tensor, nn
 
-from common.errors import UserError
-from common.init import drop_path_ratios
-from mindspore_impl.layers import (
+from twinseg.common.errors import UserError
+from twinseg.common.training.initial_weights import drop_path_ratios
+from twinseg.mindspore_impl.layers import (
     ConvBN,
     DropPath,
     Linear,

@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 
 from mindspore import Tensor, nn
 
-from common.errors import UserError
-from mindspore_impl.layers import (
+from twinseg.common.errors import UserError
+from twinseg.mindspore_impl.layers import (
     BatchNorm2d,
     Conv2d,
     ConvBN,
@@ -24,8 +24,8 @@ from mindspore_impl.layers import (
     max_pool_indices,
     max_unpool,
 )
-from mindspore_impl.models.resnet import BLOCKS, Bottleneck, ResNet
-from mindspore_impl.models.vgg import CHANNELS, CONVOLUTIONS, VGG
+from twinseg.mindspore_impl.models.resnet import BLOCKS, Bottleneck, ResNet
+from twinseg.mindspore_impl.models.vgg import CHANNELS, CONVOLUTIONS, VGG
 
 BACKBONES = ('vgg16_bn', 'resnet50', 'resnet101', 'resnet152')
 UNPOOLED = 64  # channels of the last unpooling

@@ -6,7 +6,7 @@ auxiliary_align_corners=True, dropout=0.0``.
 """
 from mindspore import Tensor, nn
 
-from mindspore_impl.layers import (
+from twinseg.mindspore_impl.layers import (
     AvgPool2d,
     Conv2d,
     ConvBN,

@@ -12,8 +12,8 @@ the paper, images of any size work: features that do not meet are interpolated. 
 """
 from mindspore import Tensor, nn
 
-from common.errors import UserError
-from mindspore_impl.layers import (
+from twinseg.common.errors import UserError
+from twinseg.mindspore_impl.layers import (
     Conv2d,
     ConvBN,
     ConvTranspose2d,
@@ -27,7 +27,7 @@ from mindspore_impl.layers import (
     resize,
     resize_nearest,
 )
-from mindspore_impl.models.resnet import BLOCKS, ResNet
+from twinseg.mindspore_impl.models.resnet import BLOCKS, ResNet
 
 CHANNELS = (64, 128, 256, 512, 1024)  # of the plain encoder (figure 1)
 RESNET_CHANNELS = (256, 128, 64, 32, 16)  # of the decoder behind a ResNet

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from mindspore import Tensor, nn
 
-from common.errors import UserError
-from mindspore_impl.layers import (
+from twinseg.common.errors import UserError
+from twinseg.mindspore_impl.layers import (
     Conv2d,
     ConvBN,
     Dropout2d,
@@ -25,7 +25,7 @@ from mindspore_impl.layers import (
     concat,
     resize,
 )
-from mindspore_impl.models.resnet import ResNet
+from twinseg.mindspore_impl.models.resnet import ResNet
 
 FPNS = ('cascaded', 'shared')
 

@@ -5,7 +5,7 @@ torchvision).
 """
 from mindspore import Tensor, nn
 
-from mindspore_impl.layers import (
+from twinseg.mindspore_impl.layers import (
     Conv2d,
     ConvBN,
     Dropout,

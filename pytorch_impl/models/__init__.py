@@ -1,18 +1,18 @@
 """The networks by name; a builder takes ``num_classes``, ``auxiliary`` and the network's own arguments."""
-from pytorch_impl.models.ddrnet import ddrnet23, ddrnet23_seg, ddrnet23_slim, ddrnet23_slim_seg, ddrnet39, ddrnet39_seg
-from pytorch_impl.models.deeplabv3plus import DeepLabV3, DeepLabV3Plus
-from pytorch_impl.models.duc_hdc import DUCHDC
-from pytorch_impl.models.enet import ENet
-from pytorch_impl.models.fast_scnn import FastSCNN
-from pytorch_impl.models.fcn import fcn
-from pytorch_impl.models.gcn import GCN
-from pytorch_impl.models.pspnet import PSPNet
-from pytorch_impl.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
-from pytorch_impl.models.segnet import segnet
-from pytorch_impl.models.stdc import stdc1, stdc1_seg, stdc2, stdc2_seg
-from pytorch_impl.models.unet import UNet
-from pytorch_impl.models.upernet import UperNet
-from pytorch_impl.models.vgg import vgg16_bn
+from twinseg.pytorch_impl.models.ddrnet import ddrnet23, ddrnet23_seg, ddrnet23_slim, ddrnet23_slim_seg, ddrnet39, ddrnet39_seg
+from twinseg.pytorch_impl.models.deeplabv3plus import DeepLabV3, DeepLabV3Plus
+from twinseg.pytorch_impl.models.duc_hdc import DUCHDC
+from twinseg.pytorch_impl.models.enet import ENet
+from twinseg.pytorch_impl.models.fast_scnn import FastSCNN
+from twinseg.pytorch_impl.models.fcn import fcn
+from twinseg.pytorch_impl.models.gcn import GCN
+from twinseg.pytorch_impl.models.pspnet import PSPNet
+from twinseg.pytorch_impl.models.resnet import resnet18, resnet34, resnet50, resnet101, resnet152
+from twinseg.pytorch_impl.models.segnet import segnet
+from twinseg.pytorch_impl.models.stdc import stdc1, stdc1_seg, stdc2, stdc2_seg
+from twinseg.pytorch_impl.models.unet import UNet
+from twinseg.pytorch_impl.models.upernet import UperNet
+from twinseg.pytorch_impl.models.vgg import vgg16_bn
 
 MODELS = {
     'enet': ENet,

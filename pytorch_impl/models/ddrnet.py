@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from common.init import drop_path_ratios
-from pytorch_impl.layers import (
+from twinseg.common.training.initial_weights import drop_path_ratios
+from twinseg.pytorch_impl.layers import (
     AvgPool2d,
     BatchNorm2d,
     Conv2d,

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from common.errors import UserError
-from pytorch_impl.layers import (
+from twinseg.common.errors import UserError
+from twinseg.pytorch_impl.layers import (
     Conv2d,
     ConvBN,
     Dropout2d,
@@ -32,8 +32,8 @@ from pytorch_impl.layers import (
     global_avg_pool,
     resize,
 )
-from pytorch_impl.models.resnet import BLOCKS, ResNet
-from pytorch_impl.models.xception import Xception
+from twinseg.pytorch_impl.models.resnet import BLOCKS, ResNet
+from twinseg.pytorch_impl.models.xception import Xception
 
 RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # by output stride (DeepLabV3, section 3.3)
 BACKBONES = (*BLOCKS, 'xception')

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from common.errors import UserError
-from pytorch_impl.layers import (
+from twinseg.common.errors import UserError
+from twinseg.pytorch_impl.layers import (
     BatchNorm2d,
     Conv2d,
     ConvTranspose2d,

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from common.errors import UserError
-from pytorch_impl.layers import (
+from twinseg.common.errors import UserError
+from twinseg.pytorch_impl.layers import (
     Conv2d,
     ConvBN,
     Dropout2d,

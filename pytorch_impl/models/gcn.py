@@ -8,9 +8,9 @@ used; they are left out here. There is no auxiliary head.
 """
 from torch import Tensor, nn
 
-from common.errors import UserError
-from pytorch_impl.layers import Conv2d, ConvTranspose2d, ModuleList, Network, ReLU, Sequential, resize
-from pytorch_impl.models.resnet import ResNet
+from twinseg.common.errors import UserError
+from twinseg.pytorch_impl.layers import Conv2d, ConvTranspose2d, ModuleList, Network, ReLU, Sequential, resize
+from twinseg.pytorch_impl.models.resnet import ResNet
 
 
 class GlobalConvolution(nn.Module):

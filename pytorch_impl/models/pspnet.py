@@ -11,14 +11,8 @@ authors' has 64, 64 and 128 channels ('deep'). Publishers differ from the defaul
 """
 from torch import Tensor
 
-from pytorch_impl.layers import (
-    Conv2d,
-    Dropout2d,
-    FCNHead,
-    Network,
-    PyramidPooling,
-)
-from pytorch_impl.models.resnet import ResNet
+from twinseg.pytorch_impl.layers import Conv2d, Dropout2d, FCNHead, Network, PyramidPooling
+from twinseg.pytorch_impl.models.resnet import ResNet
 
 
 class PSPNet(Network):

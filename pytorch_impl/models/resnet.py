@@ -7,19 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
-from common.errors import UserError
-from common.init import drop_path_ratios
-from pytorch_impl.layers import (
-    ConvBN,
-    DropPath,
-    Linear,
-    MaxPool2d,
-    Network,
-    ReLU,
-    Sequential,
-    flatten,
-    global_avg_pool,
-)
+from twinseg.common.errors import UserError
+from twinseg.common.training.initial_weights import drop_path_ratios
+from twinseg.pytorch_impl.layers import ConvBN, DropPath, Linear, MaxPool2d, Network, ReLU, Sequential, flatten, global_avg_pool
 
 BLOCKS = {'resnet18': (2, 2, 2, 2), 'resnet34': (3, 4, 6, 3), 'resnet50': (3, 4, 6, 3), 'resnet101': (3, 4, 23, 3),
           'resnet152': (3, 8, 36, 3)}

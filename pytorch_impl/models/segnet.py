@@ -11,8 +11,8 @@ from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
-from common.errors import UserError
-from pytorch_impl.layers import (
+from twinseg.common.errors import UserError
+from twinseg.pytorch_impl.layers import (
     BatchNorm2d,
     Conv2d,
     ConvBN,
@@ -24,8 +24,8 @@ from pytorch_impl.layers import (
     max_pool_indices,
     max_unpool,
 )
-from pytorch_impl.models.resnet import BLOCKS, Bottleneck, ResNet
-from pytorch_impl.models.vgg import CHANNELS, CONVOLUTIONS, VGG
+from twinseg.pytorch_impl.models.resnet import BLOCKS, Bottleneck, ResNet
+from twinseg.pytorch_impl.models.vgg import CHANNELS, CONVOLUTIONS, VGG
 
 BACKBONES = ('vgg16_bn', 'resnet50', 'resnet101', 'resnet152')
 UNPOOLED = 64  # channels of the last unpooling

@@ -6,7 +6,7 @@ auxiliary_align_corners=True, dropout=0.0``.
 """
 from torch import Tensor, nn
 
-from pytorch_impl.layers import (
+from twinseg.pytorch_impl.layers import (
     AvgPool2d,
     Conv2d,
     ConvBN,

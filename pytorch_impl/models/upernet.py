@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from common.errors import UserError
-from pytorch_impl.layers import (
+from twinseg.common.errors import UserError
+from twinseg.pytorch_impl.layers import (
     Conv2d,
     ConvBN,
     Dropout2d,
@@ -25,7 +25,7 @@ from pytorch_impl.layers import (
     concat,
     resize,
 )
-from pytorch_impl.models.resnet import ResNet
+from twinseg.pytorch_impl.models.resnet import ResNet
 
 FPNS = ('cascaded', 'shared')
 

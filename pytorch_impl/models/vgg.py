@@ -5,7 +5,7 @@ torchvision).
 """
 from torch import Tensor, nn
 
-from pytorch_impl.layers import (
+from twinseg.pytorch_impl.layers import (
     Conv2d,
     ConvBN,
     Dropout,

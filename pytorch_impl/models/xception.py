@@ -5,13 +5,8 @@ its relu. ``shared_relu`` makes yassouali/pytorch-segmentation's network, where 
 """
 from torch import Tensor, nn
 
-from common.errors import UserError
-from pytorch_impl.layers import (
-    ConvBN,
-    SeparableConv,
-    Sequential,
-    relu,
-)
+from twinseg.common.errors import UserError
+from twinseg.pytorch_impl.layers import ConvBN, SeparableConv, Sequential, relu
 
 MIDDLE_BLOCKS = 16
 OUTPUT_STRIDES = {8: (1, 1, 2), 16: (2, 1, 1), 32: (2, 2, 1)}  # strides of the third and the exit block, first dilation

@@ -1,0 +1,87 @@
+"""What the command line prints: tables and progress."""
+from contextlib import contextmanager
+from typing import Any, Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from twinseg.common import metrics
+from twinseg.common.metrics import ImageScores, Scores
+
+MOST_CLASSES = 100  # of a classifier that are printed, those with the lowest accuracy
+
+console = Console()
+
+
+def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows with the same keys, as a table."""
+    table = Table(title=title, title_justify='left', header_style='bold')
+    for key in rows[0] if rows else ():
+        table.add_column(key, justify='right' if isinstance(rows[0][key], (int, float)) else 'left', overflow='fold')
+    for row in rows:
+        table.add_row(*(Text('' if value is None else str(value)) for value in row.values()))
+    _print(table)
+
+
+def show_scores(scores: Scores | ImageScores, conditions: Mapping[str, Any]) -> None:
+    """The classes, the means, and the conditions that they hold under."""
+    if isinstance(scores, ImageScores):
+        _show_images(scores)
+    else:
+        _show_pixels(scores)
+    show_facts(conditions)
+
+
+def _show_images(scores: ImageScores) -> None:
+    order = sorted(range(len(scores.classes)), key=lambda index: (np.isnan(scores.accuracy[index]), scores.accuracy[index]))
+    left_out = max(len(order) - MOST_CLASSES, 0)
+    chosen = sorted(order) if not left_out else order[:MOST_CLASSES]
+    show('', [{'class': scores.classes[index], 'Acc': metrics.show(scores.accuracy[index]), 'images': int(scores.images[index])}
+              for index in chosen])
+    if left_out:
+        console.print(f'... and {left_out} classes with higher accuracy, or without images')
+    console.print(f'top1 {metrics.show(scores.top1)}  top5 {metrics.show(scores.top5)}  loss {scores.loss:.4f}  '
+                  f'mAcc {metrics.show(scores.macc)}  of {int(scores.images.sum())} images', highlight=False)
+    if scores.broken:
+        console.print(f'{scores.broken} images could not be read and do not count', style='red')
+
+
+def _show_pixels(scores: Scores) -> None:
+    columns = {'IoU': scores.iou, 'Acc': scores.accuracy, 'precision': scores.precision, 'F1': scores.f1}
+    if scores.boundary_iou is not None:
+        columns['boundary IoU'] = scores.boundary_iou
+    table = Table(header_style='bold')
+    table.add_column('class')
+    for key in columns:
+        table.add_column(key, justify='right')
+    for index, name in enumerate(scores.classes):
+        table.add_row(Text(name), *(metrics.show(values[index]) for values in columns.values()))
+    table.add_section()
+    table.add_row('mean', *(metrics.show(metrics.mean(values)) for values in columns.values()))
+    _print(table)
+    console.print(f'mIoU {metrics.show(scores.miou)}  mAcc {metrics.show(scores.macc)}  aAcc {metrics.show(scores.aacc)}',
+                  highlight=False)
+
+
+def show_facts(facts: Mapping[str, Any]) -> None:
+    """Names and values, a line each."""
+    for key, value in facts.items():
+        text = f'{value:.3g}' if isinstance(value, float) else str(value)
+        console.print(f'{key}: {text}', markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal: yields a function of (done, all)."""
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(title)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print(table: Table) -> None:
+    """On a terminal at its width; into a file or pipe as wide as the table is."""
+    wide = console if console.is_terminal else Console(width=250)
+    wide.print(table, highlight=False)

@@ -1,0 +1,103 @@
+"""Augmented training samples by key: what the frameworks' loaders carry to the networks."""
+import logging
+from multiprocessing.sharedctypes import RawArray
+from typing import Any, Literal, Optional
+
+import numpy as np
+
+from twinseg.common.config import Augment
+from twinseg.common.data.classification_transforms import check, eval_image, train_image
+from twinseg.common.data.layouts import Dataset
+from twinseg.common.data.sampling import sample_rng
+from twinseg.common.data.segmentation_transforms import channels_first, class_mix, train_transform
+from twinseg.common.errors import DataError
+
+SMALLEST = 32  # pixels a side of what stands for a broken image
+log = logging.getLogger(__name__)
+
+
+class TrainSamples:
+    """``samples[epoch, index]`` is image uint8 (3, h, w) and label uint8 (h, w), the same whoever asks, and when.
+
+    With ``on_error='skip'`` a broken sample is replaced by the next readable one (its random numbers stay), and
+    remembered; more than ``max_errors`` broken ones raise DataError. Loader processes share what they remember.
+    """
+
+    def __init__(self, dataset: Dataset, augment: Augment, seed: int, on_error: Literal['raise', 'skip'] = 'raise',
+                 max_errors: int = 10):
+        self.dataset, self.augment, self.seed = dataset, augment, seed
+        self.on_error, self.max_errors = on_error, max_errors
+        self._broken = RawArray('B', len(dataset))  # shared memory: a mark per sample
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        epoch, index = key
+        return self._augmented(*self._read(index), sample_rng(self.seed, epoch, index))
+
+    @property
+    def broken(self) -> list[str]:
+        """Names of the samples that were skipped so far, by any worker."""
+        return [sample.name for sample, mark in zip(self.dataset.samples, self._broken) if mark]
+
+    def _augmented(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        image, label = train_transform(image, label, self.augment, rng)
+        if self.augment.class_mix and rng.random() < self.augment.class_mix:
+            other = self._read(int(rng.integers(len(self.dataset))))
+            image, label = class_mix(image, label, *train_transform(*other, self.augment, rng), rng)
+        return channels_first(image), label
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        for offset in range(len(self.dataset)):
+            place = (index + offset) % len(self.dataset)
+            if self._broken[place]:
+                continue
+            try:
+                return self.dataset.read(place)
+            except DataError as error:
+                if self.on_error == 'raise':
+                    raise
+                self._broken[place] = 1
+                count = sum(self._broken)
+                log.warning('skipped (%d broken so far): %s', count, error)
+                if count > self.max_errors:
+                    raise DataError(f'{count} broken samples, more than max_errors: {self.max_errors}; '
+                                    f'the last: {error}') from None
+        raise DataError(f'{self.dataset.name} {self.dataset.split}: no readable sample among {len(self.dataset)}')
+
+
+class TrainImages(TrainSamples):
+    """The same for classifiers: image uint8 (3, h, w) of ``size`` and label int64 ()."""
+
+    def __init__(self, dataset: Dataset, augment: Augment, size: list[int], seed: int,
+                 on_error: Literal['raise', 'skip'] = 'raise', max_errors: int = 10):
+        super().__init__(dataset, augment, seed, on_error, max_errors)
+        self.size = (size[0], size[1])
+        check(augment)
+
+    def _augmented(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return channels_first(train_image(image, self.augment, self.size, rng)), np.array(label, np.int64)
+
+
+class EvaluationImages:
+    """``samples[index]`` is image uint8 (3, h, w) and label int64 () as evaluation sees them; without ``size``, as stored.
+
+    With ``on_error='skip'`` a broken image is black and has the label -1.
+    """
+
+    def __init__(self, dataset: Dataset, augment: Augment, size: Optional[list[int]], on_error: Literal['raise', 'skip']):
+        self.dataset, self.augment, self.on_error = dataset, augment, on_error
+        self.size = size and (size[0], size[1])
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            image, label = self.dataset.read(index)
+        except DataError as error:
+            if self.on_error == 'raise':
+                raise
+            log.warning('skipped: %s', error)
+            return np.zeros((3, *(self.size or (SMALLEST, SMALLEST))), np.uint8), np.array(-1)
+        if self.size:
+            image = eval_image(image, self.augment, self.size)
+        return channels_first(image), np.array(label, np.int64)

@@ -1,0 +1,176 @@
+"""Augmentation of one image and its label: numpy and OpenCV, every random number from the generator given.
+
+Images are uint8 (H, W, 3) RGB and stay so: the network normalises on its device. The order is mmsegmentation's: random
+scale, crop, rotation, flip, photometric distortion, cutout, padding. Numbers are drawn in an order that does not depend on the
+pixels.
+"""
+import math
+from dataclasses import dataclass
+from typing import Optional, Sequence
+
+import cv2
+import numpy as np
+
+from twinseg.common.config import Augment
+
+cv2.setNumThreads(0)  # loaders work in parallel by samples; OpenCV's own threads do not survive a fork
+
+IGNORE = 255
+CROP_TRIES = 10  # of a crop that holds too much of one class; the last is taken as it is (mmsegmentation, RandomCrop)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A box in the scaled image, all in pixels: the scaled image's size, and the box in it."""
+    scaled_height: int
+    scaled_width: int
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def train_transform(image: np.ndarray, label: np.ndarray, augment: Augment,
+                    rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """An augmented image uint8 (h, w, 3) and label uint8 (h, w) of ``augment.crop_size``."""
+    crop = random_crop(label, augment, rng)
+    image = warp(image, crop, cv2.INTER_LINEAR)
+    label = warp(label, crop, cv2.INTER_NEAREST)
+    if augment.rotate:
+        image, label = rotate(image, label, rng.uniform(-augment.rotate, augment.rotate), augment.mean)
+    if rng.random() < augment.flip_prob:
+        image, label = cv2.flip(image, 1), cv2.flip(label, 1)
+    if augment.photometric_distortion:
+        image = photometric_distortion(image, augment, rng)
+    if augment.cutout_prob:
+        image, label = cutout(image, label, augment, rng)
+    return pad(image, augment.crop_size, augment.mean), pad(label, augment.crop_size, [IGNORE])
+
+
+def scaled_size(height: int, width: int, base: Optional[Sequence[int]], ratio: float = 1.0) -> tuple[int, int]:
+    """Height and width after scaling: the largest that keep the image's proportions and fit into ``base * ratio``, by default
+    its own size times ``ratio``, long side to long side (mmsegmentation's Resize and RandomResize with keep_ratio)."""
+    base = base or (height, width)
+    long, short = max(base) * ratio, min(base) * ratio
+    factor = min(int(long) / max(height, width), int(short) / min(height, width))
+    return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
+
+
+def random_crop(label: np.ndarray, augment: Augment, rng: np.random.Generator) -> Crop:
+    """A random scale and a random box, of ``crop_size`` or as large as the scaled image.
+
+    A box passes if it holds more than one class, and none has ``cat_max_ratio`` of its pixels or more; ignored pixels
+    do not count.
+    """
+    low, high = augment.ratio_range
+    ratio = rng.uniform(low, high)
+    places = rng.random((CROP_TRIES, 2))
+    scaled_height, scaled_width = scaled_size(label.shape[0], label.shape[1], augment.base_size, ratio)
+    height, width = min(augment.crop_size[0], scaled_height), min(augment.crop_size[1], scaled_width)
+    boxes = [(int(y * (scaled_height - height + 1)), int(x * (scaled_width - width + 1))) for y, x in places]
+    crops = [Crop(scaled_height, scaled_width, top, left, height, width) for top, left in dict.fromkeys(boxes)]
+    if augment.cat_max_ratio >= 1:
+        return crops[0]
+    for crop in crops[:-1]:
+        if is_varied(warp(label, crop, cv2.INTER_NEAREST), augment.cat_max_ratio):
+            return crop
+    return crops[-1]
+
+
+def is_varied(label: np.ndarray, cat_max_ratio: float) -> bool:
+    """Whether a label holds several classes, none of them with ``cat_max_ratio`` of the pixels or more."""
+    counts = cv2.calcHist([label], [0], None, [256], [0, 256])[:IGNORE]
+    return bool((counts > 0).sum() > 1 and counts.max() / counts.sum() < cat_max_ratio)
+
+
+def warp(pixels: np.ndarray, crop: Crop, interpolation: int) -> np.ndarray:
+    """The box of the scaled image, from the part of ``pixels`` (H, W) or (H, W, 3) that it needs, in one step.
+
+    Equal to scaling everything, pixel centre to pixel centre, and cutting the box out; only the rows that are needed are
+    read, which counts when ``pixels`` is mapped from a file.
+    """
+    scale_y, scale_x = pixels.shape[0] / crop.scaled_height, pixels.shape[1] / crop.scaled_width
+    y, x = (crop.top + 0.5) * scale_y - 0.5, (crop.left + 0.5) * scale_x - 0.5  # centre of the box's first pixel
+    top, left = max(math.floor(y), 0), max(math.floor(x), 0)
+    bottom, right = math.ceil(y + (crop.height - 1) * scale_y) + 1, math.ceil(x + (crop.width - 1) * scale_x) + 1
+    part = pixels[top:bottom, left:right]
+    if scale_x == scale_y == 1:
+        return np.array(part)
+    matrix = np.array([[scale_x, 0, x - left], [0, scale_y, y - top]])
+    return cv2.warpAffine(part, matrix, (crop.width, crop.height), flags=interpolation | cv2.WARP_INVERSE_MAP,
+                          borderMode=cv2.BORDER_REPLICATE)
+
+
+def photometric_distortion(image: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast (before or after the rest), saturation and hue, each with probability 1/2 (mmsegmentation's
+    PhotoMetricDistortion). uint8 (H, W, 3) RGB in and out."""
+    brighten, adjust, adjust_last, saturate, turn = rng.random(5) < 0.5
+    (low_contrast, high_contrast), (low_saturation, high_saturation) = augment.contrast_range, augment.saturation_range
+    brightness, contrast, saturation, hue = rng.uniform(
+        [-augment.brightness_delta, low_contrast, low_saturation, -augment.hue_delta],
+        [augment.brightness_delta, high_contrast, high_saturation, augment.hue_delta])
+
+    levels = np.arange(256.0)
+    first = _levels(levels + brightness) if brighten else levels.astype(np.uint8)
+    contrasted = _levels(levels * contrast)
+    image = cv2.LUT(image, contrasted[first] if adjust and not adjust_last else first)
+    if saturate or turn:
+        hues = (levels + round(hue) * turn) % 180  # OpenCV: 8-bit hue is 0..179
+        saturations = _levels(levels * (saturation if saturate else 1))
+        table = np.stack([hues, saturations, levels], -1).astype(np.uint8)[None]
+        image = cv2.cvtColor(cv2.LUT(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), table), cv2.COLOR_HSV2RGB)
+    return cv2.LUT(image, contrasted) if adjust and adjust_last else image
+
+
+def rotate(image: np.ndarray, label: np.ndarray, degrees: float, mean: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Both turned about their middle, anticlockwise, in their size; the corners get the mean colour and are ignored."""
+    height, width = label.shape
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    return (cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=[round(v) for v in mean]),
+            cv2.warpAffine(label, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=[IGNORE]))
+
+
+def cutout(image: np.ndarray, label: np.ndarray, augment: Augment,
+           rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """With ``cutout_prob`` a box of the mean colour whose pixels are ignored (mmsegmentation's RandomCutOut, one hole)."""
+    chance, top, left = rng.random(3)
+    shares = rng.uniform(augment.cutout_ratio[0], augment.cutout_ratio[1], 2)
+    if chance >= augment.cutout_prob:
+        return image, label
+    height, width = (max(round(share * side), 1) for share, side in zip(shares, label.shape))
+    top, left = int(top * (label.shape[0] - height + 1)), int(left * (label.shape[1] - width + 1))
+    box = np.s_[top:top + height, left:left + width]
+    image, label = image.copy(), label.copy()
+    image[box], label[box] = [round(v) for v in augment.mean], IGNORE
+    return image, label
+
+
+def class_mix(image: np.ndarray, label: np.ndarray, other: np.ndarray, other_label: np.ndarray,
+              rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Half of the classes of the other sample, drawn at random, are pasted over the first, pixels and labels (ClassMix,
+    Olsson et al., WACV 2021, section 3.1, with true labels). All of one size."""
+    present = np.flatnonzero(cv2.calcHist([other_label], [0], None, [256], [0, 256])[:IGNORE])
+    pasted = np.zeros(256, bool)
+    pasted[rng.permutation(present)[:(len(present) + 1) // 2]] = True
+    mask = pasted[other_label]
+    return np.where(mask[..., None], other, image), np.where(mask, other_label, label)
+
+
+def pad(pixels: np.ndarray, size: list[int], value: list[float]) -> np.ndarray:
+    """``pixels`` with a border to the right and below, up to ``size`` (height, width). An image is padded with the mean
+    colour, which is zero after normalisation."""
+    bottom, right = size[0] - pixels.shape[0], size[1] - pixels.shape[1]
+    if not bottom and not right:
+        return pixels
+    return cv2.copyMakeBorder(pixels, 0, bottom, 0, right, cv2.BORDER_CONSTANT, value=[round(v) for v in value])
+
+
+def channels_first(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) -> C-contiguous (3, H, W)."""
+    planes = np.empty((3, *image.shape[:2]), image.dtype)
+    cv2.split(image, list(planes))
+    return planes
+
+
+def _levels(values: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

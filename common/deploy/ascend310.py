@@ -1,0 +1,234 @@
+"""Before and after a program that runs a model on a card: images to ``.bin`` inputs, ``.bin`` results to scores.
+
+Files are those of the MindSpore model zoo's ascend310_infer programs: ``preprocess_Result/00_data/<name>.bin``, the model's
+input of one image (float32 (3, H, W), normalised, or uint8 (H, W, 3)); labels as ``label/<name>_label.bin`` (int32 (H, W)) or,
+of a classifier, in ``imagenet_label.json``; ``result_Files/<name>_0.bin``, its output.
+"""
+import json
+import re
+from pathlib import Path
+from typing import Any, Callable, Literal, NamedTuple, Optional, get_args
+
+import numpy as np
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from twinseg.common import config as configuration
+from twinseg.common.config import Config, Data
+from twinseg.common.data.layouts import open_dataset
+from twinseg.common.data.samples import EvaluationImages
+from twinseg.common.deploy.export import TOLERANCE
+from twinseg.common.deploy.exported_file import Facts, FilePredictor
+from twinseg.common.errors import DataError, UserError
+from twinseg.common.inference.evaluate import score_images
+from twinseg.common.metrics import ImageScores, Scores, confusion_matrix, judge
+
+INPUTS, LABELS, CLASSES, META = '00_data', 'label', 'imagenet_label.json', 'meta.json'  # below preprocess_Result
+SETS = {'imagenet2012': 'imagenet'}  # the model zoo's name -> ours
+# Largest difference to ONNX Runtime, of its largest logit. A card multiplies in half precision, which has 11 bits, and the
+# errors of some fifty layers add up; engines round int8 differently.
+TOLERANCES = {'fp32': TOLERANCE, 'fp16': 3e-2, 'int8': 1e-1}
+ID_TOLERANCES = {'fp32': 1e-3, 'fp16': 3e-2, 'int8': 1e-1}  # of class ids: share of the pixels that differ
+COMPARED = 8  # results, spread over the data set
+Precision = Literal['fp32', 'fp16', 'int8']
+Progress = Optional[Callable[[int, int], None]]
+
+
+class Sample(BaseModel):
+    """An image as ``preprocess`` wrote it: the name of its files, and the number of its class or the size of its label."""
+    name: str = Field(pattern='^[0-9A-Za-z_]+$')
+    label: NonNegativeInt | tuple[PositiveInt, PositiveInt]
+
+
+class Prepared(BaseModel):
+    """What ``preprocess`` notes beside its files."""
+    data: str
+    split: str
+    classes: tuple[str, ...]
+    ignore_index: int
+    input: Literal['float32', 'uint8']
+    input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
+    samples: tuple[Sample, ...] = Field(min_length=1)
+
+
+class Comparison(NamedTuple):
+    """Results against those of ``engine``: the largest difference, in ``unit``."""
+    difference: float
+    tolerance: float
+    unit: Literal['of the largest logit', 'of the class ids']
+    images: int
+    engine: str
+
+
+def preprocess(model: Path, dataset_name: str, dataset_path: Path, out: Path, config: Optional[Path] = None, *,
+               uint8: bool = False, progress: Progress = None) -> dict[str, Any]:
+    """Writes a validation set as inputs and labels into the new folder ``out``.
+
+    ``model`` is the exported .onnx (or .mindir) of one size that says how; ``dataset_name`` is imagenet2012, cityscapes, camvid
+    or another set of the suite, ``config`` a recipe with further keys (custom needs one). With ``uint8`` inputs are not
+    normalised, whatever ``model`` takes: the card does it (AIPP). Returns what it did, ``scaled`` being the images of another
+    size than the model's. UserError for a model or a data set that will not do.
+    """
+    network = FilePredictor(model)
+    if network.facts.output != 'logits' and network.facts.task == 'classification':
+        raise UserError(f'{model}: its output is class ids, but top-5 needs logits; export it without --argmax')
+    if network.size is None:
+        raise UserError(f'{model}: made for any size, but cards take fixed ones; export it again with --size')
+    chosen = dataset_config(network.facts, dataset_name, dataset_path, config)
+    dataset = open_dataset(chosen.data, chosen.data.val_split)
+    classifies = chosen.classifies
+    images: Any = EvaluationImages(dataset, chosen.augment, list(network.size), 'raise') if classifies else dataset
+    samples, scaled = [], 0
+    try:
+        for folder in (INPUTS, *(() if classifies else (LABELS,))):
+            (out / folder).mkdir(parents=True)
+        for index, sample in enumerate(dataset.samples):
+            image, label = images[index] if classifies else images.read(index)
+            planes = image if classifies else image.transpose(2, 0, 1)
+            scaled += planes.shape[1:] != network.size
+            pixels = network.pixels(planes[None])
+            given = (pixels if uint8 else network.inputs(pixels))[0]
+            name = f'{index:06d}_' + re.sub(r'\W+', '_', Path(sample.name).stem, flags=re.ASCII)
+            given.tofile(out / INPUTS / f'{name}.bin')
+            if not classifies:
+                label.astype(np.int32).tofile(out / LABELS / f'{name}_label.bin')
+            samples.append(Sample(name=name, label=int(label) if classifies else label.shape))
+            if progress:
+                progress(index + 1, len(dataset))
+        if classifies:
+            names = {sample.name: sample.label for sample in samples}
+            (out / CLASSES).write_text(json.dumps(names, indent=1) + '\n', encoding='utf-8')
+        prepared = Prepared(data=dataset.name, split=dataset.split, classes=dataset.description.classes,
+                            ignore_index=dataset.description.ignore_index, input=given.dtype.name,  # type: ignore
+                            input_shape=given.shape, samples=tuple(samples))
+        (out / META).write_text(prepared.model_dump_json(indent=1) + '\n', encoding='utf-8')
+    except FileExistsError:
+        raise UserError(f'{out}: is there already; choose another folder') from None
+    except OSError as error:
+        raise UserError(f'{error.filename or out}: cannot be written ({error.strerror or error})') from None
+    return {'model': str(model), 'task': network.facts.task, 'data': dataset.name, 'split': dataset.split,
+            'images': len(dataset), 'input': f'{given.dtype} {_text(given.shape)}', 'scaled': scaled, 'out': str(out)}
+
+
+def dataset_config(facts: Facts, name: str, path: Path, config: Optional[Path] = None) -> Config:
+    """The configuration of a validation set in the model zoo's names; of ImageNet, ``path`` may be the folder of the split."""
+    sets = get_args(Data.model_fields['set'].annotation)
+    chosen = SETS.get(name, name)
+    if chosen not in sets:
+        known = sorted({*SETS, *sets} - {'imagenet'})
+        raise UserError(f'DATASET_NAME {name}: not a data set of this suite; expected {", ".join(known)} (custom describes any '
+                        'pair of folders)')
+    if chosen == 'custom' and config is None:
+        raise UserError('DATASET_NAME custom: give the recipe that describes the folders, too (CONFIG=FILE.yaml)')
+    keys: dict[str, Any] = {'set': chosen, 'data_url': str(path)}
+    if chosen in ('imagenet', 'image_folder') and path.is_dir() and not _has_split(path, 'val'):
+        keys |= {'data_url': str(path.resolve().parent), 'val_split': path.resolve().name}
+    base = configuration.from_flat(keys) if config is None else configuration.load(config).replace(**keys)
+    return facts.configuration(base)
+
+
+def conversion_facts(model: Path, aipp: bool = False) -> list[str]:
+    """What the converters for cards ask about an exported .onnx: the input's format and its name with the shape, a line each;
+    with ``aipp`` the configuration of ATC's preprocessing on the chip follows. UserError for a file without fixed sizes."""
+    if model.suffix != '.onnx':
+        raise UserError(f'{model}: expected an .onnx of `twinseg export`')
+    network = FilePredictor(model)
+    if network.size is None or network.batch is None:
+        raise UserError(f'{model}: made for any size, but cards take fixed ones; export it again with --size')
+    raw = network.facts.input == 'uint8'
+    if raw and aipp:
+        raise UserError(f'{model}: normalises its images itself; leave out --aipp')
+    lines = ['NHWC' if raw else 'NCHW', f'image:{",".join(map(str, network.engine.shape))}']
+    if aipp:
+        height, width = network.size
+        lines += ['aipp_op {', '  aipp_mode: static', '  input_format: RGB888_U8', f'  src_image_size_w: {width}',
+                  f'  src_image_size_h: {height}', '  crop: false']
+        # The chip computes (pixel - mean_chn - min_chn) * var_reci_chn; mean_chn takes whole numbers only.
+        for channel, (mean, std) in enumerate(zip(network.facts.mean, network.facts.std)):
+            lines += [f'  mean_chn_{channel}: 0', f'  min_chn_{channel}: {mean:.7g}',
+                      f'  var_reci_chn_{channel}: {1 / std:.9g}']
+        lines.append('}')
+    return lines
+
+
+def postprocess(model: Path, inputs: Path, results: Path, precision: Precision = 'fp32',
+                progress: Progress = None) -> tuple[dict[str, Any], Comparison]:
+    """Scores the results of the inputs that ``preprocess`` wrote, and compares a sample of them with the exported ``model``.
+
+    Returns ``matrix``, ``scores`` and ``conditions`` as an evaluation does, and the comparison, in the ``precision`` that the
+    results were computed with. UserError when a result is absent or of a wrong size.
+    """
+    network, prepared = FilePredictor(model), _read(inputs / META)
+    samples, classes, classifies = prepared.samples, prepared.classes, network.facts.task == 'classification'
+    if any(isinstance(sample.label, int) != classifies for sample in samples):
+        raise DataError(f'{inputs}: was not written for {network.facts.task}, which {model} is for')
+    places = sorted({round(place) for place in np.linspace(0, len(samples) - 1, min(COMPARED, len(samples)))})
+    given = np.stack([_read_array(inputs / INPUTS / f'{samples[place].name}.bin', prepared.input, prepared.input_shape)
+                      for place in places])
+    expected = network.run(given if prepared.input == network.facts.input else network.inputs(given))
+
+    def result(sample: Sample) -> np.ndarray:
+        return read_result(results, sample.name, expected.shape[1:], expected.dtype)[None]
+
+    comparison = _compare(np.concatenate([result(samples[place]) for place in places]), expected, precision, network)
+    scores: Scores | ImageScores
+    if classifies:
+        judged = [judge(result(sample), np.array([sample.label])) for sample in samples]
+        scores, matrix = score_images(np.concatenate(judged), classes, expected.shape[1])
+    else:
+        matrix = np.zeros((len(classes), len(classes)), np.int64)
+        for done, sample in enumerate(samples, 1):
+            size: Any = sample.label
+            label = _read_array(inputs / LABELS / f'{sample.name}_label.bin', np.int32, size)
+            matrix += confusion_matrix(label, network.ids(result(sample), size)[0], len(classes), prepared.ignore_index)
+            if progress:
+                progress(done, len(samples))
+        scores = Scores.from_matrix(matrix, classes)
+    conditions = {'model': str(model), 'arch': network.facts.arch, 'data': prepared.data, 'split': prepared.split,
+                  'images': len(samples), 'precision': precision,
+                  **{f'compared_{key}': value for key, value in comparison._asdict().items()}}
+    return {'matrix': matrix, 'scores': scores, 'conditions': conditions}, comparison
+
+
+def read_result(folder: Path, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """One output of ``shape`` and ``dtype``; float32 may be stored in float16, which its size tells."""
+    path = folder / f'{name}_0.bin'
+    half = dtype == np.float32 and path.is_file() and path.stat().st_size == 2 * int(np.prod(shape))
+    return _read_array(path, np.float16 if half else dtype, shape).astype(dtype)
+
+
+def _compare(found: np.ndarray, expected: np.ndarray, precision: Precision, network: FilePredictor) -> Comparison:
+    if network.facts.output == 'class_ids':
+        return Comparison(float((found != expected).mean()), ID_TOLERANCES[precision], 'of the class ids', len(found),
+                          network.engine.name)
+    difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+    return Comparison(difference if np.isfinite(difference) else float('inf'), TOLERANCES[precision], 'of the largest logit',
+                      len(found), network.engine.name)
+
+
+def _has_split(root: Path, split: str) -> bool:
+    return any(path.name in (split, f'{split}.tar') or path.name.endswith(f'_{split}.tar') for path in root.iterdir())
+
+
+def _read_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    try:
+        found = np.fromfile(path, dtype)
+    except OSError as error:
+        raise UserError(f'{path}: {error.strerror or error}; expected a file for every input') from None
+    if found.size != np.prod(shape):
+        raise UserError(f'{path}: {path.stat().st_size} bytes; expected {int(np.prod(shape)) * found.itemsize} for '
+                        f'{_text(shape)} numbers of {found.dtype}: is it of this model?')
+    return found.reshape(shape)
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return 'x'.join(map(str, shape))
+
+
+def _read(path: Path) -> Prepared:
+    """What ``preprocess`` noted; DataError where it is not that, or a name leads out of the folder."""
+    try:
+        return Prepared.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise DataError(f'{path}: {error.strerror or error}; expected what `twinseg preprocess` writes') from None
+    except ValidationError:
+        raise DataError(f'{path}: not what `twinseg preprocess` writes') from None

@@ -1,0 +1,167 @@
+"""Proof that the twins are twins: one set of weights in both backends, then logits, gradients and training steps compared."""
+import importlib
+from pathlib import Path
+from typing import Any, Mapping, Optional
+
+import numpy as np
+
+from twinseg.common import checkpoint, console
+from twinseg.common.backend import Backend, get_backend
+from twinseg.common.config import Config, Data
+from twinseg.common.data.layouts import IGNORE, open_dataset
+from twinseg.common.errors import UserError
+from twinseg.common.inference.evaluate import network_arguments
+
+# DESIGN section 4. Relative to the largest magnitude (logits, losses) or in the L2 norm (gradients, parameters).
+LOGITS = 1e-5
+GRADIENT, GRADIENT_MEDIAN = 1e-3, 1e-5
+PARAMETERS, FIRST_STEPS = 1e-4, 3
+LOSS, DRIFT = 0.01, 2.0  # of the loss, or this many times PyTorch's own drift between its precision and a higher one
+MAX_LEARNING_RATE = 0.01  # beyond it, from fresh weights, rounding alone drives two runs of one program apart
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+def parity(config: Config, *, steps: int = 20, size: tuple[int, int] = (64, 96), weights: Optional[Path] = None,
+           amp: Optional[str] = None, batch_size: int = 4) -> dict[str, Any]:
+    """Compares the PyTorch and the MindSpore network of a configuration on the CPU.
+
+    Both start from ``weights`` (a checkpoint or published weights) or from the configuration's seed. Logits and gradients
+    are float32 in evaluation mode; ``steps`` SGD steps at ``learning_rate`` follow (Adam's first steps turn the rounding of
+    tiny gradients into whole steps), with the precision of the configuration or ``amp`` (O0 to O3), on street scenes drawn
+    at ``size``, ``batch_size`` a step; for classifiers the labels are random. PyTorch's own drift is measured by the same
+    steps in float64, or in float32 for half precision.
+
+    Returns ``ok``, ``rows`` (what, found, tolerance, passed), ``losses`` (a list per backend) and ``conditions``.
+    """
+    config = (config if amp is None else _at(config, amp)).replace(optimizer='sgd')
+    if isinstance(config.loss.class_weight, str):  # to be counted on data that a comparison does without
+        config = config.replace(class_weight=None)
+    backends = {name: get_backend(name) for name in ('pytorch', 'mindspore')}
+    for backend in backends.values():
+        backend.setup('cpu', seed=config.runtime.seed, threads=config.runtime.threads)
+    arguments, state, classes = _start(config, weights, backends['pytorch'])
+
+    def build(name: str) -> Any:
+        network = backends[name].build_model(config.model.arch, **arguments)
+        backends[name].load_state(network, state)
+        return network
+
+    batches = street_batches(steps, batch_size, size, classes)
+    if config.classifies:
+        rng = np.random.default_rng(0)
+        batches = [(images, rng.integers(0, classes, len(images))) for images, _ in batches]
+    rows = _forward_and_backward(backends, {name: build(name) for name in backends}, batches[0], config)
+    losses, found = {}, {}
+    for name in backends:
+        losses[name], found[name] = _train(backends[name], build(name), config, batches)
+    level, network = config.precision.amp_level, build('pytorch')
+    other = 'pytorch in float64' if level == 'O0' else 'pytorch in float32'
+    if level == 'O0':
+        importlib.import_module('twinseg.pytorch_impl.precision').double(network)
+    losses[other], found[other] = _train(backends['pytorch'], network, _at(config, 'O0'), batches)
+    rows += _training(losses, found, level)
+    conditions = {'arch': config.model.arch, 'weights': str(weights or f'seed {config.runtime.seed}'), 'steps': steps,
+                  'size': list(size), 'batch_size': batch_size, 'amp_level': level, 'learning_rate': learning_rate(config)}
+    return {'ok': all(row['passed'] for row in rows), 'rows': rows, 'losses': losses, 'conditions': conditions}
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Prints what ``parity`` found as a table."""
+    conditions = result['conditions']
+    console.show(f'{conditions["arch"]}: PyTorch and MindSpore, {conditions["steps"]} steps at {conditions["amp_level"]}',
+                [{'compared': row['compared'], 'found': f'{row["found"]:.1e}', 'tolerance': f'{row["tolerance"]:.1e}',
+                  'passed': 'yes' if row['passed'] else 'NO'} for row in result['rows']])
+
+
+def _at(config: Config, level: str) -> Config:
+    return config.model_copy(update={'precision': config.precision.model_copy(update={'amp_level': level})})
+
+
+def street_batches(count: int, batch_size: int, size: tuple[int, int], classes: int) -> list[Batch]:
+    """Batches of street scenes: uint8 images (N, 3, H, W) and labels (N, H, W) below ``classes`` or 255."""
+    dataset = open_dataset(Data(set='toy_street', image_size=list(size), train_samples=count * batch_size), 'train')
+    samples = [dataset.read(index) for index in range(len(dataset))]
+    images = np.stack([np.ascontiguousarray(image.transpose(2, 0, 1)) for image, _ in samples])
+    labels = np.stack([np.where(label < classes, label, IGNORE).astype(np.uint8) for _, label in samples])
+    return [(images[i:i + batch_size], labels[i:i + batch_size]) for i in range(0, len(images), batch_size)]
+
+
+def _start(config: Config, weights: Optional[Path], backend: Backend) -> tuple[dict[str, Any], dict[str, np.ndarray], int]:
+    """Arguments of the builder, the weights that both networks start from, and the number of classes."""
+    from twinseg.common.weights import load_pretrained
+
+    classes = config.model.num_classes or (config.loss.class_weight and len(config.loss.class_weight))
+    if weights is not None and weights.suffix == '.safetensors':
+        state, meta = checkpoint.model_state(weights)
+        arguments = network_arguments(config, config.model.num_classes or meta['num_classes'])
+        network = backend.build_model(config.model.arch, **arguments)
+        backend.load_state(network, state)
+    else:
+        arguments = network_arguments(config, classes) if classes else config.model.arguments()
+        network = backend.build_model(config.model.arch, seed=config.runtime.seed, **arguments)
+        if weights is not None:
+            load_pretrained(backend, network, config.model.arch, weights)
+    logits = backend.forward(network, np.zeros((1, 3, 64, 64), np.float32))['logits']
+    return arguments, backend.state(network), logits.shape[1]
+
+
+def _forward_and_backward(backends: Mapping[str, Backend], networks: Mapping[str, Any], batch: Batch,
+                          config: Config) -> list[dict]:
+    images, labels = batch
+    mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (config.augment.mean, config.augment.std))
+    pixels = (images - mean) / std
+    outputs = {name: backends[name].forward(networks[name], pixels, auxiliary=True) for name in backends}
+    rows = [_row(f'{key}', _largest(outputs['pytorch'][key], outputs['mindspore'][key]), LOGITS) for key in outputs['pytorch']]
+    gradients = {name: backends[name].loss_and_gradients(networks[name], pixels, labels, config.loss)[1] for name in backends}
+    if set(gradients['pytorch']) != set(gradients['mindspore']):
+        raise UserError(f'the networks have different parameters: {set(gradients["pytorch"]) ^ set(gradients["mindspore"])}')
+    differences = [_l2(gradients['pytorch'][key], gradients['mindspore'][key]) for key in gradients['pytorch']]
+    return rows + [_row('gradients, worst parameter', max(differences), GRADIENT),
+                   _row('gradients, median parameter', float(np.median(differences)), GRADIENT_MEDIAN)]
+
+
+def learning_rate(config: Config) -> float:
+    """The configuration's, but at most MAX_LEARNING_RATE."""
+    return min(config.optimizer.base_lr, MAX_LEARNING_RATE)
+
+
+def _train(backend: Backend, network: Any, config: Config, batches: list[Batch]) -> tuple[list[float], np.ndarray]:
+    """The losses of one step per batch, and all parameters after the first FIRST_STEPS, end to end.
+
+    They are compared as one vector: a bias that the next batch norm takes away again holds nothing but rounding.
+    """
+    trainer = backend.make_trainer(network, config)
+    losses, parameters = [], np.empty(0)
+    for step, batch in enumerate(batches, 1):
+        losses.append(trainer.step([batch], learning_rate(config))['loss'])
+        if step == min(FIRST_STEPS, len(batches)):
+            tensors, _ = trainer.state()
+            parameters = np.concatenate([tensors[key].ravel() for key in sorted(tensors) if key.startswith('model.')
+                                         and not key.endswith(('running_mean', 'running_var'))])
+    return losses, parameters
+
+
+def _training(losses: Mapping[str, list[float]], parameters: Mapping[str, np.ndarray], level: str) -> list[dict]:
+    ours, twin, other = (np.array(values) for values in losses.values())
+    apart, drift = np.abs(ours - twin) / np.abs(ours), np.maximum.accumulate(np.abs(ours - other) / np.abs(ours))
+    tolerance = np.maximum(LOSS, DRIFT * drift)
+    worst = int(np.argmax(apart / tolerance))
+    ours, twin, other = parameters.values()
+    return [_row(f'parameters after {min(FIRST_STEPS, len(apart))} steps', _l2(ours, twin),
+                 PARAMETERS if level == 'O0' else max(PARAMETERS, DRIFT * _l2(ours, other))),
+            _row(f'loss, worst of {len(apart)} steps (step {worst + 1})', float(apart[worst]), float(tolerance[worst]))]
+
+
+def _row(what: str, found: float, tolerance: float) -> dict[str, Any]:
+    return {'compared': what, 'found': found, 'tolerance': tolerance, 'passed': bool(found <= tolerance)}
+
+
+def _largest(a: np.ndarray, b: np.ndarray) -> float:
+    """Largest difference, of the largest magnitude."""
+    return float(np.abs(a - b).max() / np.abs(a).max())
+
+
+def _l2(a: np.ndarray, b: np.ndarray) -> float:
+    """Relative difference in the L2 norm; 0 where both are 0."""
+    norm = float(np.linalg.norm(a))
+    return float(np.linalg.norm(a - b)) / norm if norm else float(np.linalg.norm(b))

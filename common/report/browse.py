@@ -1,0 +1,149 @@
+"""A look at a data set before it is trained on: what is in it, what is wrong with it, and how its samples look augmented."""
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, Callable
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from twinseg.common import console
+from twinseg.common.config import Config
+from twinseg.common.data.layouts import IGNORE, Dataset, open_files
+from twinseg.common.data.samples import TrainImages, TrainSamples
+from twinseg.common.drawing import blend, legend
+from twinseg.common.errors import DataError
+
+AUGMENTED = 3  # augmented versions of each sample in the picture
+TILE_WIDTH = 320  # pixels of one image in the picture
+SHOWN = 20  # problems that are printed; the JSON file has all of them
+Progress = Callable[[int, int], None]
+
+
+def browse(config: Config, out: Path, samples: int = 4, progress: Progress = lambda done, total: None) -> dict[str, Any]:
+    """Reads every sample of both splits and writes ``browse.json`` and the picture ``browse.png`` into the folder ``out``.
+
+    The picture has a row for each of ``samples`` training images: the image, its label over it, and augmented versions as
+    the first epochs bring them. Returns what the JSON file holds: per split ``images``, ``sizes`` (width x height -> images),
+    ``classes`` (name -> per cent of the labelled pixels, or of a classifier's images), ``absent`` classes, ``ignored`` (per
+    cent of all pixels; None for classifiers) and ``problems``, a message for every broken or missing file; and ``picture``.
+    DataError when no split can be opened, or ``out`` cannot be written.
+    """
+    datasets, failures = {}, {}
+    for split in dict.fromkeys([config.data.train_split, config.data.val_split]):
+        try:
+            datasets[split] = open_files(config.data, split, check=False)
+        except DataError as error:
+            failures[split] = str(error)
+    if not datasets:
+        raise DataError(next(iter(failures.values())))
+    total = sum(map(len, datasets.values()))
+    summary: dict[str, Any] = {'set': config.data.set, 'splits': {}, 'problems': list(failures.values())}
+    good: dict[str, list[int]] = {}
+    done = 0
+    for split, dataset in datasets.items():
+        summary['splits'][split], good[split] = inspect(dataset, done, total, progress, not config.classifies)
+        summary['problems'] += summary['splits'][split]['problems']
+        done += len(dataset)
+    readable = [split for split in datasets if good[split]]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if readable:
+            split = readable[0]
+            picked = np.linspace(0, len(good[split]) - 1, min(samples, len(good[split]))).round().astype(int)
+            picture = draw(datasets[split], config, [good[split][i] for i in dict.fromkeys(picked.tolist())])
+            Image.fromarray(picture).save(out / 'browse.png')
+            summary['picture'] = str(out / 'browse.png')
+        (out / 'browse.json').write_text(json.dumps(summary, indent=2))
+    except OSError as error:
+        raise DataError(f'{out}: cannot be written ({error.strerror})') from None
+    return summary
+
+
+def inspect(dataset: Dataset, done: int, total: int, progress: Progress,
+            pixels: bool = True) -> tuple[dict[str, Any], list[int]]:
+    """What one split holds, as ``browse`` returns it, and the indices of its readable samples; ``pixels`` are labelled, or
+    whole images."""
+    classes = dataset.description.classes
+    sizes: Counter[str] = Counter()
+    counts = np.zeros(256 if pixels else len(classes), np.int64)
+    problems, good = [], []
+    for index in range(len(dataset)):
+        try:
+            image, label = dataset.read(index)
+        except DataError as error:
+            problems.append(str(error))
+        else:
+            good.append(index)
+            sizes[f'{image.shape[1]}x{image.shape[0]}'] += 1
+            counts += np.bincount(np.ravel(label), minlength=len(counts))
+        progress(done + index + 1, total)
+    labelled = max(int(counts[:len(classes)].sum()), 1)
+    shares = {name: round(100 * int(count) / labelled, 4) for name, count in zip(classes, counts)}
+    return {'images': len(dataset), 'sizes': dict(sizes.most_common()), 'classes': shares,
+            'absent': [name for name, count in zip(classes, counts) if not count],
+            'ignored': round(100 * int(counts[IGNORE]) / max(int(counts.sum()), 1), 4) if pixels else None,
+            'problems': problems}, good
+
+
+def draw(dataset: Dataset, config: Config, indices: list[int]) -> np.ndarray:
+    """The picture of some samples, uint8 RGB."""
+    if config.classifies:
+        return _draw_images(dataset, config, indices)
+    description = dataset.description
+    samples = TrainSamples(dataset, config.augment, config.runtime.seed)
+    crop_height, crop_width = config.augment.crop_size
+    height, gap = round(TILE_WIDTH * min(crop_height / crop_width, 1)), 4
+    rows = []
+    for index in indices:
+        image, label = dataset.read(index)
+        pairs = [samples[epoch, index] for epoch in range(AUGMENTED)]
+        tiles = [image, blend(image, label, description.palette)]
+        tiles += [blend(planes.transpose(1, 2, 0), ids, description.palette, opacity=0.35) for planes, ids in pairs]
+        rows.append(np.hstack([_tile(tile, height, gap) for tile in tiles]))
+    grid = np.vstack(rows)
+    return np.vstack([grid, legend(grid.shape[1], description.classes, description.palette)])
+
+
+def _draw_images(dataset: Dataset, config: Config, indices: list[int]) -> np.ndarray:
+    samples = TrainImages(dataset, config.augment, config.data.image_size, config.runtime.seed)
+    views = [[dataset.read_image(index), *(samples[epoch, index][0].transpose(1, 2, 0) for epoch in range(AUGMENTED))]
+             for index in indices]
+    return np.vstack([np.hstack([_tile(view, TILE_WIDTH, 4) for view in row]) for row in views])
+
+
+def show(summary: dict[str, Any]) -> None:
+    """Prints what ``browse`` returned."""
+    splits = summary['splits']
+    console.show(summary['set'], [{'split': split, 'images': found['images'], 'sizes': _sizes(found['sizes']),
+                                  'ignored %': found['ignored'], 'problems': len(found['problems'])}
+                                 for split, found in splits.items()])
+    names = list(next(iter(splits.values()))['classes'])
+    pixels = next(iter(splits.values()))['ignored'] is not None
+    console.show(f'per cent of the {"labelled pixels" if pixels else "images"}', [
+        {'class': name, **{split: found['classes'][name] for split, found in splits.items()}} for name in names])
+    problems = summary['problems']
+    for problem in problems[:SHOWN]:
+        console.console.print(f'problem: {problem}', style='red', markup=False, highlight=False, soft_wrap=True)
+    if len(problems) > SHOWN:
+        console.console.print(f'... and {len(problems) - SHOWN} more problems in browse.json')
+    if not problems:
+        console.console.print('no problems found')
+    if 'picture' in summary:
+        console.show_facts({'picture': summary['picture']})
+
+
+def _sizes(sizes: dict[str, int]) -> str:
+    return ', '.join(f'{count} of {size}' for size, count in list(sizes.items())[:4]) + (', ...' if len(sizes) > 4 else '')
+
+
+def _tile(image: np.ndarray, height: int, gap: int) -> np.ndarray:
+    """The image, as large as fits, in the middle of a white tile."""
+    factor = min(height / image.shape[0], TILE_WIDTH / image.shape[1])
+    size = max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1)
+    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    tile = np.full((height + gap, TILE_WIDTH + gap, 3), 255, np.uint8)
+    top, left = (height - size[1]) // 2, (TILE_WIDTH - size[0]) // 2
+    tile[top:top + size[1], left:left + size[0]] = small
+    return tile

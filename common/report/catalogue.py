@@ -1,0 +1,84 @@
+"""What ``twinseg list`` shows: rows (column -> value) for a table."""
+from types import NoneType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from twinseg.common import config as configuration
+from twinseg.common import weights
+from twinseg.common.backend import available, get_backend
+from twinseg.common.data import image_folder
+from twinseg.common.data.layouts import CAMVID_CLASSES, CITYSCAPES_CLASSES, EXPECTED, VOC_CLASSES
+from twinseg.common.measure.benchmark import measures
+
+CLASSIFIER_INPUT, SEGMENTATION_INPUT = (224, 224), (512, 1024)
+Row = dict[str, Any]
+
+
+def configs() -> list[Row]:
+    """The recipes, each with the first line of its comment."""
+    return [{'config': str(path.relative_to(configuration.RECIPES).with_suffix('')), 'about': _first_comment(path)}
+            for path in configuration.recipes()]
+
+
+def keys() -> list[Row]:
+    """The keys of a configuration, with types and defaults."""
+    return [{'group': group, 'key': key, 'default': field.default, 'type': _type(field.annotation), 'about': field.description}
+            for group, kind in configuration.GROUPS.items() for key, field in kind.model_fields.items()]
+
+
+def datasets() -> list[Row]:
+    """The data sets and the files that each expects."""
+    classes = {'camvid': len(CAMVID_CLASSES), 'camvid32': len(CAMVID_CLASSES), 'cityscapes': len(CITYSCAPES_CLASSES),
+               'voc': len(VOC_CLASSES)}
+    rows = [{'set': name, 'classes': str(classes[name]), 'below data_url': layout} for name, layout in EXPECTED.items()]
+    return [{'set': 'toy_street', 'classes': str(len(CITYSCAPES_CLASSES)), 'below data_url': 'nothing: it is drawn'}, *rows,
+            {'set': 'custom', 'classes': 'classes', 'below data_url': 'image_dir/*image_suffix with label_dir/*label_suffix'},
+            {'set': 'imagenet, image_folder', 'classes': 'the folders', 'below data_url': image_folder.EXPECTED}]
+
+
+def models(backend_name: str) -> list[Row]:
+    """The networks with their default arguments; parameters, multiply-accumulates and stride are counted on them.
+
+    The input is 224 x 224 for classifiers, as in their papers, and 512 x 1024 for the others, half of Cityscapes.
+    """
+    backend = get_backend(backend_name)
+    backend.setup('cpu')
+    sizes = measures(backend_name)
+    built_in = {name: get_backend(name).MODELS for name in available()}
+    rows = []
+    for arch in backend.MODELS:
+        full, inference = (backend.MODELS[arch](auxiliary=auxiliary) for auxiliary in (True, False))
+        classifier = not full.align_corners
+        size = CLASSIFIER_INPUT if classifier else SEGMENTATION_INPUT
+        row = {'arch': arch, 'parameters (M)': f'{sizes.parameters(full) / 1e6:.4f}',
+               'for inference (M)': f'{sizes.parameters(inference) / 1e6:.4f}',
+               'G MACs': f'{sizes.macs(inference, size) / 1e9:.3f}', 'at': f'{size[0]}x{size[1]}',
+               'output stride': None if classifier else sizes.output_stride(inference),
+               'auxiliary outputs': ', '.join(name for name in full.align_corners if name != 'logits'),
+               'loads weights of': ', '.join(publishers(arch)),
+               'backends': ', '.join(name for name in built_in if arch in built_in[name])}
+        rows.append(row)
+    return rows
+
+
+def publishers(arch: str) -> list[str]:
+    """Whose weights a network loads; of a classifier also those that come as a backbone alone."""
+    return list(dict.fromkeys(table.source for table in weights.TABLES if table.arch == arch))
+
+
+def _type(annotation: Any) -> str:
+    """A type as a user of YAML reads it."""
+    kind, parts = get_origin(annotation), get_args(annotation)
+    if kind is Annotated:
+        return _type(parts[0])
+    if kind is Literal:
+        return ' | '.join(map(str, parts))
+    if kind is Union:
+        return ' | '.join(map(_type, parts))
+    if kind is not None:
+        return f'{kind.__name__}[{", ".join(map(_type, parts))}]'
+    return {NoneType: 'null', Any: 'any'}.get(annotation) or annotation.__name__
+
+
+def _first_comment(path: Any) -> str:
+    first = path.read_text(encoding='utf-8').partition('\n')[0]
+    return first.removeprefix('#').strip()

@@ -1,0 +1,167 @@
+"""A page of results, made from run folders: what was trained how, on what, what it scored, and what is published for it."""
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any, Iterable, Optional, Sequence
+
+from twinseg.common import checkpoint
+from twinseg.common import config as configuration
+from twinseg.common.backend import available, get_backend
+from twinseg.common.config import Config
+from twinseg.common.errors import StateError, UserError
+from twinseg.common.inference.evaluate import find_checkpoint, network_arguments
+from twinseg.common.measure.benchmark import measures
+from twinseg.common.report.records import read_run
+
+STAMP = re.compile(r'^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)  (.*)$')  # of a line of log.txt
+OF_ANY_RUN = ('data_url', 'num_parallel_workers', 'eval_batch_size', 'on_error', 'max_errors')  # keys that change no score
+NONE = '-'
+OPENING = ['# Results', '', 'Made by `twinseg results RUN... --out FILE` from run folders; not to be edited.', '']
+RUN = ('data', 'recipe', 'backend', 'seed')  # columns that say which run a row is of
+
+
+def write_results(runs: Sequence[Path], out: Path, add: bool = False) -> Path:
+    """Writes a Markdown table with a row for each run folder, and returns its path.
+
+    With ``add`` the rows that ``out`` has already stay, but those of the same runs (see RUN). Scores are those of the best
+    checkpoint on the validation split: the highest evaluation of the training, and of several scales and mirrored those in a
+    JSON file that ``twinseg eval --ms-flip --json RUN/FILE.json`` left in the folder.
+    UserError for a folder that is no run, or has no evaluation yet, and with ``add`` for another file.
+    """
+    if not runs:
+        raise UserError('results: name at least one run folder')
+    rows = [{column: _cell(value) for column, value in row(folder).items()} for folder in runs]
+    columns = list(rows[0])
+    head = [*OPENING, _line(columns), '|' + ' --- |' * len(columns)]
+    if add:
+        new = {tuple(found[key] for key in RUN) for found in rows}
+        rows += [found for found in _rows_of(out, head) if tuple(found[key] for key in RUN) not in new]
+    rows.sort(key=lambda found: (*(found[key] for key in RUN[:-1]), int(found['seed'])))
+    lines = [*head, *(_line(found.values()) for found in rows), '']
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text('\n'.join(lines), encoding='utf-8')
+    except OSError as error:
+        raise UserError(f'{out}: not written: {error.strerror}; choose another place') from None
+    return out
+
+
+def row(folder: Path) -> dict[str, Any]:
+    """What the page says of a run."""
+    record = read_run(folder)
+    if record.best is None:
+        raise UserError(f'{folder}: has no evaluation yet')
+    config, figure = record.config, record.figures[0]
+    try:
+        meta = checkpoint.load(find_checkpoint(folder))[1]
+    except StateError as error:
+        raise UserError(f'{folder}: {error}') from None
+    sizes = _sizes(config, meta)
+    several = _several_scales(folder, config, figure)
+    return {'data': config.data.set, 'recipe': _recipe(config), 'backend': meta['backend'], 'seed': config.runtime.seed,
+            'steps': record.steps[-1]['step'] if record.steps else record.best['step'], 'hours': hours(folder),
+            'hardware': _hardware(meta), 'score': f'{figure} {record.best[figure]:.2f}', 'multi-scale, flip': several,
+            'parameters, M': sizes and f'{sizes[0] / 1e6:.3f}', 'G MACs': sizes and f'{sizes[1] / 1e9:.3f}',
+            'at': f'{config.input_size[0]}x{config.input_size[1]}', 'published': published(config.runtime.recipe)}
+
+
+def hours(folder: Path) -> Optional[str]:
+    """Time spent by the processes that wrote log.txt: from each one's first line to its last."""
+    path = folder / 'log.txt'
+    seconds, before = 0.0, None
+    for line in path.read_text(encoding='utf-8').splitlines() if path.is_file() else ():
+        if found := STAMP.match(line):
+            now = time.mktime(time.strptime(found[1], '%Y-%m-%d %H:%M:%S'))
+            starts = ' training and ' in found[2] and ' steps an epoch' in found[2]
+            seconds += 0 if before is None or starts else max(now - before, 0)
+            before = now
+    return None if before is None else f'{seconds / 3600:.2f}'
+
+
+def published(recipe: Optional[str]) -> Optional[str]:
+    """What a recipe's opening comment says of published scores."""
+    if recipe is None or not (path := configuration.RECIPES / f'{recipe}.yaml').is_file():
+        return None
+    found = re.search(r'^# score:.*?(?:published: |(?=\w+ reports ))(.*)$', path.read_text(encoding='utf-8'), re.MULTILINE)
+    return found and found[1].rstrip(';, ')
+
+
+def _recipe(config: Config) -> str:
+    """The recipe, and the keys that were changed."""
+    if config.runtime.recipe is None:
+        return config.model.arch
+    try:
+        before = configuration.load(configuration.RECIPES / f'{config.runtime.recipe}.yaml')
+    except UserError:
+        return f'{config.runtime.recipe} (a recipe no more)'
+    changed = [f'{key}={_value(key, getattr(getattr(config, group), key))}' for key, group in configuration.KEYS.items()
+               if group != 'runtime' and key not in OF_ANY_RUN
+               and getattr(getattr(config, group), key) != getattr(getattr(before, group), key)]
+    return config.runtime.recipe + (f' with {", ".join(changed)}' if changed else '')
+
+
+def _value(key: str, value: Any) -> Any:
+    """A key's value as the page shows it: of weights to start from the run folder, not where it was on some machine."""
+    return Path(*Path(value).parts[-3:]) if key == 'pretrained' and value else value
+
+
+def _hardware(meta: dict[str, Any]) -> str:
+    machine = meta.get('machine') or {}
+    if 'gpu' in machine:
+        return f'{meta.get("world_size", 1)} x {machine["gpu"]}'
+    threads = f', {machine["threads"]} threads' if 'threads' in machine else ''
+    return f'{machine["cpu"]}{threads}' if 'cpu' in machine else meta.get('device', NONE)
+
+
+def _sizes(config: Config, meta: dict[str, Any]) -> Optional[tuple[int, int]]:
+    """Parameters in training and multiply-accumulates in inference; None without a framework."""
+    names = [name for name in (meta['backend'], *available()) if name in available()]
+    if not names:
+        return None
+    backend, measure = get_backend(names[0]), measures(names[0])
+    backend.setup('cpu')
+    arguments = network_arguments(config, config.model.num_classes or meta['num_classes'])
+    whole = backend.build_model(config.model.arch, **arguments)
+    inference = backend.build_model(config.model.arch, **{**arguments, 'auxiliary': False})
+    return measure.parameters(whole), measure.macs(inference, config.input_size)
+
+
+def _several_scales(folder: Path, config: Config, figure: str) -> Optional[str]:
+    """The score in a JSON file of ``twinseg eval --ms-flip`` on the validation split; the newest one."""
+    for path in sorted(folder.glob('*.json'), key=lambda path: path.stat().st_mtime, reverse=True):
+        try:
+            found = json.loads(path.read_text(encoding='utf-8'))
+            conditions = found['conditions']
+            if conditions['ms_flip'] and conditions['split'] == config.data.val_split:
+                return f'{found[figure]:.2f}'
+        except (ValueError, KeyError, TypeError):
+            continue  # another kind of file
+    return None
+
+
+def _rows_of(page: Path, head: list[str]) -> list[dict[str, str]]:
+    """The rows of a page written earlier, as they stand there; none where there is no page."""
+    try:
+        lines = page.read_text(encoding='utf-8').splitlines() if page.exists() else head
+    except (OSError, ValueError) as error:
+        raise UserError(f'{page}: not read: {error}') from None
+    columns = _split(head[-2])
+    cells = [_split(line) for line in lines[len(head):]]
+    rows = [dict(zip(columns, found)) for found in cells]
+    if lines[:len(head)] != head or any(len(found) != len(columns) for found in cells) or not all(
+            found['seed'].isdigit() for found in rows):
+        raise UserError(f'{page}: is no page of results of this version; leave out --add, or name another file')
+    return rows
+
+
+def _line(cells: Iterable[str]) -> str:
+    return '| ' + ' | '.join(cells) + ' |'
+
+
+def _split(line: str) -> list[str]:
+    return line.removeprefix('| ').removesuffix(' |').split(' | ')
+
+
+def _cell(value: Any) -> str:
+    return NONE if value is None else str(value).replace('|', '\\|')

@@ -1,0 +1,85 @@
+"""Initial weights, drawn with numpy: both backends start from the same numbers.
+
+A scheme is a standard deviation (normal) or one of these, in which the fans count the numbers that a weight of shape
+(out, in, kernel...) connects, as PyTorch counts them:
+
+- ``kaiming_fan_out``: normal, variance 2 / fan out (He et al. 2015; ResNet, mmsegmentation)
+- ``kaiming_fan_in``: normal, variance 2 / fan in
+- ``kaiming_uniform``: uniform, the same variance
+- ``xavier_uniform``: uniform, variance 2 / (fan in + fan out) (Glorot and Bengio 2010)
+- ``uniform_fan_in``: uniform in +-1 / sqrt(fan in), biases too: what PyTorch's layers draw when a publisher leaves them alone
+- ``bilinear``: a transposed convolution that interpolates channel by channel (Long et al. 2015)
+
+Other biases start at 0.
+"""
+import math
+import zlib
+from typing import Mapping, Sequence
+
+import numpy as np
+
+from twinseg.common.errors import UserError
+from twinseg.common.parallel.processes import places
+
+
+def schemes(own: Mapping[str, str | float | None]) -> dict[str, str | float]:
+    """Module -> scheme, given what each module (dotted name, parents first, '' the network) says itself: else its parent's."""
+    found: dict[str, str | float] = {}
+    for name, scheme in own.items():
+        found[name] = found.get(name.rpartition('.')[0], 'kaiming_fan_out') if scheme is None else scheme
+    return found
+
+
+def initial_weight(name: str, shape: tuple[int, ...], scheme: str | float, seed: int) -> np.ndarray:
+    """float32 weights of a layer; they depend on the seed, the tensor's name and its shape, and on no other tensor."""
+    rng = _generator(name, seed)
+    fan_in, fan_out = (channels * math.prod(shape[2:]) for channels in (shape[1], shape[0]))
+    if scheme == 'bilinear':
+        return _bilinear(shape)
+    limits = {'kaiming_uniform': 6 / fan_in, 'xavier_uniform': 6 / (fan_in + fan_out), 'uniform_fan_in': 1 / fan_in}
+    if scheme in limits:
+        return (2 * rng.random(shape, dtype=np.float32) - 1) * np.float32(math.sqrt(limits[str(scheme)]))
+    std = {'kaiming_fan_out': 2 / fan_out, 'kaiming_fan_in': 2 / fan_in}[scheme] ** 0.5 if isinstance(scheme, str) else scheme
+    return rng.standard_normal(shape, dtype=np.float32) * np.float32(std)
+
+
+def initial_bias(name: str, length: int, weight_shape: tuple[int, ...], scheme: str | float, seed: int) -> np.ndarray:
+    """float32 biases of a layer: 0 but for ``uniform_fan_in``."""
+    if scheme != 'uniform_fan_in':
+        return np.zeros(length, np.float32)
+    limit = np.float32(1 / math.sqrt(math.prod(weight_shape[1:])))
+    return (2 * _generator(name, seed).random(length, dtype=np.float32) - 1) * limit
+
+
+def dropout_mask(name: str, shape: tuple[int, ...], ratio: float, key: Sequence[int], rank: int = 0,
+                 world_size: int = 1) -> np.ndarray:
+    """float32 factors of a dropout layer: 0 with probability ``ratio``, else 1 / (1 - ratio). A function of name and key.
+
+    Of several processes each gets the part of its ``places`` in the global batch of ``shape[0] * world_size``.
+    """
+    rng = np.random.default_rng((*key, zlib.crc32(name.encode())))
+    kept = rng.random((shape[0] * world_size, *shape[1:]))[places(shape[0], rank, world_size)] >= ratio
+    return (kept / (1 - ratio)).astype(np.float32)
+
+
+def drop_path_ratios(rate: float, on: str, blocks: Sequence[int]) -> list[list[float]]:
+    """Of every block of every stage the share of the samples that skip it: from 0 in the first to ``rate`` in the last block,
+    in equal steps (Huang et al. 2016, arXiv:1603.09382, section 3). UserError for a rate or a place ``on`` that cannot be."""
+    if not 0 <= rate < 1:
+        raise UserError(f'drop_path_rate: {rate} is not a share of the samples from 0 to below 1')
+    if on not in ('branch', 'shortcut'):
+        raise UserError(f'drop_path_on: {on!r} is neither branch nor shortcut')
+    return [part.tolist() for part in np.split(np.linspace(0, rate, sum(blocks)), np.cumsum(blocks)[:-1])]
+
+
+def _generator(name: str, seed: int) -> np.random.Generator:
+    return np.random.default_rng((seed, zlib.crc32(name.encode())))
+
+
+def _bilinear(shape: tuple[int, ...]) -> np.ndarray:
+    size = shape[2]
+    factor = (size + 1) // 2
+    line = 1 - np.abs(np.arange(size) - (factor - 1 if size % 2 else factor - 0.5)) / factor
+    weight = np.zeros(shape, np.float32)
+    weight[range(shape[0]), range(shape[0])] = np.outer(line, line)
+    return weight

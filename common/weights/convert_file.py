@@ -1,0 +1,93 @@
+"""``twinseg convert``: a published checkpoint as one of ours, which then carries all that the other commands need."""
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Mapping, Optional
+
+import numpy as np
+
+from twinseg.common import checkpoint, weights
+from twinseg.common.backend import available, get_backend
+from twinseg.common.data.layouts import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
+from twinseg.common.errors import StateError, UserError
+
+SUFFIX = '.safetensors'
+HOW = ('amp_level', 'dtype', 'threads', 'torch_compile', 'pretrained')  # keys of a training that users of the weights may lack
+NATIVE = {'.pth': 'pytorch', '.ckpt': 'mindspore'}  # files of one framework, and the backend that writes them
+
+
+def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None,
+            arguments: Optional[Mapping[str, Any]] = None, half: bool = False) -> dict[str, Any]:
+    """Reads weights, published or our own, loads them into the network of every installed backend, and writes ``out``.
+
+    ``source`` is one of ``weights.SOURCES``, None: recognised. ``out`` is by default the file's name in the current folder,
+    ending in .safetensors; .pth is a state dict of our PyTorch network, .ckpt a checkpoint of our MindSpore network. All three
+    say which network they belong to. ``arguments``: of the network, where the publisher's weights do not tell. ``half``:
+    kernels are written in float16, which halves a .safetensors file.
+
+    Of ours, the averaged weights are taken where there are any, and what the file says of its data and training is kept, but
+    for precision and threads. A published classifier is taken for one of ImageNet, a network of 19 classes for one of
+    Cityscapes. Returns what was found, read and written; StateError for a file that is unreadable or does not fit,
+    BackendError when ``out`` needs an absent framework.
+    """
+    out = out or Path(file.stem + SUFFIX)
+    if out.suffix not in (SUFFIX, *NATIVE):
+        raise UserError(f'{out}: a converted checkpoint is named *{SUFFIX}, or *.pth for PyTorch alone, *.ckpt for MindSpore')
+    if half and out.suffix != SUFFIX:
+        raise UserError(f'{out}: --half is for *{SUFFIX}: the frameworks\' own files are float32')
+    if out.exists() and out.samefile(file):
+        raise UserError(f'{out}: would be written over itself; give another --out')
+    if out.suffix in NATIVE:
+        get_backend(NATIVE[out.suffix])
+    converted = weights.load(file, source)
+    converted = replace(converted, arguments={**converted.arguments, **(arguments or {})})
+    loaded, networks = {}, {}
+    for name in available():
+        backend = get_backend(name)
+        backend.setup('cpu')
+        networks[name] = backend.build_model(converted.arch, **converted.arguments)
+        loaded[name] = str(backend.load_state(networks[name], converted.state))
+    kept = {key: value for key, value in converted.arguments.items() if key != 'num_classes'}
+    if converted.meta:
+        meta = {key: value for key, value in converted.meta.items() if key != 'trainer'}  # the state of an optimizer left out
+        meta['config'] = {**{key: value for key, value in meta['config'].items() if key not in HOW}, 'model_args': kept}
+    else:
+        meta = _meta(converted, kept, any(not network.align_corners for network in networks.values()), file.name)
+    if out.suffix in NATIVE:
+        _save_native(NATIVE[out.suffix], networks[NATIVE[out.suffix]], out, meta)
+    else:
+        checkpoint.save(out, {f'model.{name}': _halved(name, array) if half else array
+                              for name, array in converted.state.items()}, meta)
+    return {'found': str(converted), **loaded, 'written': str(out)}
+
+
+def _meta(converted: weights.Converted, arguments: dict[str, Any], classifies: bool, name: str) -> dict[str, Any]:
+    """What our file says of published weights, of the file ``name``."""
+    classes = CITYSCAPES_CLASSES if converted.num_classes == len(CITYSCAPES_CLASSES) and not classifies else ()
+    config: dict[str, Any] = {'arch': converted.arch, 'num_classes': converted.num_classes, 'model_args': arguments}
+    if classes or classifies:
+        config['set'] = 'cityscapes' if classes else 'imagenet'
+    return {'config': config, 'num_classes': converted.num_classes,
+            'classes': list(classes), 'palette': [list(colour) for colour in CITYSCAPES_PALETTE] if classes else [],
+            'source': converted.source, 'file': name}
+
+
+def _halved(name: str, array: np.ndarray) -> np.ndarray:
+    """A kernel in float16; norms and biases, which are few, as they are."""
+    if array.ndim < 2:
+        return array
+    if np.abs(array).max() > np.finfo(np.float16).max:
+        raise StateError(f'{name}: holds {np.abs(array).max():.4g}, too large for float16: leave out --half')
+    return array.astype(np.float16)
+
+
+def _save_native(backend: str, network: Any, out: Path, meta: dict[str, Any]) -> None:
+    temporary = out.with_name(f'{out.stem}.part{out.suffix}')
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        get_backend(backend).save_native(network, temporary, meta)
+        os.replace(temporary, out)
+    except (OSError, RuntimeError) as error:
+        raise StateError(f'{out}: not written: {" ".join(str(error).split())}; free space or choose another folder') from None
+    finally:
+        temporary.unlink(missing_ok=True)

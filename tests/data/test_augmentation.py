@@ -1,0 +1,384 @@
+"""Sampling and augmentation: pure functions of seed, epoch and index, and the same geometry as the straightforward way."""
+import logging
+import multiprocessing
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from twinseg.common import config
+from twinseg.common.data import segmentation_transforms
+from twinseg.common.data.layouts import Dataset, Description, Sample
+from twinseg.common.data.samples import TrainSamples
+from twinseg.common.data.sampling import epoch_order, sample_rng, steps_per_epoch, training_batches
+from twinseg.common.data.segmentation_transforms import (
+    Crop,
+    is_varied,
+    photometric_distortion,
+    scaled_size,
+    train_transform,
+    warp,
+)
+from twinseg.common.errors import DataError
+from twinseg.common.parallel.processes import places
+
+GREY_LEVELS = 2  # a warp in one step against scaling everything: OpenCV rounds weights to 1/32
+BORDER_SHARE = 0.02  # of label pixels whose centre falls between two pixels, on either way
+few = settings(max_examples=60, deadline=None)
+
+
+def augment(**keys) -> config.Augment:
+    return config.from_flat({'crop_size': [24, 32], **keys}).augment
+
+
+def scene(height: int = 40, width: int = 50, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth image, and a label in patches whose id can be read off the image: red is ten times the id."""
+    rng = np.random.default_rng(seed)
+    label = cv2.resize(rng.integers(0, 5, (4, 5), dtype=np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    image = cv2.resize(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8), (width, height))
+    image[..., 0] = label * 10
+    return image, label
+
+
+class Scenes(Dataset):
+    """Scenes in memory; the indices in ``broken`` cannot be read."""
+
+    def __init__(self, count: int = 10, broken: tuple[int, ...] = ()):
+        super().__init__('scenes', 'train', Description(tuple('abcde'), np.zeros((5, 3), np.uint8)),
+                         [Sample(f'scene{i}', None, None) for i in range(count)])
+        self.broken = broken
+
+    def read(self, index):
+        if index in self.broken:
+            raise DataError(f'scene{index}.png: truncated')
+        return scene(seed=index)
+
+
+# Sampling
+
+
+def test_an_epoch_is_a_permutation_of_its_own():
+    orders = [epoch_order(50, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(order) == list(range(50)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert np.array_equal(epoch_order(50, 0, 1), orders[1])
+
+
+def test_every_sample_has_its_own_numbers():
+    keys = [(seed, epoch, index) for seed in (0, 1, 2 ** 40) for epoch in range(3) for index in range(3)]
+    assert len({float(sample_rng(*key).random()) for key in keys}) == len(keys)
+    assert sample_rng(1, 2, 3).random() == sample_rng(1, 2, 3).random()
+
+
+@pytest.mark.parametrize('world_size', [1, 2, 3])
+def test_processes_share_an_epoch_without_overlap(world_size):
+    length, batch_size = 25, 4
+    steps = steps_per_epoch(length, batch_size, world_size)
+    shards = [list(training_batches(length, batch_size, 7, 0, steps, rank, world_size)) for rank in range(world_size)]
+    seen = [key for shard in shards for batch in shard for key in batch]
+    assert len(seen) == len(set(seen)) == steps * batch_size * world_size
+    assert {epoch for epoch, _ in seen} == {0}
+    whole = list(training_batches(length, batch_size * world_size, 7, 0, steps))
+    for rank, shard in enumerate(shards):
+        own = places(batch_size, rank, world_size)
+        assert shard == [[batch[place] for place in own] for batch in whole]
+        assert set(world_size * batch_size - 1 - own) == set(own), 'partners of the reversed batch are together'
+
+
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 60), st.integers(0, 30))
+@few
+def test_resumed_batches_are_those_of_the_whole_run(length, batch_size, start, count):
+    if length < batch_size:
+        return
+    whole = list(training_batches(length, batch_size, 3, 0, start + count))
+    assert list(training_batches(length, batch_size, 3, start, start + count)) == whole[start:]
+    endless = training_batches(length, batch_size, 3, start)
+    assert [next(endless) for _ in range(count)] == whole[start:]
+
+
+def test_an_epoch_repeats_the_data_set():
+    """Each image comes ``repeat`` times, augmented anew, and no batch is cut at the end of a pass through the data."""
+    epochs = list(training_batches(5, 3, 7, 0, 10, repeat=3))
+    first, second = (sum(epochs[start:start + 5], []) for start in (0, 5))
+    for epoch in (first, second):
+        assert sorted(index for _, index in epoch) == sorted(3 * list(range(5)))
+    assert len({*first, *second}) == 30
+    assert list(training_batches(5, 3, 7, 4, 10, repeat=3)) == epochs[4:]
+    assert len(list(training_batches(2, 3, 7, 0, 1, repeat=2))) == 1, 'fewer images than a batch'
+
+
+def test_a_data_set_smaller_than_the_batch_is_refused():
+    with pytest.raises(DataError, match=r'5 samples do not fill one batch of 6 \(batch_size 3 x 2 processes\)'):
+        steps_per_epoch(5, 3, 2)
+
+
+# Geometry
+
+
+def slow_warp(pixels: np.ndarray, crop: Crop, interpolation: int) -> np.ndarray:
+    whole = cv2.resize(pixels, (crop.scaled_width, crop.scaled_height), interpolation=interpolation)
+    return whole[crop.top:crop.top + crop.height, crop.left:crop.left + crop.width]
+
+
+CROPS = [Crop(80, 100, 10, 20, 24, 32), Crop(20, 25, 0, 0, 20, 25), Crop(57, 71, 33, 39, 24, 32), Crop(40, 50, 3, 7, 24, 32),
+         Crop(93, 50, 0, 18, 60, 32)]
+
+
+@pytest.mark.parametrize('crop', CROPS)
+def test_one_warp_equals_scaling_everything_and_cropping(crop):
+    image, label = scene()
+    fast, slow = warp(image, crop, cv2.INTER_LINEAR), slow_warp(image, crop, cv2.INTER_LINEAR)
+    assert fast.shape == slow.shape
+    assert np.abs(fast.astype(int) - slow).max() <= GREY_LEVELS
+    fast, slow = warp(label, crop, cv2.INTER_NEAREST), slow_warp(label, crop, cv2.INTER_NEAREST_EXACT)
+    assert (fast != slow).mean() <= BORDER_SHARE
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 60), st.integers(1, 60), st.floats(0.1, 4), st.integers(0, 1000))
+@few
+def test_any_size_gives_the_crop_size(height, width, crop_height, crop_width, ratio, seed):
+    keys = augment(crop_size=[crop_height, crop_width], ratio_range=[ratio / 2, ratio])
+    image, label = scene(height, width)
+    before = image.copy(), label.copy()
+    image_out, label_out = train_transform(image, label, keys, np.random.default_rng(seed))
+    assert image_out.shape == (crop_height, crop_width, 3) and label_out.shape == (crop_height, crop_width)
+    assert image_out.dtype == label_out.dtype == np.uint8
+    assert set(np.unique(label_out)) <= {*np.unique(label), 255}
+    assert np.array_equal(image, before[0]) and np.array_equal(label, before[1])
+
+
+@given(st.integers(0, 10000))
+@few
+def test_image_and_label_stay_aligned(seed):
+    keys = augment(photometric_distortion=False, mean=[255.0, 255.0, 255.0])
+    image, label = train_transform(*scene(), keys, np.random.default_rng(seed))
+    inside = label != 255
+    assert (image[~inside] == 255).all()
+    around = np.ones((7, 7), np.uint8)
+    far = inside & (cv2.erode(label, around) == cv2.dilate(label, around))  # from edges between patches
+    differences = np.abs(image[..., 0].astype(int) - label.astype(int) * 10)
+    assert differences[3:-3, 3:-3][far[3:-3, 3:-3]].max(initial=0) <= 1
+
+
+def test_the_region_of_a_crop_is_all_that_is_read():
+    image = np.zeros((1000, 20, 3), np.uint8)
+
+    class Recorder(np.ndarray):
+        rows: slice
+
+        def __getitem__(self, place):
+            Recorder.rows = place[0]
+            return np.asarray(self)[place]
+
+    warp(image.view(Recorder), Crop(500, 10, 100, 0, 50, 10), cv2.INTER_LINEAR)
+    assert 195 <= Recorder.rows.start and Recorder.rows.stop <= 305
+
+
+@pytest.mark.parametrize('size, base, ratio, expected', [
+    ((1024, 2048), None, 0.5, (512, 1024)),
+    ((1024, 2048), [1024, 2048], 1.5, (1536, 3072)),
+    ((360, 480), [720, 960], 1.0, (720, 960)),
+    ((300, 400), [1024, 2048], 1.0, (1024, 1365)),  # limited by the short side
+    ((400, 300), [1024, 2048], 1.0, (1365, 1024)),  # an upright image: long side to long side
+    ((3, 1000), [10, 10], 0.5, (1, 5)),
+])
+def test_scaled_size_keeps_proportions(size, base, ratio, expected):
+    assert scaled_size(*size, base, ratio) == expected
+
+
+def test_flip():
+    keys = augment(crop_size=[40, 50], ratio_range=[1.0, 1.0], photometric_distortion=False, flip_prob=1.0)
+    image, label = scene()
+    image_out, label_out = train_transform(image, label, keys, np.random.default_rng(0))
+    assert np.array_equal(image_out, image[:, ::-1]) and np.array_equal(label_out, label[:, ::-1])
+
+
+def test_rotation_turns_both_and_ignores_the_corners():
+    image, label = scene()
+    turned = segmentation_transforms.rotate(image, label, 90.0, [1.0, 2.0, 3.0])
+    square = np.rot90(image[:, 5:45]), np.rot90(label[:, 5:45])
+    assert np.array_equal(turned[0][:, 5:45], square[0]) and np.array_equal(turned[1][:, 5:45], square[1])
+    assert (turned[0][:, :5] == [1, 2, 3]).all() and (turned[1][:, :5] == 255).all()
+
+
+def test_rotation_stays_within_its_angle():
+    keys = augment(crop_size=[40, 50], ratio_range=[1.0, 1.0], photometric_distortion=False, flip_prob=0.0, rotate=10.0)
+    image, label = scene()
+    shares = [(train_transform(image, label, keys, np.random.default_rng(seed))[1] == 255).mean() for seed in range(20)]
+    widest = (segmentation_transforms.rotate(image, label, 10.0, [0, 0, 0])[1] == 255).mean()
+    assert max(shares) <= widest and len(set(shares)) > 10
+
+
+@pytest.mark.parametrize('probability', [0.0, 0.5, 1.0])
+def test_cutout_is_a_box_that_is_ignored(probability):
+    keys = augment(crop_size=[40, 50], ratio_range=[1.0, 1.0], photometric_distortion=False, flip_prob=0.0, cat_max_ratio=1.0,
+                   cutout_prob=probability, cutout_ratio=[0.2, 0.5], mean=[7.0, 8.0, 9.0])
+    image, label = scene()
+    cut = 0
+    for seed in range(40):
+        found, ids = train_transform(image, label, keys, np.random.default_rng(seed))
+        rows, columns = np.nonzero(ids == 255)
+        if len(rows):
+            cut += 1
+            height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+            assert len(rows) == height * width and 8 <= height <= 20 and 10 <= width <= 25
+            assert (found[ids == 255] == [7, 8, 9]).all()
+        assert np.array_equal(found[ids != 255], image[ids != 255])
+    assert cut == 40 * probability or 0 < probability < 1 and 10 < cut < 30
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_class_mix_pastes_half_of_the_classes(seed):
+    (image, label), (other, ids) = scene(seed=0), scene(seed=1)
+    ids[:, :10] = 255
+    mixed, found = segmentation_transforms.class_mix(image, label, other, ids, np.random.default_rng(seed))
+    pasted = (mixed != image).any(-1) | (found != label)
+    classes = np.unique(ids[pasted])
+    assert len(classes) == len(np.unique(ids)) // 2 and 255 not in classes
+    pasted = np.isin(ids, classes)
+    assert np.array_equal(mixed[pasted], other[pasted]) and np.array_equal(found[pasted], ids[pasted])
+    assert np.array_equal(mixed[~pasted], image[~pasted]) and np.array_equal(found[~pasted], label[~pasted])
+
+
+def test_class_mix_of_samples_is_as_frequent_as_configured():
+    plain, some, all_ = (TrainSamples(Scenes(), augment(class_mix=share), 5) for share in (0.0, 0.5, 1.0))
+    keys = [(epoch, index) for epoch in range(10) for index in range(len(plain))]
+    same = [np.array_equal(plain[key][0], some[key][0]) for key in keys]
+    assert 0.3 < np.mean(same) < 0.7
+    assert all(np.array_equal(some[key][0], all_[key][0]) for key, unmixed in zip(keys, same) if not unmixed)
+    assert np.mean([np.array_equal(plain[key][0], all_[key][0]) for key in keys]) < 0.1
+    assert TrainSamples(Scenes(), augment(class_mix=1.0), 5)[3, 2][1].tobytes() == all_[3, 2][1].tobytes()
+
+
+def test_padding_is_the_mean_colour_and_ignored():
+    keys = augment(crop_size=[50, 60], ratio_range=[1.0, 1.0], photometric_distortion=False, flip_prob=0.0)
+    image, label = train_transform(*scene(), keys, np.random.default_rng(0))
+    assert (image[40:] == (124, 116, 104)).all() and (image[:, 50:] == (124, 116, 104)).all()
+    assert (label[40:] == 255).all() and (label[:, 50:] == 255).all()
+    assert np.array_equal(image[:40, :50], scene()[0])
+
+
+@pytest.mark.parametrize('counts, varied', [
+    ({0: 76, 1: 24}, False), ({0: 75, 1: 25}, False), ({0: 74, 1: 26}, True), ({0: 100}, False), ({255: 100}, False),
+    ({255: 90, 0: 5, 1: 5}, True), ({255: 90, 0: 10}, False),
+])
+def test_category_ratio(counts, varied):
+    label = np.repeat(np.array(list(counts), np.uint8), list(counts.values())).reshape(10, 10)
+    assert is_varied(label, 0.75) is varied
+
+
+def test_crops_avoid_one_class():
+    label = np.zeros((200, 200), np.uint8)
+    label[:, 100:] = 1
+    image = np.zeros((200, 200, 3), np.uint8)
+
+    def share_of_even_crops(limit: float) -> float:
+        keys = augment(crop_size=[50, 50], ratio_range=[1.0, 1.0], cat_max_ratio=limit)
+        crops = [train_transform(image, label, keys, np.random.default_rng(seed))[1] for seed in range(60)]
+        return float(np.mean([is_varied(crop, 0.75) for crop in crops]))
+
+    assert share_of_even_crops(1.0) < 0.4 and share_of_even_crops(0.75) > 0.8
+
+
+# Colour
+
+
+def test_photometric_distortion_off_is_identity():
+    image, _ = scene()
+    keys = augment(brightness_delta=0.0, contrast_range=[1.0, 1.0], saturation_range=[1.0, 1.0], hue_delta=0.0)
+    there_and_back = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2HSV), cv2.COLOR_HSV2RGB)  # loses a few levels
+    for seed in range(20):
+        distorted = photometric_distortion(image, keys, np.random.default_rng(seed))
+        assert np.array_equal(distorted, image) or np.array_equal(distorted, there_and_back)
+
+
+@pytest.mark.parametrize('keys, low, high', [
+    ({'brightness_delta': 30.0}, 70, 130),
+    ({'contrast_range': [0.5, 1.5]}, 50, 150),
+    ({'brightness_delta': 30.0, 'contrast_range': [0.5, 1.5]}, 35, 195),
+])
+def test_brightness_and_contrast(keys, low, high):
+    still = {'brightness_delta': 0.0, 'contrast_range': [1.0, 1.0], 'saturation_range': [1.0, 1.0], 'hue_delta': 0.0}
+    grey = np.full((2, 2, 3), 100, np.uint8)
+    found = {int(photometric_distortion(grey, augment(**{**still, **keys}), np.random.default_rng(seed))[0, 0, 0])
+             for seed in range(200)}
+    assert low <= min(found) < 100 < max(found) <= high and 100 in found and len(found) > 20
+
+
+@pytest.mark.parametrize('key, value, channel', [('hue_delta', 18.0, 0), ('saturation_range', [0.5, 1.5], 1)])
+def test_hue_and_saturation_change_only_themselves(key, value, channel):
+    still = {'brightness_delta': 0.0, 'contrast_range': [1.0, 1.0], 'saturation_range': [1.0, 1.0], 'hue_delta': 0.0}
+    red = np.full((1, 1, 3), (200, 100, 100), np.uint8)
+    before = cv2.cvtColor(red, cv2.COLOR_RGB2HSV)[0, 0].astype(int)
+    changed = 0
+    for seed in range(50):
+        after = cv2.cvtColor(photometric_distortion(red, augment(**{**still, key: value}), np.random.default_rng(seed)),
+                             cv2.COLOR_RGB2HSV)[0, 0].astype(int)
+        others = [i for i in range(3) if i != channel]
+        assert np.abs(after - before)[others].max() <= 2
+        turned = (after[0] - before[0] + 90) % 180 - 90
+        assert abs(turned) <= 19
+        changed += abs(turned if channel == 0 else after[1] - before[1]) > 2
+    assert changed > 10
+
+
+# Samples by key
+
+
+def _work(samples, keys, results):
+    results.put([samples[key][0].tobytes() for key in keys])
+
+
+@pytest.mark.parametrize('method', ['fork', 'spawn'])
+def test_loader_processes_give_the_same_bytes_and_share_what_is_broken(method):
+    samples = TrainSamples(Scenes(broken=(3,)), augment(), 0, 'skip')
+    keys = [(0, index) for index in range(10)]
+    context = multiprocessing.get_context(method)
+    results = context.Queue()
+    process = context.Process(target=_work, args=(samples, keys, results), daemon=True)
+    process.start()
+    found = results.get(timeout=60)
+    process.join()
+    assert samples.broken == ['scene3']
+    assert found == [samples[key][0].tobytes() for key in keys]
+
+
+def test_a_broken_sample_stops_the_run_or_is_replaced(caplog):
+    with pytest.raises(DataError, match='scene3.png: truncated'):
+        TrainSamples(Scenes(broken=(3, 4)), augment(), 0)[0, 3]
+    samples = TrainSamples(Scenes(broken=(3, 4)), augment(), 0, 'skip')
+    with caplog.at_level(logging.WARNING):
+        image, _ = samples[1, 3]
+        samples[2, 3]
+    expected, _ = train_transform(*scene(seed=5), augment(), sample_rng(0, 1, 3))
+    assert np.array_equal(image, segmentation_transforms.channels_first(expected))
+    assert samples.broken == ['scene3', 'scene4']
+    assert [record.getMessage() for record in caplog.records] == [
+        'skipped (1 broken so far): scene3.png: truncated', 'skipped (2 broken so far): scene4.png: truncated']
+
+
+def test_too_many_broken_samples_stop_the_run():
+    samples = TrainSamples(Scenes(broken=(1, 2, 3)), augment(), 0, 'skip', max_errors=2)
+    with pytest.raises(DataError, match='3 broken samples, more than max_errors: 2; the last: scene3.png'):
+        samples[0, 1]
+    samples = TrainSamples(Scenes(2, broken=(0, 1)), augment(), 0, 'skip')
+    with pytest.raises(DataError, match='no readable sample among 2'):
+        samples[0, 0]
+
+
+def test_a_key_always_gives_the_same_bytes():  # last here: a fork while these threads end would inherit OpenCV's locks
+    keys = [(epoch, index) for epoch in range(3) for index in range(10)]
+    first = {key: TrainSamples(Scenes(), augment(), 5)[key] for key in keys}
+    shuffled = [keys[i] for i in np.random.default_rng(0).permutation(len(keys))]
+    samples = TrainSamples(Scenes(), augment(), 5)
+    with ThreadPoolExecutor(4) as threads:
+        for key, (image, label) in zip(shuffled, threads.map(samples.__getitem__, shuffled)):
+            assert image.tobytes() == first[key][0].tobytes() and label.tobytes() == first[key][1].tobytes()
+    image, label = first[0, 0]
+    assert image.shape == (3, 24, 32) and image.flags.c_contiguous and label.shape == (24, 32)
+    assert image.dtype == label.dtype == np.uint8
+    assert len({image.tobytes() for image, _ in first.values()}) == len(keys)
+    assert TrainSamples(Scenes(), augment(), 6)[0, 0][0].tobytes() != image.tobytes()

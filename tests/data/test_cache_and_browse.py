@@ -1,0 +1,177 @@
+"""`prepare --cache` and `browse`: what they write, what they find, and what they refuse."""
+import json
+import os
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.streets import make, settings
+from twinseg.common import config
+from twinseg.common.data import cache
+from twinseg.common.data.cache import CachedDataset
+from twinseg.common.data.layouts import open_dataset, open_files
+from twinseg.common.data.samples import TrainSamples
+from twinseg.common.errors import DataError
+from twinseg.common.report import browse
+
+
+@pytest.fixture
+def streets(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv('TWINSEG_CACHE', str(tmp_path / 'cache'))
+    return make(tmp_path / 'streets', count=4, size=(48, 64))
+
+
+def configuration(streets: Path, **changes) -> config.Config:
+    return config.from_flat(settings(streets, crop_size=[32, 48], **changes))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+# Cache
+
+
+def test_cache_gives_the_same_pixels_and_the_same_samples(streets):
+    run = configuration(streets)
+    heard = []
+    summary = cache.build(run, lambda done, total: heard.append((done, total)))
+    assert heard == [(done, 8) for done in range(1, 9)]
+    assert summary['train']['samples'] == 4 and summary['train']['bytes'] == 4 * 48 * 64 * 4 and not summary['val']['problems']
+    cached, files = open_dataset(run.data, 'train'), open_files(run.data, 'train')
+    assert isinstance(cached, CachedDataset) and not isinstance(files, CachedDataset)
+    for index in range(4):
+        assert all(np.array_equal(a, b) for a, b in zip(cached.read(index), files.read(index)))
+        a, b = (TrainSamples(dataset, run.augment, 0)[2, index] for dataset in (cached, files))
+        assert np.array_equal(a[0], b[0]) and np.array_equal(a[1], b[1])
+
+
+def test_cache_is_mapped_not_read_and_travels_to_processes_by_name(streets):
+    run = configuration(streets)
+    cache.build(run)
+    cached = open_dataset(run.data, 'train')
+    image, _ = cached.read(1)
+    assert not image.flags.writeable and not image.flags.owndata
+    sent = pickle.dumps(cached)
+    assert len(sent) < 10000 and np.array_equal(pickle.loads(sent).read(1)[0], image)
+
+
+def change_image(streets: Path) -> dict:
+    path = streets / 'images/train/002.png'
+    cv2.imwrite(str(path), np.zeros((48, 64, 3), np.uint8))
+    return {}
+
+
+def touch(streets: Path) -> dict:
+    os.utime(streets / 'labels/train/001.png', ns=(1, 1))
+    return {}
+
+
+def add(streets: Path) -> dict:
+    for kind in ('images', 'labels'):
+        (streets / kind / 'train/new.png').write_bytes((streets / kind / 'train/000.png').read_bytes())
+    return {}
+
+
+def map_ids(streets: Path) -> dict:
+    return {'label_map': {0: 0, 1: 1, 2: 255}}
+
+
+def cut_cache(streets: Path) -> dict:
+    for path in cache.folder().glob('*.bin'):
+        truncate(path)
+    return {}
+
+
+def cut_index(streets: Path) -> dict:
+    for path in cache.folder().glob('*.json'):
+        truncate(path)
+    return {}
+
+
+@pytest.mark.parametrize('change', [change_image, touch, add, map_ids, cut_cache, cut_index])
+def test_stale_cache_is_not_used(streets, caplog, change):
+    cache.build(configuration(streets))
+    run = configuration(streets, **change(streets))
+    dataset = open_dataset(run.data, 'train')
+    assert not isinstance(dataset, CachedDataset)
+    assert 'not used; make it again with `twinseg prepare --cache`' in caplog.text
+    cache.build(run)
+    assert isinstance(open_dataset(run.data, 'train'), CachedDataset)
+
+
+def test_broken_sample_stops_the_cache_or_is_left_out(streets):
+    truncate(streets / 'images/train/002.png')
+    with pytest.raises(DataError, match='002.png: .*truncated'):
+        cache.build(configuration(streets))
+    assert list(cache.folder().iterdir()) == []
+    summary = cache.build(configuration(streets, on_error='skip'))
+    assert summary['train']['samples'] == 3 and '002.png' in summary['train']['problems'][0]
+    cached = open_dataset(configuration(streets).data, 'train')
+    assert isinstance(cached, CachedDataset) and cached.read(3)[0].shape == (48, 64, 3)
+    with pytest.raises(DataError, match='002.png: .*truncated'):
+        cached.read(2)
+
+
+def test_cache_folder_that_cannot_be_written(streets, monkeypatch):
+    (streets / 'file').write_text('')
+    monkeypatch.setenv('TWINSEG_CACHE', str(streets / 'file/below'))
+    with pytest.raises(DataError, match='the cache cannot be written .* TWINSEG_CACHE'):
+        cache.build(configuration(streets))
+
+
+def test_toy_street_needs_no_cache():
+    with pytest.raises(DataError, match='nothing to cache'):
+        cache.build(config.from_flat({}))
+
+
+# Browse
+
+
+def test_browse_counts_and_draws(streets, tmp_path):
+    summary = browse.browse(configuration(streets), tmp_path / 'out', 2)
+    assert json.loads((tmp_path / 'out/browse.json').read_text()) == summary
+    found = summary['splits']['train']
+    labels = np.stack([open_files(configuration(streets).data, 'train').read(index)[1] for index in range(4)])
+    assert found['images'] == 4 and found['sizes'] == {'64x48': 4} and not found['absent'] and not summary['problems']
+    assert found['classes']['sky'] == pytest.approx(100 * (labels == 2).sum() / (labels != 255).sum(), abs=1e-3)
+    assert found['ignored'] == pytest.approx(100 * (labels == 255).mean(), abs=1e-3)
+    picture = cv2.imread(summary['picture'])
+    assert picture.shape[1] > 5 * 300 and picture.shape[0] > 2 * 200
+
+
+def test_browse_lists_everything_that_is_wrong(streets, tmp_path, capsys):
+    truncate(streets / 'images/train/000.png')
+    (streets / 'labels/train/001.png').unlink()
+    cv2.imwrite(str(streets / 'labels/train/002.png'), np.zeros((8, 8), np.uint8))
+    cv2.imwrite(str(streets / 'labels/val/003.png'), np.full((48, 64), 9, np.uint8))
+    summary = browse.browse(configuration(streets), tmp_path / 'out', 9)
+    expected = [('000.png', 'truncated'), ('001.png', 'no such file'), ('002.png', 'one size'), ('003.png', '[9]')]
+    assert len(summary['problems']) == 4
+    for problem, words in zip(summary['problems'], expected):
+        assert all(word in problem for word in words), problem
+    browse.show(summary)
+    printed = capsys.readouterr().out
+    assert '003.png' in printed and 'sky' in printed
+
+
+def test_browse_goes_on_without_one_split(streets, tmp_path):
+    summary = browse.browse(configuration(streets, val_split='nowhere'), tmp_path / 'out', 1)
+    assert list(summary['splits']) == ['train'] and 'nowhere' in summary['problems'][0]
+    with pytest.raises(DataError, match='nowhere'):
+        browse.browse(configuration(streets, train_split='nowhere', val_split='nowhere'), tmp_path / 'out', 1)
+
+
+def test_browse_of_drawn_scenes(tmp_path):
+    run = config.from_flat({'train_samples': 2, 'val_samples': 1, 'image_size': [32, 64], 'crop_size': [32, 64]})
+    summary = browse.browse(run, tmp_path, 4)
+    assert summary['splits']['train']['images'] == 2 and (tmp_path / 'browse.png').is_file()
+
+
+def test_browse_into_a_folder_that_cannot_be_written(streets):
+    (streets / 'file').write_text('')
+    with pytest.raises(DataError, match='cannot be written'):
+        browse.browse(configuration(streets), streets / 'file/below', 1)

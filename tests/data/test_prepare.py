@@ -1,0 +1,397 @@
+"""Data sets by name: downloads that break, lie or attack, archives that would do harm, labels in their publishers' formats."""
+import hashlib
+import io
+import json
+import tarfile
+import threading
+import zipfile
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from tests.data.test_datasets import ids, photo, save, voc
+from twinseg.common import config
+from twinseg.common.cli import main
+from twinseg.common.data import download, prepare
+from twinseg.common.data.download import Archive, fetch, unpack
+from twinseg.common.data.layouts import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, open_dataset
+from twinseg.common.errors import DataError
+
+CONTENT = bytes(range(256)) * 4000
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(download, 'PAUSE', 0.0)
+
+
+@contextmanager
+def server(files: dict[str, bytes], break_after: int = 1 << 40, ranges: bool = True):
+    """Serves the files; each answer ends after ``break_after`` bytes. Yields the address and the ranges that were asked for."""
+    asked: list = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = files.get(self.path[1:])
+            if content is None:
+                self.send_error(404)
+                return
+            asked.append(self.headers.get('Range'))
+            start = int(asked[-1][6:-1]) if ranges and asked[-1] else 0
+            if start >= len(content):
+                self.send_error(416)
+                return
+            self.send_response(206 if start else 200)
+            self.send_header('Content-Length', str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start:start + break_after])
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        try:
+            yield f'http://127.0.0.1:{running.server_port}', asked
+        finally:
+            running.shutdown()
+
+
+def archive(address: str, name: str = 'x.tar', content: bytes = CONTENT) -> Archive:
+    return Archive(f'{address}/{name}', f'sha256:{hashlib.sha256(content).hexdigest()}')
+
+
+def test_a_download_is_checked_and_kept(tmp_path):
+    with server({'x.tar': CONTENT}) as (address, asked):
+        heard = []
+        path = fetch(archive(address), tmp_path, lambda *at: heard.append(at))
+        assert path.read_bytes() == CONTENT and heard[-1] == (len(CONTENT), len(CONTENT))
+        assert fetch(archive(address), tmp_path) == path and asked == [None]
+    assert [found.name for found in tmp_path.iterdir()] == ['x.tar']
+
+
+def test_a_broken_download_goes_on_where_it_stopped(tmp_path):
+    with server({'x.tar': CONTENT}, break_after=300_000) as (address, asked):
+        assert fetch(archive(address), tmp_path).read_bytes() == CONTENT
+        assert asked == [None, 'bytes=300000-', 'bytes=600000-', 'bytes=900000-']
+
+
+def test_a_download_goes_on_in_a_later_run(tmp_path):
+    (tmp_path / 'x.tar.part').write_bytes(CONTENT[:1000])
+    with server({'x.tar': CONTENT}) as (address, asked):
+        assert fetch(archive(address), tmp_path).read_bytes() == CONTENT and asked == ['bytes=1000-']
+    (tmp_path / 'x.tar').rename(tmp_path / 'x.tar.part')
+    with server({'x.tar': CONTENT}) as (address, asked):
+        assert fetch(archive(address), tmp_path).read_bytes() == CONTENT  # nothing was left
+
+
+def test_a_server_that_cannot_go_on_starts_again(tmp_path):
+    (tmp_path / 'x.tar.part').write_bytes(b'other')
+    with server({'x.tar': CONTENT}, ranges=False) as (address, _):
+        assert fetch(archive(address), tmp_path).read_bytes() == CONTENT
+
+
+def test_another_file_is_refused_and_not_kept(tmp_path):
+    with server({'x.tar': b'evil'}) as (address, _):
+        with pytest.raises(DataError, match='sha256 .*, expected .*run again to fetch it anew'):
+            fetch(archive(address), tmp_path)
+    assert not list(tmp_path.iterdir())
+    (tmp_path / 'x.tar').write_bytes(b'evil')
+    with pytest.raises(DataError, match='delete it to fetch it again'):
+        fetch(archive('http://127.0.0.1:1'), tmp_path)
+
+
+def test_what_cannot_be_had_is_said(tmp_path, monkeypatch):
+    with server({}) as (address, _):
+        with pytest.raises(DataError, match='HTTP status 404'):
+            fetch(archive(address), tmp_path)
+    with pytest.raises(DataError, match='not reached .*put it into'):
+        fetch(archive('http://127.0.0.1:1'), tmp_path)
+    with server({'x.tar': CONTENT}, break_after=0) as (address, asked):
+        with pytest.raises(DataError, match='not reached'):
+            fetch(archive(address), tmp_path)
+        assert len(asked) == download.PATIENCE
+    monkeypatch.setattr(download, 'MAX_BYTES', 1000)
+    with server({'x.tar': CONTENT}) as (address, _):
+        with pytest.raises(DataError, match='1024000 bytes, more than the limit'):
+            fetch(archive(address), tmp_path)
+
+
+# Archives
+
+
+def tar(path: Path, members: dict[str, bytes], mode: str = 'w', **changes) -> Path:
+    with tarfile.open(path, mode) as file:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            for key, value in changes.items():
+                setattr(info, key, value)
+            file.addfile(info, io.BytesIO(content))
+    return path
+
+
+def zipped(path: Path, members: dict[str, bytes], mode: int | None = None) -> Path:
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
+        for name, content in members.items():
+            info = zipfile.ZipInfo(name)
+            if mode is not None:
+                info.external_attr = mode << 16
+            file.writestr(info, content, zipfile.ZIP_DEFLATED)
+    return path
+
+
+@pytest.mark.parametrize('make', [tar, lambda path, members: tar(path, members, 'w:gz'), zipped], ids=['tar', 'tgz', 'zip'])
+def test_unpacking(tmp_path, make):
+    members = {'a/b/c.txt': b'one', 'd.txt': b'two', './e.txt': b''}
+    assert unpack(make(tmp_path / 'archive', members), tmp_path) == 3
+    assert [(tmp_path / name).read_bytes() for name in members] == list(members.values())
+
+
+OUTSIDE = ('../evil', 'a/../../evil', '/tmp/evil', '..\\evil')
+HARM = {
+    **{f'tar {name}': (lambda path, name=name: tar(path, {name: b'x'}), 'would lie outside') for name in OUTSIDE},
+    **{f'zip {name}': (lambda path, name=name: zipped(path, {name: b'x'}), 'would lie outside') for name in OUTSIDE},
+    'symbolic link': (lambda path: tar(path, {'a': b''}, type=tarfile.SYMTYPE, linkname='/etc'), 'a link or a device'),
+    'hard link': (lambda path: tar(path, {'a': b''}, type=tarfile.LNKTYPE, linkname='/etc/passwd'), 'a link or a device'),
+    'device': (lambda path: tar(path, {'a': b''}, type=tarfile.CHRTYPE), 'a link or a device'),
+    'link in a zip': (lambda path: zipped(path, {'a': b'/etc'}, 0o120777), 'a link or a device'),
+    'zip bomb': (lambda path: zipped(path, {f'{i}': bytes(8 << 20) for i in range(12)}), 'unpacks to more than'),
+    'tar bomb': (lambda path: tar(path, {'a': bytes(90 << 20)}, 'w:gz'), 'unpacks to more than'),
+    'no archive': (lambda path: path.write_bytes(b'hello' * 1000), 'not readable as an archive'),
+    'empty': (lambda path: path.write_bytes(b''), 'not readable as an archive'),
+    'truncated tgz': (lambda path: halved(tar(path, {'a': np.random.default_rng(0).bytes(90000)}, 'w:gz')), 'archive'),
+    'truncated tar': (lambda path: halved(tar(path, {'a': bytes(90000)})), 'archive'),
+    'broken zip': (lambda path: garbled(zipped(path, {'a': np.random.default_rng(0).bytes(90000)})), 'archive'),
+}
+
+
+def halved(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def garbled(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[2000:2100] = bytes(100)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize('case', HARM)
+def test_archives_that_would_do_harm(tmp_path, case):
+    make, message = HARM[case]
+    folder = tmp_path / 'inner/folder'
+    folder.mkdir(parents=True)
+    make(tmp_path / 'archive')
+    with pytest.raises(DataError, match=message) as error:
+        unpack(tmp_path / 'archive', folder)
+    assert '\n' not in str(error.value) and str(tmp_path / 'archive') in str(error.value)
+    assert {path.name for path in tmp_path.rglob('*')} <= {'archive', 'inner', 'folder', *map(str, range(12)), 'a'}
+
+
+# Data sets
+
+
+def sbd(folder: Path, names: dict[str, np.ndarray]) -> dict[str, bytes]:
+    """benchmark_RELEASE as SBD has it: MATLAB files and its own lists."""
+    members = {}
+    for name, label in names.items():
+        file = io.BytesIO()
+        kind = np.dtype([('Segmentation', object), ('Boundaries', object)])
+        savemat(file, {'GTcls': np.array([[(label, np.zeros((20, 1)))]], kind)}, do_compression=True)
+        members[f'benchmark_RELEASE/dataset/cls/{name}.mat'] = file.getvalue()
+    listed = list(names)
+    for split, part in {'train': listed[::2], 'val': listed[1::2]}.items():
+        members[f'benchmark_RELEASE/dataset/{split}.txt'] = '\n'.join(part).encode()
+    return members
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """Both archives on a server, with VOC's five images, of which SBD labels two more and one of the validation split."""
+    origin = voc(tmp_path / 'origin')
+    labels = {name: ids(0, number, 20, 255) for number, name in enumerate(
+        ('2007_000039', '2010_000001', '2010_000002'), start=3)}
+    for path in (origin / 'SegmentationClassAug').glob('*.png'):
+        path.unlink()
+    (origin / 'SegmentationClassAug').rmdir()
+    (origin / 'ImageSets/Segmentation/aug.txt').unlink()
+    whole = {str(path.relative_to(tmp_path / 'origin')): path.read_bytes() for path in origin.rglob('*') if path.is_file()}
+    files = {'VOC.tar': tar(tmp_path / 'VOC.tar', whole).read_bytes(),
+             'benchmark.tgz': tar(tmp_path / 'benchmark.tgz', sbd(tmp_path, labels), 'w:gz').read_bytes()}
+    with server(files) as (address, asked):
+        for name, key in {'VOC.tar': 'VOC', 'benchmark.tgz': 'SBD'}.items():
+            monkeypatch.setattr(prepare, key, archive(address, name, files[name]))
+        yield labels, asked
+
+
+def test_voc_with_sbd_from_the_archives(tmp_path, published):
+    labels, asked = published
+    found = prepare.prepare('voc', tmp_path / 'data')
+    assert (found['train'], found['val']) == (1, 2) and found['train_aug'].startswith('3 (10582')
+    data = config.from_flat({'set': 'voc', 'data_url': found['data_url']}).data
+    dataset = open_dataset(data, 'train_aug')
+    assert [sample.name for sample in dataset.samples] == ['2007_000032', '2010_000001', '2010_000002']  # none of val
+    assert np.array_equal(dataset.read(1)[1], labels['2010_000001'])
+    with Image.open(dataset.samples[1].label) as picture:
+        assert picture.mode == 'P' and picture.getpalette()[3 * 15:3 * 16] == [192, 128, 128]
+    assert len(open_dataset(data, 'trainval_aug')) == 5 and len(open_dataset(data, 'val')) == 2
+    prepare.prepare('voc', tmp_path / 'data')
+    assert len(asked) == 2  # nothing is fetched again
+
+
+def test_voc_goes_on_after_a_break(tmp_path, published, monkeypatch):
+    saved = []
+
+    def breaking(path):
+        saved.append(path)
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+        return read(path)
+
+    read = prepare.sbd_label
+    monkeypatch.setattr(prepare, 'sbd_label', breaking)
+    with pytest.raises(KeyboardInterrupt):
+        prepare.prepare('voc', tmp_path / 'data')
+    assert prepare.prepare('voc', tmp_path / 'data')['train_aug'].startswith('3 ')
+    assert len(saved) == 4  # the second label twice, the first one once
+
+
+def test_voc_with_the_png_archive(tmp_path, published):
+    labels, asked = published
+    pictures = {}
+    for name in ('2007_000039', '2010_000001'):
+        file = io.BytesIO()
+        Image.fromarray(labels[name]).save(file, 'PNG')
+        pictures[f'SegmentationClassAug/{name}.png'] = file.getvalue()
+    (tmp_path / 'data').mkdir()
+    zipped(tmp_path / 'data/SegmentationClassAug.zip', {**pictures, '__MACOSX/SegmentationClassAug/._x.png': b'x'})
+    assert prepare.prepare('voc', tmp_path / 'data')['train_aug'].startswith('2 ')
+    dataset = open_dataset(config.from_flat({'set': 'voc', 'data_url': str(tmp_path / 'data')}).data, 'train_aug')
+    assert [sample.name for sample in dataset.samples] == ['2007_000032', '2010_000001']
+    assert np.array_equal(dataset.read(1)[1], labels['2010_000001']) and len(asked) == 1
+
+
+@pytest.mark.parametrize('content, message', [
+    (b'', 'not readable as a label of SBD'), (b'MATLAB' * 100, 'not readable as a label of SBD'),
+    ({'other': np.zeros((2, 2))}, 'not readable as a label of SBD'), ({'GTcls': 'os.system'}, 'not readable as a label of SBD'),
+    (np.full((4, 4), 30, np.uint8), r'ids \[30\]; expected 0 to 20'), (np.zeros((2, 2, 2), np.uint8), 'expected class ids'),
+    (np.zeros((4, 4)), 'float64 of shape'), (np.zeros((9000, 9000), np.uint8), 'unpacks to more than'),
+])
+def test_sbd_labels_are_checked(tmp_path, content, message):
+    path = tmp_path / 'x.mat'
+    if isinstance(content, np.ndarray):
+        content = sbd(tmp_path, {'x': content})['benchmark_RELEASE/dataset/cls/x.mat']
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        savemat(path, content)
+    with pytest.raises(DataError, match=message) as error:
+        prepare.sbd_label(path)
+    assert 'x.mat' in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['cityscapes', 'camvid', 'camvid32', 'imagenet'])
+def test_what_to_fetch_by_hand(tmp_path, name):
+    with pytest.raises(DataError, match=f'{name}: .*https?://.*{tmp_path}/data') as error:
+        prepare.prepare(name, tmp_path / 'data')
+    assert '\n' not in str(error.value)
+
+
+def test_the_command_takes_a_folder_or_the_environments(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv('TWINSEG_DATA', raising=False)
+    assert main(['prepare', 'cityscapes']) == 2
+    assert 'give --folder, or set the environment variable TWINSEG_DATA' in capsys.readouterr().err
+    save(tmp_path / 'camvid/train/a.png', photo())
+    assert main(['prepare', 'camvid', '--folder', str(tmp_path / 'camvid')]) == 0
+    monkeypatch.setenv('TWINSEG_DATA', str(tmp_path))
+    assert main(['prepare', 'camvid']) == 0
+    assert capsys.readouterr().out.count(f'data_url: {tmp_path}/camvid') == 2
+
+
+def polygons(*objects: tuple[str, list[list[int]]], size: tuple[int, int] = (8, 6)) -> bytes:
+    return json.dumps({'imgHeight': size[1], 'imgWidth': size[0],
+                       'objects': [{'label': label, 'polygon': corners} for label, corners in objects]}).encode()
+
+
+WHOLE = [[0, 0], [7, 0], [7, 5], [0, 5]]
+
+
+def test_cityscapes_from_the_archives(tmp_path):
+    stem = 'val/ulm/ulm_000000_000001'
+    image, label = io.BytesIO(), io.BytesIO()
+    Image.fromarray(photo()).save(image, 'PNG')
+    Image.fromarray(ids(*range(34))).save(label, 'PNG')
+    zipped(tmp_path / 'leftImg8bit_trainvaltest.zip', {f'leftImg8bit/{stem}_leftImg8bit.png': image.getvalue()})
+    with pytest.raises(DataError, match='gtFine_trainvaltest.zip'):
+        prepare.prepare('cityscapes', tmp_path)
+    zipped(tmp_path / 'gtFine_trainvaltest.zip', {f'gtFine/{stem}_gtFine_labelIds.png': label.getvalue()})
+    assert prepare.prepare('cityscapes', tmp_path)['val'] == '1 images with labelIds'
+    dataset = open_dataset(config.from_flat({'set': 'cityscapes', 'data_url': str(tmp_path)}).data, 'val')
+    assert dataset.read(0)[1][0, 7] == 0  # the label id 7 is the road
+
+
+def test_cityscapes_from_polygons(tmp_path):
+    stems = [f'val/ulm/ulm_000000_00000{i}' for i in range(2)]
+    for stem in stems:
+        save(tmp_path / f'leftImg8bit/{stem}_leftImg8bit.png', photo())
+    first, second = (tmp_path / f'gtFine/{stem}' for stem in stems)
+    save(first.with_name(first.name + '_gtFine_labelIds.png'), ids(7, 26, 5))
+    second.with_name(second.name + '_gtFine_polygons.json').write_bytes(polygons(
+        ('road', WHOLE), ('persongroup', [[2, 2], [4, 2], [4, 4], [2, 4]]), ('license plate', [[0, 0], [1, 0], [1, 1]])))
+    assert prepare.prepare('cityscapes', tmp_path)['val'] == '2 images with labelTrainIds'
+    dataset = open_dataset(config.from_flat({'set': 'cityscapes', 'data_url': str(tmp_path)}).data, 'val')
+    assert np.array_equal(dataset.read(0)[1], ids(0, 13, 255))
+    expected = np.zeros((6, 8), np.uint8)
+    expected[2:5, 2:5] = 11
+    assert np.array_equal(dataset.read(1)[1], expected)
+
+
+def test_polygons_are_drawn_as_cityscapesscripts_draws_them(tmp_path):
+    drawing = pytest.importorskip('cityscapesscripts.preparation.json2labelImg')
+    rng = np.random.default_rng(0)
+    objects = [(str(name), rng.integers(-5, 70, (int(rng.integers(3, 9)), 2)).tolist())
+               for name in [*CITYSCAPES_NAMES, *rng.choice(['car', 'cargroup', 'ridergroup', 'license plate', 'pole'], 30)]]
+    path = tmp_path / 'x.json'
+    path.write_bytes(polygons(*objects, size=(64, 60)))
+    drawing.json2labelImg(str(path), str(tmp_path / 'theirs.png'), 'trainIds')
+    assert np.array_equal(prepare.polygon_label(path), np.array(Image.open(tmp_path / 'theirs.png')))
+
+
+def test_names_and_ids_are_cityscapesscripts():
+    labels = pytest.importorskip('cityscapesscripts.helpers.labels').labels
+    assert CITYSCAPES_NAMES == tuple(label.name for label in labels if label.id >= 0)
+    assert CITYSCAPES_LABEL_IDS == tuple(label.id for label in labels if 0 <= label.trainId < 255)
+
+
+@pytest.mark.parametrize('content, message', [
+    (b'{', 'not readable as polygons'), (b'[]', 'not readable as polygons'), (b'[' * 100000, 'not readable as polygons'),
+    (polygons(('spaceship', WHOLE)), "label 'spaceship' is none of Cityscapes"),
+    (polygons(size=(1 << 20, 1 << 20)), '1048576x1048576 pixels'), (polygons(('road', [[0, 0]])), 'not readable as polygons'),
+])
+def test_polygons_are_checked(tmp_path, content, message):
+    (tmp_path / 'x.json').write_bytes(content)
+    with pytest.raises(DataError, match=message) as error:
+        prepare.polygon_label(tmp_path / 'x.json')
+    assert '\n' not in str(error.value)
+
+
+def test_camvid(tmp_path):
+    for split, count in {'train': 2, 'val': 1}.items():
+        for index in range(count):
+            save(tmp_path / f'{split}/{index}.png', photo())
+    assert prepare.prepare('camvid', tmp_path) == {'data_url': str(tmp_path), 'train': '2 images', 'val': '1 images'}
+
+
+def test_camvid32_from_the_archives(tmp_path):
+    picture = io.BytesIO()
+    Image.fromarray(photo()).save(picture, 'PNG')
+    zipped(tmp_path / '701_StillsRaw_full.zip', {'701_StillsRaw_full/a.png': picture.getvalue()})
+    zipped(tmp_path / 'LabeledApproved_full.zip', {'a_L.png': picture.getvalue()})
+    found = prepare.prepare('camvid32', tmp_path)
+    assert found['701_StillsRaw_full'] == found['LabeledApproved_full'] == '1 files'
+    assert (tmp_path / 'LabeledApproved_full/a_L.png').is_file()

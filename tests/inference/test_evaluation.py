@@ -1,0 +1,203 @@
+"""Evaluation: every pixel counted once at the label's size, averaged views, both backends the same."""
+import cv2
+import numpy as np
+import pytest
+
+from tests.support import streets
+from tests.support.tiny import batch, tiny_network
+from twinseg.common import config
+from twinseg.common.backend import get_backend
+from twinseg.common.data.layouts import open_dataset
+from twinseg.common.errors import UserError
+from twinseg.common.inference.evaluate import SCALES, Views, averaged_probabilities, class_ids, evaluate, slide_logits
+from twinseg.common.interpolation import resize_bilinear
+from twinseg.common.metrics import confusion_matrix
+
+PIXELS_APART = 1e-4  # share of the pixels on which the twins may disagree (DESIGN section 4)
+
+
+class Bright:
+    """Stands for a network: class 1 where the red channel is above the middle, else class 0; logits at half size."""
+
+    def logits(self, images, size=None):
+        high = images[:, :1] > 127
+        logits = 4.0 * np.concatenate([~high, high], 1).astype(np.float32)
+        return logits if size in (None, images.shape[2:]) else logits[:, :, ::2, ::2]
+
+    def class_ids(self, images, size=None):
+        return self.logits(images).argmax(1).astype(np.uint8)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    return streets.make(tmp_path_factory.mktemp('streets'), count=5)
+
+
+@pytest.fixture(scope='module')
+def dataset(folder):
+    return open_dataset(config.from_flat(streets.settings(folder)).data, 'val')
+
+
+@pytest.mark.parametrize('batch_size', [1, 2, 5, 9])
+def test_every_image_counts_once_whatever_the_batch(dataset, batch_size):
+    expected = sum(confusion_matrix(label, (image[..., 0] > 127).astype(np.uint8), 3)
+                   for image, label in map(dataset.read, range(len(dataset))))
+    done = []
+    counts = evaluate(Bright(), dataset, batch_size=batch_size, progress=lambda *at: done.append(at))
+    assert np.array_equal(counts.matrix, expected)
+    assert done[-1] == (5, 5)
+
+
+def test_boundary_pixels_are_counted_when_asked_for(dataset):
+    assert not evaluate(Bright(), dataset).boundary.any()
+    intersection, union = evaluate(Bright(), dataset, boundary=True).boundary
+    assert (intersection <= union).all() and union.all()
+
+
+def test_a_class_that_the_data_set_lacks_is_an_error(dataset):
+    class Wrong(Bright):
+        def class_ids(self, images, size=None):
+            return np.full((len(images), *size), 7, np.uint8)
+
+    with pytest.raises(UserError, match='predicts class 7, but custom has 3 classes'):
+        evaluate(Wrong(), dataset)
+
+
+def test_averaging_a_mirrored_view_mirrors_it_back(dataset):
+    images = np.stack([dataset.read(0)[0].transpose(2, 0, 1)])
+    once = averaged_probabilities(Bright(), images, images.shape[2:], Views())
+    assert np.allclose(once, averaged_probabilities(Bright(), images, images.shape[2:], Views(flip=True)))
+
+
+@pytest.mark.parametrize('window', [(64, 96), (32, 48), (50, 33), (500, 500)])
+def test_windows_cover_the_image(dataset, window):
+    images = np.stack([dataset.read(0)[0].transpose(2, 0, 1)])
+    assert np.allclose(slide_logits(Bright(), images, window, images.shape[2:]), Bright().logits(images))
+
+
+def test_the_twins_count_the_same_pixels(dataset, folder):
+    pytest.importorskip('torch')
+    pytest.importorskip('mindspore')
+    settings = config.from_flat(streets.settings(folder))
+    matrices = []
+    for name in ('pytorch', 'mindspore'):
+        backend = get_backend(name)
+        backend.setup('cpu', threads=1)
+        predictor = backend.make_predictor(backend.build_model('fast_scnn', num_classes=3), settings)
+        matrices.append(evaluate(predictor, dataset, batch_size=5).matrix)
+    apart = np.abs(matrices[0] - matrices[1]).sum() / 2
+    assert apart <= PIXELS_APART * matrices[0].sum()
+
+
+def test_multi_scale_runs_on_a_network(dataset, folder):
+    pytest.importorskip('torch')
+    backend = get_backend('pytorch')
+    backend.setup('cpu', threads=1)
+    settings = config.from_flat(streets.settings(folder))
+    predictor = backend.make_predictor(backend.build_model('fast_scnn', num_classes=3), settings)
+    matrix = evaluate(predictor, dataset, batch_size=5, views=Views(SCALES, True, (48, 64))).matrix
+    assert matrix.sum() == sum((dataset.read(i)[1] != 255).sum() for i in range(len(dataset)))
+
+
+class Slow(Bright):
+    """Logits that depend on the whole image, at a third of its size, and their plain bilinear resize."""
+
+    def logits(self, images, size=None):
+        x = images.astype(np.float64)
+        x = np.stack([x[:, 0], x[:, 1] + x.mean((1, 2, 3))[:, None, None], 255 - x[:, 2]], 1)[:, :, ::3, ::3] / 64
+        return (x if size is None else resize_bilinear(x, size, False)).astype(np.float32)
+
+    def class_ids(self, images, size=None):
+        return self.logits(images, size or images.shape[2:]).argmax(1).astype(np.uint8)
+
+
+def plain(predictor, image, size, scales, flip, window):
+    """Mean probabilities (C, h, w) of one image, pixel by pixel and window by window, as mmsegmentation's tools/test.py
+    describes them: softmax of the logits at the label's size, added up, divided by their number."""
+    found = []
+    for scale in scales:
+        height, width = (int(side * scale + 0.5) for side in image.shape[1:])
+        scaled = cv2.resize(image.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1)
+        for mirrored in (False, True)[:1 + flip]:
+            view = scaled[:, :, ::-1] if mirrored else scaled
+            if window is None:
+                logits = predictor.logits(view[None], size)[0]
+            else:
+                h, w = min(window[0], height), min(window[1], width)
+                total, count = np.zeros((3, height, width)), np.zeros((height, width))
+                for row in range(-(-max(height - h, 0) // (window[0] * 2 // 3)) + 1):
+                    for column in range(-(-max(width - w, 0) // (window[1] * 2 // 3)) + 1):
+                        top = min(row * (window[0] * 2 // 3), height - h)
+                        left = min(column * (window[1] * 2 // 3), width - w)
+                        total[:, top:top + h, left:left + w] += predictor.logits(view[None, :, top:top + h, left:left + w],
+                                                                                 (h, w))[0]
+                        count[top:top + h, left:left + w] += 1
+                logits = np.stack([cv2.resize(plane, size[::-1]) for plane in total / count])
+            shares = np.exp(logits) / np.exp(logits).sum(0)
+            found.append(shares[:, :, ::-1] if mirrored else shares)
+    return sum(found) / len(found)
+
+
+@pytest.mark.parametrize('scales, flip, window', [
+    ((1.0,), True, None), ((0.5, 1.0, 1.75), False, None), (SCALES, True, None), ((1.0,), False, (30, 42)),
+    ((0.75, 1.25), True, (33, 41)), ((1.0,), False, (500, 20)),
+])
+def test_views_are_averaged_as_the_plain_way_does(dataset, scales, flip, window):
+    image = dataset.read(1)[0].transpose(2, 0, 1)[:, :61, :93]
+    views = Views(scales, flip, window)
+    found = averaged_probabilities(Slow(), image[None], (61, 93), views)[0]
+    expected = plain(Slow(), image, (61, 93), scales, flip, window)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.array_equal(class_ids(Slow(), image[None], views)[0], found.argmax(0))
+
+
+def test_images_are_scaled_to_the_evaluation_size_and_labels_are_not(dataset):
+    class Watching(Slow):
+        seen = []
+
+        def class_ids(self, images, size=None):
+            self.seen.append((images.shape[2:], size))
+            return super().class_ids(images, size)
+
+    predictor = Watching()
+    counts = evaluate(predictor, dataset, views=Views(size=[32, 500]))
+    assert set(predictor.seen) == {((32, 48), (64, 96))}
+    image = dataset.read(0)[0]
+    half = cv2.resize(image, (48, 32)).transpose(2, 0, 1)
+    assert np.array_equal(class_ids(predictor, image.transpose(2, 0, 1)[None], Views(size=[32, 500])),
+                          predictor.class_ids(half[None], (64, 96)))
+    assert counts.matrix.sum() == evaluate(Slow(), dataset).matrix.sum()
+
+
+@pytest.mark.parametrize('align_corners', [True, False])
+@pytest.mark.parametrize('size', [(37, 53), (5, 7)])
+def test_class_ids_in_strips_are_those_of_the_whole(backend_name, backend, monkeypatch, align_corners, size):
+    network = tiny_network(backend_name)
+    network.align_corners = {'logits': align_corners}
+    images = batch(0)[0]
+    settings = config.from_flat({})
+    whole = backend.make_predictor(network, settings).class_ids(images, size)
+    logits = backend.make_predictor(network, settings).logits(images)
+    monkeypatch.setattr('twinseg.common.interpolation.MAX_LOGITS', 0)
+    monkeypatch.setattr('twinseg.common.interpolation.STRIP_LOGITS', 3 * 2 * 5 * size[1])  # three rows
+    if backend_name == 'mindspore':
+        monkeypatch.setattr('twinseg.mindspore_impl.predictor.MAX_PIXELS', 0)
+    found = backend.make_predictor(network, settings).class_ids(images, size)
+    near = np.sort(resize_bilinear(logits, size, align_corners), 1)
+    tied = near[:, -1] - near[:, -2] < 1e-6
+    assert np.array_equal(found[~tied], whole[~tied]) and tied.mean() < 0.05
+
+
+def test_evaluation_without_compiling():
+    ms = pytest.importorskip('mindspore')
+    backend = get_backend('mindspore')
+    backend.setup('cpu', threads=1)
+    network, images = tiny_network('mindspore'), batch(0)[0]
+    compiled = backend.make_predictor(network, config.from_flat({})).class_ids(images)
+    before = ms.get_context('mode')
+    try:
+        predictor = backend.make_predictor(network, config.from_flat({'graph_mode': 1}))
+        assert ms.get_context('mode') == ms.PYNATIVE_MODE
+        assert np.array_equal(predictor.class_ids(images), compiled)
+    finally:
+        ms.set_context(mode=before)

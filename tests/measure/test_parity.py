@@ -1,0 +1,91 @@
+"""``twinseg parity`` passes for twins, and fails for networks that are not."""
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.support.streets import settings
+from twinseg.common.backend import get_backend
+from twinseg.common.cli import main
+from twinseg.common.measure import parity as comparing
+
+STEPS = 2
+ROWS = ['logits', 'aux_gfe', 'aux_ltd', 'gradients, worst parameter', 'gradients, median parameter']
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """``command(*words)``: exit status and figures of ``twinseg parity`` on a small Fast-SCNN.
+
+    MindSpore runs operator by operator: compiling the training step takes up to a minute (tests of training do it).
+    """
+    pytest.importorskip('torch')
+    ms = pytest.importorskip('mindspore')
+    backend = get_backend('mindspore')
+    setup = backend.setup
+
+    def setup_without_compiler(*arguments, **options):
+        device = setup(*arguments, **options)
+        ms.set_context(mode=ms.PYNATIVE_MODE)
+        return device
+
+    monkeypatch.setattr(backend, 'setup', setup_without_compiler)
+    recipe, figures = tmp_path / 'small.yaml', tmp_path / 'parity.json'
+    recipe.write_text(yaml.safe_dump(settings(tmp_path, num_classes=5)))
+
+    def run(*words: str) -> tuple[int, dict]:
+        status = main(['parity', str(recipe), '--steps', str(STEPS), '--size', '64x96', '--json', str(figures), *words])
+        return status, json.loads(figures.read_text())
+    yield run
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+def test_twins_pass(command, capsys):
+    status, found = command()
+    failed = [row for row in found['rows'] if not row['passed']]
+    assert status == 0 and found['ok'] and not failed, failed
+    names = [row['compared'] for row in found['rows']]
+    assert names[:5] == ROWS and names[5] == f'parameters after {STEPS} steps' and names[6].startswith('loss, worst of 2')
+    assert list(found['losses']) == ['pytorch', 'mindspore', 'pytorch in float64']
+    assert all(len(losses) == STEPS and np.isfinite(losses).all() for losses in found['losses'].values())
+    assert found['conditions']['amp_level'] == 'O0' and found['conditions']['batch_size'] == 4
+    shown = capsys.readouterr().out
+    assert 'tolerance' in shown and ' NO ' not in shown
+
+
+def test_a_twin_that_differs_in_one_number_fails(command, monkeypatch, capsys):
+    mindspore = get_backend('mindspore')
+    load = mindspore.load_state
+
+    def changed(network, state, **options):
+        bias = state['classifier.conv.bias'].copy()
+        bias[0] += 1e-3
+        return load(network, {**state, 'classifier.conv.bias': bias}, **options)
+
+    monkeypatch.setattr(mindspore, 'load_state', changed)
+    monkeypatch.setattr(comparing, '_train', lambda *_: ([1.0] * STEPS, np.ones(3)))  # no wait for what is not compared
+    status, found = command()
+    assert status == 1 and not found['ok']
+    assert {row['compared'] for row in found['rows'] if not row['passed']} >= {'logits'}
+    assert ' NO ' in capsys.readouterr().out
+
+
+LEVELS = [('O0', comparing.PARAMETERS), ('O2', 0.02)]
+
+
+@pytest.mark.parametrize('level, parameters', LEVELS)
+def test_training_is_held_to_the_contract_or_to_pytorchs_own_drift(level, parameters):
+    def rows(loss: float, weight: float) -> list[bool]:
+        losses = {'pytorch': [1.0, 1.0], 'mindspore': [1.0, loss], 'other': [1.0, 1.02]}
+        weights = {'pytorch': np.array([1.0]), 'mindspore': np.array([weight]), 'other': np.array([1.01])}
+        return [row['passed'] for row in comparing._training(losses, weights, level)]
+    assert rows(1.039, 1 + 0.9 * parameters) == [True, True]
+    assert rows(1.041, 1 + 0.9 * parameters) == [True, False]
+    assert rows(1.039, 1 + 1.1 * parameters) == [False, True]
+
+
+def test_labels_beyond_the_classes_are_ignored():
+    (images, labels), *others = comparing.street_batches(2, 3, (32, 48), 4)
+    assert len(others) == 1 and images.shape == (3, 3, 32, 48) and images.dtype == labels.dtype == np.uint8
+    assert set(np.unique(labels)) <= {0, 1, 2, 3, 255}

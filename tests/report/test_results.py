@@ -1,0 +1,111 @@
+"""The page of results says what run folders hold, and nothing else."""
+import json
+import shutil
+
+import pytest
+
+from twinseg.common import config
+from twinseg.common.cli import main
+from twinseg.common.errors import UserError
+from twinseg.common.report import results_table
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A short run of a recipe, with an evaluation at several scales beside it."""
+    pytest.importorskip('torch')
+    folder = tmp_path_factory.mktemp('results')
+    words = ['train_samples=4', 'val_samples=2', 'image_size=[64, 96]', 'crop_size=[64, 96]', 'epochs=null', 'max_iters=4',
+             'warmup_iters=1', 'val_interval=2', 'checkpoint_interval=4', 'threads=1', 'num_parallel_workers=0']
+    assert main(['train', 'fast_scnn_toy_street', '--backend', 'pytorch', '--device', 'cpu', '--work-dir', str(folder / 'run'),
+                 '--set', *words]) == 0
+    assert main(['eval', '--checkpoint', str(folder / 'run'), '--device', 'cpu', '--ms-flip', '--json',
+                 str(folder / 'run/several.json')]) == 0
+    return folder / 'run'
+
+
+def cells(path):
+    lines = [line for line in path.read_text().splitlines() if line.startswith('|')]
+    keys, *rows = [[cell.strip() for cell in line.strip('|').split(' | ')] for line in lines if '---' not in line]
+    return [dict(zip(keys, row)) for row in rows]
+
+
+def test_a_row_is_what_the_run_says(run, tmp_path):
+    assert main(['results', str(run), '--out', str(tmp_path / 'new/results.md')]) == 0
+    found, = cells(tmp_path / 'new/results.md')
+    lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
+    best = max(line['mIoU'] for line in lines if line['kind'] == 'eval')
+    assert (found['data'], found['backend'], found['seed'], found['steps']) == ('toy_street', 'pytorch', '0', '4')
+    assert found['score'] == f'mIoU {best:.2f}'
+    assert found['multi-scale, flip'] == f'{json.loads((run / "several.json").read_text())["mIoU"]:.2f}'
+    assert found['recipe'].startswith('fastscnn/fast_scnn_toy_street with train_samples=4')
+    assert 'num_parallel_workers' not in found['recipe'] and 'max_iters=4' in found['recipe']
+    assert (found['parameters, M'], found['at'], found['published']) == ('1.457', '64x96', '-')
+    assert found['hardware'].endswith('1 threads') and float(found['hours']) < 0.1
+
+
+def test_weights_to_start_from_are_named_without_their_place(run, tmp_path):
+    shutil.copytree(run, tmp_path / 'run')
+    config = tmp_path / 'run/config.yaml'
+    config.write_text(config.read_text().replace('pretrained: null', 'pretrained: /far/weighted/checkpoints/best.safetensors'))
+    assert main(['results', str(tmp_path / 'run'), '--out', str(tmp_path / 'results.md')]) == 0
+    assert 'pretrained=weighted/checkpoints/best.safetensors' in cells(tmp_path / 'results.md')[0]['recipe']
+
+
+def test_rows_are_in_order_and_runs_are_checked(run, tmp_path):
+    shutil.copytree(run, tmp_path / 'b')
+    text = (tmp_path / 'b/config.yaml').read_text()
+    (tmp_path / 'b/config.yaml').write_text(text.replace('recipe: fastscnn/fast_scnn_toy_street', 'recipe: null'))
+    (tmp_path / 'b/several.json').write_text('[1, 2]')
+    results_table.write_results([run, tmp_path / 'b'], tmp_path / 'x.md')
+    found = cells(tmp_path / 'x.md')
+    assert [row['recipe'][:10] for row in found] == ['fast_scnn', 'fastscnn/f'] and found[0]['multi-scale, flip'] == '-'
+    with pytest.raises(UserError, match='not a run folder'):
+        results_table.write_results([tmp_path], tmp_path / 'x.md')
+    (tmp_path / 'b/metrics.jsonl').write_text('')
+    with pytest.raises(UserError, match='has no evaluation yet'):
+        results_table.write_results([tmp_path / 'b'], tmp_path / 'x.md')
+
+
+def test_rows_of_other_runs_stay(run, tmp_path):
+    page, other = tmp_path / 'x.md', tmp_path / 'b'
+    shutil.copytree(run, other)
+    (other / 'config.yaml').write_text((run / 'config.yaml').read_text().replace('seed: 0', 'seed: 10'))
+    add = ['results', '--add', '--out', str(page)]
+    assert main([*add, str(other)]) == 0 and len(cells(page)) == 1
+    alone = page.read_text()
+    assert main([*add, str(run)]) == 0
+    assert [row['seed'] for row in cells(page)] == ['0', '10'] and alone.splitlines()[-1] == page.read_text().splitlines()[-1]
+    page.write_text(page.read_text().replace(cells(page)[0]['score'], 'mIoU 99.00', 1))
+    assert main([*add, str(run)]) == 0 and '99.00' not in page.read_text() and len(cells(page)) == 2
+    written = page.read_bytes()
+    for content in (b'', b'my notes', b'\xff', written.replace(b' G MACs |', b'', 1), written + b'| a | b |\n',
+                    written.replace(b'| 10 |', b'| ten |')):
+        page.write_bytes(content)
+        assert main([*add, str(run)]) == 2 and page.read_bytes() == content
+
+
+@pytest.mark.parametrize('recipe, expected', [
+    ('stdc/stdc1_4xb12-80k_cityscapes-512x1024', 'mmsegmentation reports mIoU 71.82 (73.89 multi-scale and flip)'),
+    ('stdc/stdc1_8xb12-20k_cityscapes-512x1024', 'mIoU 70.74, 39.38 images/s (DeepSparkHub, STDC)'),
+    ('enet/enet_camvid-360x480', 'mIoU 52.1 on the test split (davidtvs, 300 epochs without augmentation)'),
+    ('stdc/stdc1_toy_street', None), ('stdc/stdc2_camvid-360x480', None), ('no/such', None), (None, None),
+])
+def test_published_scores_come_from_the_recipe(recipe, expected):
+    assert results_table.published(recipe) == expected
+
+
+@pytest.mark.parametrize('path', config.recipes(), ids=lambda path: path.stem)
+def test_every_recipe_of_a_publisher_has_a_score_or_says_that_there_is_none(path):
+    text = path.read_text()
+    ours = 'toy_street' in path.stem or 'cifar10' in path.stem or '_camvid-360x480' in path.stem and 'davidtvs' not in path.stem
+    assert ours or results_table.published(f'{path.parent.name}/{path.stem}') or 'no score published' in text
+
+
+def test_hours_leave_out_the_time_between_processes(tmp_path):
+    (tmp_path / 'log.txt').write_text('\n'.join([
+        '2026-01-01 10:00:00  net on pytorch (cpu): 4 training and 2 validation images of x, 1 steps an epoch, 4 steps',
+        '2026-01-01 10:30:00  step 2', 'no stamp',
+        '2026-01-02 08:00:00  net on pytorch (cpu): 4 training and 2 validation images of x, 1 steps an epoch, 4 steps',
+        '2026-01-02 09:00:00  step 4']))
+    assert results_table.hours(tmp_path) == '1.50' and results_table.hours(tmp_path / 'none') is None

@@ -1,0 +1,228 @@
+"""What befalls a training: processes that are killed or hang, numbers that are no longer finite, disks that are full or lie.
+
+That nothing is lost when processes are killed is shown by test_soak.py.
+"""
+import itertools
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support import faulty, ranks, streets
+from tests.support.tiny import tiny_network
+from twinseg.common import checkpoint, config
+from twinseg.common.backend import get_backend
+from twinseg.common.data.sampling import training_batches
+from twinseg.common.errors import DivergedError
+from twinseg.common.training import loop
+
+TINY = {'arch': 'tiny', 'auxiliary_weights': {}, 'model_args': {}, 'crop_size': [32, 48], 'with_ema': True, 'max_iters': 10,
+        'val_interval': 10, 'checkpoint_interval': 3}
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return streets.make(tmp_path_factory.mktemp('streets'))
+
+
+@pytest.fixture
+def backend_with_tiny(backend_name, monkeypatch):
+    backend = get_backend(backend_name)
+    monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network(backend_name, 0.5, num_classes))
+    return backend
+
+
+def run(backend, data, work_dir, *, resume=False, **changes):
+    settings = config.from_flat(streets.settings(data, **TINY, **changes))
+    loop.train(settings, backend.name, 'cpu', work_dir, resume=resume)
+
+
+def last(work_dir, step=10) -> dict[str, np.ndarray]:
+    return checkpoint.load(checkpoint.step_path(work_dir / 'checkpoints', step))[0]
+
+
+def batches(*places: int) -> list[list[tuple[int, int]]]:
+    """The keys of some batches of a run."""
+    return [next(training_batches(8, 4, 0, place, place + 1)) for place in places]
+
+
+@pytest.mark.parametrize('bad, at, behind', [  # after step 6 a checkpoint is due, which is not written then
+    (4, 6, 3), (5, 6, 3), pytest.param(6, 8, 6, marks=pytest.mark.slow)])
+def test_a_run_goes_on_behind_the_batches_that_broke_it(backend_with_tiny, data, tmp_path, monkeypatch, bad, at, behind):
+    with monkeypatch.context() as patch:
+        faulty.poison(backend_with_tiny, batches(bad), patch.setattr)
+        run(backend_with_tiny, data, tmp_path / 'broken', nan_policy='rollback')
+    text = (tmp_path / 'broken' / 'log.txt').read_text()
+    assert f'step {at}: ' in text and 'training has diverged' in text
+    assert f'at step {behind}, and on behind the batches since; rollback 1 of 3' in text
+    lines = [json.loads(line) for line in (tmp_path / 'broken' / 'metrics.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines if line['kind'] == 'train'] == list(range(1, 11))
+    assert all(line['loss'] is not None for line in lines if line['kind'] == 'train')
+
+    def without_them(*arguments, start=0, stop=None, **options):
+        keys = training_batches(*arguments, start=0, stop=stop + at - behind, **options)
+        return itertools.islice((key for place, key in enumerate(keys) if not behind <= place < at), start, None)
+    monkeypatch.setattr(loop, 'training_batches', without_them)
+    run(backend_with_tiny, data, tmp_path / 'whole')
+    assert all(np.array_equal(value, last(tmp_path / 'broken')[name]) for name, value in last(tmp_path / 'whole').items())
+
+
+def test_a_resume_leaves_the_same_batches_out(data, tmp_path, monkeypatch):
+    backend = get_backend('pytorch')
+    monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
+    faulty.poison(backend, batches(4), monkeypatch.setattr)
+    run(backend, data, tmp_path, nan_policy='rollback')
+    whole = last(tmp_path)
+    checkpoint.step_path(tmp_path / 'checkpoints', 10).unlink()
+    run(backend, data, tmp_path, resume=True, nan_policy='rollback')
+    assert 'continues from' in (tmp_path / 'log.txt').read_text()
+    assert all(np.array_equal(value, last(tmp_path)[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize('bad, settings, rollbacks', [
+    ([4], {}, 0), (range(4, 40), {'nan_policy': 'rollback', 'max_rollbacks': 2}, 2), ([0], {'nan_policy': 'rollback'}, 0)])
+def test_a_run_does_not_go_on_with_nan(data, tmp_path, monkeypatch, bad, settings, rollbacks):
+    backend = get_backend('pytorch')
+    monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
+    faulty.poison(backend, batches(*bad), monkeypatch.setattr)
+    with pytest.raises(DivergedError, match='training has diverged; lower base_lr'):
+        run(backend, data, tmp_path, **settings)
+    assert (tmp_path / 'log.txt').read_text().count('nan_policy: rollback: back to') == rollbacks
+    for path in checkpoint.steps(tmp_path / 'checkpoints'):
+        assert all(np.isfinite(value).all() for value in checkpoint.load(path)[0].values())
+
+
+def test_the_log_names_the_damaged_checkpoints_that_a_resume_passes_over(data, tmp_path, monkeypatch):
+    backend = get_backend('pytorch')
+    monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
+    run(backend, data, tmp_path)
+    whole, (third, sixth, ninth, tenth) = last(tmp_path), [
+        checkpoint.step_path(tmp_path / 'checkpoints', step) for step in (3, 6, 9, 10)]
+    assert not third.exists() and sixth.exists()
+    content = bytearray(ninth.read_bytes())
+    content[-40] ^= 1
+    ninth.write_bytes(content)
+    tenth.write_bytes(tenth.read_bytes()[:-100])
+    run(backend, data, tmp_path, resume=True)
+    text = (tmp_path / 'log.txt').read_text()
+    assert f'skipped a broken checkpoint: {tenth}: not a readable checkpoint (truncated' in text
+    assert f'skipped a broken checkpoint: {ninth}: damaged: its checksum does not agree' in text
+    assert f'continues from {sixth} at step 6' in text
+    assert all(np.array_equal(value, last(tmp_path)[name]) for name, value in whole.items())
+
+
+# --- groups of two processes ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(request, backend_name, data, tmp_path):
+    """Starts two processes of a long training, or of another command."""
+    if backend_name == 'mindspore' and not request.config.getoption('--slow'):
+        pytest.skip('needs --slow: half a minute each')
+    return Two(backend_name, data, tmp_path)
+
+
+class Two:
+    """Two processes that train, in a folder."""
+
+    def __init__(self, backend_name: str, data: Path, folder: Path):
+        self.backend_name, self.folder, self.run = backend_name, folder, folder / 'run'
+        keys = streets.settings(data, **TINY, batch_size=2, collective_timeout=10)
+        (folder / 'two.yaml').write_text('\n'.join(f'{key}: {json.dumps(value)}' for key, value in keys.items()))
+
+    def start(self, *more: str, size: int = 2, command: str = 'train', **faults: str) -> subprocess.Popen:
+        words = ['-m', 'tests.faulty', command, 'two.yaml', '--backend', self.backend_name, '--device', 'cpu',
+                 *(['--work-dir', 'run'] if command == 'train' else []), *more]
+        with (self.folder / 'output').open('w') as output:
+            return subprocess.Popen(ranks.command(self.backend_name, size, self.folder / 'msrun', *words), cwd=self.folder,
+                                    env=ranks.environment(PIDS=str(self.folder), **faults), stdout=output, stderr=output)
+
+    def ends(self, *more: str, size: int = 2, command: str = 'train', **faults: str) -> int:
+        return self.start(*more, size=size, command=command, **faults).wait(200)
+
+    def disturbed(self, number: int) -> tuple[int, float]:
+        """The status, and the seconds until all had ended, after a signal to rank 1 of a training that never ends."""
+        process = self.start('--set', 'max_iters=100000', 'val_interval=100000')
+        path = self.run / 'metrics.jsonl'
+        while not path.exists() or path.read_text().count('\n') < 5:
+            assert process.poll() is None, self.said()
+            time.sleep(0.05)
+        rank_1 = int((self.folder / '1').read_text())
+        os.kill(rank_1, number)
+        before = time.monotonic()
+        try:
+            return process.wait(120), time.monotonic() - before
+        finally:
+            if Path(f'/proc/{rank_1}').exists():
+                os.kill(rank_1, signal.SIGKILL)
+
+    def said(self) -> str:
+        return '\n'.join(path.read_text() for path in [self.folder / 'output', *self.folder.glob('msrun/*.log')])
+
+
+def test_the_others_end_soon_when_a_process_is_killed(two):
+    status, seconds = two.disturbed(signal.SIGKILL)
+    print(f'{two.backend_name}: ended after {seconds:.1f} s')
+    assert status != 0 and seconds < 45
+    assert 'internal error' not in two.said()
+    if two.backend_name == 'pytorch':  # msrun kills the others within a second
+        assert 'twinseg: error: rank 0: lost the other processes: rank 1 has ended, or hangs' in two.said()
+
+
+@pytest.mark.slow
+def test_the_others_do_not_wait_for_a_process_that_hangs(two):
+    status, seconds = two.disturbed(signal.SIGSTOP)
+    print(f'{two.backend_name}: ended after {seconds:.1f} s')
+    assert status != 0 and seconds < 75  # 10 of the timeout, 30 in which torchrun waits for a process to end
+    assert 'twinseg: error: rank 0: lost the other processes: rank 1 has ended, or hangs for longer than' in two.said()
+
+
+@pytest.mark.slow
+def test_all_processes_end_when_the_disk_is_full_and_the_last_checkpoint_is_whole(two):
+    assert two.ends(FULL_DISK='2') != 0
+    assert 'twinseg: error: rank 0: ' in two.said() and 'No space left on device; free space or choose another' in two.said()
+    found = checkpoint.latest(two.run / 'checkpoints')
+    assert checkpoint.load(found)[1]['step'] == 3 and not list((two.run / 'checkpoints').glob('*.tmp'))
+    assert two.ends('--resume') == 0, two.said()
+
+
+def test_a_process_without_its_data_is_named(two):
+    assert two.ends(NO_DATA='1') != 0
+    assert 'twinseg: error: rank 1: ' in two.said() and '/missing/streets' in two.said()
+    assert not list(two.folder.glob('run/checkpoints/*'))
+
+
+def test_all_processes_go_back_when_one_has_nan(two):
+    assert two.ends('--set', 'nan_policy=rollback', POISON='1') == 0, two.said()
+    assert (two.run / 'log.txt').read_text().count('nan_policy: rollback: back to') == 1
+    assert all(np.isfinite(value).all() for value in last(two.run).values())
+
+
+@pytest.mark.slow
+def test_a_run_of_one_process_goes_on_as_two_and_back(two):
+    assert two.ends('--set', 'batch_size=4', size=1) == 0, two.said()
+    whole = last(two.run)
+    for size, batch_size in ((2, 2), (1, 4)):
+        for step in (9, 10) if size == 2 else (10,):
+            checkpoint.step_path(two.run / 'checkpoints', step).unlink()
+        assert two.ends('--resume', '--set', f'batch_size={batch_size}', size=size) == 0, two.said()
+        for name, value in last(two.run).items():
+            np.testing.assert_allclose(value, whole[name], rtol=1e-4, atol=1e-5, err_msg=name)
+    text = (two.run / 'log.txt').read_text()
+    assert 'at step 6' in text and 'at step 9' in text and '2 processes with batches of 2' in text
+
+
+def test_two_processes_evaluate_like_one(two):
+    assert two.ends('--set', 'batch_size=4', size=1) == 0, two.said()
+    found = []
+    for size in (1, 2):
+        words = '--checkpoint', 'run', '--boundary', '--json', f'{size}.json'
+        assert two.ends(*words, size=size, command='eval') == 0, two.said()
+        found.append(json.loads((two.folder / f'{size}.json').read_text()))
+    assert [scores['conditions'].pop('processes') for scores in found] == [1, 2]
+    assert found[0] == found[1]

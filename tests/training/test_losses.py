@@ -1,0 +1,228 @@
+"""Losses against the publishers' recorded values and gradients, in both backends."""
+import importlib
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from tests.conftest import operator_by_operator
+from twinseg.common import config
+from twinseg.common.errors import UserError
+from twinseg.common.training import loss_checks
+
+VALUE, GRADIENT = 5e-6, 2e-5  # relative; both computed in float32, where MindSpore's softmax on a CPU is good to 3e-6
+
+CITYSCAPES = [0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023, 0.9539, 0.9843, 1.1116, 0.9037,
+              1.0865, 1.0955, 1.0865, 1.1529, 1.0507]
+CASES = {  # recorded case -> settings of ours
+    'cross_entropy': {},
+    'cross_entropy_weighted': {'class_weight': CITYSCAPES},
+    'mmseg_cross_entropy': {'avg_non_ignore': False},
+    'mmseg_cross_entropy_sigmoid': {'loss': 'sigmoid_cross_entropy', 'avg_non_ignore': False},
+    'mmseg_ohem_pixel_sampler': {'loss': 'ohem_pixel_sampler', 'ohem_min_kept': 500, 'avg_non_ignore': False},
+    'mmseg_ohem_cross_entropy': {'loss': 'ohem', 'ohem_thresh': 0.9, 'ohem_min_kept': 1000, 'class_weight': CITYSCAPES},
+    'mmseg_ohem_cross_entropy_min_kept': {'loss': 'ohem', 'ohem_thresh': 0.1, 'ohem_min_kept': 3000,
+                                          'class_weight': CITYSCAPES},
+    'stdc_ohem': {'loss': 'stdc_ohem', 'ohem_thresh': 0.7, 'ohem_min_kept': 1000},
+    'stdc_ohem_n_min': {'loss': 'stdc_ohem', 'ohem_thresh': 0.05, 'ohem_min_kept': 4000},
+}
+DETAIL = {'stdc_detail': 1, 'mmseg_stdc_detail': 2}  # recorded case -> channels of the head
+
+
+class PyTorch:
+    """Values and gradients of functions of the loss modules, numpy in and out."""
+
+    def __init__(self):
+        import torch
+        self.losses = importlib.import_module('twinseg.pytorch_impl.losses')
+        self.tensor = torch.from_numpy
+        self.softmax = torch.nn.Softmax(1)
+        self.resize = importlib.import_module('twinseg.pytorch_impl.layers').resize
+
+    def settings(self, loss, align_corners):
+        return loss
+
+    def gradient(self, function, *arrays):
+        first = self.tensor(arrays[0]).requires_grad_()
+        values = function(first, *map(self.tensor, arrays[1:]))
+        values[0].backward()
+        return [float(value.detach()) for value in values], first.grad.numpy()
+
+
+class MindSpore:
+    def __init__(self):
+        importlib.import_module('twinseg.mindspore_impl.backend').setup('cpu')
+        import mindspore
+        self.mindspore = mindspore
+        self.losses = importlib.import_module('twinseg.mindspore_impl.losses')
+        self.tensor = mindspore.Tensor
+        self.softmax = mindspore.nn.Softmax(1)
+        self.resize = importlib.import_module('twinseg.mindspore_impl.layers').resize
+        self.settings = self.losses.constants
+
+    def gradient(self, function, *arrays):
+        class Whole(self.mindspore.nn.Cell):
+            def construct(self, *tensors):
+                return function(*tensors)
+
+        values, gradient = self.mindspore.value_and_grad(Whole(), 0, has_aux=True)(*map(self.tensor, arrays))
+        return [float(value.asnumpy()) for value in values], gradient.asnumpy()
+
+
+@pytest.fixture(scope='module')
+def framework(backend_name):
+    return {'pytorch': PyTorch, 'mindspore': MindSpore}[backend_name]()
+
+
+@pytest.fixture(scope='module')
+def golden(golden_folder):
+    sys.path.insert(0, str(golden_folder))
+    try:
+        return importlib.import_module('golden')
+    finally:
+        sys.path.pop(0)
+
+
+@pytest.fixture(scope='module')
+def recorded(golden_folder):
+    return {case['name']: case for case in json.loads((golden_folder / 'losses.json').read_text())['losses']}
+
+
+@pytest.fixture(scope='module')
+def scores(golden):
+    labels = golden.label('losses', [2, 48, 64], 19, block=8)
+    return golden.scores('losses', labels, 19), labels.astype(np.int32)
+
+
+def agree(case, values, gradient):
+    assert values == pytest.approx(list(case['values'].values()), rel=VALUE)
+    assert np.linalg.norm(gradient) == pytest.approx(case['gradient_norm'], rel=GRADIENT)
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_pixel_losses(framework, recorded, scores, name):
+    settings = framework.settings(config.Loss(**CASES[name]), {'logits': False})
+
+    def function(logits, labels):
+        parts = framework.losses.segmentation_loss({'logits': logits}, labels, settings, {'logits': False})
+        return parts['loss'], parts['loss_logits']
+
+    (value, part), gradient = framework.gradient(function, *scores)
+    assert value == part
+    agree(recorded[name], [value], gradient)
+
+
+@pytest.mark.parametrize('name', DETAIL)
+def test_detail_loss(framework, golden, recorded, name):
+    labels = golden.label('detail', [2, 96, 128], 19, block=16, ignored=0.01).astype(np.int32)
+    logits = golden.input(f'loss:detail{DETAIL[name]}', [2, DETAIL[name], 12, 16])
+
+    def function(logits, labels):
+        bce, dice = framework.losses.detail(framework.resize(logits, (96, 128), True), labels)
+        return bce + dice, bce, dice
+
+    values, gradient = framework.gradient(function, logits, labels)
+    agree(recorded[name], values[1:], gradient)
+
+
+def test_detail_loss_of_another_shape_before(framework):
+    """A function of MindSpore's own kept, operator by operator, the divisor of the gradients that it had computed first."""
+    labels = np.zeros((1, 24, 32), np.int32)
+    with operator_by_operator():
+        for channels in (2, 1):
+            gradient = framework.gradient(framework.losses.detail, np.zeros((1, channels, 24, 32), np.float32), labels)[1]
+            np.testing.assert_allclose(np.abs(gradient), 0.5 / gradient.size, rtol=1e-6)
+
+
+def test_dice(framework, recorded, scores):
+    logits, labels = scores
+    targets = (np.arange(19)[:, None, None] == labels[:, None]).astype(np.float32)
+
+    def function(logits, targets):
+        loss = framework.losses.dice(framework.softmax(logits), targets)
+        return loss, loss
+
+    (value, _), gradient = framework.gradient(function, logits, targets)
+    agree(recorded['mmseg_dice'], [value], gradient)
+
+
+@pytest.mark.parametrize('name', ['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem'])
+@pytest.mark.parametrize('avg_non_ignore', [True, False])
+def test_nothing_to_learn_from(framework, name, avg_non_ignore):
+    settings = framework.settings(config.Loss(loss=name, avg_non_ignore=avg_non_ignore, ohem_min_kept=3), {'logits': False})
+    logits = np.random.default_rng(0).standard_normal((1, 4, 2, 3)).astype(np.float32)
+
+    def function(logits, labels):
+        parts = framework.losses.segmentation_loss({'logits': logits}, labels, settings, {'logits': False})
+        return parts['loss'], parts['loss_logits']
+
+    (value, _), gradient = framework.gradient(function, logits, np.full((1, 4, 6), 255, np.int32))
+    assert value == 0 and not gradient.any()
+
+
+def test_label_smoothing(framework):
+    torch = pytest.importorskip('torch')
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((2, 4, 3, 5)).astype(np.float32), rng.integers(0, 4, (2, 3, 5))
+    labels[0, 0] = 255
+    weight = [1.0, 2.0, 0.5, 3.0]
+
+    def function(logits, labels):
+        loss = framework.losses.cross_entropy(logits, labels, weight, 0.1)
+        return loss, loss
+
+    values, _ = framework.gradient(function, logits, labels)
+    expected = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels),
+                                                 torch.tensor(weight), ignore_index=255, label_smoothing=0.1)
+    assert values[0] == pytest.approx(float(expected), rel=VALUE)
+
+
+def test_soft_targets(framework):
+    """Values and gradients against the formula; settings that class ids need, smoothing, do not touch them."""
+    rng = np.random.default_rng(0)
+    logits, targets = 3 * rng.standard_normal((6, 300)).astype(np.float32), rng.dirichlet(np.ones(300), 6).astype(np.float32)
+    settings = framework.settings(config.Loss(label_smoothing=0.1), {})
+
+    def function(logits, targets):
+        parts = framework.losses.segmentation_loss({'logits': logits}, targets, settings, {})
+        return parts['loss'], parts['loss_logits']
+
+    (value, _), gradient = framework.gradient(function, logits, targets)
+    expected, slope = soft_cross_entropy(logits, targets)
+    assert value == pytest.approx(expected, rel=VALUE)
+    np.testing.assert_allclose(gradient, slope, rtol=0, atol=GRADIENT * np.abs(slope).max())
+
+
+@pytest.mark.parametrize('label_smoothing', [0.0, 0.1])
+def test_class_ids_of_images(framework, label_smoothing):
+    """A share of the smoothing falls on all classes alike; class 255 is one of them."""
+    logits, labels = 3 * np.random.default_rng(0).standard_normal((4, 300)).astype(np.float32), np.array([0, 255, 299, 7])
+    settings = framework.settings(config.Loss(label_smoothing=label_smoothing), {})
+
+    def function(logits, labels):
+        parts = framework.losses.segmentation_loss({'logits': logits}, labels, settings, {})
+        return parts['loss'], parts['loss_logits']
+
+    (value, _), gradient = framework.gradient(function, logits, labels)
+    expected, slope = soft_cross_entropy(logits, np.eye(300)[labels] * (1 - label_smoothing) + label_smoothing / 300)
+    assert value == pytest.approx(expected, rel=VALUE)
+    np.testing.assert_allclose(gradient, slope, rtol=0, atol=GRADIENT * np.abs(slope).max())
+
+
+def soft_cross_entropy(logits, targets):
+    """Mean over the samples, and its gradient, in float64."""
+    exponentials, targets = np.exp(logits.astype(np.float64)), targets.astype(np.float64)
+    probabilities = exponentials / exponentials.sum(1, keepdims=True)
+    slope = (targets.sum(1, keepdims=True) * probabilities - targets) / len(logits)
+    return -np.mean(np.sum(targets * np.log(probabilities), 1)), slope
+
+
+@pytest.mark.parametrize('settings, classes, message', [
+    ({'auxiliary_weights': {'aux33': 0.4}}, 19, "no auxiliary output 'aux33'; it has: aux16"),
+    ({'class_weight': [1.0, 2.0]}, 19, '2 weights for 19 classes'),
+    ({'loss': 'stdc_ohem', 'label_smoothing': 0.1}, 19, 'label_smoothing works with'),
+])
+def test_settings_that_do_not_fit_are_refused(settings, classes, message):
+    with pytest.raises(UserError, match=message):
+        loss_checks.check(config.Loss(**settings), ['logits', 'aux16'], classes)

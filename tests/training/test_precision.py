@@ -1,0 +1,119 @@
+"""Precision levels and loss scaling: the same meaning in both backends."""
+import importlib
+
+import numpy as np
+import pytest
+
+from tests.support.tiny import batch, mixed_batch, tiny_classifier, tiny_network
+from twinseg.common import config
+from twinseg.common.backend import available, get_backend
+from twinseg.common.errors import BackendError
+from twinseg.common.training.loss_scaling import LossScaler
+
+HALF = 2e-2  # relative difference that half precision may make to a loss or a gradient norm of the tiny network
+
+
+@pytest.fixture
+def precision(backend):
+    return importlib.import_module(f'twinseg.{backend.name}_impl.precision')
+
+
+def trainer(backend, **settings):
+    return backend.make_trainer(tiny_network(backend.name), config.from_flat(settings))
+
+
+@pytest.mark.parametrize('settings, steps, expected', [
+    ({'loss_scale': 8.0}, '++--+', [(8, 0)] * 5),
+    ({'loss_scale': 8.0, 'is_dynamic_loss_scale': True, 'scale_window': 2}, '+++-++-',
+     [(8, 1), (16, 0), (16, 1), (8, 0), (8, 1), (16, 0), (8, 0)]),
+    ({'loss_scale': 2.0, 'is_dynamic_loss_scale': True}, '---', [(1, 0), (1, 0), (1, 0)]),
+], ids=['static', 'dynamic', 'never below 1'])
+def test_scale_after_each_step(settings, steps, expected):
+    scaler = LossScaler(config.Precision(**settings))
+    for sign, (scale, good_steps) in zip(steps, expected):
+        scaler.update(sign == '+')
+        assert scaler.state() == {'scale': scale, 'good_steps': good_steps}
+    again = LossScaler(config.Precision(**settings))
+    again.load_state(scaler.state())
+    assert again.state() == scaler.state()
+
+
+@pytest.mark.parametrize('dynamic', [False, True])
+def test_a_step_with_overflow_is_skipped(backend, dynamic):
+    made = trainer(backend, amp_level='O2', loss_scale=2.0 ** 40, is_dynamic_loss_scale=dynamic, with_ema=True)
+    before, _ = made.state()
+    values = made.step([batch(0)], 0.1)
+    after, meta = made.state()
+    assert values['overflow'] == 1.0 and np.isfinite(values['loss']) and values['loss_scale'] == 2.0 ** 40
+    assert meta == {'steps': 1, 'optimizer_steps': 0, 'loss_scale': {'scale': 2.0 ** (39 if dynamic else 40), 'good_steps': 0}}
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved == {'model.block.bn.running_mean', 'model.block.bn.running_var'}
+
+
+def test_a_classifier_goes_on_after_an_overflow(backend):
+    settings = {'amp_level': 'O2', 'loss_scale': 2.0 ** 12, 'is_dynamic_loss_scale': True, 'with_ema': True}
+    made = backend.make_trainer(tiny_classifier(backend.name, 0.2), config.from_flat(settings))
+    made.step([mixed_batch(0)], 0.1)
+    before, meta = made.state()
+    made.load_state(before, {**meta, 'loss_scale': {'scale': 2.0 ** 60, 'good_steps': 0}})
+    values = made.step([mixed_batch(1)], 0.1)
+    after, counted = made.state()
+    assert (values['overflow'], values['loss_scale']) == (1.0, 2.0 ** 60) and np.isfinite(values['loss'])
+    assert counted == {'steps': 2, 'optimizer_steps': 1, 'loss_scale': {'scale': 2.0 ** 59, 'good_steps': 0}}
+    moved = {name for name in before if not np.array_equal(before[name], after[name])}
+    assert moved and all(name.startswith('model.') and 'running' in name for name in moved)
+    overflows = []
+    while not overflows or overflows[-1]:
+        overflows.append(made.step([mixed_batch(2)], 0.1)['overflow'])
+    last, counted = made.state()
+    assert counted == {'steps': 2 + len(overflows), 'optimizer_steps': 2,
+                       'loss_scale': {'scale': 2.0 ** (60 - len(overflows)), 'good_steps': 1}}
+    assert not np.array_equal(last['model.linear.weight'], after['model.linear.weight'])
+
+
+def test_a_dynamic_scale_finds_its_place(backend):
+    made = trainer(backend, amp_level='O2', loss_scale=2.0 ** 24, is_dynamic_loss_scale=True)
+    overflows = [made.step([batch(0)], 0.1)['overflow'] for _ in range(12)]
+    assert overflows[0] == 1.0 and overflows[-1] == 0.0
+    assert made.scaler.scale == 2.0 ** (24 - sum(overflows))
+
+
+def test_a_static_scale_of_two_changes_nothing(backend):
+    plain, scaled = trainer(backend), trainer(backend, loss_scale=2.0 ** 20)
+    for made in (plain, scaled):
+        made.step([batch(0)], 0.1)
+    for name, value in plain.state()[0].items():
+        np.testing.assert_allclose(scaled.state()[0][name], value, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize('level', ['O1', 'O2', 'O3'])
+def test_levels_compute_in_half_and_keep_float32(backend, level):
+    exact, made = trainer(backend), trainer(backend, amp_level=level, loss_scale=64.0)
+    expected, values = exact.step([batch(0)], 0.1), made.step([batch(0)], 0.1)
+    for name in ('loss', 'grad_norm'):
+        assert values[name] != expected[name]
+        assert values[name] == pytest.approx(expected[name], rel=HALF)
+    assert {value.dtype for value in made.state()[0].values()} == {np.dtype('float32')}
+    images, _ = batch(1)
+    difference = np.abs(made.predictor().logits(images) - exact.predictor().logits(images)).max()
+    assert 0 < difference < HALF
+
+
+@pytest.mark.skipif(len(available()) < 2, reason='needs both PyTorch and MindSpore')
+@pytest.mark.parametrize('level', ['O1', 'O2', 'O3'])
+def test_twins_agree_in_half_precision(level):
+    steps = []
+    for backend in map(get_backend, available()):
+        backend.setup('cpu')
+        steps.append(trainer(backend, amp_level=level).step([batch(0)], 0.1))
+    assert steps[0]['loss'] == pytest.approx(steps[1]['loss'], rel=1e-4)
+    assert steps[0]['grad_norm'] == pytest.approx(steps[1]['grad_norm'], rel=1e-2)
+
+
+def test_bfloat16(backend, precision):
+    if backend.name == 'mindspore':
+        with pytest.raises(BackendError, match='bfloat16'):
+            trainer(backend, amp_level='O2', dtype='bfloat16')
+    else:
+        values = trainer(backend, amp_level='O2', dtype='bfloat16').step([batch(0)], 0.1)
+        assert values['overflow'] == 0.0
