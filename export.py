@@ -1,5 +1,6 @@
 #!/usr/bin/env python
 """The model zoo's export command: python export.py --pretrained CKPT --ddr_config CONFIG --device_target TARGET"""
+
 import argparse
 import sys
 
@@ -13,6 +14,18 @@ if __name__ == '__main__':
     parser.add_argument('--file_format', default='MINDIR', choices=['MINDIR', 'ONNX', 'AIR'])
     parser.add_argument('--backend', choices=['pytorch', 'mindspore'], help='what the file is compared with')
     words = parser.parse_args()
-    sys.exit(main(['export', *([words.ddr_config] if words.ddr_config else []), '--checkpoint', words.pretrained,
-                   '--device', words.device_target.lower(), '--format', words.file_format.lower(),
-                   *(['--backend', words.backend] if words.backend else [])]))
+    sys.exit(
+        main(
+            [
+                'export',
+                *([words.ddr_config] if words.ddr_config else []),
+                '--checkpoint',
+                words.pretrained,
+                '--device',
+                words.device_target.lower(),
+                '--format',
+                words.file_format.lower(),
+                *(['--backend', words.backend] if words.backend else []),
+            ]
+        )
+    )

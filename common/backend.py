@@ -4,6 +4,7 @@ Each implementation has a module ``backend.py`` whose functions are the protocol
 Arrays go in and out as numpy; parameter names are the canonical ones in both (``weight``, ``bias``, ``running_mean``,
 ``running_var``), so a state of one loads into the other.
 """
+
 import importlib
 import importlib.util
 import inspect
@@ -59,8 +60,7 @@ class Backend(Protocol):
     name: str
     MODELS: dict[str, Any]  # name of a network -> its builder
 
-    def setup(self, device: str | None = None, *, seed: int = 0, threads: int | None = None,
-              timeout: int | None = None) -> str:
+    def setup(self, device: str | None = None, *, seed: int = 0, threads: int | None = None, timeout: int | None = None) -> str:
         """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent.
 
         A process that the backend's launcher started takes the device of its local rank, and meets the others; none waits
@@ -85,8 +85,9 @@ class Backend(Protocol):
     def forward(self, network: Network, images: np.ndarray, auxiliary: bool = False) -> dict[str, np.ndarray]:
         """float32 (N, 3, H, W), already normalised -> outputs in evaluation mode: ``logits`` and, if asked, the rest."""
 
-    def loss_and_gradients(self, network: Network, images: np.ndarray, labels: np.ndarray, loss: Loss, *,
-                           training: bool = False) -> tuple[float, State]:
+    def loss_and_gradients(
+        self, network: Network, images: np.ndarray, labels: np.ndarray, loss: Loss, *, training: bool = False
+    ) -> tuple[float, State]:
         """Loss and the gradient of every trainable parameter; batch norm and dropout in evaluation mode by default. ``labels``
         as for ``Trainer.step``, the images already normalised."""
 

@@ -3,6 +3,7 @@
 Tensors are named ``model.*``, ``optimizer.<slot>.*`` and ``ema.*``. The file's metadata has one entry, ``twinseg``: JSON with
 ``meta`` (step, configuration, versions, ...) and ``checksum``, a BLAKE2 sum over ``meta`` and all tensors with their names.
 """
+
 import hashlib
 import json
 import os
@@ -122,6 +123,7 @@ def latest(folder: Path, tell: Callable[[str], None] = warnings.warn) -> Optiona
 @dataclass(frozen=True)
 class LoadReport:
     """How a state fits a network, by tensor names; counters of batch norm (``num_batches_tracked``) are not counted."""
+
     matched: list[str]
     missing: list[str]
     unexpected: list[str]
@@ -155,8 +157,12 @@ def match(own: Mapping[str, tuple[int, ...]], state: Mapping[str, np.ndarray], p
         matched=[name for name, shape in wanted.items() if given.get(name) == shape],
         missing=[name for name in wanted if name not in given],
         unexpected=[name for name in given if name not in wanted],
-        mismatched=[f'{name} {given[name]}, the network has {shape}' for name, shape in wanted.items()
-                    if name in given and given[name] != shape])
+        mismatched=[
+            f'{name} {given[name]}, the network has {shape}'
+            for name, shape in wanted.items()
+            if name in given and given[name] != shape
+        ],
+    )
     foreign = [name for name in report.unexpected if _module(name) in modules]
     if not report.matched or not partial and (report.missing or report.mismatched or foreign):
         raise StateError(f'the weights do not fit the network: {report}')

@@ -4,6 +4,7 @@ A recipe is one flat YAML file. Its keys are the MindSpore model zoo's where the
 ...) and mmsegmentation's otherwise (``ratio_range``, ``cat_max_ratio``, ...). ``base:`` names another recipe, relative to
 the file, whose keys are taken first. In code the keys live in typed groups: ``config.optimizer.base_lr``.
 """
+
 import difflib
 import re
 from pathlib import Path
@@ -40,10 +41,13 @@ class Model(Group):
     model_args: dict[str, Any] = Field({}, description="further arguments of the network's builder")
     pretrained: Optional[str] = Field(None, description='weights to start from: ours or a published checkpoint')
     reset_classifier: bool = Field(False, description='with pretrained: classifiers for other classes are drawn anew')
-    drop_path_rate: Fraction = Field(0.0, description='classifiers: share of the samples that skip the last block, from 0 in '
-                                     'the first one (stochastic depth)')
-    drop_path_on: Literal['branch', 'shortcut'] = Field('branch', description="what is dropped: a block's branch (timm) or its "
-                                                        'shortcut (the model zoo)')
+    drop_path_rate: Fraction = Field(
+        0.0,
+        description='classifiers: share of the samples that skip the last block, from 0 in the first one (stochastic depth)',
+    )
+    drop_path_on: Literal['branch', 'shortcut'] = Field(
+        'branch', description="what is dropped: a block's branch (timm) or its shortcut (the model zoo)"
+    )
 
     def arguments(self) -> dict[str, Any]:
         """Of the network's builder, but for the number of classes."""
@@ -55,26 +59,36 @@ class Model(Group):
 
 class Data(Group):
     set: Literal['toy_street', 'cityscapes', 'camvid', 'camvid32', 'voc', 'custom', 'imagenet', 'image_folder'] = Field(
-        'toy_street', description='imagenet, image_folder: {split}/<class>/<image>, in folders or tars, for classifiers; '
-        'the others are for segmentation')
+        'toy_street',
+        description='imagenet, image_folder: {split}/<class>/<image>, in folders or tars, for classifiers; '
+        'the others are for segmentation',
+    )
     data_url: Optional[str] = Field(None, description='folder of the data set; by default found below $TWINSEG_DATA')
     train_split: str = 'train'
     val_split: str = 'val'
     batch_size: Positive = Field(8, description='images per device and step')
     eval_batch_size: Positive = 1
     num_parallel_workers: Count = 2
-    sampling: Literal['shuffle', 'class_balanced'] = Field('shuffle', description='order of an epoch: every image once, or, '
-                                                           'class_balanced, every class equally often, by images that show it')
+    sampling: Literal['shuffle', 'class_balanced'] = Field(
+        'shuffle',
+        description='order of an epoch: every image once, or, '
+        'class_balanced, every class equally often, by images that show it',
+    )
     repeat: Positive = Field(1, description="times that an epoch shows every image (mmsegmentation's RepeatDataset)")
     on_error: Literal['raise', 'skip'] = Field('raise', description='what to do with a broken image or label')
     max_errors: Count = Field(10, description='broken samples after which on_error: skip stops all the same')
     train_samples: Positive = Field(64, description='toy_street: images drawn for training')
     val_samples: Positive = Field(16, description='toy_street: images drawn for validation')
-    image_size: Size = Field([256, 512], description='toy_street: size drawn; classifiers: size of the input, 224 by default; '
-                             'one number for both sides will do')
-    class_file: Optional[str] = Field(None, description='image folders: file that gives the classes their numbers, by default '
-                                      'the order of their names: JSON {"name": number} or {"number": ["folder", "name"]}, or a '
-                                      'line for each')
+    image_size: Size = Field(
+        [256, 512],
+        description='toy_street: size drawn; classifiers: size of the input, 224 by default; one number for both sides will do',
+    )
+    class_file: Optional[str] = Field(
+        None,
+        description='image folders: file that gives the classes their numbers, by default '
+        'the order of their names: JSON {"name": number} or {"number": ["folder", "name"]}, or a '
+        'line for each',
+    )
     exif_rotate: bool = Field(False, description='image folders: turn images as their EXIF data says (timm does not)')
     image_dir: Optional[str] = Field(None, description='custom: folder of images below data_url; {split} is replaced')
     label_dir: Optional[str] = Field(None, description='custom: folder of label PNGs below data_url; {split} is replaced')
@@ -86,8 +100,11 @@ class Data(Group):
 
 
 class Augment(Group):
-    base_size: Optional[Size] = Field(None, description='image size that ratio_range multiplies (mmsegmentation: scale, '
-                                      'there width first); by default the size of the file')
+    base_size: Optional[Size] = Field(
+        None,
+        description='image size that ratio_range multiplies (mmsegmentation: scale, '
+        'there width first); by default the size of the file',
+    )
     ratio_range: Range = [0.5, 2.0]
     crop_size: Size = [512, 1024]
     cat_max_ratio: Fraction = Field(0.75, description='largest share of one class in a crop (10 tries), 1 to switch off')
@@ -95,21 +112,28 @@ class Augment(Group):
     rotate: NonNegative = Field(0.0, description='largest angle in degrees, to either side; corners are padded')
     cutout_prob: Fraction = Field(0.0, description='probability that a box is cut out of the image')
     cutout_ratio: Range = Field([0.1, 0.4], description="smallest and largest side of that box, as a share of the crop's")
-    class_mix: Fraction = Field(0.0, description='probability that half of the classes of another sample are pasted over the '
-                                'image (ClassMix)')
-    eval_size: Optional[Size] = Field(None, description='evaluation: images are scaled to fit into it, proportions kept '
-                                      '(mmsegmentation: Resize of the test pipeline, there width first); labels and scores '
-                                      'keep the size of the file')
+    class_mix: Fraction = Field(
+        0.0, description='probability that half of the classes of another sample are pasted over the image (ClassMix)'
+    )
+    eval_size: Optional[Size] = Field(
+        None,
+        description='evaluation: images are scaled to fit into it, proportions kept '
+        '(mmsegmentation: Resize of the test pipeline, there width first); labels and scores '
+        'keep the size of the file',
+    )
     scale: Range = Field([0.08, 1.0], description="classifiers: share of the image's area that a random crop takes")
     ratio: Range = Field([3 / 4, 4 / 3], description='classifiers: width to height of a random crop')
     interpolation: Literal['nearest', 'bilinear', 'bicubic', 'lanczos', 'random'] = Field(
-        'bicubic', description="classifiers: Pillow's antialiased resizing; random: bilinear or bicubic, bicubic in evaluation")
-    color_jitter: NonNegative = Field(0.4, description='classifiers: strength of brightness, contrast and saturation; '
-                                      'auto_augment replaces it')
+        'bicubic', description="classifiers: Pillow's antialiased resizing; random: bilinear or bicubic, bicubic in evaluation"
+    )
+    color_jitter: NonNegative = Field(
+        0.4, description='classifiers: strength of brightness, contrast and saturation; auto_augment replaces it'
+    )
     auto_augment: Optional[str] = Field(None, description='classifiers: RandAugment, such as rand-m9-mstd0.5-inc1')
     re_prob: Fraction = Field(0.0, description='classifiers: probability of random erasing')
-    re_mode: Literal['const', 'rand', 'pixel'] = Field('pixel', description='erased to the mean colour, to one random colour '
-                                                       'or to noise')
+    re_mode: Literal['const', 'rand', 'pixel'] = Field(
+        'pixel', description='erased to the mean colour, to one random colour or to noise'
+    )
     re_count: Positive = Field(1, description='largest number of erased boxes')
     mix_up: NonNegative = Field(0.0, description="classifiers: mixup's alpha")
     cutmix: NonNegative = Field(0.0, description="classifiers: cutmix's alpha")
@@ -117,10 +141,13 @@ class Augment(Group):
     switch_prob: Fraction = Field(0.5, description='probability of cutmix where both are on')
     mixup_mode: Literal['batch', 'pair', 'elem'] = 'batch'
     mixup_off_epoch: NonNegative = Field(0.0, description='epoch from which nothing is mixed; 0: never')
-    crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(0.875, description='classifiers: share of the resized image '
-                                                          'that evaluation looks at')
-    square_resize: bool = Field(False, description='classifiers: evaluation resizes to a square (the model zoo) instead of '
-                                'keeping the proportions (timm)')
+    crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.875, description='classifiers: share of the resized image that evaluation looks at'
+    )
+    square_resize: bool = Field(
+        False,
+        description='classifiers: evaluation resizes to a square (the model zoo) instead of keeping the proportions (timm)',
+    )
     photometric_distortion: bool = True
     brightness_delta: NonNegative = 32.0
     contrast_range: Range = [0.5, 1.5]
@@ -132,18 +159,23 @@ class Augment(Group):
 
 class Optimizer(Group):
     optimizer: Literal['sgd', 'momentum', 'adam', 'adamw', 'rmsprop', 'lamb'] = Field(
-        'momentum', description='sgd is momentum; adam adds the weight decay to the gradient')
+        'momentum', description='sgd is momentum; adam adds the weight decay to the gradient'
+    )
     base_lr: Annotated[float, Field(gt=0)] = 0.01
-    lr_batch_size: Count = Field(0, description='global batch that the learning rates are given for: they are scaled to the '
-                                 'one in use; 0: taken as they are. Classifiers: 256 by default. `twinseg recipe` compares')
+    lr_batch_size: Count = Field(
+        0,
+        description='global batch that the learning rates are given for: they are scaled to the '
+        'one in use; 0: taken as they are. Classifiers: 256 by default. `twinseg recipe` compares',
+    )
     momentum: Fraction = 0.9
     use_nesterov: bool = False
     beta: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.999]
     decay: Fraction = Field(0.9, description='rmsprop: of the mean square')
     eps: Annotated[float, Field(gt=0)] = 1e-8
     weight_decay: NonNegative = 0.0
-    norm_bias_decay: bool = Field(True, description='decay the parameters of norms and all biases too; '
-                                  'classifiers: false by default')
+    norm_bias_decay: bool = Field(
+        True, description='decay the parameters of norms and all biases too; classifiers: false by default'
+    )
     lr_mult: dict[str, NonNegative] = Field({}, description='start of parameter names -> factor of their learning rate')
     clip_global_norm: bool = False
     clip_global_norm_value: Annotated[float, Field(gt=0)] = 5.0
@@ -160,10 +192,12 @@ class Schedule(Group):
     min_lr: NonNegative = 0.0
     lr_adjust: Positive = Field(30, description='multistep_lr: epochs between the steps')
     lr_gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.97, description='factor of multistep_lr a step, of exp_lr an epoch')
-    warmup_length: NonNegative = Field(0.0, description='epochs of warm-up; base_lr is reached at the first step after it (the '
-                                       'model zoo, timm)')
-    warmup_iters: Count = Field(0, description='steps of warm-up; base_lr is reached at the last of them (mmsegmentation); '
-                                'give this or warmup_length')
+    warmup_length: NonNegative = Field(
+        0.0, description='epochs of warm-up; base_lr is reached at the first step after it (the model zoo, timm)'
+    )
+    warmup_iters: Count = Field(
+        0, description='steps of warm-up; base_lr is reached at the last of them (mmsegmentation); give this or warmup_length'
+    )
     warmup_lr: NonNegative = Field(0.0, description='learning rate at the first step of the warm-up')
     warmup: Literal['linear', 'exponential'] = 'linear'
     start_epoch: Count = Field(0, description='epochs of the schedule to leave out at the start')
@@ -180,15 +214,18 @@ class Schedule(Group):
 class Loss(Group):
     loss: Literal['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem'] = 'cross_entropy'
     class_weight: Union[None, Literal['median_frequency', 'enet'], list[NonNegative]] = Field(
-        None, description="one weight per class; median_frequency, enet: counted on the training labels, as SegNet's or ENet's "
-        'paper does')
+        None,
+        description="one weight per class; median_frequency, enet: counted on the training labels, as SegNet's or ENet's "
+        'paper does',
+    )
     label_smoothing: Fraction = 0.0
     avg_non_ignore: bool = Field(True, description='average over the pixels that are not ignored; mmsegmentation: false')
     ohem_thresh: Fraction = 0.7
     ohem_min_kept: Count = Field(100000, description='ohem, stdc_ohem: pixels per batch; ohem_pixel_sampler: per image')
     auxiliary_weights: dict[str, NonNegative] = Field({}, description='auxiliary output -> weight of its loss')
     detail_weights: Annotated[list[NonNegative], Field(min_length=2, max_length=2)] = Field(
-        [1.0, 1.0], description='STDC detail loss: weights of binary cross-entropy and dice')
+        [1.0, 1.0], description='STDC detail loss: weights of binary cross-entropy and dice'
+    )
 
 
 class Precision(Group):
@@ -212,38 +249,110 @@ class Runtime(Group):
     checkpoint_interval: Count = Field(0, description='steps between checkpoints; 0: every save_every epochs')
     save_every: Positive = Field(1, description='epochs between checkpoints')
     max_keep_ckpts: Positive = 3
-    nan_policy: Literal['stop', 'rollback'] = Field('stop', description='when loss or weights are no longer finite: end, or go '
-                                                    'back to the last checkpoint and on behind the batches since')
+    nan_policy: Literal['stop', 'rollback'] = Field(
+        'stop',
+        description='when loss or weights are no longer finite: end, or go '
+        'back to the last checkpoint and on behind the batches since',
+    )
     max_rollbacks: Count = Field(3, description='of nan_policy: rollback; then the run ends')
-    collective_timeout: Optional[Positive] = Field(None, description='seconds that a process waits for the others; by default '
-                                                   '1800 in PyTorch, the framework\'s own in MindSpore')
-    sync_bn: bool = Field(True, description='several processes: batch norm over all of them, or over each by itself; the '
-                          'running statistics are means over all')
-    launcher: Optional[Literal['dp']] = Field(None, description='dp: PyTorch, one process for all GPUs of a host '
-                                              '(DataParallel; batch norm of each GPU by itself); otherwise torchrun or msrun '
-                                              'start a process for each device')
-    graph_mode: Literal[0, 1] = Field(0, description='MindSpore: 0 compiles training steps, and evaluation for every size of '
-                                      'image, 1 runs operator by operator: slower, for debugging and for images of many sizes')
-    torch_compile: bool = Field(False, description='PyTorch: compiles the network in training (torch.compile), which takes a '
-                                'minute or more and, on a CPU, a C++ compiler; evaluation runs as without')
+    collective_timeout: Optional[Positive] = Field(
+        None,
+        description="seconds that a process waits for the others; by default 1800 in PyTorch, the framework's own in MindSpore",
+    )
+    sync_bn: bool = Field(
+        True,
+        description='several processes: batch norm over all of them, or over each by itself; the '
+        'running statistics are means over all',
+    )
+    launcher: Optional[Literal['dp']] = Field(
+        None,
+        description='dp: PyTorch, one process for all GPUs of a host '
+        '(DataParallel; batch norm of each GPU by itself); otherwise torchrun or msrun '
+        'start a process for each device',
+    )
+    graph_mode: Literal[0, 1] = Field(
+        0,
+        description='MindSpore: 0 compiles training steps, and evaluation for every size of '
+        'image, 1 runs operator by operator: slower, for debugging and for images of many sizes',
+    )
+    torch_compile: bool = Field(
+        False,
+        description='PyTorch: compiles the network in training (torch.compile), which takes a '
+        'minute or more and, on a CPU, a C++ compiler; evaluation runs as without',
+    )
 
 
-GROUPS: dict[str, type[Group]] = {'model': Model, 'data': Data, 'augment': Augment, 'optimizer': Optimizer,
-                                  'schedule': Schedule, 'loss': Loss, 'precision': Precision, 'runtime': Runtime}
+GROUPS: dict[str, type[Group]] = {
+    'model': Model,
+    'data': Data,
+    'augment': Augment,
+    'optimizer': Optimizer,
+    'schedule': Schedule,
+    'loss': Loss,
+    'precision': Precision,
+    'runtime': Runtime,
+}
 # What belongs to one task; under the other it must keep its default, for it would be read and ignored.
-CLASSIFICATION = ('class_file', 'exif_rotate', 'scale', 'ratio', 'interpolation', 'color_jitter', 'auto_augment', 're_prob',
-                  're_mode', 're_count', 'mix_up', 'cutmix', 'mixup_prob', 'switch_prob', 'mixup_mode', 'mixup_off_epoch',
-                  'crop_pct', 'square_resize', 'drop_path_rate', 'drop_path_on')
-SEGMENTATION = ('base_size', 'ratio_range', 'crop_size', 'cat_max_ratio', 'rotate', 'cutout_prob', 'cutout_ratio', 'class_mix',
-                'eval_size', 'sampling', 'photometric_distortion', 'brightness_delta', 'contrast_range',
-                'saturation_range', 'hue_delta', 'class_weight', 'avg_non_ignore', 'ohem_thresh',
-                'ohem_min_kept', 'auxiliary_weights', 'detail_weights', 'image_dir', 'label_dir', 'label_map', 'palette')
+CLASSIFICATION = (
+    'class_file',
+    'exif_rotate',
+    'scale',
+    'ratio',
+    'interpolation',
+    'color_jitter',
+    'auto_augment',
+    're_prob',
+    're_mode',
+    're_count',
+    'mix_up',
+    'cutmix',
+    'mixup_prob',
+    'switch_prob',
+    'mixup_mode',
+    'mixup_off_epoch',
+    'crop_pct',
+    'square_resize',
+    'drop_path_rate',
+    'drop_path_on',
+)
+SEGMENTATION = (
+    'base_size',
+    'ratio_range',
+    'crop_size',
+    'cat_max_ratio',
+    'rotate',
+    'cutout_prob',
+    'cutout_ratio',
+    'class_mix',
+    'eval_size',
+    'sampling',
+    'photometric_distortion',
+    'brightness_delta',
+    'contrast_range',
+    'saturation_range',
+    'hue_delta',
+    'class_weight',
+    'avg_non_ignore',
+    'ohem_thresh',
+    'ohem_min_kept',
+    'auxiliary_weights',
+    'detail_weights',
+    'image_dir',
+    'label_dir',
+    'label_map',
+    'palette',
+)
 CLASSIFICATION_DEFAULTS = {'image_size': [224, 224], 'lr_batch_size': 256, 'norm_bias_decay': False}
 
 # The model zoo's spellings, and what its command line takes besides.
 ZOO_SETS = {'ImageNet': 'imagenet'}
-ZOO_ARCHS: dict[str, dict[str, Any]] = {'DDRNet23': {'arch': 'ddrnet23', 'drop_path_on': 'shortcut',
-                          'model_args': {'same_padding': True, 'half_pixel': False, 'last_bn_momentum': 0.9}}}
+ZOO_ARCHS: dict[str, dict[str, Any]] = {
+    'DDRNet23': {
+        'arch': 'ddrnet23',
+        'drop_path_on': 'shortcut',
+        'model_args': {'same_padding': True, 'half_pixel': False, 'last_bn_momentum': 0.9},
+    }
+}
 ZOO_KEYS = {'learning_rate': 'base_lr', 'keep_checkpoint_max': 'max_keep_ckpts', 'train_url': 'work_dir'}
 ZOO_ONLY: dict[str, tuple[Any, str]] = {  # key -> the one value that it may have, and what to do instead of others
     'in_channel': (3, 'the networks take RGB images'),
@@ -259,6 +368,7 @@ KEYS: dict[str, str] = {key: group for group, kind in GROUPS.items() for key in 
 
 class Config(BaseModel):
     """All settings of a run, in groups."""
+
     model_config = ConfigDict(extra='forbid', frozen=True, protected_namespaces=())
 
     model: Model = Model()
@@ -286,8 +396,10 @@ class Config(BaseModel):
         for key in SEGMENTATION if self.classifies else CLASSIFICATION:
             group = getattr(self, KEYS[key])
             if getattr(group, key) != type(group).model_fields[key].default:
-                raise ValueError(f'{key}: {getattr(group, key)!r} has no effect with set: {self.data.set}, which is for '
-                                 f'{"image classification" if self.classifies else "segmentation"}; leave it out')
+                raise ValueError(
+                    f'{key}: {getattr(group, key)!r} has no effect with set: {self.data.set}, which is for '
+                    f'{"image classification" if self.classifies else "segmentation"}; leave it out'
+                )
         if self.classifies and self.loss.loss != 'cross_entropy':
             raise ValueError(f'loss: {self.loss.loss} is for segmentation; image classification has cross_entropy')
         return self
@@ -323,8 +435,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver('tag:yaml.org,2002:float',
-                                re.compile(r'^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$'), list('-+0123456789'))
+    _side.add_implicit_resolver(
+        'tag:yaml.org,2002:float', re.compile(r'^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$'), list('-+0123456789')
+    )
 
 
 def load(name: str | Path, overrides: Iterable[str] = ()) -> Config:
@@ -356,8 +469,10 @@ def find(name: str | Path) -> Path:
     if len(found) == 1:
         return found[0]
     near = nearest(Path(stem).name, [p.stem for p in recipes()])
-    raise UserError(f'no configuration {str(name)!r}: neither a file nor a recipe' + (f'; did you mean {near!r}?' if near else
-                    '; `twinseg list --configs` names them'))
+    raise UserError(
+        f'no configuration {str(name)!r}: neither a file nor a recipe'
+        + (f'; did you mean {near!r}?' if near else '; `twinseg list --configs` names them')
+    )
 
 
 def recipes() -> list[Path]:

@@ -1,4 +1,5 @@
 """What the command line prints: tables and progress."""
+
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
@@ -39,12 +40,20 @@ def _show_images(scores: ImageScores) -> None:
     order = sorted(range(len(scores.classes)), key=lambda index: (np.isnan(scores.accuracy[index]), scores.accuracy[index]))
     left_out = max(len(order) - MOST_CLASSES, 0)
     chosen = sorted(order) if not left_out else order[:MOST_CLASSES]
-    show('', [{'class': scores.classes[index], 'Acc': metrics.show(scores.accuracy[index]), 'images': int(scores.images[index])}
-              for index in chosen])
+    show(
+        '',
+        [
+            {'class': scores.classes[index], 'Acc': metrics.show(scores.accuracy[index]), 'images': int(scores.images[index])}
+            for index in chosen
+        ],
+    )
     if left_out:
         console.print(f'... and {left_out} classes with higher accuracy, or without images')
-    console.print(f'top1 {metrics.show(scores.top1)}  top5 {metrics.show(scores.top5)}  loss {scores.loss:.4f}  '
-                  f'mAcc {metrics.show(scores.macc)}  of {int(scores.images.sum())} images', highlight=False)
+    console.print(
+        f'top1 {metrics.show(scores.top1)}  top5 {metrics.show(scores.top5)}  loss {scores.loss:.4f}  '
+        f'mAcc {metrics.show(scores.macc)}  of {int(scores.images.sum())} images',
+        highlight=False,
+    )
     if scores.broken:
         console.print(f'{scores.broken} images could not be read and do not count', style='red')
 
@@ -62,8 +71,9 @@ def _show_pixels(scores: Scores) -> None:
     table.add_section()
     table.add_row('mean', *(metrics.show(metrics.mean(values)) for values in columns.values()))
     _print(table)
-    console.print(f'mIoU {metrics.show(scores.miou)}  mAcc {metrics.show(scores.macc)}  aAcc {metrics.show(scores.aacc)}',
-                  highlight=False)
+    console.print(
+        f'mIoU {metrics.show(scores.miou)}  mAcc {metrics.show(scores.macc)}  aAcc {metrics.show(scores.aacc)}', highlight=False
+    )
 
 
 def show_facts(facts: Mapping[str, Any]) -> None:

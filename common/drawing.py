@@ -1,4 +1,5 @@
 """Drawing: class colours over an image, and a legend of the classes."""
+
 from typing import Optional, Sequence
 
 import cv2
@@ -15,7 +16,7 @@ def blend(image: np.ndarray, ids: np.ndarray, palette: np.ndarray, opacity: floa
     ``ids`` uint8 (H, W), ``palette`` uint8 (C, 3); pixels with an id beyond the palette (255: ignored) stay as they are.
     """
     colours = np.zeros((256, 3), np.uint8)
-    colours[:len(palette)] = palette
+    colours[: len(palette)] = palette
     mixed = cv2.addWeighted(image, 1 - opacity, colours[ids], opacity, 0)
     edges = np.zeros(ids.shape, bool)
     edges[:, 1:] |= ids[:, 1:] != ids[:, :-1]
@@ -29,7 +30,7 @@ def blend(image: np.ndarray, ids: np.ndarray, palette: np.ndarray, opacity: floa
 def colourise(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Class ids uint8 (H, W) -> RGB (H, W, 3); ids beyond the palette are black."""
     colours = np.zeros((256, 3), np.uint8)
-    colours[:len(palette)] = palette
+    colours[: len(palette)] = palette
     return colours[ids]
 
 
@@ -65,8 +66,9 @@ def legend(width: int, names: Sequence[str], colours: np.ndarray, notes: Optiona
     return np.array(strip)
 
 
-def overlay(image: np.ndarray, ids: np.ndarray, classes: Sequence[str], palette: np.ndarray, *,
-            all_classes: bool = False) -> np.ndarray:
+def overlay(
+    image: np.ndarray, ids: np.ndarray, classes: Sequence[str], palette: np.ndarray, *, all_classes: bool = False
+) -> np.ndarray:
     """An RGB image with class colours and, below it, a legend of the classes present (with their share of the image),
     or of ``all_classes``, so that the pictures of a video have one size.
 

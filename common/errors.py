@@ -3,6 +3,7 @@
 
 class UserError(Exception):
     """Bad input: the message says what was found, where, and what to change; ``status``: what the command exits with."""
+
     status = 2
 
 
@@ -16,6 +17,7 @@ class Interrupted(Exception):
 
 class LostError(UserError):
     """A process of a group that ended or hangs, seen from another one."""
+
     status = 1
 
 
@@ -31,8 +33,10 @@ class BatchError(UserError, ValueError):
     """A batch too small to train on."""
 
 
-ONE_VALUE = ('batch norm sees a single value per channel (a pooling branch gives one place, and the batch is one image): '
-             'train with batch_size 2 or more')
+ONE_VALUE = (
+    'batch norm sees a single value per channel (a pooling branch gives one place, and the batch is one image): '
+    'train with batch_size 2 or more'
+)
 
 
 class DataError(UserError):

@@ -3,6 +3,7 @@
 A resize of an image is ``rows @ image @ columns.T``; exports use it where an operator does not exist, and programs
 without a framework (ONNX Runtime, OpenVINO) use it to bring logits to the size of the image.
 """
+
 import numpy as np
 
 MAX_LOGITS = 1 << 24  # numbers of logits at full size that are made at once (64 MB): Cityscapes has 40 million an image

@@ -1,4 +1,5 @@
 """Scores of a segmentation, all from one integer confusion matrix, boundary IoU, and scores of an image classification."""
+
 from dataclasses import dataclass
 from typing import Any, ClassVar, Sequence
 
@@ -23,9 +24,11 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
     for name, ids in (('label', rows), ('prediction', columns)):
         if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
             outside = np.unique(ids[(ids < 0) | (ids >= num_classes)]).tolist()
-            raise DataError(f'{name} with the ids {outside[:20]}; expected 0..{num_classes - 1}'
-                            + (f' or {ignore_index} (ignored)' if name == 'label' else ''))
-    return np.bincount(rows * num_classes + columns, minlength=num_classes ** 2).reshape(num_classes, num_classes)
+            raise DataError(
+                f'{name} with the ids {outside[:20]}; expected 0..{num_classes - 1}'
+                + (f' or {ignore_index} (ignored)' if name == 'label' else '')
+            )
+    return np.bincount(rows * num_classes + columns, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Scores:
 
     As in mmsegmentation, the IoU of a class that the labels lack is NaN only where it is never predicted either.
     """
+
     FIGURES: ClassVar = ('mIoU', 'mAcc', 'aAcc')  # those of ``to_json`` that a reader sees first; the first one decides
     classes: tuple[str, ...]
     iou: np.ndarray
@@ -47,10 +51,15 @@ class Scores:
     def from_matrix(cls, matrix: np.ndarray, classes: Sequence[str], boundary: np.ndarray | None = None) -> 'Scores':
         """From a confusion matrix, int (C, C), rows truth, and summed ``boundary_counts`` (2, C) where there are any."""
         right, truth, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
-        return cls(tuple(classes), iou=_ratio(right, truth + predicted - right), accuracy=_ratio(right, truth),
-                   precision=_ratio(right, predicted), f1=_ratio(2 * right, truth + predicted),
-                   aacc=float(_ratio(right.sum(), matrix.sum())),
-                   boundary_iou=None if boundary is None else boundary_iou(boundary))
+        return cls(
+            tuple(classes),
+            iou=_ratio(right, truth + predicted - right),
+            accuracy=_ratio(right, truth),
+            precision=_ratio(right, predicted),
+            f1=_ratio(2 * right, truth + predicted),
+            aacc=float(_ratio(right.sum(), matrix.sum())),
+            boundary_iou=None if boundary is None else boundary_iou(boundary),
+        )
 
     @property
     def recall(self) -> np.ndarray:
@@ -76,14 +85,19 @@ class Scores:
         if self.boundary_iou is not None:
             columns['boundary IoU'] = self.boundary_iou
             means['boundary mIoU'] = percent(mean(self.boundary_iou))
-        return {**means,
-                'classes': {name: {key: percent(values[index]) for key, values in columns.items()}
-                            for index, name in enumerate(self.classes)}}
+        return {
+            **means,
+            'classes': {
+                name: {key: percent(values[index]) for key, values in columns.items()}
+                for index, name in enumerate(self.classes)
+            },
+        }
 
 
 @dataclass(frozen=True)
 class ImageScores:
     """Scores of an image classification in 0..1, and the mean cross-entropy; NaN where there is nothing to divide by."""
+
     FIGURES: ClassVar = ('top1', 'top5', 'mAcc', 'loss')
     classes: tuple[str, ...]
     accuracy: np.ndarray  # (C,)
@@ -107,8 +121,15 @@ class ImageScores:
         images = np.bincount(labels, minlength=len(classes))
         found = np.bincount(labels[rank == 0], minlength=len(classes))
         count = np.array(len(labels))
-        return cls(tuple(classes), _ratio(found, images), images, float(_ratio((rank == 0).sum(), count)),
-                   float(_ratio((rank < 5).sum(), count)), float(_ratio(losses.sum(), count)), int(broken.sum()))
+        return cls(
+            tuple(classes),
+            _ratio(found, images),
+            images,
+            float(_ratio((rank == 0).sum(), count)),
+            float(_ratio((rank < 5).sum(), count)),
+            float(_ratio(losses.sum(), count)),
+            int(broken.sum()),
+        )
 
     @property
     def macc(self) -> float:
@@ -116,10 +137,17 @@ class ImageScores:
 
     def to_json(self) -> dict[str, Any]:
         """In percent but for the loss, under the field's names; None where there is no value."""
-        return {'top1': percent(self.top1), 'top5': percent(self.top5), 'mAcc': percent(self.macc),
-                'loss': None if np.isnan(self.loss) else round(self.loss, 6), 'broken': self.broken,
-                'classes': {name: {'Acc': percent(accuracy), 'images': int(count)}
-                            for name, accuracy, count in zip(self.classes, self.accuracy, self.images)}}
+        return {
+            'top1': percent(self.top1),
+            'top5': percent(self.top5),
+            'mAcc': percent(self.macc),
+            'loss': None if np.isnan(self.loss) else round(self.loss, 6),
+            'broken': self.broken,
+            'classes': {
+                name: {'Acc': percent(accuracy), 'images': int(count)}
+                for name, accuracy, count in zip(self.classes, self.accuracy, self.images)
+            },
+        }
 
 
 def judge(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -132,8 +160,9 @@ def judge(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.stack([labels, (logits > right).sum(1), logits.argmax(1), losses], 1)
 
 
-def boundary_counts(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore_index: int = 255,
-                    dilation_ratio: float = DILATION_RATIO) -> np.ndarray:
+def boundary_counts(
+    truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore_index: int = 255, dilation_ratio: float = DILATION_RATIO
+) -> np.ndarray:
     """Pixels of each class near its contour: int64 (2, C), intersection and union; sum these over the images.
 
     The contour band of a mask is what an erosion by ``dilation_ratio`` of the diagonal removes, the image's border being

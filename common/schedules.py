@@ -3,6 +3,7 @@
 Warm-up first, then the decay over the steps that are left, as in mmsegmentation's pair of ``LinearLR(begin=0, end=w)`` and
 ``PolyLR(begin=w, end=total)`` and in the model zoo's ``cosine_lr``.
 """
+
 import numpy as np
 
 from twinseg.common.config import Optimizer, Schedule
@@ -35,8 +36,10 @@ def learning_rates(optimizer: Optimizer, schedule: Schedule, steps_per_epoch: in
     total = total_steps(schedule, steps_per_epoch)
     base, warmup = optimizer.base_lr, schedule.warmup_iters or schedule.warmup_length * steps_per_epoch
     if warmup > total:
-        raise UserError(f'the warm-up of {warmup:g} steps is longer than the training of {total} steps: '
-                        'lower warmup_iters or warmup_length, or train longer')
+        raise UserError(
+            f'the warm-up of {warmup:g} steps is longer than the training of {total} steps: '
+            'lower warmup_iters or warmup_length, or train longer'
+        )
     step = np.arange(total, dtype=np.float64)
     rising, step = step[step < warmup], step[step >= warmup]
     if schedule.warmup == 'linear':
@@ -50,12 +53,14 @@ def learning_rates(optimizer: Optimizer, schedule: Schedule, steps_per_epoch: in
     if schedule.lr_scheduler in ('multistep_lr', 'exp_lr'):
         multistep = schedule.lr_scheduler == 'multistep_lr'
         exponent = step // (schedule.lr_adjust * steps_per_epoch) if multistep else step / steps_per_epoch
-        rest = np.maximum(base * schedule.lr_gamma ** exponent, schedule.min_lr)
+        rest = np.maximum(base * schedule.lr_gamma**exponent, schedule.min_lr)
     else:
         left = 1 - (step - warmup) / max(total - warmup, 1)  # share of the decay still to come
-        factor = {'poly_lr': left ** schedule.power,
-                  'cosine_lr': 0.5 * (1 + np.cos(np.pi * (1 - left))),
-                  'constant_lr': np.ones_like(left)}[schedule.lr_scheduler]
+        factor = {
+            'poly_lr': left**schedule.power,
+            'cosine_lr': 0.5 * (1 + np.cos(np.pi * (1 - left))),
+            'constant_lr': np.ones_like(left),
+        }[schedule.lr_scheduler]
         rest = schedule.min_lr + (base - schedule.min_lr) * factor
     rates = np.concatenate([first, rest])
     return rates * (global_batch / optimizer.lr_batch_size) if optimizer.lr_batch_size else rates

@@ -1,4 +1,5 @@
 """The MindSpore implementation. These variables must stand before MindSpore is imported, and before its first convolution."""
+
 import os
 import tempfile
 

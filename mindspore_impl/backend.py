@@ -1,4 +1,5 @@
 """The MindSpore backend: the functions of ``common.backend.Backend``."""
+
 import contextlib
 from pathlib import Path
 from typing import Any, Literal, Optional
@@ -29,8 +30,7 @@ State = dict[str, np.ndarray]
 TARGETS = {'cpu': 'CPU', 'gpu': 'GPU', 'ascend': 'Ascend'}
 
 
-def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None,
-          timeout: Optional[int] = None) -> str:
+def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None, timeout: Optional[int] = None) -> str:
     """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent.
 
     A process that msrun started takes the device of its local rank, and meets the others; none waits
@@ -77,8 +77,9 @@ def forward(network: nn.Cell, images: np.ndarray, auxiliary: bool = False) -> St
     return {key: value.asnumpy().astype(np.float32) for key, value in outputs.items()}
 
 
-def loss_and_gradients(network: nn.Cell, images: np.ndarray, labels: np.ndarray, loss: Loss, *,
-                       training: bool = False) -> tuple[float, State]:
+def loss_and_gradients(
+    network: nn.Cell, images: np.ndarray, labels: np.ndarray, loss: Loss, *, training: bool = False
+) -> tuple[float, State]:
     """Loss and the gradient of every trainable parameter; batch norm and dropout in evaluation mode by default."""
     network.set_train(training)
     network.set_auxiliary(True)

@@ -1,4 +1,5 @@
 """What only the framework knows about a network's size and about its device."""
+
 from typing import Any
 
 import mindspore as ms

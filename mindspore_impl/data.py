@@ -2,6 +2,7 @@
 
 MindSpore's own ``GeneratorDataset`` is no faster, hides the errors of a sample in a RuntimeError and cannot be left early.
 """
+
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Iterable, Iterator

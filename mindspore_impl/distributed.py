@@ -2,6 +2,7 @@
 
 With one process every function gives back what it got.
 """
+
 import contextlib
 import functools
 import os
@@ -33,19 +34,27 @@ def join(device: str, timeout: int | None = None) -> None:
     if _size > 1:
         return
     if timeout:
-        os.environ.update({'MS_RECEIVE_MSG_TIMEOUT': str(timeout), 'HCCL_EXEC_TIMEOUT': str(timeout),
-                           'MS_NODE_TIMEOUT': str(min(timeout, HEARTBEAT))})
+        os.environ.update(
+            {
+                'MS_RECEIVE_MSG_TIMEOUT': str(timeout),
+                'HCCL_EXEC_TIMEOUT': str(timeout),
+                'MS_NODE_TIMEOUT': str(min(timeout, HEARTBEAT)),
+            }
+        )
     if os.environ.get('MS_ROLE') == 'MS_SCHED':
         _end_with_the_workers()
     try:
         init(BACKENDS[device])
     except RuntimeError as error:
         if lost := re.search(r'Timed out node list is: .*?\{(.*?)\}', str(error)):
-            raise LostError(f'the scheduler lost rank {lost[1]}, which has ended or hangs: its own log says why; '
-                            'continue with --resume') from None
+            raise LostError(
+                f'the scheduler lost rank {lost[1]}, which has ended or hangs: its own log says why; continue with --resume'
+            ) from None
         if 'not successfully spawned' in str(error):
-            raise LostError('did not meet the other processes: one of them has ended, or MS_WORKER_IP should be the address by '
-                            'which the hosts reach each other') from None
+            raise LostError(
+                'did not meet the other processes: one of them has ended, or MS_WORKER_IP should be the address by '
+                'which the hosts reach each other'
+            ) from None
         raise
     _rank, _size = get_rank(), get_group_size()
 

@@ -3,6 +3,7 @@
 MindSpore's own ONNX export writes wrong padding without an error and knows neither resizing nor padded or adaptive pooling
 (MindSpore 2.10). MINDIR is complete: a flat list of primitives with their constants and shapes. ``OnnxGraph`` translates that.
 """
+
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence
 
@@ -42,9 +43,18 @@ class Inference(nn.Cell):
         return ops.cast(ops.argmax(logits, 1), ms.int32)
 
 
-def export(network: nn.Cell, path: Path, format: Format, *, input_size: tuple[int, int], batch: int = 1, dynamic: bool = False,
-           opset: int = 17, metadata: Optional[Mapping[str, str]] = None,
-           reference: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> dict[str, Any]:
+def export(
+    network: nn.Cell,
+    path: Path,
+    format: Format,
+    *,
+    input_size: tuple[int, int],
+    batch: int = 1,
+    dynamic: bool = False,
+    opset: int = 17,
+    metadata: Optional[Mapping[str, str]] = None,
+    reference: Optional[Callable[[np.ndarray], np.ndarray]] = None,
+) -> dict[str, Any]:
     """Writes a network in evaluation mode to ``path`` and compares the file with ``reference`` (default: the network).
 
     Input ``image`` float32 (``batch``, 3, *``input_size``), already normalised; output ``logits`` at the head's size; with
@@ -54,8 +64,10 @@ def export(network: nn.Cell, path: Path, format: Format, *, input_size: tuple[in
     if format == 'air':
         require_ascend(ms.get_context('device_target') == 'Ascend')
     if dynamic and format != 'mindir':
-        raise BackendError(f'MindSpore writes {format} with fixed sizes only: leave out --dynamic'
-                           + (', or install PyTorch, which exports the twin' if format == 'onnx' else ''))
+        raise BackendError(
+            f'MindSpore writes {format} with fixed sizes only: leave out --dynamic'
+            + (', or install PyTorch, which exports the twin' if format == 'onnx' else '')
+        )
     facts = Facts.read(metadata, path) if metadata and format != 'onnx' else None  # ONNX is surrounded when it is finished
     if dynamic and facts and facts.output == 'class_ids':
         raise UserError('--argmax with --dynamic is for ONNX; in MINDIR it needs one size')
@@ -67,12 +79,14 @@ def export(network: nn.Cell, path: Path, format: Format, *, input_size: tuple[in
         return network(Tensor(images))['logits'].asnumpy()
 
     network.set_train(False)
-    return write_verified(path, lambda part: writer(cell, part, shape, dynamic, opset, metadata or {}), reference or run, shape,
-                          dynamic)
+    return write_verified(
+        path, lambda part: writer(cell, part, shape, dynamic, opset, metadata or {}), reference or run, shape, dynamic
+    )
 
 
-def _write(network: Inference, path: Path, shape: Sequence[int], dynamic: bool, opset: int,
-           metadata: Mapping[str, str]) -> None:
+def _write(
+    network: Inference, path: Path, shape: Sequence[int], dynamic: bool, opset: int, metadata: Mapping[str, str]
+) -> None:
     def describe(model: Any) -> None:
         model.user_info.update(metadata)
         model.producer_name, model.producer_version = 'twinseg', metadata.get('twinseg_version', '')
@@ -83,15 +97,21 @@ def _write(network: Inference, path: Path, shape: Sequence[int], dynamic: bool, 
     image = Tensor(shape=sides, dtype=kind) if dynamic else Tensor(np.zeros(sides), kind)
     network.set_train(False)
     try:
-        ms.export(network, image, file_name=str(path), file_format=path.suffix[1:].upper(),
-                  **({'custom_func': describe} if path.suffix == '.mindir' else {}))
+        ms.export(
+            network,
+            image,
+            file_name=str(path),
+            file_format=path.suffix[1:].upper(),
+            **({'custom_func': describe} if path.suffix == '.mindir' else {}),
+        )
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(f'{path.name}: MindSpore cannot export this network: {str(error).splitlines()[0]}') from error
     path.chmod(0o644)  # MindSpore writes files that only their owner may read
 
 
-def _write_onnx(network: Inference, path: Path, shape: Sequence[int], dynamic: bool, opset: int,
-                metadata: Mapping[str, str]) -> None:
+def _write_onnx(
+    network: Inference, path: Path, shape: Sequence[int], dynamic: bool, opset: int, metadata: Mapping[str, str]
+) -> None:
     mindir = path.with_suffix('.mindir')
     try:
         _write(network, mindir, shape, dynamic, opset, {})
@@ -103,6 +123,7 @@ def _write_onnx(network: Inference, path: Path, shape: Sequence[int], dynamic: b
 
 class Mindir:
     """A MINDIR file, run by MindSpore on the CPU. It checks sizes: MindSpore itself computes nonsense for a wrong one."""
+
     name = 'mindspore'
 
     def __init__(self, path: Path):
@@ -145,18 +166,24 @@ class OnnxGraph:
             attributes |= {item.name: _value(item) for item in primitive.attribute}
             translate = getattr(self, primitive.op_type, None)
             if translate is None:
-                raise UserError(f'no ONNX for the MindSpore operator {primitive.op_type} ({node.domain}); with PyTorch '
-                                'installed the twin is exported instead')
+                raise UserError(
+                    f'no ONNX for the MindSpore operator {primitive.op_type} ({node.domain}); with PyTorch '
+                    'installed the twin is exported instead'
+                )
             shape = [list(tensor.dims) for item in node.attribute if item.name == 'shape' for tensor in item.tensors]
             result = translate([values[name] for name in node.input], attributes, shape[0] if shape else [])
             values[node.output[0]] = result
             if isinstance(result, str) and shape:
                 self.shapes[result] = shape[0]
         self._node('Identity', [values[graph.output[0].name]], output='logits')
-        image, logits = (helper.make_tensor_value_info(name, TensorProto.FLOAT, list(item.tensor[0].dims))
-                         for name, item in (('image', graph.input[0]), ('logits', graph.output[0])))
-        self.model = helper.make_model(helper.make_graph(self.nodes, 'twinseg', [image], [logits], self.initializers),
-                                       opset_imports=[helper.make_opsetid('', 17)])
+        image, logits = (
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, list(item.tensor[0].dims))
+            for name, item in (('image', graph.input[0]), ('logits', graph.output[0]))
+        )
+        self.model = helper.make_model(
+            helper.make_graph(self.nodes, 'twinseg', [image], [logits], self.initializers),
+            opset_imports=[helper.make_opsetid('', 17)],
+        )
 
     def _node(self, kind: str, inputs: Sequence[Any], output: Optional[str] = None, **attributes: Any) -> str:
         output = output or f'{kind.lower()}_{len(self.nodes)}'
@@ -186,8 +213,14 @@ class OnnxGraph:
 
     def Conv2D(self, inputs, attributes, shape):
         top, bottom, left, right = attributes['pad_list']
-        return self._node('Conv', inputs, strides=attributes['stride'][2:], dilations=attributes['dilation'][2:],
-                          pads=[top, left, bottom, right], group=attributes['group'])
+        return self._node(
+            'Conv',
+            inputs,
+            strides=attributes['stride'][2:],
+            dilations=attributes['dilation'][2:],
+            pads=[top, left, bottom, right],
+            group=attributes['group'],
+        )
 
     def Conv2DTranspose(self, inputs, attributes, shape):
         return self._node('ConvTranspose', inputs[:2], strides=attributes['stride'][2:], group=attributes['group'])
@@ -259,15 +292,30 @@ class OnnxGraph:
 
     def AvgPool3D(self, inputs, attributes, shape):
         front, back, top, bottom, left, right = attributes['pad_list']
-        return self._node('AveragePool', inputs, kernel_shape=attributes['kernel_size'][2:], strides=attributes['strides'][2:],
-                          pads=[front, top, left, back, bottom, right], count_include_pad=int(attributes['count_include_pad']))
+        return self._node(
+            'AveragePool',
+            inputs,
+            kernel_shape=attributes['kernel_size'][2:],
+            strides=attributes['strides'][2:],
+            pads=[front, top, left, back, bottom, right],
+            count_include_pad=int(attributes['count_include_pad']),
+        )
 
     def MaxPool(self, inputs, attributes, shape):
         return self._node('MaxPool', inputs, kernel_shape=attributes['kernel_size'][2:], strides=attributes['strides'][2:])
 
     def MaxPool3DWithArgmax(self, inputs, attributes, shape):
-        return (self._node('MaxPool', inputs, kernel_shape=attributes['ksize'], strides=attributes['strides'],
-                           pads=[*attributes['pads'], *attributes['pads']], ceil_mode=int(attributes['ceil_mode'])), None)
+        return (
+            self._node(
+                'MaxPool',
+                inputs,
+                kernel_shape=attributes['ksize'],
+                strides=attributes['strides'],
+                pads=[*attributes['pads'], *attributes['pads']],
+                ceil_mode=int(attributes['ceil_mode']),
+            ),
+            None,
+        )
 
     def PReLU(self, inputs, attributes, shape):
         return self._node('PRelu', [inputs[0], inputs[1].reshape(-1, 1, 1)])
@@ -280,8 +328,14 @@ class OnnxGraph:
     def MaxPoolWithArgmaxV2(self, inputs, attributes, shape):
         n, c, h, w = self.shapes[inputs[0]]
         pads = attributes['pads'][2:]
-        pooled = self._node('MaxPool', inputs, kernel_shape=attributes['kernel_size'][2:], strides=attributes['strides'][2:],
-                            pads=[*pads, *pads], ceil_mode=int(attributes['ceil_mode']))
+        pooled = self._node(
+            'MaxPool',
+            inputs,
+            kernel_shape=attributes['kernel_size'][2:],
+            strides=attributes['strides'][2:],
+            pads=[*pads, *pads],
+            ceil_mode=int(attributes['ceil_mode']),
+        )
         self.nodes[-1].output.append(f'{pooled}_indices')  # ONNX counts through the whole tensor, MindSpore in every channel
         offsets = np.arange(n * c).reshape(n, c, 1, 1) * (h * w)
         return pooled, self._node('Sub', [f'{pooled}_indices', offsets])
@@ -302,8 +356,13 @@ class OnnxGraph:
         return self._node('Resize', [inputs[0], '', '', np.array(shape)], mode='linear', coordinate_transformation_mode=place)
 
     def ResizeNearestNeighborV2(self, inputs, attributes, shape):
-        return self._node('Resize', [inputs[0], '', '', np.array(shape)], mode='nearest', nearest_mode='floor',
-                          coordinate_transformation_mode='asymmetric')
+        return self._node(
+            'Resize',
+            [inputs[0], '', '', np.array(shape)],
+            mode='nearest',
+            nearest_mode='floor',
+            coordinate_transformation_mode='asymmetric',
+        )
 
 
 def _array(tensor: Any) -> np.ndarray:

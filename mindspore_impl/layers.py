@@ -2,6 +2,7 @@
 
 Twin of ``pytorch_impl/layers.py``: same names, same arguments, same numbers. Images and features are (N, C, H, W).
 """
+
 from collections.abc import Sequence
 
 import mindspore as ms
@@ -33,14 +34,34 @@ class Conv2d(nn.Conv2d):
     has (the weights stay float32).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Size = 1, stride: int = 1, padding: Size | str = 0,
-                 dilation: int = 1, groups: int = 1, bias: bool = False, init: str | float | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size = 1,
+        stride: int = 1,
+        padding: Size | str = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        init: str | float | None = None,
+    ):
         same = padding == 'same'
         if isinstance(padding, tuple):
             padding = (padding[0], padding[0], padding[1], padding[1])
-        super().__init__(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride,
-                         pad_mode='same' if same else 'pad', padding=0 if same else padding, dilation=dilation, group=groups,
-                         has_bias=bias, weight_init='zeros', bias_init='zeros')
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            pad_mode='same' if same else 'pad',
+            padding=0 if same else padding,
+            dilation=dilation,
+            group=groups,
+            has_bias=bias,
+            weight_init='zeros',
+            bias_init='zeros',
+        )
         self.init = init
         self.compute_dtype = None
 
@@ -61,11 +82,28 @@ class ConvTranspose2d(nn.Conv2dTranspose):
     ``size`` (H, W), which may reach beyond the full result; None: ``padding - output_padding`` fall at the bottom and right.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
-                 output_padding: int = 0, bias: bool = False, init: str | float | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+        bias: bool = False,
+        init: str | float | None = None,
+    ):
         # MindSpore's own padding and output_padding are wrong on CPU (2.10): the full result is computed and cut here.
-        super().__init__(in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size, stride=stride,
-                         pad_mode='valid', has_bias=bias, weight_init='zeros', bias_init='zeros')
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            kernel_size=kernel_size,
+            stride=stride,
+            pad_mode='valid',
+            has_bias=bias,
+            weight_init='zeros',
+            bias_init='zeros',
+        )
         self.crop, self.fall = padding, padding - output_padding
         self.init = init
         self.compute_dtype = None
@@ -84,7 +122,7 @@ class ConvTranspose2d(nn.Conv2dTranspose):
             beyond = [max(self.crop + size[0] - full[0], 0), max(self.crop + size[1] - full[1], 0)]
         if beyond != [0, 0]:
             y = ops.pad(y, (0, beyond[1], 0, beyond[0]))
-        y = y[:, :, self.crop:self.crop + size[0], self.crop:self.crop + size[1]]
+        y = y[:, :, self.crop : self.crop + size[0], self.crop : self.crop + size[1]]
         if self.has_bias:
             y = self.bias_add(y, ops.cast(self.bias, y.dtype))
         return y
@@ -94,8 +132,9 @@ class Linear(nn.Dense):
     """Fully connected layer; ``init`` and ``compute_dtype`` as in ``Conv2d``."""
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, init: str | float | None = None):
-        super().__init__(in_channels=in_features, out_channels=out_features, has_bias=bias, weight_init='zeros',
-                         bias_init='zeros')
+        super().__init__(
+            in_channels=in_features, out_channels=out_features, has_bias=bias, weight_init='zeros', bias_init='zeros'
+        )
         self.init = init
         self.compute_dtype = None
 
@@ -249,9 +288,20 @@ class PReLU(nn.Cell):
 class ConvBN(nn.Cell):
     """Convolution, batch norm and, unless ``relu`` is false, relu: padded to keep the size unless ``padding`` is given."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1,
-                 padding: Size | str | None = None, dilation: int = 1, groups: int = 1, bias: bool = False, relu: bool = True,
-                 bn_momentum: float = 0.1, init: str | float | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        padding: Size | str | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        relu: bool = True,
+        bn_momentum: float = 0.1,
+        init: str | float | None = None,
+    ):
         super().__init__()
         padding = dilation * (kernel_size // 2) if padding is None else padding
         self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, init)
@@ -266,11 +316,27 @@ class ConvBN(nn.Cell):
 class SeparableConv(nn.Cell):
     """Depthwise 3x3 and pointwise convolution, each with norm and, by default, relu."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1, depthwise_relu: bool = True,
-                 bn_momentum: float = 0.1, relu: bool = True):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        dilation: int = 1,
+        depthwise_relu: bool = True,
+        bn_momentum: float = 0.1,
+        relu: bool = True,
+    ):
         super().__init__()
-        self.depthwise = ConvBN(in_channels, in_channels, 3, stride, dilation=dilation, groups=in_channels,
-                                relu=depthwise_relu, bn_momentum=bn_momentum)
+        self.depthwise = ConvBN(
+            in_channels,
+            in_channels,
+            3,
+            stride,
+            dilation=dilation,
+            groups=in_channels,
+            relu=depthwise_relu,
+            bn_momentum=bn_momentum,
+        )
         self.pointwise = ConvBN(in_channels, out_channels, relu=relu, bn_momentum=bn_momentum)
 
     def construct(self, x: Tensor) -> Tensor:
@@ -280,8 +346,15 @@ class SeparableConv(nn.Cell):
 class FCNHead(nn.Cell):
     """3x3 convolution with norm and relu, dropout, 1x1 classifier (Long et al. 2015, as in mmsegmentation)."""
 
-    def __init__(self, in_channels: int, channels: int, num_classes: int, dropout: float = 0.1, bias: bool = True,
-                 bn_momentum: float = 0.1):
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        dropout: float = 0.1,
+        bias: bool = True,
+        bn_momentum: float = 0.1,
+    ):
         super().__init__()
         self.conv = ConvBN(in_channels, channels, 3, bn_momentum=bn_momentum)
         self.dropout = Dropout2d(channels, dropout)
@@ -298,17 +371,31 @@ class PyramidPooling(nn.Cell):
     averages. Without ``norm_one_bin`` the average over everything has a convolution with bias instead of one with norm.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, align_corners: bool = False,
-                 bn_momentum: float = 0.1, branch_channels: int | None = None, bins: Sequence[int] = (1, 2, 3, 6),
-                 input_last: bool = False, norm_one_bin: bool = True):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        align_corners: bool = False,
+        bn_momentum: float = 0.1,
+        branch_channels: int | None = None,
+        bins: Sequence[int] = (1, 2, 3, 6),
+        input_last: bool = False,
+        norm_one_bin: bool = True,
+    ):
         super().__init__()
         self.align_corners = align_corners
         self.bins = tuple(bins)
         self.input_last = input_last
         branch_channels = branch_channels or in_channels // len(self.bins)
-        self.branches = ModuleList([
-            ConvBN(in_channels, branch_channels, bn_momentum=bn_momentum) if norm_one_bin or number > 1
-            else Sequential(Conv2d(in_channels, branch_channels, 1, bias=True), ReLU()) for number in self.bins])
+        self.branches = ModuleList(
+            [
+                ConvBN(in_channels, branch_channels, bn_momentum=bn_momentum)
+                if norm_one_bin or number > 1
+                else Sequential(Conv2d(in_channels, branch_channels, 1, bias=True), ReLU())
+                for number in self.bins
+            ]
+        )
         self.out = ConvBN(in_channels + branch_channels * len(self.bins), out_channels, kernel_size, bn_momentum=bn_momentum)
 
     def construct(self, x: Tensor) -> Tensor:
@@ -408,8 +495,9 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (ops.cast(images, ms.float32) - centre) / scale
 
 
-def max_pool_indices(x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0,
-                     ceil_mode: bool = False) -> tuple[Tensor, Tensor]:
+def max_pool_indices(
+    x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0, ceil_mode: bool = False
+) -> tuple[Tensor, Tensor]:
     """Max pooling and, for ``max_unpool``, the place row * W + column of every maximum in its channel."""
     return ops.max_pool2d(x, kernel_size, stride, padding, ceil_mode=ceil_mode, return_indices=True)
 
@@ -441,8 +529,14 @@ def draw_dropout(network: nn.Cell, batch: int, key: Sequence[int]) -> None:
                 module.mask = ms.Parameter(mask, name=module.mask.name, requires_grad=False)
 
 
-_LEAVES = {'weight': 'weight', 'gamma': 'weight', 'bias': 'bias', 'beta': 'bias',  # in PyTorch's order
-           'moving_mean': 'running_mean', 'moving_variance': 'running_var'}
+_LEAVES = {
+    'weight': 'weight',
+    'gamma': 'weight',
+    'bias': 'bias',
+    'beta': 'bias',  # in PyTorch's order
+    'moving_mean': 'running_mean',
+    'moving_variance': 'running_var',
+}
 
 
 def canonical_names(network: nn.Cell) -> dict[str, str]:

@@ -7,6 +7,7 @@ the mean of the processes' losses is the loss of the global batch, and the mean 
 
 Cross-entropy is written as log-sum-exp minus the right logit: a third of the time of ``ops.cross_entropy`` on a CPU.
 """
+
 from types import SimpleNamespace
 from typing import Mapping, Optional, Sequence
 
@@ -27,8 +28,9 @@ def constants(loss: config.Loss, align_corners: Mapping[str, bool]) -> SimpleNam
     return SimpleNamespace(**loss.model_dump())
 
 
-def segmentation_loss(outputs: Mapping[str, Tensor], labels: Tensor, loss: SimpleNamespace,
-                      align_corners: Mapping[str, bool]) -> dict[str, Tensor]:
+def segmentation_loss(
+    outputs: Mapping[str, Tensor], labels: Tensor, loss: SimpleNamespace, align_corners: Mapping[str, bool]
+) -> dict[str, Tensor]:
     """The loss of a network's outputs, each resized bilinearly to the labels (a classifier's (N, C) are not resized).
 
     Returns ``loss`` and its weighted parts, which sum to it: ``loss_logits`` and ``loss_<output>`` for every output in
@@ -69,8 +71,13 @@ def criterion(logits: Tensor, labels: Tensor, loss: SimpleNamespace) -> Tensor:
     return stdc_ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None, label_smoothing: float = 0.0,
-                  avg_non_ignore: bool = True) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    class_weight: Optional[Sequence[float]] = None,
+    label_smoothing: float = 0.0,
+    avg_non_ignore: bool = True,
+) -> Tensor:
     """Softmax cross-entropy, divided by the weights of the pixels that are not ignored, or, as mmsegmentation does by
     default (``avg_non_ignore`` false), by the number of all pixels.
     """
@@ -94,8 +101,9 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return (targets * (ops.expand_dims(_log_sum_exp(logits), 1) - logits)).sum(1).mean()
 
 
-def sigmoid_cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None,
-                          avg_non_ignore: bool = True) -> Tensor:
+def sigmoid_cross_entropy(
+    logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None, avg_non_ignore: bool = True
+) -> Tensor:
     """Binary cross-entropy of every channel against the one-hot labels (mmsegmentation's ``use_sigmoid``), averaged over
     channels and pixels; class weights multiply the positive terms.
     """
@@ -105,15 +113,22 @@ def sigmoid_cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional
     return losses.sum() / (logits.shape[1] * _pixels(labels, None, avg_non_ignore))
 
 
-def ohem(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
-         class_weight: Optional[Sequence[float]] = None) -> Tensor:
+def ohem(
+    logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]] = None
+) -> Tensor:
     """mmsegmentation's OhemCrossEntropy: the mean of the weighted losses of the hard pixels of the batch."""
     losses, hard = _hard_pixels(logits, labels, thresh, min_kept, class_weight)
     return (losses * hard).sum() / _mean_count(hard)
 
 
-def ohem_pixel_sampler(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
-                       class_weight: Optional[Sequence[float]] = None, avg_non_ignore: bool = True) -> Tensor:
+def ohem_pixel_sampler(
+    logits: Tensor,
+    labels: Tensor,
+    thresh: float,
+    min_kept: int,
+    class_weight: Optional[Sequence[float]] = None,
+    avg_non_ignore: bool = True,
+) -> Tensor:
     """mmsegmentation's OHEMPixelSampler with cross-entropy: ``min_kept`` is per image, and the divisor is cross-entropy's,
     the pixels that were not kept included.
     """
@@ -121,8 +136,9 @@ def ohem_pixel_sampler(logits: Tensor, labels: Tensor, thresh: float, min_kept: 
     return (losses * hard).sum() / _pixels(labels, class_weight, avg_non_ignore)
 
 
-def stdc_ohem(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
-              class_weight: Optional[Sequence[float]] = None) -> Tensor:
+def stdc_ohem(
+    logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]] = None
+) -> Tensor:
     """The official STDC OhemCELoss: the mean of all losses above -log(thresh) if these are more than ``min_kept``, else of
     the ``min_kept`` largest, among which ignored pixels count as zeros.
     """
@@ -231,8 +247,9 @@ def _pixels(labels: Tensor, class_weight: Optional[Sequence[float]], avg_non_ign
     return ops.maximum(distributed.mean(_weights(labels, class_weight).sum()), Tensor(1e-12, ms.float32))
 
 
-def _hard_pixels(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
-                 class_weight: Optional[Sequence[float]]) -> tuple[Tensor, Tensor]:
+def _hard_pixels(
+    logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]]
+) -> tuple[Tensor, Tensor]:
     """Weighted losses (N, H, W), and where the right class has a probability below the larger of ``thresh`` and the
     ``min_kept``-th smallest one."""
     valid = labels != IGNORE_INDEX

@@ -1,4 +1,5 @@
 """Optimizers, clipping and averaging of weights: cells and functions for the graph of a training step."""
+
 import math
 from typing import Mapping
 
@@ -28,8 +29,10 @@ class Optimizer(nn.Cell):
         trainable = {name: value for name, value in tensors(network).items() if value.requires_grad}
         groups = parameter_groups({name: value.ndim for name, value in trainable.items()}, settings)
         kind = {'adam': Adam, 'adamw': AdamW, 'lamb': Lamb, 'rmsprop': RMSProp}.get(settings.optimizer, SGD)
-        self.groups = nn.CellList([kind(ParameterTuple(trainable[name] for name in group.names), group, settings)
-                                   for group in groups], auto_prefix=False)
+        self.groups = nn.CellList(
+            [kind(ParameterTuple(trainable[name] for name in group.names), group, settings) for group in groups],
+            auto_prefix=False,
+        )
         self.names = tuple(name for group in groups for name in group.names)
         self.parameters = ParameterTuple(trainable[name] for name in self.names)
         self.in_order = tuple(trainable)
@@ -39,8 +42,8 @@ class Optimizer(nn.Cell):
     def rates(self, learning_rate: float) -> Tensor:
         """What the next ``construct`` needs: the learning rate, and Adam's corrections for bias, a factor and its epsilon."""
         (beta1, beta2), step = self.settings.beta, self.steps + 1
-        correction = math.sqrt(1 - beta2 ** step)
-        return Tensor([learning_rate, correction / (1 - beta1 ** step), self.settings.eps * correction], ms.float32)
+        correction = math.sqrt(1 - beta2**step)
+        return Tensor([learning_rate, correction / (1 - beta1**step), self.settings.eps * correction], ms.float32)
 
     def construct(self, gradients: tuple[Tensor, ...], rates: Tensor) -> None:
         """One step; ``gradients`` in the order of ``parameters``."""
@@ -70,6 +73,7 @@ class Optimizer(nn.Cell):
 
 class SGD(nn.Cell):
     """SGD with momentum over one group."""
+
     slots = ('momentum',)
 
     def __init__(self, parameters: ParameterTuple, group: ParameterGroup, settings: config.Optimizer):
@@ -91,6 +95,7 @@ def _sgd(primitive, factor, rate, parameter, gradient, momentum, later):
 
 class AdamW(nn.Cell):
     """AdamW over one group."""
+
     slots = ('exp_avg', 'exp_avg_sq')
 
     def __init__(self, parameters: ParameterTuple, group: ParameterGroup, settings: config.Optimizer):
@@ -158,6 +163,7 @@ def _length(value):
 
 class RMSProp(nn.Cell):
     """RMSProp (Tieleman and Hinton 2012) with momentum over one group; as PyTorch's, epsilon is added to the root."""
+
     slots = ('square_avg', 'momentum')
 
     def __init__(self, parameters: ParameterTuple, group: ParameterGroup, settings: config.Optimizer):
@@ -227,6 +233,8 @@ def clip_by_global_norm(gradients: tuple[Tensor, ...], norm: Tensor, limit: floa
 def _assign(parameter: Parameter, tensors: Mapping[str, np.ndarray], name: str, condition: str) -> None:
     found = tensors.get(name)
     if found is None or found.shape != tuple(parameter.shape):
-        raise StateError(f'training state {name}: expected shape {tuple(parameter.shape)}, '
-                         f'found {"nothing" if found is None else found.shape}; training continues only with {condition}')
+        raise StateError(
+            f'training state {name}: expected shape {tuple(parameter.shape)}, '
+            f'found {"nothing" if found is None else found.shape}; training continues only with {condition}'
+        )
     assign(parameter, found)

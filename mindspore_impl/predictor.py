@@ -1,4 +1,5 @@
 """Runs a network on images as they come from a file."""
+
 from typing import Optional
 
 import mindspore as ms

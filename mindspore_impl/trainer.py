@@ -1,4 +1,5 @@
 """One training step: forward, loss, scaled backward, clip, optimizer, moving averages, as one graph."""
+
 import copy
 from contextlib import contextmanager
 from typing import Any, Iterator, Mapping
@@ -63,8 +64,9 @@ class Trainer:
                 if index < len(batches) - 1:
                     values.append(self.accumulation(*arguments))
                 else:
-                    last, norm = self.train_step(*arguments, inverse, self.optimizer.rates(learning_rate),
-                                                 Tensor([decay, 1 - decay], ms.float32))
+                    last, norm = self.train_step(
+                        *arguments, inverse, self.optimizer.rates(learning_rate), Tensor([decay, 1 - decay], ms.float32)
+                    )
                     values.append(last)
         norm = float(norm.asnumpy())
         finite = bool(np.isfinite(norm))
@@ -72,8 +74,12 @@ class Trainer:
         self.scaler.update(finite)
         self.steps += 1
         means = np.mean([value.asnumpy() for value in values], axis=0, dtype=np.float64)
-        return {**dict(zip(self.gradients.names, map(float, means))), 'loss_scale': scale, 'overflow': float(not finite),
-                'grad_norm': norm}
+        return {
+            **dict(zip(self.gradients.names, map(float, means))),
+            'loss_scale': scale,
+            'overflow': float(not finite),
+            'grad_norm': norm,
+        }
 
     def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Copies of all that a later step depends on (see ``common.backend.Trainer``)."""
@@ -158,15 +164,22 @@ def _clear(value):
 class TrainStep(nn.Cell):
     """The last batch of a step and what follows from it; returns the losses and the global norm of the gradients."""
 
-    def __init__(self, gradients: Gradients, optimizer: optim.Optimizer, average: optim.Average | None,
-                 accumulation: Accumulation | None, config: Config):
+    def __init__(
+        self,
+        gradients: Gradients,
+        optimizer: optim.Optimizer,
+        average: optim.Average | None,
+        accumulation: Accumulation | None,
+        config: Config,
+    ):
         super().__init__(auto_prefix=False)
         self.gradients, self.optimizer, self.average, self.accumulation = gradients, optimizer, average, accumulation
         self.limit = config.optimizer.clip_global_norm_value if config.optimizer.clip_global_norm else None
         self.reducer = distributed.reducer(optimizer.parameters)
 
-    def construct(self, images: Tensor, labels: Tensor, factor: Tensor, inverse: Tensor,
-                  rates: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
+    def construct(
+        self, images: Tensor, labels: Tensor, factor: Tensor, inverse: Tensor, rates: Tensor, shares: Tensor
+    ) -> tuple[Tensor, Tensor]:
         values, scaled = self.gradients(images, labels, factor)
         if self.accumulation is not None:
             scaled = self.accumulation.take(scaled)

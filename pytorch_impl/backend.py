@@ -1,4 +1,5 @@
 """The PyTorch backend: the functions of ``common.backend.Backend``."""
+
 import os
 import shutil
 from pathlib import Path
@@ -28,8 +29,7 @@ State = dict[str, np.ndarray]
 _device = torch.device('cpu')
 
 
-def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None,
-          timeout: Optional[int] = None) -> str:
+def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None, timeout: Optional[int] = None) -> str:
     """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent.
 
     A process that torchrun started takes the device of its local rank, and meets the others; none waits
@@ -48,8 +48,10 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     if launch and wanted != 'cpu':
         accelerator = getattr(torch, present[wanted])
         if launch.local_rank >= accelerator.device_count():
-            raise BackendError(f'rank {launch.rank} is process {launch.local_rank} of its host, which has '
-                               f'{accelerator.device_count()} devices ({wanted}): start no more processes than devices')
+            raise BackendError(
+                f'rank {launch.rank} is process {launch.local_rank} of its host, which has '
+                f'{accelerator.device_count()} devices ({wanted}): start no more processes than devices'
+            )
         _device = torch.device(present[wanted], launch.local_rank)
         accelerator.set_device(_device)
     torch.manual_seed(seed)
@@ -77,8 +79,9 @@ def forward(network: torch.nn.Module, images: np.ndarray, auxiliary: bool = Fals
     return {key: value.float().cpu().numpy() for key, value in outputs.items()}
 
 
-def loss_and_gradients(network: torch.nn.Module, images: np.ndarray, labels: np.ndarray, loss: Loss, *,
-                       training: bool = False) -> tuple[float, State]:
+def loss_and_gradients(
+    network: torch.nn.Module, images: np.ndarray, labels: np.ndarray, loss: Loss, *, training: bool = False
+) -> tuple[float, State]:
     """Loss and the gradient of every trainable parameter; batch norm and dropout in evaluation mode by default."""
     network.train(training)
     network.set_auxiliary(True)

@@ -1,4 +1,5 @@
 """What only the framework knows about a network's size and about its device."""
+
 import copy
 from typing import Any
 

@@ -1,4 +1,5 @@
 """Carries the samples that ``common.data`` makes: PyTorch's DataLoader, nothing else."""
+
 import signal
 from typing import Any, Iterable, Iterator
 
@@ -12,8 +13,13 @@ def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Iterator
 
     ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many processes.
     """
-    loader = DataLoader(_Keyed(samples), batch_sampler=batches, num_workers=workers, collate_fn=_stack,
-                        worker_init_fn=_leave_signals_to_the_trainer)
+    loader = DataLoader(
+        _Keyed(samples),
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=_stack,
+        worker_init_fn=_leave_signals_to_the_trainer,
+    )
     for images, labels in loader:
         yield images.numpy(), labels.numpy()
 

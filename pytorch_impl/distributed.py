@@ -2,6 +2,7 @@
 
 With one process every function gives back what it got.
 """
+
 import atexit
 import gc
 import os
@@ -33,8 +34,10 @@ def join(device: torch.device, timeout: int | None = None) -> None:
         try:
             dist.init_process_group(BACKENDS[device.type], timeout=timedelta(seconds=timeout or TIMEOUT))
         except RuntimeError as error:
-            raise LostError(f'did not meet the other processes: {str(error).splitlines()[0]}; one of them has ended, or '
-                            'GLOO_SOCKET_IFNAME should name the network interface between the hosts') from None
+            raise LostError(
+                f'did not meet the other processes: {str(error).splitlines()[0]}; one of them has ended, or '
+                'GLOO_SOCKET_IFNAME should name the network interface between the hosts'
+            ) from None
         atexit.register(_leave)
 
 
@@ -67,8 +70,9 @@ def missing() -> list[int]:
     dist.destroy_process_group()
     atexit.unregister(_leave)
     try:
-        store = dist.TCPStore(os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False,
-                              timeout=timedelta(seconds=GRACE))
+        store = dist.TCPStore(
+            os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False, timeout=timedelta(seconds=GRACE)
+        )
         store.set(f'noticed/{here}', '')
         time.sleep(GRACE)
         found = [other for other in range(all_ranks) if not store.check([f'noticed/{other}'])]

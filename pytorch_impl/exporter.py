@@ -1,4 +1,5 @@
 """Export of a network to ONNX."""
+
 import logging
 import warnings
 from pathlib import Path
@@ -24,9 +25,18 @@ class Logits(nn.Module):
         return self.network(image)['logits']
 
 
-def export(network: nn.Module, path: Path, format: Format, *, input_size: tuple[int, int], batch: int = 1,
-           dynamic: bool = False, opset: int = 17, metadata: Optional[Mapping[str, str]] = None,
-           reference: Optional[Callable[[np.ndarray], np.ndarray]] = None) -> dict[str, Any]:
+def export(
+    network: nn.Module,
+    path: Path,
+    format: Format,
+    *,
+    input_size: tuple[int, int],
+    batch: int = 1,
+    dynamic: bool = False,
+    opset: int = 17,
+    metadata: Optional[Mapping[str, str]] = None,
+    reference: Optional[Callable[[np.ndarray], np.ndarray]] = None,
+) -> dict[str, Any]:
     """Writes a network in evaluation mode to ``path`` and compares the file with ``reference`` (default: the network).
 
     Input ``image`` float32 (``batch``, 3, *``input_size``), already normalised; output ``logits`` at the head's size; with
@@ -43,8 +53,9 @@ def export(network: nn.Module, path: Path, format: Format, *, input_size: tuple[
 
     network.eval()
     module, image = Logits(network).eval(), torch.zeros(shape, device=device)
-    return write_verified(path, lambda part: _write(module, part, image, dynamic, opset, metadata or {}), reference or run,
-                          shape, dynamic)
+    return write_verified(
+        path, lambda part: _write(module, part, image, dynamic, opset, metadata or {}), reference or run, shape, dynamic
+    )
 
 
 def _write(network: nn.Module, path: Path, image: Tensor, dynamic: bool, opset: int, metadata: Mapping[str, str]) -> None:
@@ -55,8 +66,17 @@ def _write(network: nn.Module, path: Path, image: Tensor, dynamic: bool, opset: 
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
         try:
-            program = torch.onnx.export(network, (image,), dynamo=True, opset_version=18, external_data=False, verbose=False,
-                                        input_names=['image'], output_names=['logits'], dynamic_shapes=sides)
+            program = torch.onnx.export(
+                network,
+                (image,),
+                dynamo=True,
+                opset_version=18,
+                external_data=False,
+                verbose=False,
+                input_names=['image'],
+                output_names=['logits'],
+                dynamic_shapes=sides,
+            )
         except torch.onnx.errors.OnnxExporterError as error:
             raise UserError(f'{path.name}: PyTorch cannot export this network: {str(error).splitlines()[0]}') from error
     onnx.save(finish_onnx(program.model_proto, opset, metadata), str(path))

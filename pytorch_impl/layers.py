@@ -2,6 +2,7 @@
 
 Twin of ``mindspore_impl/layers.py``: same names, same arguments, same numbers. Images and features are (N, C, H, W).
 """
+
 from collections.abc import Sequence
 
 import torch
@@ -38,11 +39,29 @@ class Conv2d(nn.Conv2d):
     has (the weights stay float32).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: Size = 1, stride: int = 1, padding: Size | str = 0,
-                 dilation: int = 1, groups: int = 1, bias: bool = False, init: str | float | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size = 1,
+        stride: int = 1,
+        padding: Size | str = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        init: str | float | None = None,
+    ):
         self.same = padding == 'same'
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=0 if self.same else padding,
-                         dilation=dilation, groups=groups, bias=bias)
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=0 if self.same else padding,
+            dilation=dilation,
+            groups=groups,
+            bias=bias,
+        )
         self.init = init
         self.compute_dtype = None
 
@@ -65,10 +84,20 @@ class ConvTranspose2d(nn.ConvTranspose2d):
     ``size`` (H, W), which may reach beyond the full result; None: ``padding - output_padding`` fall at the bottom and right.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: int = 0,
-                 output_padding: int = 0, bias: bool = False, init: str | float | None = None):
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding, output_padding=output_padding,
-                         bias=bias)
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int = 0,
+        output_padding: int = 0,
+        bias: bool = False,
+        init: str | float | None = None,
+    ):
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, output_padding=output_padding, bias=bias
+        )
         self.init = init
         self.compute_dtype = None
 
@@ -82,15 +111,17 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             bias = None if bias is None else bias.to(self.compute_dtype)
         extra = self.output_padding
         if size is not None:
-            extra = [size[axis] - (x.shape[2 + axis] - 1) * self.stride[axis] - self.kernel_size[axis] + 2 * self.padding[axis]
-                     for axis in (0, 1)]
+            extra = [
+                size[axis] - (x.shape[2 + axis] - 1) * self.stride[axis] - self.kernel_size[axis] + 2 * self.padding[axis]
+                for axis in (0, 1)
+            ]
         if all(isinstance(number, int) and 0 <= number < self.stride[0] for number in extra):
             return F.conv_transpose2d(x, weight, bias, self.stride, self.padding, extra)
         (top, left), beyond = self.padding, self.stride[0]  # PyTorch refuses other sizes and, in an export, open ones
         y = F.conv_transpose2d(x, weight, None, self.stride)
         y = torch.cat((y, y.new_zeros((*y.shape[:2], beyond, y.shape[3]))), 2)  # ONNX's converter does not know Pad
         y = torch.cat((y, y.new_zeros((*y.shape[:3], beyond))), 3)
-        y = y[:, :, top:top + size[0], left:left + size[1]]
+        y = y[:, :, top : top + size[0], left : left + size[1]]
         return y if bias is None else y + bias.view(1, -1, 1, 1)
 
 
@@ -256,9 +287,20 @@ class PReLU(nn.PReLU):
 class ConvBN(nn.Module):
     """Convolution, batch norm and, unless ``relu`` is false, relu: padded to keep the size unless ``padding`` is given."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1,
-                 padding: Size | str | None = None, dilation: int = 1, groups: int = 1, bias: bool = False, relu: bool = True,
-                 bn_momentum: float = 0.1, init: str | float | None = None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        padding: Size | str | None = None,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        relu: bool = True,
+        bn_momentum: float = 0.1,
+        init: str | float | None = None,
+    ):
         super().__init__()
         padding = dilation * (kernel_size // 2) if padding is None else padding
         self.conv = Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, init)
@@ -273,11 +315,27 @@ class ConvBN(nn.Module):
 class SeparableConv(nn.Module):
     """Depthwise 3x3 and pointwise convolution, each with norm and, by default, relu."""
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, dilation: int = 1, depthwise_relu: bool = True,
-                 bn_momentum: float = 0.1, relu: bool = True):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        stride: int = 1,
+        dilation: int = 1,
+        depthwise_relu: bool = True,
+        bn_momentum: float = 0.1,
+        relu: bool = True,
+    ):
         super().__init__()
-        self.depthwise = ConvBN(in_channels, in_channels, 3, stride, dilation=dilation, groups=in_channels,
-                                relu=depthwise_relu, bn_momentum=bn_momentum)
+        self.depthwise = ConvBN(
+            in_channels,
+            in_channels,
+            3,
+            stride,
+            dilation=dilation,
+            groups=in_channels,
+            relu=depthwise_relu,
+            bn_momentum=bn_momentum,
+        )
         self.pointwise = ConvBN(in_channels, out_channels, relu=relu, bn_momentum=bn_momentum)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -287,8 +345,15 @@ class SeparableConv(nn.Module):
 class FCNHead(nn.Module):
     """3x3 convolution with norm and relu, dropout, 1x1 classifier (Long et al. 2015, as in mmsegmentation)."""
 
-    def __init__(self, in_channels: int, channels: int, num_classes: int, dropout: float = 0.1, bias: bool = True,
-                 bn_momentum: float = 0.1):
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        dropout: float = 0.1,
+        bias: bool = True,
+        bn_momentum: float = 0.1,
+    ):
         super().__init__()
         self.conv = ConvBN(in_channels, channels, 3, bn_momentum=bn_momentum)
         self.dropout = Dropout2d(channels, dropout)
@@ -305,17 +370,31 @@ class PyramidPooling(nn.Module):
     averages. Without ``norm_one_bin`` the average over everything has a convolution with bias instead of one with norm.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int = 3, align_corners: bool = False,
-                 bn_momentum: float = 0.1, branch_channels: int | None = None, bins: Sequence[int] = (1, 2, 3, 6),
-                 input_last: bool = False, norm_one_bin: bool = True):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        align_corners: bool = False,
+        bn_momentum: float = 0.1,
+        branch_channels: int | None = None,
+        bins: Sequence[int] = (1, 2, 3, 6),
+        input_last: bool = False,
+        norm_one_bin: bool = True,
+    ):
         super().__init__()
         self.align_corners = align_corners
         self.bins = tuple(bins)
         self.input_last = input_last
         branch_channels = branch_channels or in_channels // len(self.bins)
-        self.branches = ModuleList([
-            ConvBN(in_channels, branch_channels, bn_momentum=bn_momentum) if norm_one_bin or number > 1
-            else Sequential(Conv2d(in_channels, branch_channels, 1, bias=True), ReLU()) for number in self.bins])
+        self.branches = ModuleList(
+            [
+                ConvBN(in_channels, branch_channels, bn_momentum=bn_momentum)
+                if norm_one_bin or number > 1
+                else Sequential(Conv2d(in_channels, branch_channels, 1, bias=True), ReLU())
+                for number in self.bins
+            ]
+        )
         self.out = ConvBN(in_channels + branch_channels * len(self.bins), out_channels, kernel_size, bn_momentum=bn_momentum)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -412,8 +491,9 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (images.float() - centre) / scale
 
 
-def max_pool_indices(x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0,
-                     ceil_mode: bool = False) -> tuple[Tensor, Tensor]:
+def max_pool_indices(
+    x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0, ceil_mode: bool = False
+) -> tuple[Tensor, Tensor]:
     """Max pooling and, for ``max_unpool``, the place row * W + column of every maximum in its channel."""
     return F.max_pool2d(x, kernel_size, stride, padding, ceil_mode=ceil_mode, return_indices=True)
 

@@ -5,6 +5,7 @@ A classifier's logits (N, C) go with labels (N,) integer, of which none is ignor
 Of several processes each has its part of the global batch: what counts pixels or picks hard ones looks at all of it, so that
 the mean of the processes' losses is the loss of the global batch, and the mean of their gradients its gradient.
 """
+
 from typing import Mapping, Optional, Sequence
 
 import torch
@@ -19,8 +20,9 @@ from twinseg.pytorch_impl.layers import resize
 LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
 
 
-def segmentation_loss(outputs: Mapping[str, Tensor], labels: Tensor, loss: config.Loss,
-                      align_corners: Mapping[str, bool]) -> dict[str, Tensor]:
+def segmentation_loss(
+    outputs: Mapping[str, Tensor], labels: Tensor, loss: config.Loss, align_corners: Mapping[str, bool]
+) -> dict[str, Tensor]:
     """The loss of a network's outputs, each resized bilinearly to the labels (a classifier's (N, C) are not resized).
 
     Returns ``loss`` and its weighted parts, which sum to it: ``loss_logits`` and ``loss_<output>`` for every output in
@@ -58,8 +60,13 @@ def criterion(logits: Tensor, labels: Tensor, loss: config.Loss) -> Tensor:
     return stdc_ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None, label_smoothing: float = 0.0,
-                  avg_non_ignore: bool = True) -> Tensor:
+def cross_entropy(
+    logits: Tensor,
+    labels: Tensor,
+    class_weight: Optional[Sequence[float]] = None,
+    label_smoothing: float = 0.0,
+    avg_non_ignore: bool = True,
+) -> Tensor:
     """Softmax cross-entropy, divided by the weights of the pixels that are not ignored, or, as mmsegmentation does by
     default (``avg_non_ignore`` false), by the number of all pixels.
     """
@@ -78,8 +85,9 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return -(targets * logits.log_softmax(1)).sum(1).mean()
 
 
-def sigmoid_cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None,
-                          avg_non_ignore: bool = True) -> Tensor:
+def sigmoid_cross_entropy(
+    logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None, avg_non_ignore: bool = True
+) -> Tensor:
     """Binary cross-entropy of every channel against the one-hot labels (mmsegmentation's ``use_sigmoid``), averaged over
     channels and pixels; class weights multiply the positive terms.
     """
@@ -91,15 +99,22 @@ def sigmoid_cross_entropy(logits: Tensor, labels: Tensor, class_weight: Optional
     return (losses * valid).sum() / (logits.shape[1] * _pixels(labels, None, avg_non_ignore))
 
 
-def ohem(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
-         class_weight: Optional[Sequence[float]] = None) -> Tensor:
+def ohem(
+    logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]] = None
+) -> Tensor:
     """mmsegmentation's OhemCrossEntropy: the mean of the weighted losses of the hard pixels of the batch."""
     losses, hard = _hard_pixels(logits, labels, thresh, min_kept, class_weight)
     return (losses * hard).sum() / _mean_count(hard)
 
 
-def ohem_pixel_sampler(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
-                       class_weight: Optional[Sequence[float]] = None, avg_non_ignore: bool = True) -> Tensor:
+def ohem_pixel_sampler(
+    logits: Tensor,
+    labels: Tensor,
+    thresh: float,
+    min_kept: int,
+    class_weight: Optional[Sequence[float]] = None,
+    avg_non_ignore: bool = True,
+) -> Tensor:
     """mmsegmentation's OHEMPixelSampler with cross-entropy: ``min_kept`` is per image, and the divisor is cross-entropy's,
     the pixels that were not kept included.
     """
@@ -107,8 +122,9 @@ def ohem_pixel_sampler(logits: Tensor, labels: Tensor, thresh: float, min_kept: 
     return (losses * hard).sum() / _pixels(labels, _tensor(class_weight, logits), avg_non_ignore)
 
 
-def stdc_ohem(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
-              class_weight: Optional[Sequence[float]] = None) -> Tensor:
+def stdc_ohem(
+    logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]] = None
+) -> Tensor:
     """The official STDC OhemCELoss: the mean of all losses above -log(thresh) if these are more than ``min_kept``, else of
     the ``min_kept`` largest, among which ignored pixels count as zeros.
     """
@@ -192,8 +208,9 @@ def _mean_of_largest(losses: Tensor, count: int) -> Tensor:
     return (largest * kept).sum() * (distributed.size() / count)
 
 
-def _hard_pixels(logits: Tensor, labels: Tensor, thresh: float, min_kept: int,
-                 class_weight: Optional[Sequence[float]]) -> tuple[Tensor, Tensor]:
+def _hard_pixels(
+    logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]]
+) -> tuple[Tensor, Tensor]:
     """Weighted losses (N, H, W), and where the right class has a probability below the larger of ``thresh`` and the
     ``min_kept``-th smallest one."""
     valid = labels != IGNORE_INDEX

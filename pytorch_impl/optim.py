@@ -1,4 +1,5 @@
 """Optimizers, clipping and averaging of weights."""
+
 from typing import Any, Mapping, Sequence
 
 import numpy as np
@@ -9,11 +10,14 @@ from twinseg.common import config
 from twinseg.common.errors import StateError
 from twinseg.common.training.parameter_groups import parameter_groups
 
-SLOTS = {'sgd': {'momentum': 'momentum_buffer'}, 'momentum': {'momentum': 'momentum_buffer'},
-         'adam': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'},
-         'adamw': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'},
-         'rmsprop': {'square_avg': 'square_avg', 'momentum': 'momentum_buffer'},
-         'lamb': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'}}  # our name of a slot -> PyTorch's
+SLOTS = {
+    'sgd': {'momentum': 'momentum_buffer'},
+    'momentum': {'momentum': 'momentum_buffer'},
+    'adam': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'},
+    'adamw': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'},
+    'rmsprop': {'square_avg': 'square_avg', 'momentum': 'momentum_buffer'},
+    'lamb': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'},
+}  # our name of a slot -> PyTorch's
 
 
 class Optimizer:
@@ -27,9 +31,14 @@ class Optimizer:
         self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
         self.slots = SLOTS[settings.optimizer]
         self.steps = 0
-        groups = [{'params': [self.parameters[name] for name in group.names], 'lr_mult': group.lr_mult,
-                   'weight_decay': group.weight_decay}
-                  for group in parameter_groups({name: value.ndim for name, value in self.parameters.items()}, settings)]
+        groups = [
+            {
+                'params': [self.parameters[name] for name in group.names],
+                'lr_mult': group.lr_mult,
+                'weight_decay': group.weight_decay,
+            }
+            for group in parameter_groups({name: value.ndim for name, value in self.parameters.items()}, settings)
+        ]
         betas = settings.beta[0], settings.beta[1]
         self.optimizer: torch.optim.Optimizer
         if settings.optimizer in ('adam', 'adamw'):
@@ -38,8 +47,9 @@ class Optimizer:
         elif settings.optimizer == 'lamb':
             self.optimizer = _Lamb(groups, betas, settings.eps)
         elif settings.optimizer == 'rmsprop':
-            self.optimizer = torch.optim.RMSprop(groups, lr=0.0, alpha=settings.decay, eps=settings.eps,
-                                                 momentum=settings.momentum)
+            self.optimizer = torch.optim.RMSprop(
+                groups, lr=0.0, alpha=settings.decay, eps=settings.eps, momentum=settings.momentum
+            )
         else:
             self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, nesterov=settings.use_nesterov)
 
@@ -100,8 +110,8 @@ class _Lamb(torch.optim.Optimizer):
                 steps = saved['step'].item()
                 saved['exp_avg'].mul_(beta1).add_(value.grad, alpha=1 - beta1)
                 saved['exp_avg_sq'].mul_(beta2).addcmul_(value.grad, value.grad, value=1 - beta2)
-                root = (saved['exp_avg_sq'] / (1 - beta2 ** steps)).sqrt()
-                update = saved['exp_avg'] / (1 - beta1 ** steps) / (root + group['eps'])
+                root = (saved['exp_avg_sq'] / (1 - beta2**steps)).sqrt()
+                update = saved['exp_avg'] / (1 - beta1**steps) / (root + group['eps'])
                 if decay:
                     update += decay * value
                     lengths = value.norm(), update.norm()
@@ -145,6 +155,8 @@ def clip_by_global_norm(gradients: Sequence[Tensor], norm: Tensor, limit: float)
 def _fitting(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], condition: str) -> np.ndarray:
     found = tensors.get(name)
     if found is None or found.shape != shape:
-        raise StateError(f'training state {name}: expected shape {shape}, found {"nothing" if found is None else found.shape}; '
-                         f'training continues only with {condition}')
+        raise StateError(
+            f'training state {name}: expected shape {shape}, found {"nothing" if found is None else found.shape}; '
+            f'training continues only with {condition}'
+        )
     return found

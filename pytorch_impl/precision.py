@@ -1,4 +1,5 @@
 """Precision levels O0 to O3; the parameters stay float32 at every level."""
+
 import torch
 from torch import nn
 

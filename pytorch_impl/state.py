@@ -1,4 +1,5 @@
 """The weights of a network as numpy arrays under canonical names, out and in."""
+
 import json
 from pathlib import Path
 from typing import Any, Mapping

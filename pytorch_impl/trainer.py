@@ -1,4 +1,5 @@
 """One training step: forward, loss, scaled backward, clip, optimizer, moving averages."""
+
 import copy
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Mapping

@@ -5,6 +5,7 @@
 Every process trains on random images with the recipe's network, loss and optimizer, ``--batch`` of them a step. The gradients'
 all-reduce is timed by itself, on as many numbers as the network has parameters.
 """
+
 import argparse
 import json
 import os
@@ -44,13 +45,17 @@ def main() -> None:
     if max(asked.processes) > len(cores):
         parser.error(f'--processes {max(asked.processes)}: there are {len(cores)} cores here, and each process gets one')
     found = [run(asked, size) for size in asked.processes]
-    print(f'{asked.config}, {asked.backend}, {platform.machine()}, {asked.batch} images of {asked.size[0]}x{asked.size[1]} a '
-          'process, one core each')
+    print(
+        f'{asked.config}, {asked.backend}, {platform.machine()}, {asked.batch} images of {asked.size[0]}x{asked.size[1]} a '
+        'process, one core each'
+    )
     for figures in found:
         share = figures['img_per_s'] / found[0]['img_per_s'] / figures['processes'] * found[0]['processes']
         name = '1 process' if figures['processes'] == 1 else f'{figures["processes"]} processes'
-        print(f'{name}: {figures["img_per_s"]:.2f} img/s ({share:.0%} of linear), step {figures["step_ms"]:.0f} ms, '
-              f'all-reduce of {figures["parameters"] / 1e6:.2f} M gradients {figures["all_reduce_ms"]:.1f} ms')
+        print(
+            f'{name}: {figures["img_per_s"]:.2f} img/s ({share:.0%} of linear), step {figures["step_ms"]:.0f} ms, '
+            f'all-reduce of {figures["parameters"] / 1e6:.2f} M gradients {figures["all_reduce_ms"]:.1f} ms'
+        )
     if asked.json:
         asked.json.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
 
@@ -60,15 +65,39 @@ def run(asked: argparse.Namespace, size: int) -> dict[str, Any]:
     with socket.socket() as free, tempfile.TemporaryDirectory() as folder:
         free.bind(('127.0.0.1', 0))
         port, result = free.getsockname()[1], Path(folder) / 'result.json'
-        words = [__file__, asked.config, '--backend', asked.backend, '--batch', str(asked.batch), '--size',
-                 *map(str, asked.size), '--steps', str(asked.steps), '--result', str(result)]
+        words = [
+            __file__,
+            asked.config,
+            '--backend',
+            asked.backend,
+            '--batch',
+            str(asked.batch),
+            '--size',
+            *map(str, asked.size),
+            '--steps',
+            str(asked.steps),
+            '--result',
+            str(result),
+        ]
         launchers = {
             'pytorch': ['-m', 'torch.distributed.run', f'--nproc_per_node={size}', f'--master_port={port}'],
-            'mindspore': ['-m', 'mindspore.parallel.cluster.run', f'--worker_num={size}', f'--local_worker_num={size}',
-                          f'--master_port={port}', f'--log_dir={folder}', '--join=True', 'python']}
+            'mindspore': [
+                '-m',
+                'mindspore.parallel.cluster.run',
+                f'--worker_num={size}',
+                f'--local_worker_num={size}',
+                f'--master_port={port}',
+                f'--log_dir={folder}',
+                '--join=True',
+                'python',
+            ],
+        }
         free.close()
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1',
-                       'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'}
+        environment = {
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'PATH': f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}',
+        }
         command = [sys.executable, *(launchers[asked.backend] if size > 1 else []), *words]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         if done.returncode:
@@ -89,17 +118,23 @@ def measure(asked: argparse.Namespace) -> None:
     parameters = sum(value.size for name, value in backend.state(network).items() if 'running' not in name)
     trainer = backend.make_trainer(network, settings)
     rng = np.random.default_rng(group.rank)
-    batch = (rng.integers(0, 256, (asked.batch, 3, *asked.size), dtype=np.uint8),
-             rng.integers(0, classes, (asked.batch, *asked.size), dtype=np.uint8))
+    batch = (
+        rng.integers(0, 256, (asked.batch, 3, *asked.size), dtype=np.uint8),
+        rng.integers(0, classes, (asked.batch, *asked.size), dtype=np.uint8),
+    )
     seconds = []
     for _ in range(WARM_UP + asked.steps):
         began = time.perf_counter()
         trainer.step([batch] * settings.optimizer.accumulation_step, 1e-4)
         seconds.append(time.perf_counter() - began)
     step = float(np.median(seconds[WARM_UP:]))
-    figures = {'processes': group.size, 'step_ms': 1000 * step, 'parameters': parameters,
-               'img_per_s': asked.batch * settings.optimizer.accumulation_step * group.size / step,
-               'all_reduce_ms': 1000 * all_reduce(asked.backend, parameters) if group.size > 1 else 0.0}
+    figures = {
+        'processes': group.size,
+        'step_ms': 1000 * step,
+        'parameters': parameters,
+        'img_per_s': asked.batch * settings.optimizer.accumulation_step * group.size / step,
+        'all_reduce_ms': 1000 * all_reduce(asked.backend, parameters) if group.size > 1 else 0.0,
+    }
     if group.rank == 0:
         asked.result.write_text(json.dumps(figures), encoding='utf-8')
 
@@ -110,6 +145,7 @@ def all_reduce(backend_name: str, count: int) -> float:
         import torch
 
         from twinseg.pytorch_impl import distributed
+
         values = torch.ones(count)
 
         def reduce() -> None:
@@ -118,10 +154,12 @@ def all_reduce(backend_name: str, count: int) -> float:
         import mindspore as ms
 
         from twinseg.mindspore_impl import distributed
+
         values = ms.Tensor(np.ones(count, np.float32))
 
         def reduce() -> None:
             distributed.mean(values).asnumpy()
+
     seconds = []
     for _ in range(REDUCTIONS):
         began = time.perf_counter()

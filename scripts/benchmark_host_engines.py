@@ -6,6 +6,7 @@ python scripts/benchmark_host_engines.py [--size 512x1024] [--threads 1] [--roun
 The engines run the same ONNX file on the same images with as many threads, in turns; a round is the median of its runs. Other
 work on the machine slows them, so ratios are taken within a round. Prints a Markdown table.
 """
+
 import argparse
 import os
 import re
@@ -29,8 +30,12 @@ ARCHS = ('fast_scnn', 'stdc1_seg', 'ddrnet23_slim_seg')
 
 def build(folder: Path) -> Path:
     """The program, built with what is found here."""
-    done = subprocess.run(['bash', str(PROGRAM / 'build.sh'), '--out', str(folder)], capture_output=True, text=True,
-                          env={**os.environ, 'PYTHON': sys.executable})
+    done = subprocess.run(
+        ['bash', str(PROGRAM / 'build.sh'), '--out', str(folder)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHON': sys.executable},
+    )
     if done.returncode:
         sys.exit(done.stderr)
     return folder / 'main'
@@ -38,9 +43,18 @@ def build(folder: Path) -> Path:
 
 def program(main: Path, model: Path, inputs: Path, threads: int) -> float:
     """Median milliseconds of an inference, as the program reports it."""
-    done = subprocess.run([str(main), f'--mindir_path={model}', f'--input0_path={inputs}', f'--num_threads={threads}',
-                           f'--result_path={inputs.parent / "results"}', f'--time_path={inputs.parent / "times"}'],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            str(main),
+            f'--mindir_path={model}',
+            f'--input0_path={inputs}',
+            f'--num_threads={threads}',
+            f'--result_path={inputs.parent / "results"}',
+            f'--time_path={inputs.parent / "times"}',
+        ],
+        capture_output=True,
+        text=True,
+    )
     found = re.search(r'p50: ([0-9.]+) ms', done.stdout)
     if done.returncode or not found:
         sys.exit(done.stderr)
@@ -69,12 +83,17 @@ def measure(main: Path, arch: str, size: tuple[int, int], threads: int, rounds: 
         for number, image in enumerate(images):
             image.tofile(inputs / f'{number}.bin')
         engines = [OnnxRuntime(model, threads), OpenVino(model, threads)]
-        ways: list[Callable[[], float]] = [lambda: program(main, model, inputs, threads),
-                                           *(lambda engine=engine: from_python(engine, images) for engine in engines)]
+        ways: list[Callable[[], float]] = [
+            lambda: program(main, model, inputs, threads),
+            *(lambda engine=engine: from_python(engine, images) for engine in engines),
+        ]
         times = np.array([[way() for way in ways] for _ in range(rounds)])
     ratios = np.median(times[:, :1] / times[:, 1:], axis=0)
-    return [f'`{arch}`', *(f'{column.min():.1f} ({np.median(column):.1f})' for column in times.T),
-            *(f'{ratio:.2f}' for ratio in ratios)]
+    return [
+        f'`{arch}`',
+        *(f'{column.min():.1f} ({np.median(column):.1f})' for column in times.T),
+        *(f'{ratio:.2f}' for ratio in ratios),
+    ]
 
 
 def main() -> None:
@@ -85,10 +104,14 @@ def main() -> None:
         parser.add_argument(f'--{name}', type=int, default=default, metavar='N')
     words = parser.parse_args()
     height, width = map(int, words.size.split('x'))
-    print(f'{height}x{width}, batch 1, float32, threads: {words.threads}, {words.rounds} rounds of {words.runs} runs; '
-          f'{machine()["cpu"]}\n')
-    print('| milliseconds: least (median) of the rounds | `main`, OpenVINO | Python, ONNX Runtime | Python, OpenVINO '
-          '| `main` / ONNX Runtime | `main` / OpenVINO |\n|---|---|---|---|---|---|')
+    print(
+        f'{height}x{width}, batch 1, float32, threads: {words.threads}, {words.rounds} rounds of {words.runs} runs; '
+        f'{machine()["cpu"]}\n'
+    )
+    print(
+        '| milliseconds: least (median) of the rounds | `main`, OpenVINO | Python, ONNX Runtime | Python, OpenVINO '
+        '| `main` / ONNX Runtime | `main` / OpenVINO |\n|---|---|---|---|---|---|'
+    )
     with TemporaryDirectory() as folder:
         built = build(Path(folder))
         for arch in words.archs:

@@ -5,6 +5,7 @@ python scripts/benchmark_input_pipeline.py [IMAGE...]     (by default noise in t
 
 Both decode the same JPEG bytes and apply the recipe of ddrnet23_imagenet_gpu (224x224) up to a uint8 array, in turns.
 """
+
 import io
 import statistics
 import sys
@@ -54,8 +55,9 @@ def timms(augment: config.Augment):
         return None
     posterize = ImageOps.posterize  # of which timm asks 0 bits, and Pillow 13 refuses them
     ImageOps.posterize = lambda picture, bits: posterize(picture, max(bits, 1))
-    transform = create_transform(SIDE, is_training=True, auto_augment=augment.auto_augment, interpolation='bicubic',
-                                 re_prob=0.0, use_prefetcher=True)  # its loader erases later, on the device
+    transform = create_transform(
+        SIDE, is_training=True, auto_augment=augment.auto_augment, interpolation='bicubic', re_prob=0.0, use_prefetcher=True
+    )  # its loader erases later, on the device
     return lambda file, _, number: np.asarray(transform(Image.open(io.BytesIO(file)).convert('RGB')))
 
 

@@ -5,6 +5,7 @@ python scripts/compare_exports.py [ARCH...] [--out FILE.md]     (by default docs
 
 Networks have their default arguments and random weights, norms and biases.
 """
+
 import argparse
 import sys
 from importlib.metadata import version
@@ -22,8 +23,11 @@ from twinseg.common.measure.benchmark import machine
 
 SIZE = (64, 96)  # of the images
 TASKS = 6  # networks of a process, which MindSpore's memory outgrows
-WAYS = {('pytorch', 'onnx'): ('onnxruntime', 'openvino'), ('mindspore', 'onnx'): ('onnxruntime', 'openvino'),
-        ('mindspore', 'mindir'): ('mindspore',)}  # writer and format -> what runs the file
+WAYS = {
+    ('pytorch', 'onnx'): ('onnxruntime', 'openvino'),
+    ('mindspore', 'onnx'): ('onnxruntime', 'openvino'),
+    ('mindspore', 'mindir'): ('mindspore',),
+}  # writer and format -> what runs the file
 TITLES = {'pytorch': 'PyTorch', 'mindspore': 'MindSpore', 'onnxruntime': 'ONNX Runtime', 'openvino': 'OpenVINO'}
 PACKAGES = ('torch', 'mindspore', 'onnx', 'onnxruntime', 'openvino')
 
@@ -38,8 +42,9 @@ def row(arch: str) -> dict[str, str]:
         twins[name] = backend.build_model(arch, auxiliary=False)
         state = state or random_state(backend.state(twins[name]))
         backend.load_state(twins[name], state)
-    references = {name: remembering(lambda images, name=name: get_backend(name).forward(twins[name], images)['logits'])
-                  for name in twins}
+    references = {
+        name: remembering(lambda images, name=name: get_backend(name).forward(twins[name], images)['logits']) for name in twins
+    }
     images = np.random.default_rng(0).standard_normal((1, 3, *SIZE), np.float32)
     ours, theirs = (run(images) for run in references.values())
     found = {'network': f'`{arch}`', 'MindSpore to PyTorch': f'{np.abs(ours - theirs).max() / np.abs(ours).max():.1e}'}
@@ -65,22 +70,29 @@ def remembering(run: Run) -> Run:
         if key not in known:
             known[key] = run(images)
         return known[key]
+
     return call
 
 
 def random_state(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Norms and biases drawn, too, in place of the neutral ones that a network starts with."""
     rng = np.random.default_rng(0)
-    return {name: array if array.ndim > 1 else rng.uniform(0.5, 1.5, array.shape).astype(np.float32)
-            if name.endswith('running_var') else array + 0.3 * rng.standard_normal(array.shape, np.float32)
-            for name, array in state.items()}
+    return {
+        name: array
+        if array.ndim > 1
+        else rng.uniform(0.5, 1.5, array.shape).astype(np.float32)
+        if name.endswith('running_var')
+        else array + 0.3 * rng.standard_normal(array.shape, np.float32)
+        for name, array in state.items()
+    }
 
 
 def write(out: Path, rows: list[dict[str, str]], archs: list[str]) -> None:
     """The table as Markdown, with what it holds for; ``archs`` is empty where it is of all networks."""
     lines = [list(rows[0]), ['---'] * len(rows[0]), *(list(cells.values()) for cells in rows)]
     table = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
-    out.write_text(f"""# Exported files against their networks
+    out.write_text(
+        f"""# Exported files against their networks
 
 Written by `{' '.join(['python scripts/compare_exports.py', *archs])}`: the largest difference between a file's
 logits and its network's, of the network's largest logit. `twinseg export` hands out no file above {TOLERANCE:.0e}. Random
@@ -89,7 +101,9 @@ weights, norms and biases, images of {SIZE[0]}x{SIZE[1]}, float32, {machine()['c
 
 {table}
 A star: the network unpools, and itself moves by at least half as much when its images change by {NUDGE:.0e}.
-""", encoding='utf-8')
+""",
+        encoding='utf-8',
+    )
 
 
 def main() -> int:
@@ -103,7 +117,7 @@ def main() -> int:
         for found in pool.imap(row, archs):
             rows.append(found)
             print(*found.values(), file=sys.stderr, flush=True)
-            write(words.out, rows, words.archs if len(rows) == len(archs) else archs[:len(rows)])
+            write(words.out, rows, words.archs if len(rows) == len(archs) else archs[: len(rows)])
     return int(any(cell.startswith('failed: ') for cells in rows for cell in cells.values()))
 
 

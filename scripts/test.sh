@@ -14,6 +14,7 @@ check() { # a command and its arguments
 }
 
 check ruff check .
+check ruff format --check .
 check mypy
 check lint-imports
 check shellcheck scripts/*.sh .ci/run

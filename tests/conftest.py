@@ -1,4 +1,5 @@
 """Fixtures shared by all tests: data and golden folders, and the installed backends."""
+
 import ctypes
 import gc
 import os

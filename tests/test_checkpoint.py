@@ -1,4 +1,5 @@
 """The checkpoint file: what goes in comes out, damage is noticed, and an interrupted save harms nothing."""
+
 import os
 import pickle
 import resource
@@ -23,12 +24,16 @@ META = {'step': 7, 'config': {'arch': 'fast_scnn', 'base_lr': 1e-4}, 'best': Non
 
 def tensors() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
-    return {'model.conv.weight': rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
-            'model.bn.running_var': np.ones(4, np.float32),
-            'optimizer.momentum.conv.weight': rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
-            'ema.conv.weight': np.full((4, 3, 3, 3), 2, np.float32), 'model.half': np.arange(3, dtype=np.float16),
-            'model.count': np.array(12, np.int64), 'model.nothing': np.zeros((0, 5), np.float32),
-            'model.strided': rng.standard_normal((4, 6)).astype(np.float32)[:, ::2]}
+    return {
+        'model.conv.weight': rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
+        'model.bn.running_var': np.ones(4, np.float32),
+        'optimizer.momentum.conv.weight': rng.standard_normal((4, 3, 3, 3)).astype(np.float32),
+        'ema.conv.weight': np.full((4, 3, 3, 3), 2, np.float32),
+        'model.half': np.arange(3, dtype=np.float16),
+        'model.count': np.array(12, np.int64),
+        'model.nothing': np.zeros((0, 5), np.float32),
+        'model.strided': rng.standard_normal((4, 6)).astype(np.float32)[:, ::2],
+    }
 
 
 @pytest.fixture
@@ -40,8 +45,11 @@ def saved(tmp_path) -> Path:
 
 def same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> bool:
     return found.keys() == expected.keys() and all(
-        found[key].dtype == expected[key].dtype and found[key].shape == expected[key].shape
-        and found[key].tobytes() == expected[key].tobytes() for key in expected)
+        found[key].dtype == expected[key].dtype
+        and found[key].shape == expected[key].shape
+        and found[key].tobytes() == expected[key].tobytes()
+        for key in expected
+    )
 
 
 def test_round_trip_is_exact(saved):
@@ -65,7 +73,7 @@ def test_every_truncation_is_detected(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp('cut')
     checkpoint.save(folder / 'whole', tensors(), META)
     content = (folder / 'whole').read_bytes()
-    (folder / 'cut').write_bytes(content[:data.draw(st.integers(0, len(content) - 1))])
+    (folder / 'cut').write_bytes(content[: data.draw(st.integers(0, len(content) - 1))])
     with pytest.raises(StateError):
         checkpoint.load(folder / 'cut')
 
@@ -91,11 +99,21 @@ class Bomb:
         return os.mkdir, ('exploded',)
 
 
-@pytest.mark.parametrize('content', [
-    b'', b'\0' * 8, b'\xff' * 64, b'not a checkpoint', pickle.dumps(Bomb()), (2 ** 63).to_bytes(8, 'little') + b'{}',
-    (2).to_bytes(8, 'little') + b'{}', (4).to_bytes(8, 'little') + b'null',
-    (76).to_bytes(8, 'little') + b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}',
-], ids=['empty', 'zeros', 'ones', 'text', 'pickle', 'endless header', 'no tensors', 'null', 'four terabytes'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'',
+        b'\0' * 8,
+        b'\xff' * 64,
+        b'not a checkpoint',
+        pickle.dumps(Bomb()),
+        (2**63).to_bytes(8, 'little') + b'{}',
+        (2).to_bytes(8, 'little') + b'{}',
+        (4).to_bytes(8, 'little') + b'null',
+        (76).to_bytes(8, 'little') + b'{"a":{"dtype":"F32","shape":[1000000000000],"data_offsets":[0,4000000000000]}}',
+    ],
+    ids=['empty', 'zeros', 'ones', 'text', 'pickle', 'endless header', 'no tensors', 'null', 'four terabytes'],
+)
 def test_garbage_is_refused(tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'x.safetensors').write_bytes(content)
@@ -168,8 +186,12 @@ def test_rotation_keeps_the_newest_and_the_best(tmp_path):
     (tmp_path / 'step_00000300.safetensors.tmp').write_bytes(b'cut short')
     (tmp_path / 'notes.txt').write_text('mine')
     checkpoint.rotate(tmp_path, 2)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ['best.safetensors', 'notes.txt', 'step_00000020.safetensors',
-                                                                'step_100000001.safetensors']
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'best.safetensors',
+        'notes.txt',
+        'step_00000020.safetensors',
+        'step_100000001.safetensors',
+    ]
 
 
 def test_latest_passes_over_broken_files_and_says_so(tmp_path):
@@ -200,15 +222,17 @@ def test_model_state_prefers_averaged_weights(saved, tmp_path):
 OWN = {'stem.weight': (4, 3), 'stem.running_mean': (4,), 'head.weight': (2, 4)}
 
 
-
 GOOD = {key: np.zeros(shape) for key, shape in OWN.items()}
 
 
-@pytest.mark.parametrize('given_state, text', [
-    (GOOD, '3 of 3 tensors matched'),
-    ({**GOOD, 'stem.num_batches_tracked': np.array(1)}, '3 of 3 tensors matched'),
-    ({**GOOD, 'aux.weight': np.zeros(1)}, '3 of 3 tensors matched; 1 unexpected (aux.weight)'),
-])
+@pytest.mark.parametrize(
+    'given_state, text',
+    [
+        (GOOD, '3 of 3 tensors matched'),
+        ({**GOOD, 'stem.num_batches_tracked': np.array(1)}, '3 of 3 tensors matched'),
+        ({**GOOD, 'aux.weight': np.zeros(1)}, '3 of 3 tensors matched; 1 unexpected (aux.weight)'),
+    ],
+)
 def test_fitting_states_are_taken(given_state, text):
     assert str(checkpoint.match(OWN, given_state)) == text
 
@@ -217,13 +241,16 @@ def test_counters_of_batch_norm_are_not_missed():
     assert str(checkpoint.match({**OWN, 'stem.num_batches_tracked': ()}, GOOD)) == '3 of 3 tensors matched'
 
 
-@pytest.mark.parametrize('given_state, partial_too, message', [
-    ({key: GOOD[key] for key in ('stem.weight', 'stem.running_mean')}, False, r'1 missing \(head.weight\)'),
-    ({**GOOD, 'head.weight': np.zeros((3, 4))}, False, r'1 mismatched \(head.weight \(3, 4\), the network has \(2, 4\)\)'),
-    ({**GOOD, 'stem.bias': np.zeros(4)}, False, r'1 unexpected \(stem.bias\)'),
-    ({'other.weight': np.zeros(4)}, True, '0 of 3 tensors matched'),
-    ({}, True, '0 of 3'),
-])
+@pytest.mark.parametrize(
+    'given_state, partial_too, message',
+    [
+        ({key: GOOD[key] for key in ('stem.weight', 'stem.running_mean')}, False, r'1 missing \(head.weight\)'),
+        ({**GOOD, 'head.weight': np.zeros((3, 4))}, False, r'1 mismatched \(head.weight \(3, 4\), the network has \(2, 4\)\)'),
+        ({**GOOD, 'stem.bias': np.zeros(4)}, False, r'1 unexpected \(stem.bias\)'),
+        ({'other.weight': np.zeros(4)}, True, '0 of 3 tensors matched'),
+        ({}, True, '0 of 3'),
+    ],
+)
 def test_poor_matches_are_refused(given_state, partial_too, message):
     with pytest.raises(StateError, match=message):
         checkpoint.match(OWN, given_state)

@@ -1,4 +1,5 @@
 """The configuration: inheritance, overrides, what is refused and how, and the recipes."""
+
 import re
 from pathlib import Path
 
@@ -15,13 +16,18 @@ def write(tmp_path):
     def file(text: str, name: str = 'x.yaml') -> Path:
         (tmp_path / name).write_text(text, encoding='utf-8')
         return tmp_path / name
+
     return file
 
 
 def test_keys_land_in_their_groups(write):
     found = load(write('arch: stdc1_seg\nbase_lr: 0.1\namp_level: O2\nepochs: 3\n'))
     assert (found.model.arch, found.optimizer.base_lr, found.precision.amp_level, found.schedule.epochs) == (
-        'stdc1_seg', 0.1, 'O2', 3)
+        'stdc1_seg',
+        0.1,
+        'O2',
+        3,
+    )
 
 
 def test_no_key_stands_in_two_groups():
@@ -35,18 +41,21 @@ def test_base_comes_first(write):
     assert (found.model.arch, found.optimizer.base_lr, found.optimizer.momentum) == ('stdc2_seg', 0.2, 0.5)
 
 
-@pytest.mark.parametrize('text, expected', [
-    ('base_lr=0.5', ('base_lr', 0.5)),
-    ('optimizer.base_lr=0.5', ('base_lr', 0.5)),
-    ('base_lr=1e-4', ('base_lr', 1e-4)),
-    ('crop_size=[64, 128]', ('crop_size', [64, 128])),
-    ('set=camvid', ('set', 'camvid')),
-    ('lr_mult={head: 10}', ('lr_mult', {'head': 10})),
-    ('data_url=/a=b', ('data_url', '/a=b')),
-    ('epochs=null', ('epochs', None)),
-    ('with_ema=true', ('with_ema', True)),
-    (' base_lr = 1', ('base_lr', 1)),
-])
+@pytest.mark.parametrize(
+    'text, expected',
+    [
+        ('base_lr=0.5', ('base_lr', 0.5)),
+        ('optimizer.base_lr=0.5', ('base_lr', 0.5)),
+        ('base_lr=1e-4', ('base_lr', 1e-4)),
+        ('crop_size=[64, 128]', ('crop_size', [64, 128])),
+        ('set=camvid', ('set', 'camvid')),
+        ('lr_mult={head: 10}', ('lr_mult', {'head': 10})),
+        ('data_url=/a=b', ('data_url', '/a=b')),
+        ('epochs=null', ('epochs', None)),
+        ('with_ema=true', ('with_ema', True)),
+        (' base_lr = 1', ('base_lr', 1)),
+    ],
+)
 def test_overrides_are_yaml(text, expected):
     assert parse_override(text) == expected
 
@@ -58,46 +67,52 @@ def test_overrides_win(write):
     assert load(path).replace(base_lr=0.2) == load(path, ['base_lr=0.2'])
 
 
-@pytest.mark.parametrize('below, above, expected', [
-    ('epochs: 3', 'max_iters: 7', (None, 7)),
-    ('max_iters: 7', 'epochs: 3', (3, None)),
-    ('epochs: 3', 'max_iters: null', (3, None)),
-])
+@pytest.mark.parametrize(
+    'below, above, expected',
+    [
+        ('epochs: 3', 'max_iters: 7', (None, 7)),
+        ('max_iters: 7', 'epochs: 3', (3, None)),
+        ('epochs: 3', 'max_iters: null', (3, None)),
+    ],
+)
 def test_a_length_replaces_the_other_kind_of_length(write, below, above, expected):
     write(below, 'below.yaml')
     for found in (load(write(f'base: below.yaml\n{above}')), load(write(below), [above.replace(': ', '=')])):
         assert (found.schedule.epochs, found.schedule.max_iters) == expected
 
 
-@pytest.mark.parametrize('text, message', [
-    ('bas_lr: 0.1', "unknown key 'bas_lr'; did you mean 'base_lr'"),
-    ('qqqq: 0.1', "unknown key 'qqqq'; `twinseg list --keys`"),
-    ('learning_rates: 1', "unknown key 'learning_rates'"),
-    ('base_lr: fast', r"base_lr: .*valid number \(found 'fast'\)"),
-    ('base_lr: -1', r'base_lr: .*greater than 0 \(found -1'),
-    ('epochs: 2.5', r'epochs: .*integer'),
-    ('epochs: true', r'epochs: .*integer'),
-    ('batch_size: "8"', r'batch_size: .*integer'),
-    ('with_ema: 1', r'with_ema: .*boolean'),
-    ('amp_level: O4', r"amp_level: .*'O0', 'O1', 'O2' or 'O3' \(found 'O4'\)"),
-    ('crop_size: [512]', r'crop_size: .*at least 2'),
-    ('crop_size: [512, 0]', r'crop_size\.1: .*greater than 0'),
-    ('auxiliary_weights: {aux16: heavy}', r'auxiliary_weights\.aux16'),
-    ('epochs: 1\nmax_iters: 1', 'epochs or max_iters, not both'),
-    ('warmup_iters: 1\nwarmup_length: 1', 'not both'),
-    ('base_lr: 0.1\nbase_lr: 0.2', 'line 1: the key base_lr stands twice'),
-    ('- a\n- b', 'flat "key: value" lines'),
-    ('just words', 'flat "key: value" lines'),
-    ('1: 2', 'flat "key: value" lines'),
-    ('a: [', 'not readable as YAML'),
-    ('x: &a [1]\ny: *a', 'aliases are not allowed'),
-    ('x: !!python/object/apply:os.system [exit]', 'not readable as YAML'),
-    ('base: nowhere.yaml', "base: 'nowhere.yaml' is no file beside it"),
-    ('base: 3', 'base: 3 is no file'),
-    ('base: x.yaml', 'leads back to the file itself'),
-    ('a: ' + '[' * 5000, 'not readable as YAML'),
-    ('#' * (config.MAX_BYTES + 1), 'larger than'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('bas_lr: 0.1', "unknown key 'bas_lr'; did you mean 'base_lr'"),
+        ('qqqq: 0.1', "unknown key 'qqqq'; `twinseg list --keys`"),
+        ('learning_rates: 1', "unknown key 'learning_rates'"),
+        ('base_lr: fast', r"base_lr: .*valid number \(found 'fast'\)"),
+        ('base_lr: -1', r'base_lr: .*greater than 0 \(found -1'),
+        ('epochs: 2.5', r'epochs: .*integer'),
+        ('epochs: true', r'epochs: .*integer'),
+        ('batch_size: "8"', r'batch_size: .*integer'),
+        ('with_ema: 1', r'with_ema: .*boolean'),
+        ('amp_level: O4', r"amp_level: .*'O0', 'O1', 'O2' or 'O3' \(found 'O4'\)"),
+        ('crop_size: [512]', r'crop_size: .*at least 2'),
+        ('crop_size: [512, 0]', r'crop_size\.1: .*greater than 0'),
+        ('auxiliary_weights: {aux16: heavy}', r'auxiliary_weights\.aux16'),
+        ('epochs: 1\nmax_iters: 1', 'epochs or max_iters, not both'),
+        ('warmup_iters: 1\nwarmup_length: 1', 'not both'),
+        ('base_lr: 0.1\nbase_lr: 0.2', 'line 1: the key base_lr stands twice'),
+        ('- a\n- b', 'flat "key: value" lines'),
+        ('just words', 'flat "key: value" lines'),
+        ('1: 2', 'flat "key: value" lines'),
+        ('a: [', 'not readable as YAML'),
+        ('x: &a [1]\ny: *a', 'aliases are not allowed'),
+        ('x: !!python/object/apply:os.system [exit]', 'not readable as YAML'),
+        ('base: nowhere.yaml', "base: 'nowhere.yaml' is no file beside it"),
+        ('base: 3', 'base: 3 is no file'),
+        ('base: x.yaml', 'leads back to the file itself'),
+        ('a: ' + '[' * 5000, 'not readable as YAML'),
+        ('#' * (config.MAX_BYTES + 1), 'larger than'),
+    ],
+)
 def test_what_is_wrong_is_named_in_one_line(write, text, message):
     with pytest.raises(UserError, match=message) as found:
         load(write(text))
@@ -116,14 +131,17 @@ def test_binary_files_are_refused(tmp_path):
         load(tmp_path / 'x.yaml')
 
 
-@pytest.mark.parametrize('text, message', [
-    ('base_lr', 'expected key=value'),
-    ('=1', 'expected key=value'),
-    ('optimizer.bas_lr=1', "unknown key 'bas_lr'; did you mean 'base_lr'"),
-    ('data.base_lr=1', "unknown key 'base_lr'"),
-    ('base_lr=[', 'not YAML'),
-    ('nothing=1', "unknown key 'nothing'"),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('base_lr', 'expected key=value'),
+        ('=1', 'expected key=value'),
+        ('optimizer.bas_lr=1', "unknown key 'bas_lr'; did you mean 'base_lr'"),
+        ('data.base_lr=1', "unknown key 'base_lr'"),
+        ('base_lr=[', 'not YAML'),
+        ('nothing=1', "unknown key 'nothing'"),
+    ],
+)
 def test_wrong_overrides_are_named(text, message):
     with pytest.raises(UserError, match=message):
         load('fast_scnn_toy_street', [text])

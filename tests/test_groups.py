@@ -1,4 +1,5 @@
 """Tests that share fixtures run in one process (see conftest.py); when they do not, all pass and it takes longer."""
+
 import pytest
 
 

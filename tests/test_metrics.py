@@ -1,4 +1,5 @@
 """Metrics against scikit-learn and against values counted by hand."""
+
 import json
 
 import numpy as np
@@ -22,7 +23,7 @@ def labels(seed: int, ignored: bool = True, shape: tuple[int, ...] = (2, 9, 7)) 
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 10 ** 6))
+@given(seed=st.integers(0, 10**6))
 def test_confusion_matrix_is_scikit_learns(seed):
     truth, prediction = labels(seed)
     counted = truth != 255
@@ -78,12 +79,15 @@ def test_nothing_counted_is_no_score():
     assert np.isnan(mean(np.array([NAN])))
 
 
-@pytest.mark.parametrize('truth, prediction, message', [
-    ([0, 7, 9, 255], [0, 0, 0, 0], r'label with the ids \[7, 9\]; expected 0\.\.3 or 255'),
-    ([0, 0, 0], [0, 5, 0], r'prediction with the ids \[5\]; expected 0\.\.3'),
-    ([0, 0, 0], [0, -1, 0], r'\[-1\]'),
-    ([0, 0, 0], [0, 0], r'size'),
-])
+@pytest.mark.parametrize(
+    'truth, prediction, message',
+    [
+        ([0, 7, 9, 255], [0, 0, 0, 0], r'label with the ids \[7, 9\]; expected 0\.\.3 or 255'),
+        ([0, 0, 0], [0, 5, 0], r'prediction with the ids \[5\]; expected 0\.\.3'),
+        ([0, 0, 0], [0, -1, 0], r'\[-1\]'),
+        ([0, 0, 0], [0, 0], r'size'),
+    ],
+)
 def test_ids_out_of_range_are_listed(truth, prediction, message):
     with pytest.raises(DataError, match=message):
         confusion_matrix(np.array(truth), np.array(prediction), 4)

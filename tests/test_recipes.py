@@ -1,4 +1,5 @@
 """The recipes: published numbers point by point, and a training step of every network and loss that they name."""
+
 import functools
 import itertools
 import re
@@ -19,8 +20,13 @@ from twinseg.common.training.loss_checks import check
 mmengine = functools.cache(mmengine)  # many recipes share a curve
 
 LOSS = 0.1  # relative, of one step: dropout draws other channels in each framework
-CLASSES = {'cityscapes': len(CITYSCAPES_CLASSES), 'toy_street': len(CITYSCAPES_CLASSES), 'voc': len(VOC_CLASSES),
-           'camvid': len(CAMVID_CLASSES), 'camvid32': len(CAMVID_CLASSES)}
+CLASSES = {
+    'cityscapes': len(CITYSCAPES_CLASSES),
+    'toy_street': len(CITYSCAPES_CLASSES),
+    'voc': len(VOC_CLASSES),
+    'camvid': len(CAMVID_CLASSES),
+    'camvid32': len(CAMVID_CLASSES),
+}
 SEGMENTATION = {path.stem: found for path in config.recipes() if not (found := load(path)).classifies}
 
 # mmsegmentation's naming: network_{GPUs}xb{images of each}-{steps / 1000}k_{data}-{height}x{width} of the crop
@@ -28,16 +34,48 @@ NAME = re.compile(r'(?P<gpus>\d)xb(?P<batch>\d+)-(?P<steps>\d+)k_(?P<data>citysc
 NAMED = {name: NAME.search(name) for name in SEGMENTATION if NAME.search(name)}
 # Their _base_ files, and what single configurations say otherwise. 'warmup': steps, from a tenth of the learning rate.
 BASE = dict(lr=0.01, weight_decay=5e-4, eta_min=1e-4, warmup=0, loss='cross_entropy', auxiliary={'aux': 0.4}, class_weight=None)
-STDC = dict(warmup=1000, loss='ohem_pixel_sampler', thresh=0.7, min_kept=10000,
-            auxiliary={'aux16': 1.0, 'aux32': 1.0, 'detail': 1.0})
-DDRNET = dict(eta_min=0.0, loss='ohem', thresh=0.9, min_kept=131072, class_weight=[
-    0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023, 0.9539, 0.9843, 1.1116, 0.9037, 1.0865,
-    1.0955, 1.0865, 1.1529, 1.0507])
+STDC = dict(
+    warmup=1000, loss='ohem_pixel_sampler', thresh=0.7, min_kept=10000, auxiliary={'aux16': 1.0, 'aux32': 1.0, 'detail': 1.0}
+)
+DDRNET = dict(
+    eta_min=0.0,
+    loss='ohem',
+    thresh=0.9,
+    min_kept=131072,
+    class_weight=[
+        0.8373,
+        0.918,
+        0.866,
+        1.0345,
+        1.0166,
+        0.9969,
+        0.9754,
+        1.0489,
+        0.8786,
+        1.0023,
+        0.9539,
+        0.9843,
+        1.1116,
+        0.9037,
+        1.0865,
+        1.0955,
+        1.0865,
+        1.1529,
+        1.0507,
+    ],
+)
 OTHERWISE = {
-    'stdc1_4xb12': STDC, 'stdc2_4xb12': STDC, 'stdc1_in1k-pre_4xb12': STDC, 'stdc2_in1k-pre_4xb12': STDC, 'stdc1_8xb12': STDC,
-    'fast_scnn_8xb4': dict(lr=0.12, weight_decay=4e-5, loss='sigmoid_cross_entropy',
-                           auxiliary={'aux_gfe': 0.4, 'aux_ltd': 0.4}),
-    'ddrnet_23-slim_in1k-pre_2xb6': DDRNET, 'ddrnet_23_in1k-pre_2xb6': DDRNET, 'ddrnet_39_in1k-pre_2xb6': DDRNET,
+    'stdc1_4xb12': STDC,
+    'stdc2_4xb12': STDC,
+    'stdc1_in1k-pre_4xb12': STDC,
+    'stdc2_in1k-pre_4xb12': STDC,
+    'stdc1_8xb12': STDC,
+    'fast_scnn_8xb4': dict(
+        lr=0.12, weight_decay=4e-5, loss='sigmoid_cross_entropy', auxiliary={'aux_gfe': 0.4, 'aux_ltd': 0.4}
+    ),
+    'ddrnet_23-slim_in1k-pre_2xb6': DDRNET,
+    'ddrnet_23_in1k-pre_2xb6': DDRNET,
+    'ddrnet_39_in1k-pre_2xb6': DDRNET,
 }
 AUTHORS = 'in1k-pre_3xb16-60k'  # STDC-Seg's own recipes, named in the same way
 SCALES = {'cityscapes': [1024, 2048], 'voc12aug': [512, 2048]}
@@ -45,15 +83,21 @@ MMSEG = [name for name in NAMED if AUTHORS not in name]
 
 
 def published(name: str) -> dict:
-    return {**BASE, **OTHERWISE.get(name[:name.index('-', NAMED[name].start())], {})}
+    return {**BASE, **OTHERWISE.get(name[: name.index('-', NAMED[name].start())], {})}
 
 
 def test_the_asked_recipes_are_there():
-    for network, lengths in itertools.product(('fcn_r{}-d8', 'pspnet_r{}-d8', 'deeplabv3plus_r{}-d8', 'upernet_r{}'),
-                                              ('4xb2-40k_cityscapes-512x1024', '4xb2-80k_cityscapes-512x1024',
-                                               '4xb4-20k_voc12aug-512x512', '4xb4-40k_voc12aug-512x512')):
+    for network, lengths in itertools.product(
+        ('fcn_r{}-d8', 'pspnet_r{}-d8', 'deeplabv3plus_r{}-d8', 'upernet_r{}'),
+        (
+            '4xb2-40k_cityscapes-512x1024',
+            '4xb2-80k_cityscapes-512x1024',
+            '4xb4-20k_voc12aug-512x512',
+            '4xb4-40k_voc12aug-512x512',
+        ),
+    ):
         assert {f'{network.format(depth)}_{lengths}' for depth in (50, 101)} <= set(MMSEG)
-    assert set(OTHERWISE) <= {name[:name.index('-', NAMED[name].start())] for name in MMSEG}
+    assert set(OTHERWISE) <= {name[: name.index('-', NAMED[name].start())] for name in MMSEG}
     for kind in 'dp', 'ddp':
         archs = {found.model.arch for name, found in SEGMENTATION.items() if f'_deephm-{kind}_' in name}
         assert archs == {'deeplabv3plus', 'gcn', 'upernet', 'duc_hdc', 'pspnet', 'enet', 'unet', 'segnet', 'fcn'}
@@ -103,8 +147,9 @@ def test_stdc_seg():
     """MichaelFan01/STDC-Seg: 3 GPUs with 16 images; optimizer_loss.py, train.py."""
     found = SEGMENTATION['stdc1_in1k-pre_3xb16-60k_cityscapes-512x1024']
     ours = learning_rates(found.optimizer, found.schedule, 1, 48)
-    official = [1e-5 * 1000 ** (step / 1000) if step < 1000 else 0.01 * (1 - (step - 1000) / 59000) ** 0.9
-                for step in range(60000)]
+    official = [
+        1e-5 * 1000 ** (step / 1000) if step < 1000 else 0.01 * (1 - (step - 1000) / 59000) ** 0.9 for step in range(60000)
+    ]
     np.testing.assert_allclose(ours, official, rtol=RELATIVE)
     assert (found.loss.loss, found.loss.ohem_thresh, found.loss.ohem_min_kept) == ('stdc_ohem', 0.7, 3 * 16 * 512 * 1024 // 16)
     assert found.augment.ratio_range == [0.125, 1.5] and found.augment.eval_size == [768, 1536]
@@ -121,8 +166,11 @@ def test_deephm(name):
     assert found.optimizer.weight_decay == 1e-4 and found.runtime.val_interval == 5 * steps
     assert found.optimizer.lr_mult == ({} if found.model.arch in ('enet', 'unet', 'segnet') else {'backbone': 0.1})
     assert found.loss.auxiliary_weights == ({'aux': 0.4} if found.model.arch == 'pspnet' else {})
-    np.testing.assert_allclose(np.array([found.augment.mean, found.augment.std]) / 255, [
-        [0.45734706, 0.43338275, 0.40058118], [0.23965294, 0.23532275, 0.2398498]], atol=1e-5)
+    np.testing.assert_allclose(
+        np.array([found.augment.mean, found.augment.std]) / 255,
+        [[0.45734706, 0.43338275, 0.40058118], [0.23965294, 0.23532275, 0.2398498]],
+        atol=1e-5,
+    )
 
 
 def one_of_each() -> list[Any]:
@@ -130,11 +178,13 @@ def one_of_each() -> list[Any]:
     found: dict[tuple, str] = {}
     for name, one in SEGMENTATION.items():
         loss = one.loss.model_dump(exclude={'class_weight'})
-        found.setdefault((one.model.arch, str(one.model.arguments()), str(loss), one.optimizer.optimizer,
-                          str(one.optimizer.lr_mult)), name)
+        found.setdefault(
+            (one.model.arch, str(one.model.arguments()), str(loss), one.optimizer.optimizer, str(one.optimizer.lr_mult)), name
+        )
     large = ('resnet101', 'resnet152', 'vgg16')
-    return [pytest.param(name, marks=[pytest.mark.slow] * (SEGMENTATION[name].model.backbone in large))
-            for name in found.values()]
+    return [
+        pytest.param(name, marks=[pytest.mark.slow] * (SEGMENTATION[name].model.backbone in large)) for name in found.values()
+    ]
 
 
 def step(backend, name: str) -> dict[str, float]:

@@ -1,4 +1,5 @@
 """``python -m twinseg``: the command line."""
+
 import sys
 
 from twinseg.common.cli import main

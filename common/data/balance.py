@@ -1,4 +1,5 @@
 """Rare classes: weights of the loss, and orders of the samples, from how often the labels show each class."""
+
 from typing import Callable, Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ def class_counts(dataset: Dataset) -> np.ndarray:
             label = dataset.read(index)[1]
         except DataError:
             continue  # training says so, or skips it
-        counts[index] = np.bincount(label.ravel(), minlength=256)[:counts.shape[1]]
+        counts[index] = np.bincount(label.ravel(), minlength=256)[: counts.shape[1]]
     return counts
 
 
@@ -50,7 +51,8 @@ def balanced_order(counts: np.ndarray, seed: int) -> Callable[[int], np.ndarray]
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_BALANCED, epoch)))
         rounds = -(-len(counts) // len(shown))
         queues = [np.concatenate([rng.permutation(images) for _ in range(-(-rounds // len(images)))]) for images in shown]
-        return np.concatenate([[queues[index][turn] for index in rng.permutation(len(shown))]
-                               for turn in range(rounds)])[:len(counts)]
+        return np.concatenate([[queues[index][turn] for index in rng.permutation(len(shown))] for turn in range(rounds)])[
+            : len(counts)
+        ]
 
     return order

@@ -4,6 +4,7 @@
 ``<name>.json`` (where each lies, and of which files). They live in ``$TWINSEG_CACHE``, by default ``~/.cache/twinseg``. A cache
 whose files have changed since is not used.
 """
+
 import hashlib
 import json
 import logging
@@ -42,7 +43,7 @@ class CachedDataset(Dataset):
             self._pixels = np.memmap(self.path, np.uint8, 'r')
         offset, height, width = place
         middle = offset + 3 * height * width
-        image, label = self._pixels[offset:middle], self._pixels[middle:middle + height * width]
+        image, label = self._pixels[offset:middle], self._pixels[middle : middle + height * width]
         return np.asarray(image).reshape(height, width, 3), np.asarray(label).reshape(height, width)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -94,8 +95,10 @@ def build(config: Config, progress: Progress = lambda done, total: None) -> dict
             with tempfile.TemporaryDirectory(dir=folder()) as unfinished:
                 summary[dataset.split] = _write(dataset, Path(unfinished), data.on_error, done, total, progress)
         except OSError as error:
-            raise DataError(f'{folder()}: the cache cannot be written ({error.strerror}); choose another folder with the '
-                            'environment variable TWINSEG_CACHE') from None
+            raise DataError(
+                f'{folder()}: the cache cannot be written ({error.strerror}); choose another folder with the '
+                'environment variable TWINSEG_CACHE'
+            ) from None
         done += len(dataset)
     return summary
 

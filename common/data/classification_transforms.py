@@ -3,6 +3,7 @@
 Images are uint8 (H, W, 3) RGB and stay so: the network normalises on its device, so what timm erases after normalisation is
 erased here with the same colours, rounded to grey levels.
 """
+
 import functools
 import math
 
@@ -18,9 +19,13 @@ ERASE_TRIES = 10  # of a box that fits
 ERASED_AREA = (0.02, 1 / 3)  # of the image, divided by the number of boxes (timm/data/random_erasing.py)
 ERASED_ASPECT = (0.3, 1 / 0.3)  # height to width
 MAX_ASPECT = 64  # of an image that is evaluated; what lies outside is far from the crop
-INTERPOLATIONS = {'nearest': (Image.Resampling.NEAREST,), 'bilinear': (Image.Resampling.BILINEAR,),
-                  'bicubic': (Image.Resampling.BICUBIC,), 'lanczos': (Image.Resampling.LANCZOS,),
-                  'random': (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)}
+INTERPOLATIONS = {
+    'nearest': (Image.Resampling.NEAREST,),
+    'bilinear': (Image.Resampling.BILINEAR,),
+    'bicubic': (Image.Resampling.BICUBIC,),
+    'lanczos': (Image.Resampling.LANCZOS,),
+    'random': (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC),
+}
 # Pillow moves pixels with at most bicubic interpolation.
 MOVES = {**INTERPOLATIONS, 'lanczos': INTERPOLATIONS['bicubic']}
 JITTERS = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
@@ -81,7 +86,7 @@ def _without_ends(image: np.ndarray) -> np.ndarray:
     """The middle of an image too long to be resized as a whole: a line of pixels would fill the memory."""
     longest = MAX_ASPECT * min(image.shape[:2])
     top, left = (max(side - longest, 0) // 2 for side in image.shape[:2])
-    return image[top:top + longest, left:left + longest]
+    return image[top : top + longest, left : left + longest]
 
 
 def crop_box(height: int, width: int, augment: Augment, rng: np.random.Generator) -> Box:
@@ -117,7 +122,7 @@ def erase(pixels: np.ndarray, augment: Augment, rng: np.random.Generator) -> Non
         shape = {'const': (), 'rand': (3,), 'pixel': (height, width, 3)}[augment.re_mode]
         noise = rng.standard_normal(shape, np.float32) if shape else 0
         colours = np.array(augment.mean, np.float32) + np.array(augment.std, np.float32) * noise
-        pixels[top:top + height, left:left + width] = np.clip(np.rint(colours), 0, 255)
+        pixels[top : top + height, left : left + width] = np.clip(np.rint(colours), 0, 255)
 
 
 def erased_boxes(height: int, width: int, most: int, rng: np.random.Generator) -> list[Box]:
@@ -130,7 +135,13 @@ def erased_boxes(height: int, width: int, most: int, rng: np.random.Generator) -
             aspect = math.exp(rng.uniform(math.log(ERASED_ASPECT[0]), math.log(ERASED_ASPECT[1])))
             box_height, box_width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if box_height < height and box_width < width:
-                boxes.append((int(rng.integers(height - box_height + 1)), int(rng.integers(width - box_width + 1)),
-                              box_height, box_width))
+                boxes.append(
+                    (
+                        int(rng.integers(height - box_height + 1)),
+                        int(rng.integers(width - box_width + 1)),
+                        box_height,
+                        box_width,
+                    )
+                )
                 break
     return boxes

@@ -1,4 +1,5 @@
 """Archives of data sets: fetched in parts if need be, checked, and unpacked without leaving their folder."""
+
 import hashlib
 import os
 import shutil
@@ -28,6 +29,7 @@ Member = tuple[str, int, Callable[[], IO[bytes]]]  # path, bytes, and a stream o
 
 class Archive(NamedTuple):
     """A file that may be fetched; ``digest``: algorithm:hexadecimal digits, as published or as others check it."""
+
     url: str
     digest: str
 
@@ -53,13 +55,16 @@ def fetch(archive: Archive, folder: Path, progress: Progress = lambda done, tota
                 break
             raise ConnectionError('the connection closed early')
         except urllib.error.HTTPError as error:
-            raise DataError(f'{archive.url}: HTTP status {error.code} ({error.reason}); fetch it by other means and put it '
-                            f'into {folder}') from None
+            raise DataError(
+                f'{archive.url}: HTTP status {error.code} ({error.reason}); fetch it by other means and put it into {folder}'
+            ) from None
         except (OSError, HTTPException) as error:  # URLError, timeouts and broken connections
             failures = 0 if part.is_file() and part.stat().st_size > before else failures + 1
             if failures == PATIENCE:
-                raise DataError(f'{archive.url}: not reached ({getattr(error, "reason", None) or error}); run again to go on, '
-                                f'or fetch it by other means and put it into {folder}') from None
+                raise DataError(
+                    f'{archive.url}: not reached ({getattr(error, "reason", None) or error}); run again to go on, '
+                    f'or fetch it by other means and put it into {folder}'
+                ) from None
             time.sleep(PAUSE)
     try:
         _verify(part, archive, f'downloaded from {archive.url}; run again to fetch it anew')

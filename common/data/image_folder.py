@@ -4,6 +4,7 @@ Below ``data_url``, ``<split>/<class>/**/<image>``, where any folder may be a ta
 ``train/n01440764.tar``, the tar of tars that ImageNet is published as), or ``data_url`` itself is one. A tar is indexed when it
 is opened and never unpacked: an image is read at its place. Links and special files in it are ignored.
 """
+
 import functools
 import io
 import json
@@ -35,6 +36,7 @@ Place = tuple[str, int, Optional[int]]  # file, and in a tar the image's offset 
 @dataclass(frozen=True, slots=True)
 class ImageSample:
     """One image: a file, or ``size`` bytes from ``offset`` on in a tar."""
+
     name: str
     path: str
     offset: int = 0
@@ -44,8 +46,15 @@ class ImageSample:
 class ImageFolder(Dataset):
     """Images and the numbers of their classes, ``labels`` int64 (N,)."""
 
-    def __init__(self, name: str, split: str, description: Description, samples: list[ImageSample], labels: np.ndarray,
-                 exif_rotate: bool = False):
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        description: Description,
+        samples: list[ImageSample],
+        labels: np.ndarray,
+        exif_rotate: bool = False,
+    ):
         super().__init__(name, split, description, samples)
         self.labels, self.exif_rotate = labels, exif_rotate
 
@@ -75,12 +84,16 @@ def open_image_folder(data: config.Data, split: str) -> ImageFolder:
     root = data_root(data)
     found = sorted(_split(root, split).items())
     if not found:
-        raise DataError(f'{root}: no images of the split {split!r}; expected {EXPECTED.replace("{split}", split)}, images as '
-                        f'{" ".join(SUFFIXES)}; splits found: {_some(_splits(root)) or "none"}')
+        raise DataError(
+            f'{root}: no images of the split {split!r}; expected {EXPECTED.replace("{split}", split)}, images as '
+            f'{" ".join(SUFFIXES)}; splits found: {_some(_splits(root)) or "none"}'
+        )
     outside = [names for names, _ in found if len(names) == 1]
     if outside:
-        raise DataError(f'{root}: {len(outside)} images of the split {split!r} lie in no class folder, first {outside[0][0]}; '
-                        f'expected {EXPECTED.replace("{split}", split)}')
+        raise DataError(
+            f'{root}: {len(outside)} images of the split {split!r} lie in no class folder, first {outside[0][0]}; '
+            f'expected {EXPECTED.replace("{split}", split)}'
+        )
     samples = [ImageSample('/'.join(names), *place) for names, place in found]
     folders = [names[0] for names, _ in found]
     if data.class_file is not None:
@@ -91,12 +104,16 @@ def open_image_folder(data: config.Data, split: str) -> ImageFolder:
         where, readable = (data.train_split, sorted(trained)) if trained else (split, sorted(_class_folders(root, split)))
         numbers = {folder: number for number, folder in enumerate(readable)}
         if where == split and len(numbers) > len(set(folders)):
-            raise DataError(f'{root}: class folders of the split {split!r} without images: '
-                            f'{_some(set(numbers) - set(folders))}; remove them, or give the classes by class_file')
+            raise DataError(
+                f'{root}: class folders of the split {split!r} without images: '
+                f'{_some(set(numbers) - set(folders))}; remove them, or give the classes by class_file'
+            )
     unknown = set(folders) - set(numbers)
     if unknown:
-        raise DataError(f'{root}: {len(unknown)} class folders of the split {split!r} are not among the {len(numbers)} classes '
-                        f'of {where}: {_some(unknown)}')
+        raise DataError(
+            f'{root}: {len(unknown)} class folders of the split {split!r} are not among the {len(numbers)} classes '
+            f'of {where}: {_some(unknown)}'
+        )
     labels = np.array([numbers[folder] for folder in folders], np.int64)
     description = Description(tuple(readable), np.array(default_palette(len(readable)), np.uint8))
     return ImageFolder(data.set, split, description, samples, labels, data.exif_rotate)
@@ -256,8 +273,10 @@ def _read_classes(path: Path, folders: set[str]) -> tuple[dict[str, int], list[s
         text = path.read_text(encoding='utf-8-sig')
         entries = _from_json(json.loads(text)) if text.lstrip().startswith('{') else _from_lines(text, folders)
     except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise DataError(f'class_file: {path}: not readable ({error}); expected JSON {{"name": number}} or {{"number": '
-                        '["folder", "name"]}, or a line for each class') from None
+        raise DataError(
+            f'class_file: {path}: not readable ({error}); expected JSON {{"name": number}} or {{"number": '
+            '["folder", "name"]}, or a line for each class'
+        ) from None
     numbers = sorted(number for _, number, _ in entries)
     if numbers != list(range(len(numbers))):
         wrong = next(place for place, number in enumerate(numbers) if place != number)

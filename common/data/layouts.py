@@ -4,6 +4,7 @@
 label of train ids (255: ignored), both uint8, or the number of a class (``common/data/image_folder.py``); whatever is wrong
 with a file is a DataError that names it.
 """
+
 import os
 import struct
 from dataclasses import dataclass
@@ -22,56 +23,190 @@ IMAGE_FOLDERS = ('imagenet', 'image_folder')  # the sets of whole images, for cl
 MAX_PIXELS = 1 << 26  # of one image: 67 million, thirty Cityscapes images; more is taken for a decompression bomb
 _UNKNOWN = 254  # mark of an id outside the label map
 
-CAMVID_CLASSES = ('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign_symbol', 'fence', 'car', 'pedestrian',
-                  'bicyclist')
-CAMVID_PALETTE = ((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),  # SegNet's
-                  (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192))
+CAMVID_CLASSES = (
+    'sky',
+    'building',
+    'pole',
+    'road',
+    'pavement',
+    'tree',
+    'sign_symbol',
+    'fence',
+    'car',
+    'pedestrian',
+    'bicyclist',
+)
+CAMVID_PALETTE = (
+    (128, 128, 128),
+    (128, 0, 0),
+    (192, 192, 128),
+    (128, 64, 128),
+    (60, 40, 222),
+    (128, 128, 0),  # SegNet's
+    (192, 128, 128),
+    (64, 64, 128),
+    (64, 0, 128),
+    (64, 64, 0),
+    (0, 128, 192),
+)
 
 # label_colors.txt of the CamVid release, in its order, and the usual grouping into 11 classes.
 CAMVID32: dict[str, tuple[tuple[int, int, int], Optional[str]]] = {
-    'Animal': ((64, 128, 64), 'pedestrian'), 'Archway': ((192, 0, 128), 'building'), 'Bicyclist': ((0, 128, 192), 'bicyclist'),
-    'Bridge': ((0, 128, 64), 'building'), 'Building': ((128, 0, 0), 'building'), 'Car': ((64, 0, 128), 'car'),
-    'CartLuggagePram': ((64, 0, 192), 'pedestrian'), 'Child': ((192, 128, 64), 'pedestrian'),
-    'Column_Pole': ((192, 192, 128), 'pole'), 'Fence': ((64, 64, 128), 'fence'), 'LaneMkgsDriv': ((128, 0, 192), 'road'),
-    'LaneMkgsNonDriv': ((192, 0, 64), 'road'), 'Misc_Text': ((128, 128, 64), 'sign_symbol'),
-    'MotorcycleScooter': ((192, 0, 192), 'bicyclist'), 'OtherMoving': ((128, 64, 64), 'car'),
-    'ParkingBlock': ((64, 192, 128), 'pavement'), 'Pedestrian': ((64, 64, 0), 'pedestrian'), 'Road': ((128, 64, 128), 'road'),
-    'RoadShoulder': ((128, 128, 192), 'pavement'), 'Sidewalk': ((0, 0, 192), 'pavement'),
-    'SignSymbol': ((192, 128, 128), 'sign_symbol'), 'Sky': ((128, 128, 128), 'sky'), 'SUVPickupTruck': ((64, 128, 192), 'car'),
-    'TrafficCone': ((0, 0, 64), 'pole'), 'TrafficLight': ((0, 64, 64), 'sign_symbol'), 'Train': ((192, 64, 128), 'car'),
-    'Tree': ((128, 128, 0), 'tree'), 'Truck_Bus': ((192, 128, 192), 'car'), 'Tunnel': ((64, 0, 64), 'building'),
-    'VegetationMisc': ((192, 192, 0), 'tree'), 'Void': ((0, 0, 0), None), 'Wall': ((64, 192, 0), 'building')}
+    'Animal': ((64, 128, 64), 'pedestrian'),
+    'Archway': ((192, 0, 128), 'building'),
+    'Bicyclist': ((0, 128, 192), 'bicyclist'),
+    'Bridge': ((0, 128, 64), 'building'),
+    'Building': ((128, 0, 0), 'building'),
+    'Car': ((64, 0, 128), 'car'),
+    'CartLuggagePram': ((64, 0, 192), 'pedestrian'),
+    'Child': ((192, 128, 64), 'pedestrian'),
+    'Column_Pole': ((192, 192, 128), 'pole'),
+    'Fence': ((64, 64, 128), 'fence'),
+    'LaneMkgsDriv': ((128, 0, 192), 'road'),
+    'LaneMkgsNonDriv': ((192, 0, 64), 'road'),
+    'Misc_Text': ((128, 128, 64), 'sign_symbol'),
+    'MotorcycleScooter': ((192, 0, 192), 'bicyclist'),
+    'OtherMoving': ((128, 64, 64), 'car'),
+    'ParkingBlock': ((64, 192, 128), 'pavement'),
+    'Pedestrian': ((64, 64, 0), 'pedestrian'),
+    'Road': ((128, 64, 128), 'road'),
+    'RoadShoulder': ((128, 128, 192), 'pavement'),
+    'Sidewalk': ((0, 0, 192), 'pavement'),
+    'SignSymbol': ((192, 128, 128), 'sign_symbol'),
+    'Sky': ((128, 128, 128), 'sky'),
+    'SUVPickupTruck': ((64, 128, 192), 'car'),
+    'TrafficCone': ((0, 0, 64), 'pole'),
+    'TrafficLight': ((0, 64, 64), 'sign_symbol'),
+    'Train': ((192, 64, 128), 'car'),
+    'Tree': ((128, 128, 0), 'tree'),
+    'Truck_Bus': ((192, 128, 192), 'car'),
+    'Tunnel': ((64, 0, 64), 'building'),
+    'VegetationMisc': ((192, 192, 0), 'tree'),
+    'Void': ((0, 0, 0), None),
+    'Wall': ((64, 192, 0), 'building'),
+}
 
-CITYSCAPES_CLASSES = ('road', 'sidewalk', 'building', 'wall', 'fence', 'pole', 'traffic light', 'traffic sign', 'vegetation',
-                      'terrain', 'sky', 'person', 'rider', 'car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle')
-CITYSCAPES_PALETTE = ((128, 64, 128), (244, 35, 232), (70, 70, 70), (102, 102, 156), (190, 153, 153), (153, 153, 153),
-                      (250, 170, 30), (220, 220, 0), (107, 142, 35), (152, 251, 152), (70, 130, 180), (220, 20, 60),
-                      (255, 0, 0), (0, 0, 142), (0, 0, 70), (0, 60, 100), (0, 80, 100), (0, 0, 230), (119, 11, 32))
+CITYSCAPES_CLASSES = (
+    'road',
+    'sidewalk',
+    'building',
+    'wall',
+    'fence',
+    'pole',
+    'traffic light',
+    'traffic sign',
+    'vegetation',
+    'terrain',
+    'sky',
+    'person',
+    'rider',
+    'car',
+    'truck',
+    'bus',
+    'train',
+    'motorcycle',
+    'bicycle',
+)
+CITYSCAPES_PALETTE = (
+    (128, 64, 128),
+    (244, 35, 232),
+    (70, 70, 70),
+    (102, 102, 156),
+    (190, 153, 153),
+    (153, 153, 153),
+    (250, 170, 30),
+    (220, 220, 0),
+    (107, 142, 35),
+    (152, 251, 152),
+    (70, 130, 180),
+    (220, 20, 60),
+    (255, 0, 0),
+    (0, 0, 142),
+    (0, 0, 70),
+    (0, 60, 100),
+    (0, 80, 100),
+    (0, 0, 230),
+    (119, 11, 32),
+)
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)  # of the train ids 0..18
-CITYSCAPES_NAMES = ('unlabeled', 'ego vehicle', 'rectification border', 'out of roi', 'static', 'dynamic', 'ground', 'road',
-                    'sidewalk', 'parking', 'rail track', 'building', 'wall', 'fence', 'guard rail', 'bridge', 'tunnel', 'pole',
-                    'polegroup', 'traffic light', 'traffic sign', 'vegetation', 'terrain', 'sky', 'person', 'rider', 'car',
-                    'truck', 'bus', 'caravan', 'trailer', 'train', 'motorcycle', 'bicycle')  # of label ids 0..33
+CITYSCAPES_NAMES = (
+    'unlabeled',
+    'ego vehicle',
+    'rectification border',
+    'out of roi',
+    'static',
+    'dynamic',
+    'ground',
+    'road',
+    'sidewalk',
+    'parking',
+    'rail track',
+    'building',
+    'wall',
+    'fence',
+    'guard rail',
+    'bridge',
+    'tunnel',
+    'pole',
+    'polegroup',
+    'traffic light',
+    'traffic sign',
+    'vegetation',
+    'terrain',
+    'sky',
+    'person',
+    'rider',
+    'car',
+    'truck',
+    'bus',
+    'caravan',
+    'trailer',
+    'train',
+    'motorcycle',
+    'bicycle',
+)  # of label ids 0..33
 
-VOC_CLASSES = ('background', 'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
-               'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train', 'tvmonitor')
+VOC_CLASSES = (
+    'background',
+    'aeroplane',
+    'bicycle',
+    'bird',
+    'boat',
+    'bottle',
+    'bus',
+    'car',
+    'cat',
+    'chair',
+    'cow',
+    'diningtable',
+    'dog',
+    'horse',
+    'motorbike',
+    'person',
+    'pottedplant',
+    'sheep',
+    'sofa',
+    'train',
+    'tvmonitor',
+)
 VOC_PLACES = ('.', 'VOC2012', 'VOCdevkit/VOC2012', 'VOCtrainval_11-May-2012/VOCdevkit/VOC2012')  # below data_url
 VOC_AUGMENTED = {'train_aug': ('train_aug.txt', 'trainaug.txt'), 'trainval_aug': ('trainval_aug.txt', 'trainvalaug.txt')}
 
 EXPECTED = {
     'camvid': '{split}/*.png with {split}annot/*.png of the same names (ids 0 to 10, 11 for void)',
     'camvid32': '{split}/*.png with {split}_labels/*_L.png, or 701_StillsRaw_full/*.png with LabeledApproved_full/*_L.png '
-                'and {split}.txt that lists the names',
+    'and {split}.txt that lists the names',
     'cityscapes': 'leftImg8bit/{split}/<city>/*_leftImg8bit.png with gtFine/{split}/<city>/*_gtFine_labelIds.png or '
-                  '*_gtFine_labelTrainIds.png',
+    '*_gtFine_labelTrainIds.png',
     'voc': 'VOCdevkit/VOC2012/JPEGImages/*.jpg with SegmentationClass/*.png, or SegmentationClassAug/*.png of SBD, and '
-           'ImageSets/Segmentation/{split}.txt (split train_aug: `twinseg prepare voc` makes it)',
+    'ImageSets/Segmentation/{split}.txt (split train_aug: `twinseg prepare voc` makes it)',
 }
 
 
 @dataclass(frozen=True)
 class Description:
     """What the train ids mean: names and RGB colours (uint8 (C, 3)) of the classes."""
+
     classes: tuple[str, ...]
     palette: np.ndarray
     ignore_index: int = IGNORE
@@ -80,6 +215,7 @@ class Description:
 @dataclass(frozen=True)
 class Sample:
     """One image with its label; without paths where the sample is drawn on the fly."""
+
     name: str
     image: Optional[Path]
     label: Optional[Path]
@@ -107,8 +243,15 @@ class Dataset:
 class FileDataset(Dataset):
     """Pairs of files; ``ids`` maps the ids in the label files to train ids, ``colours`` RGB colours to such ids."""
 
-    def __init__(self, name: str, split: str, description: Description, samples: list[Sample], ids: Mapping[int, int],
-                 colours: Optional[np.ndarray] = None):
+    def __init__(
+        self,
+        name: str,
+        split: str,
+        description: Description,
+        samples: list[Sample],
+        ids: Mapping[int, int],
+        colours: Optional[np.ndarray] = None,
+    ):
         super().__init__(name, split, description, samples)
         self.ids, self.colours = dict(ids), colours
         self._table = np.full(256, _UNKNOWN, np.uint8)
@@ -118,8 +261,10 @@ class FileDataset(Dataset):
         sample = self.samples[index]
         image, label = self.read_image(index), self._read_label(sample)
         if image.shape[:2] != label.shape:
-            raise DataError(f'{sample.image}: {_size(image)} pixels (width x height), but its label {sample.label} has '
-                            f'{_size(label)}; both must be of one size')
+            raise DataError(
+                f'{sample.image}: {_size(image)} pixels (width x height), but its label {sample.label} has '
+                f'{_size(label)}; both must be of one size'
+            )
         return image, label
 
     def read_image(self, index: int) -> np.ndarray:
@@ -135,8 +280,10 @@ class FileDataset(Dataset):
         if (train_ids == _UNKNOWN).any():
             found = np.unique(label)
             outside = [int(i) for i in found if self._table[i] == _UNKNOWN]
-            raise DataError(f'{path}: ids outside the label map of {self.name}: {outside} (ids found: {found.tolist()}, '
-                            f'ids known: {_ranges(self.ids)}); correct the label, or map the ids (set: custom, label_map)')
+            raise DataError(
+                f'{path}: ids outside the label map of {self.name}: {outside} (ids found: {found.tolist()}, '
+                f'ids known: {_ranges(self.ids)}); correct the label, or map the ids (set: custom, label_map)'
+            )
         return train_ids
 
 
@@ -148,6 +295,7 @@ def open_dataset(data: config.Data, split: str) -> Dataset:
     the cache of ``twinseg prepare --cache`` if there is one of these files as they are now.
     """
     from twinseg.common.data import cache  # here: both build on this module
+
     return cache.attach(open_files(data, split))
 
 
@@ -155,17 +303,20 @@ def open_files(data: config.Data, split: str, check: bool = True) -> Dataset:
     """The same, always from the files themselves, never from a cache; with ``check`` off, labels may be missing."""
     if data.set == 'toy_street':
         from twinseg.common.data.toy_street.scene import ToyStreet
+
         return ToyStreet(data, split)
     if data.set in IMAGE_FOLDERS:
         from twinseg.common.data.image_folder import open_image_folder
+
         return open_image_folder(data, split)
     root = data_root(data)
     opener = {'camvid': _camvid, 'camvid32': _camvid32, 'cityscapes': _cityscapes, 'voc': _voc, 'custom': _custom}[data.set]
     dataset = opener(root, split, data)
     missing = [sample.label for sample in dataset.samples if sample.label is not None and not sample.label.is_file()]
     if check and missing:
-        raise DataError(f'{len(missing)} of {len(dataset)} images have no label, first {missing[0]}; '
-                        f'{_layout(data, split, root)}')
+        raise DataError(
+            f'{len(missing)} of {len(dataset)} images have no label, first {missing[0]}; {_layout(data, split, root)}'
+        )
     return dataset
 
 
@@ -175,13 +326,17 @@ def data_root(data: config.Data) -> Path:
         root = Path(data.data_url).expanduser()
         tar = data.set in IMAGE_FOLDERS
         if not (root.is_dir() or (tar and root.is_file())):
-            raise DataError(f'data_url: {root} is {"no folder" if root.exists() else "missing"} (read from {Path.cwd()}); '
-                            f'expected the folder {"or the tar " if tar else ""}of {data.set}')
+            raise DataError(
+                f'data_url: {root} is {"no folder" if root.exists() else "missing"} (read from {Path.cwd()}); '
+                f'expected the folder {"or the tar " if tar else ""}of {data.set}'
+            )
         return root
     base = os.environ.get('TWINSEG_DATA')
     if not base:
-        raise DataError(f'no folder for {data.set}: set data_url, or the environment variable TWINSEG_DATA to the folder that '
-                        f'holds {data.set}/; toy_street needs no files')
+        raise DataError(
+            f'no folder for {data.set}: set data_url, or the environment variable TWINSEG_DATA to the folder that '
+            f'holds {data.set}/; toy_street needs no files'
+        )
     candidates = [Path(base).expanduser() / data.set, Path(base).expanduser()]
     for root in candidates:
         if root.is_dir():
@@ -204,8 +359,10 @@ def read_label(path: Path, colours: Optional[np.ndarray] = None) -> np.ndarray:
     if image.mode == 'L' or (image.mode == 'P' and colours is None):
         return np.array(image)
     if colours is None or image.mode not in ('RGB', 'RGBA', 'P'):
-        raise DataError(f'{path}: pixels of kind {image.mode}; expected a label with one 8-bit channel of class ids '
-                        f'(grey or palette){"" if colours is None else " or RGB colours"}')
+        raise DataError(
+            f'{path}: pixels of kind {image.mode}; expected a label with one 8-bit channel of class ids '
+            f'(grey or palette){"" if colours is None else " or RGB colours"}'
+        )
     pixels = np.array(image.convert('RGB'))
     codes = _colour_codes(pixels)
     known = _colour_codes(colours)
@@ -215,8 +372,10 @@ def read_label(path: Path, colours: Optional[np.ndarray] = None) -> np.ndarray:
     wrong = known[ids] != codes
     if wrong.any():
         found = np.unique(pixels[wrong], axis=0)
-        raise DataError(f'{path}: {len(found)} colours that belong to no class: {found[:8].tolist()}'
-                        f'{" ..." if len(found) > 8 else ""}; expected the colours of label_colors.txt')
+        raise DataError(
+            f'{path}: {len(found)} colours that belong to no class: {found[:8].tolist()}'
+            f'{" ..." if len(found) > 8 else ""}; expected the colours of label_colors.txt'
+        )
     return ids
 
 
@@ -260,8 +419,9 @@ def _camvid32(root: Path, split: str, data: config.Data) -> FileDataset:
         chosen = _names(root / f'{split}.txt', split)
         unknown = sorted(chosen - {path.stem for path in images})
         if unknown:
-            raise DataError(f'{root / split}.txt: {len(unknown)} names without an image in 701_StillsRaw_full, '
-                            f'first {unknown[0]!r}')
+            raise DataError(
+                f'{root / split}.txt: {len(unknown)} names without an image in 701_StillsRaw_full, first {unknown[0]!r}'
+            )
         images = [path for path in images if path.stem in chosen]
     labels = next((folder for folder in folders if folder.is_dir()), folders[0])
     samples = [Sample(path.stem, path, _first(labels / f'{path.stem}_L.png', labels / path.name)) for path in images]
@@ -319,8 +479,9 @@ def _voc_lines(base: Path, split: str, data: config.Data, root: Path) -> list[st
         try:
             lines += (folder / name).read_text(encoding='utf-8').split('\n')
         except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f'{folder / name}: not readable ({getattr(error, "strerror", None) or error}); '
-                            f'{_layout(data, split, root)}') from None
+            raise DataError(
+                f'{folder / name}: not readable ({getattr(error, "strerror", None) or error}); {_layout(data, split, root)}'
+            ) from None
     found = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
     if not found:
         raise DataError(f'{folder / names[0]}: names no image')
@@ -338,8 +499,10 @@ def _inside(base: Path, name: str) -> Path:
 def _custom(root: Path, split: str, data: config.Data) -> FileDataset:
     missing = [key for key in ('image_dir', 'label_dir', 'classes') if getattr(data, key) is None]
     if missing or not data.image_dir or not data.label_dir or not data.classes:
-        raise DataError(f'set: custom needs the keys image_dir, label_dir and classes; missing or empty: '
-                        f'{", ".join(missing) or "one of them"}')
+        raise DataError(
+            f'set: custom needs the keys image_dir, label_dir and classes; missing or empty: '
+            f'{", ".join(missing) or "one of them"}'
+        )
     count = len(data.classes)
     if count >= _UNKNOWN:
         raise DataError(f'classes: {count} names; at most {_UNKNOWN - 1} fit into 8-bit labels')
@@ -361,8 +524,10 @@ def _custom(root: Path, split: str, data: config.Data) -> FileDataset:
 
 def default_palette(count: int) -> list[list[int]]:
     """Distinct RGB colours: Pascal VOC's bit pattern, without its black."""
+
     def channel(i: int, first: int) -> int:
         return sum(((i >> (3 * bit + first)) & 1) << (7 - bit) for bit in range(3))
+
     return [[channel(i, 0), channel(i, 1), channel(i, 2)] for i in range(1, count + 1)]
 
 

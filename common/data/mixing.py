@@ -1,5 +1,6 @@
 """Mixup (Zhang et al., arXiv 1710.09412) and CutMix (Yun et al., arXiv 1905.04899) of a batch, drawn on the host as timm does
 (timm/data/mixup.py), so that both backends train on the same mixed batch."""
+
 import math
 from typing import Optional
 
@@ -28,8 +29,9 @@ class Mixing:
     Of several processes each mixes its ``places`` as one process would mix the global batch; their batches must be even.
     """
 
-    def __init__(self, augment: Augment, num_classes: int, label_smoothing: float, seed: int, rank: int = 0,
-                 world_size: int = 1):
+    def __init__(
+        self, augment: Augment, num_classes: int, label_smoothing: float, seed: int, rank: int = 0, world_size: int = 1
+    ):
         self.augment, self.num_classes, self.label_smoothing, self.seed = augment, num_classes, label_smoothing, seed
         self.rank, self.world_size = rank, world_size
 
@@ -44,8 +46,9 @@ class Mixing:
             return images, targets
         own = places(len(images), self.rank, self.world_size)
         if self.world_size > 1 and len(images) % 2:
-            raise UserError(f'batch_size: {len(images)}: an odd batch in each of {self.world_size} processes cannot be mixed; '
-                            'make it even')
+            raise UserError(
+                f'batch_size: {len(images)}: an odd batch in each of {self.world_size} processes cannot be mixed; make it even'
+            )
         drawn = self._draw(len(images) * self.world_size, images.shape[2], images.shape[3], mixing_rng(self.seed, step))
         shares, boxes = ([values[place] for place in own] for values in drawn)
         mixed = np.empty(images.shape, np.uint8)
@@ -59,8 +62,7 @@ class Mixing:
         kept = np.array(shares, np.float32)[:, None]
         return mixed, targets * kept + targets[::-1] * (1 - kept)
 
-    def _draw(self, count: int, height: int, width: int,
-              rng: np.random.Generator) -> tuple[list[float], list[Optional[Box]]]:
+    def _draw(self, count: int, height: int, width: int, rng: np.random.Generator) -> tuple[list[float], list[Optional[Box]]]:
         """For each sample the share that it keeps, and the box to replace where it is cutmix."""
         draws = {'batch': 1, 'pair': (count + 1) // 2, 'elem': count}[self.augment.mixup_mode]
         cut = rng.random(draws) < (self.augment.switch_prob if self.augment.mix_up else 1)

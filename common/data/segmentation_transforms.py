@@ -4,6 +4,7 @@ Images are uint8 (H, W, 3) RGB and stay so: the network normalises on its device
 scale, crop, rotation, flip, photometric distortion, cutout, padding. Numbers are drawn in an order that does not depend on the
 pixels.
 """
+
 import math
 from dataclasses import dataclass
 from typing import Optional, Sequence
@@ -22,6 +23,7 @@ CROP_TRIES = 10  # of a crop that holds too much of one class; the last is taken
 @dataclass(frozen=True)
 class Crop:
     """A box in the scaled image, all in pixels: the scaled image's size, and the box in it."""
+
     scaled_height: int
     scaled_width: int
     top: int
@@ -30,8 +32,9 @@ class Crop:
     width: int
 
 
-def train_transform(image: np.ndarray, label: np.ndarray, augment: Augment,
-                    rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def train_transform(
+    image: np.ndarray, label: np.ndarray, augment: Augment, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """An augmented image uint8 (h, w, 3) and label uint8 (h, w) of ``augment.crop_size``."""
     crop = random_crop(label, augment, rng)
     image = warp(image, crop, cv2.INTER_LINEAR)
@@ -97,8 +100,9 @@ def warp(pixels: np.ndarray, crop: Crop, interpolation: int) -> np.ndarray:
     if scale_x == scale_y == 1:
         return np.array(part)
     matrix = np.array([[scale_x, 0, x - left], [0, scale_y, y - top]])
-    return cv2.warpAffine(part, matrix, (crop.width, crop.height), flags=interpolation | cv2.WARP_INVERSE_MAP,
-                          borderMode=cv2.BORDER_REPLICATE)
+    return cv2.warpAffine(
+        part, matrix, (crop.width, crop.height), flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
 
 
 def photometric_distortion(image: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
@@ -108,7 +112,8 @@ def photometric_distortion(image: np.ndarray, augment: Augment, rng: np.random.G
     (low_contrast, high_contrast), (low_saturation, high_saturation) = augment.contrast_range, augment.saturation_range
     brightness, contrast, saturation, hue = rng.uniform(
         [-augment.brightness_delta, low_contrast, low_saturation, -augment.hue_delta],
-        [augment.brightness_delta, high_contrast, high_saturation, augment.hue_delta])
+        [augment.brightness_delta, high_contrast, high_saturation, augment.hue_delta],
+    )
 
     levels = np.arange(256.0)
     first = _levels(levels + brightness) if brighten else levels.astype(np.uint8)
@@ -126,12 +131,13 @@ def rotate(image: np.ndarray, label: np.ndarray, degrees: float, mean: list[floa
     """Both turned about their middle, anticlockwise, in their size; the corners get the mean colour and are ignored."""
     height, width = label.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
-    return (cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=[round(v) for v in mean]),
-            cv2.warpAffine(label, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=[IGNORE]))
+    return (
+        cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=[round(v) for v in mean]),
+        cv2.warpAffine(label, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=[IGNORE]),
+    )
 
 
-def cutout(image: np.ndarray, label: np.ndarray, augment: Augment,
-           rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def cutout(image: np.ndarray, label: np.ndarray, augment: Augment, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """With ``cutout_prob`` a box of the mean colour whose pixels are ignored (mmsegmentation's RandomCutOut, one hole)."""
     chance, top, left = rng.random(3)
     shares = rng.uniform(augment.cutout_ratio[0], augment.cutout_ratio[1], 2)
@@ -139,19 +145,20 @@ def cutout(image: np.ndarray, label: np.ndarray, augment: Augment,
         return image, label
     height, width = (max(round(share * side), 1) for share, side in zip(shares, label.shape))
     top, left = int(top * (label.shape[0] - height + 1)), int(left * (label.shape[1] - width + 1))
-    box = np.s_[top:top + height, left:left + width]
+    box = np.s_[top : top + height, left : left + width]
     image, label = image.copy(), label.copy()
     image[box], label[box] = [round(v) for v in augment.mean], IGNORE
     return image, label
 
 
-def class_mix(image: np.ndarray, label: np.ndarray, other: np.ndarray, other_label: np.ndarray,
-              rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def class_mix(
+    image: np.ndarray, label: np.ndarray, other: np.ndarray, other_label: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Half of the classes of the other sample, drawn at random, are pasted over the first, pixels and labels (ClassMix,
     Olsson et al., WACV 2021, section 3.1, with true labels). All of one size."""
     present = np.flatnonzero(cv2.calcHist([other_label], [0], None, [256], [0, 256])[:IGNORE])
     pasted = np.zeros(256, bool)
-    pasted[rng.permutation(present)[:(len(present) + 1) // 2]] = True
+    pasted[rng.permutation(present)[: (len(present) + 1) // 2]] = True
     mask = pasted[other_label]
     return np.where(mask[..., None], other, image), np.where(mask, other_label, label)
 

@@ -4,6 +4,7 @@ Files are those of the MindSpore model zoo's ascend310_infer programs: ``preproc
 input of one image (float32 (3, H, W), normalised, or uint8 (H, W, 3)); labels as ``label/<name>_label.bin`` (int32 (H, W)) or,
 of a classifier, in ``imagenet_label.json``; ``result_Files/<name>_0.bin``, its output.
 """
+
 import json
 import re
 from pathlib import Path
@@ -35,12 +36,14 @@ Progress = Optional[Callable[[int, int], None]]
 
 class Sample(BaseModel):
     """An image as ``preprocess`` wrote it: the name of its files, and the number of its class or the size of its label."""
+
     name: str = Field(pattern='^[0-9A-Za-z_]+$')
     label: NonNegativeInt | tuple[PositiveInt, PositiveInt]
 
 
 class Prepared(BaseModel):
     """What ``preprocess`` notes beside its files."""
+
     data: str
     split: str
     classes: tuple[str, ...]
@@ -52,6 +55,7 @@ class Prepared(BaseModel):
 
 class Comparison(NamedTuple):
     """Results against those of ``engine``: the largest difference, in ``unit``."""
+
     difference: float
     tolerance: float
     unit: Literal['of the largest logit', 'of the class ids']
@@ -59,8 +63,16 @@ class Comparison(NamedTuple):
     engine: str
 
 
-def preprocess(model: Path, dataset_name: str, dataset_path: Path, out: Path, config: Optional[Path] = None, *,
-               uint8: bool = False, progress: Progress = None) -> dict[str, Any]:
+def preprocess(
+    model: Path,
+    dataset_name: str,
+    dataset_path: Path,
+    out: Path,
+    config: Optional[Path] = None,
+    *,
+    uint8: bool = False,
+    progress: Progress = None,
+) -> dict[str, Any]:
     """Writes a validation set as inputs and labels into the new folder ``out``.
 
     ``model`` is the exported .onnx (or .mindir) of one size that says how; ``dataset_name`` is imagenet2012, cityscapes, camvid
@@ -97,16 +109,30 @@ def preprocess(model: Path, dataset_name: str, dataset_path: Path, out: Path, co
         if classifies:
             names = {sample.name: sample.label for sample in samples}
             (out / CLASSES).write_text(json.dumps(names, indent=1) + '\n', encoding='utf-8')
-        prepared = Prepared(data=dataset.name, split=dataset.split, classes=dataset.description.classes,
-                            ignore_index=dataset.description.ignore_index, input=given.dtype.name,  # type: ignore
-                            input_shape=given.shape, samples=tuple(samples))
+        prepared = Prepared(
+            data=dataset.name,
+            split=dataset.split,
+            classes=dataset.description.classes,
+            ignore_index=dataset.description.ignore_index,
+            input=given.dtype.name,  # type: ignore
+            input_shape=given.shape,
+            samples=tuple(samples),
+        )
         (out / META).write_text(prepared.model_dump_json(indent=1) + '\n', encoding='utf-8')
     except FileExistsError:
         raise UserError(f'{out}: is there already; choose another folder') from None
     except OSError as error:
         raise UserError(f'{error.filename or out}: cannot be written ({error.strerror or error})') from None
-    return {'model': str(model), 'task': network.facts.task, 'data': dataset.name, 'split': dataset.split,
-            'images': len(dataset), 'input': f'{given.dtype} {_text(given.shape)}', 'scaled': scaled, 'out': str(out)}
+    return {
+        'model': str(model),
+        'task': network.facts.task,
+        'data': dataset.name,
+        'split': dataset.split,
+        'images': len(dataset),
+        'input': f'{given.dtype} {_text(given.shape)}',
+        'scaled': scaled,
+        'out': str(out),
+    }
 
 
 def dataset_config(facts: Facts, name: str, path: Path, config: Optional[Path] = None) -> Config:
@@ -115,8 +141,10 @@ def dataset_config(facts: Facts, name: str, path: Path, config: Optional[Path] =
     chosen = SETS.get(name, name)
     if chosen not in sets:
         known = sorted({*SETS, *sets} - {'imagenet'})
-        raise UserError(f'DATASET_NAME {name}: not a data set of this suite; expected {", ".join(known)} (custom describes any '
-                        'pair of folders)')
+        raise UserError(
+            f'DATASET_NAME {name}: not a data set of this suite; expected {", ".join(known)} (custom describes any '
+            'pair of folders)'
+        )
     if chosen == 'custom' and config is None:
         raise UserError('DATASET_NAME custom: give the recipe that describes the folders, too (CONFIG=FILE.yaml)')
     keys: dict[str, Any] = {'set': chosen, 'data_url': str(path)}
@@ -140,18 +168,28 @@ def conversion_facts(model: Path, aipp: bool = False) -> list[str]:
     lines = ['NHWC' if raw else 'NCHW', f'image:{",".join(map(str, network.engine.shape))}']
     if aipp:
         height, width = network.size
-        lines += ['aipp_op {', '  aipp_mode: static', '  input_format: RGB888_U8', f'  src_image_size_w: {width}',
-                  f'  src_image_size_h: {height}', '  crop: false']
+        lines += [
+            'aipp_op {',
+            '  aipp_mode: static',
+            '  input_format: RGB888_U8',
+            f'  src_image_size_w: {width}',
+            f'  src_image_size_h: {height}',
+            '  crop: false',
+        ]
         # The chip computes (pixel - mean_chn - min_chn) * var_reci_chn; mean_chn takes whole numbers only.
         for channel, (mean, std) in enumerate(zip(network.facts.mean, network.facts.std)):
-            lines += [f'  mean_chn_{channel}: 0', f'  min_chn_{channel}: {mean:.7g}',
-                      f'  var_reci_chn_{channel}: {1 / std:.9g}']
+            lines += [
+                f'  mean_chn_{channel}: 0',
+                f'  min_chn_{channel}: {mean:.7g}',
+                f'  var_reci_chn_{channel}: {1 / std:.9g}',
+            ]
         lines.append('}')
     return lines
 
 
-def postprocess(model: Path, inputs: Path, results: Path, precision: Precision = 'fp32',
-                progress: Progress = None) -> tuple[dict[str, Any], Comparison]:
+def postprocess(
+    model: Path, inputs: Path, results: Path, precision: Precision = 'fp32', progress: Progress = None
+) -> tuple[dict[str, Any], Comparison]:
     """Scores the results of the inputs that ``preprocess`` wrote, and compares a sample of them with the exported ``model``.
 
     Returns ``matrix``, ``scores`` and ``conditions`` as an evaluation does, and the comparison, in the ``precision`` that the
@@ -162,8 +200,9 @@ def postprocess(model: Path, inputs: Path, results: Path, precision: Precision =
     if any(isinstance(sample.label, int) != classifies for sample in samples):
         raise DataError(f'{inputs}: was not written for {network.facts.task}, which {model} is for')
     places = sorted({round(place) for place in np.linspace(0, len(samples) - 1, min(COMPARED, len(samples)))})
-    given = np.stack([_read_array(inputs / INPUTS / f'{samples[place].name}.bin', prepared.input, prepared.input_shape)
-                      for place in places])
+    given = np.stack(
+        [_read_array(inputs / INPUTS / f'{samples[place].name}.bin', prepared.input, prepared.input_shape) for place in places]
+    )
     expected = network.run(given if prepared.input == network.facts.input else network.inputs(given))
 
     def result(sample: Sample) -> np.ndarray:
@@ -183,9 +222,15 @@ def postprocess(model: Path, inputs: Path, results: Path, precision: Precision =
             if progress:
                 progress(done, len(samples))
         scores = Scores.from_matrix(matrix, classes)
-    conditions = {'model': str(model), 'arch': network.facts.arch, 'data': prepared.data, 'split': prepared.split,
-                  'images': len(samples), 'precision': precision,
-                  **{f'compared_{key}': value for key, value in comparison._asdict().items()}}
+    conditions = {
+        'model': str(model),
+        'arch': network.facts.arch,
+        'data': prepared.data,
+        'split': prepared.split,
+        'images': len(samples),
+        'precision': precision,
+        **{f'compared_{key}': value for key, value in comparison._asdict().items()},
+    }
     return {'matrix': matrix, 'scores': scores, 'conditions': conditions}, comparison
 
 
@@ -198,11 +243,17 @@ def read_result(folder: Path, name: str, shape: tuple[int, ...], dtype: Any) -> 
 
 def _compare(found: np.ndarray, expected: np.ndarray, precision: Precision, network: FilePredictor) -> Comparison:
     if network.facts.output == 'class_ids':
-        return Comparison(float((found != expected).mean()), ID_TOLERANCES[precision], 'of the class ids', len(found),
-                          network.engine.name)
+        return Comparison(
+            float((found != expected).mean()), ID_TOLERANCES[precision], 'of the class ids', len(found), network.engine.name
+        )
     difference = float(np.abs(found - expected).max() / np.abs(expected).max())
-    return Comparison(difference if np.isfinite(difference) else float('inf'), TOLERANCES[precision], 'of the largest logit',
-                      len(found), network.engine.name)
+    return Comparison(
+        difference if np.isfinite(difference) else float('inf'),
+        TOLERANCES[precision],
+        'of the largest logit',
+        len(found),
+        network.engine.name,
+    )
 
 
 def _has_split(root: Path, split: str) -> bool:
@@ -215,8 +266,10 @@ def _read_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
     except OSError as error:
         raise UserError(f'{path}: {error.strerror or error}; expected a file for every input') from None
     if found.size != np.prod(shape):
-        raise UserError(f'{path}: {path.stat().st_size} bytes; expected {int(np.prod(shape)) * found.itemsize} for '
-                        f'{_text(shape)} numbers of {found.dtype}: is it of this model?')
+        raise UserError(
+            f'{path}: {path.stat().st_size} bytes; expected {int(np.prod(shape)) * found.itemsize} for '
+            f'{_text(shape)} numbers of {found.dtype}: is it of this model?'
+        )
     return found.reshape(shape)
 
 

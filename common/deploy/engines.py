@@ -3,6 +3,7 @@
 Every engine has ``name``, ``shape`` (N, 3, H, W of its input; None where any size goes), ``metadata`` (str -> str) and,
 called with float32 images, returns the logits.
 """
+
 import importlib
 from pathlib import Path
 from typing import Optional, Protocol, Sequence
@@ -47,12 +48,15 @@ def check_shape(found: Sequence[int], expected: Shape, path: Path) -> None:
     """UserError when images of a shape do not go into a file; None in ``expected`` stands for any size."""
     if len(found) != len(expected) or any(e is not None and f != e for f, e in zip(found, expected)):
         wanted = ' x '.join('any' if size is None else str(size) for size in expected)
-        raise UserError(f'{path}: made for images of {wanted}, given {" x ".join(map(str, found))}; '
-                        'export again with --size, or with --dynamic for any size')
+        raise UserError(
+            f'{path}: made for images of {wanted}, given {" x ".join(map(str, found))}; '
+            'export again with --size, or with --dynamic for any size'
+        )
 
 
 class OnnxRuntime:
     """ONNX Runtime on the CPU; ``threads`` 0 means its own choice."""
+
     name = 'onnxruntime'
 
     def __init__(self, path: Path, threads: int = 0):
@@ -77,6 +81,7 @@ class OnnxRuntime:
 
 class OpenVino:
     """OpenVINO on the CPU, computing in float32 (by default it takes bfloat16 where the CPU has it)."""
+
     name = 'openvino'
 
     def __init__(self, path: Path, threads: int = 0):

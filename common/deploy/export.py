@@ -3,6 +3,7 @@
 A file is written under a temporary name beside its place, run on the host by every engine that reads it, compared with
 the network it came from, and only then renamed. One that differs is kept as ``<name>.rejected`` for inspection.
 """
+
 import json
 import os
 from collections import Counter
@@ -34,9 +35,20 @@ class ExportError(UserError):
     """An exported file that does not compute what the network computes."""
 
 
-def export_checkpoint(config: Optional[Config], backend_name: Optional[str], device: Optional[str], checkpoint: Path,
-                      format: Format, out: Path, *, size: Optional[tuple[int, int]] = None, dynamic: bool = False,
-                      batch: int = 1, uint8: bool = False, argmax: bool = False) -> dict[str, Any]:
+def export_checkpoint(
+    config: Optional[Config],
+    backend_name: Optional[str],
+    device: Optional[str],
+    checkpoint: Path,
+    format: Format,
+    out: Path,
+    *,
+    size: Optional[tuple[int, int]] = None,
+    dynamic: bool = False,
+    batch: int = 1,
+    uint8: bool = False,
+    argmax: bool = False,
+) -> dict[str, Any]:
     """Exports the network of a checkpoint (or run folder) to ``out`` in float32.
 
     The file takes normalised float32 images (``batch``, 3, ``size``; by default ``Config.input_size``), with
@@ -66,26 +78,47 @@ def export_checkpoint(config: Optional[Config], backend_name: Optional[str], dev
     facts = metadata(run.config, run.meta, networks[name].align_corners.get('logits'), size)
     facts |= {'input': json.dumps('uint8' if uint8 else 'float32'), 'output': json.dumps('class_ids' if argmax else 'logits')}
     report = get_backend(writer_name).export(
-        networks[writer_name], out, format, input_size=size, batch=batch, dynamic=dynamic, metadata=facts,
-        reference=lambda images: get_backend(name).forward(networks[name], images)['logits'])
-    return {'arch': run.config.model.arch, 'checkpoint': str(checkpoint), 'compared_with': name, 'written_by': writer_name,
-            **report}
+        networks[writer_name],
+        out,
+        format,
+        input_size=size,
+        batch=batch,
+        dynamic=dynamic,
+        metadata=facts,
+        reference=lambda images: get_backend(name).forward(networks[name], images)['logits'],
+    )
+    return {
+        'arch': run.config.model.arch,
+        'checkpoint': str(checkpoint),
+        'compared_with': name,
+        'written_by': writer_name,
+        **report,
+    }
 
 
 def metadata(config: Config, meta: Mapping[str, Any], align_corners: Optional[bool], size: tuple[int, int]) -> dict[str, str]:
     """What a user of the file needs to know, as strings (lists as JSON): it is stored in the file."""
-    facts = {'num_classes': config.model.num_classes or meta['num_classes'], 'classes': meta.get('classes', []),
-             'palette': meta.get('palette', []), 'mean': config.augment.mean, 'std': config.augment.std,
-             'input_size': list(size), 'eval_size': config.augment.eval_size, 'align_corners': align_corners,
-             'step': meta.get('step'), 'set': config.data.set,
-             'task': 'classification' if config.classifies else 'segmentation'}
+    facts = {
+        'num_classes': config.model.num_classes or meta['num_classes'],
+        'classes': meta.get('classes', []),
+        'palette': meta.get('palette', []),
+        'mean': config.augment.mean,
+        'std': config.augment.std,
+        'input_size': list(size),
+        'eval_size': config.augment.eval_size,
+        'align_corners': align_corners,
+        'step': meta.get('step'),
+        'set': config.data.set,
+        'task': 'classification' if config.classifies else 'segmentation',
+    }
     if config.classifies:
         facts |= {key: getattr(config.augment, key) for key in ('crop_pct', 'square_resize', 'interpolation')}
     return {'arch': config.model.arch, 'twinseg_version': version('twinseg'), **{key: json.dumps(facts[key]) for key in facts}}
 
 
-def write_verified(path: Path, write: Callable[[Path], None], reference: Run, shape: tuple[int, int, int, int],
-                   dynamic: bool) -> dict[str, Any]:
+def write_verified(
+    path: Path, write: Callable[[Path], None], reference: Run, shape: tuple[int, int, int, int], dynamic: bool
+) -> dict[str, Any]:
     """Writes a file through ``write(temporary path)``, runs it, and renames it to ``path`` when it agrees with ``reference``.
 
     ``shape`` (N, 3, H, W) of the images that ``reference`` takes, normalised; a ``dynamic`` file is run at other sizes too.
@@ -103,14 +136,24 @@ def write_verified(path: Path, write: Callable[[Path], None], reference: Run, sh
         difference, tolerance = max(differences.values()), TOLERANCE
         if not difference <= tolerance:
             tolerance = max(tolerance, 2 * unsteadiness(reference, shapes))
-        report = {'path': str(path), 'bytes': part.stat().st_size, 'input_shape': list(shape), 'dynamic': dynamic,
-                  **({} if runnable == part else {'run_as': run_as.suffix[1:]}), 'differences': differences,
-                  'difference': difference, 'tolerance': tolerance, **describe(part)}
+        report = {
+            'path': str(path),
+            'bytes': part.stat().st_size,
+            'input_shape': list(shape),
+            'dynamic': dynamic,
+            **({} if runnable == part else {'run_as': run_as.suffix[1:]}),
+            'differences': differences,
+            'difference': difference,
+            'tolerance': tolerance,
+            **describe(part),
+        }
         if not difference <= tolerance:
             rejected = path.with_name(path.name + '.rejected')
             os.replace(part, rejected)
-            raise ExportError(f'{path}: the exported file differs from the network by {difference:.1e} of its '
-                              f'largest logit (tolerance {tolerance:.0e}); kept as {rejected.name}')
+            raise ExportError(
+                f'{path}: the exported file differs from the network by {difference:.1e} of its '
+                f'largest logit (tolerance {tolerance:.0e}); kept as {rejected.name}'
+            )
         os.replace(part, path)
     return report
 
@@ -173,8 +216,11 @@ def describe(path: Path) -> dict[str, Any]:
     import onnx
 
     model = onnx.load(str(path))
-    return {'opset': model.opset_import[0].version, 'ir_version': model.ir_version,
-            'operators': dict(Counter(node.op_type for node in model.graph.node).most_common())}
+    return {
+        'opset': model.opset_import[0].version,
+        'ir_version': model.ir_version,
+        'operators': dict(Counter(node.op_type for node in model.graph.node).most_common()),
+    }
 
 
 def finish_onnx(model: Any, opset: int, metadata: Mapping[str, str]) -> Any:
@@ -228,10 +274,12 @@ def _surround(graph: Any, facts: Facts) -> None:
         del graph.input[:]
         graph.input.append(helper.make_tensor_value_info('image', TensorProto.UINT8, [batch, height, width, 3]))
         mean, std = constant('in/mean', np.array(facts.mean, np.float32)), constant('in/std', np.array(facts.std, np.float32))
-        before = [helper.make_node('Cast', ['image'], ['in/pixels'], to=TensorProto.FLOAT),
-                  helper.make_node('Sub', ['in/pixels', mean], ['in/centred']),
-                  helper.make_node('Div', ['in/centred', std], ['in/scaled']),
-                  helper.make_node('Transpose', ['in/scaled'], ['in/normalised'], perm=[0, 3, 1, 2])]
+        before = [
+            helper.make_node('Cast', ['image'], ['in/pixels'], to=TensorProto.FLOAT),
+            helper.make_node('Sub', ['in/pixels', mean], ['in/centred']),
+            helper.make_node('Div', ['in/centred', std], ['in/scaled']),
+            helper.make_node('Transpose', ['in/scaled'], ['in/normalised'], perm=[0, 3, 1, 2]),
+        ]
     if facts.output == 'class_ids':
         last, shape = 'logits', [batch]
         if facts.align_corners is not None:
@@ -240,16 +288,23 @@ def _surround(graph: Any, facts: Facts) -> None:
                 constant('out/size', np.array([batch, facts.num_classes, height, width]))
             else:
                 sides = constant('out/sides', np.array([1, 2] if facts.input == 'uint8' else [2, 3]))
-                behind += [helper.make_node('Shape', ['image'], ['out/image_shape']),
-                           helper.make_node('Shape', ['logits'], ['out/shape']),
-                           helper.make_node('Gather', ['out/shape', constant('out/first', np.array([0, 1]))], ['out/channels']),
-                           helper.make_node('Gather', ['out/image_shape', sides], ['out/height_width']),
-                           helper.make_node('Concat', ['out/channels', 'out/height_width'], ['out/size'], axis=0)]
+                behind += [
+                    helper.make_node('Shape', ['image'], ['out/image_shape']),
+                    helper.make_node('Shape', ['logits'], ['out/shape']),
+                    helper.make_node('Gather', ['out/shape', constant('out/first', np.array([0, 1]))], ['out/channels']),
+                    helper.make_node('Gather', ['out/image_shape', sides], ['out/height_width']),
+                    helper.make_node('Concat', ['out/channels', 'out/height_width'], ['out/size'], axis=0),
+                ]
             mode = 'align_corners' if facts.align_corners else 'half_pixel'
-            behind.append(helper.make_node('Resize', ['logits', '', '', 'out/size'], [last], mode='linear',
-                                           coordinate_transformation_mode=mode))
-        behind += [helper.make_node('ArgMax', [last], ['out/ids'], axis=1, keepdims=0),
-                   helper.make_node('Cast', ['out/ids'], ['class_ids'], to=TensorProto.INT32)]
+            behind.append(
+                helper.make_node(
+                    'Resize', ['logits', '', '', 'out/size'], [last], mode='linear', coordinate_transformation_mode=mode
+                )
+            )
+        behind += [
+            helper.make_node('ArgMax', [last], ['out/ids'], axis=1, keepdims=0),
+            helper.make_node('Cast', ['out/ids'], ['class_ids'], to=TensorProto.INT32),
+        ]
         del graph.output[:]
         graph.output.append(helper.make_tensor_value_info('class_ids', TensorProto.INT32, shape))
     nodes = [*before, *graph.node, *behind]
@@ -260,8 +315,10 @@ def _surround(graph: Any, facts: Facts) -> None:
 def require_ascend(found: bool) -> None:
     """BackendError where no Ascend is present: AIR can be written on one only."""
     if not found:
-        raise BackendError('AIR is written by MindSpore on an Ascend device only, and there is none here; '
-                           'export mindir, or onnx for ATC (which makes .om from it)')
+        raise BackendError(
+            'AIR is written by MindSpore on an Ascend device only, and there is none here; '
+            'export mindir, or onnx for ATC (which makes .om from it)'
+        )
 
 
 @contextmanager

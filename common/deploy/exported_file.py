@@ -1,4 +1,5 @@
 """Exported files as networks: what their metadata says, and a predictor on images that needs no framework for ONNX."""
+
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Mapping, Optional
@@ -22,6 +23,7 @@ Deviation = Annotated[float, Field(gt=0)]
 
 class Facts(BaseModel):
     """What a file of ``twinseg export`` says about itself: how images are prepared, and what its output means."""
+
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
     arch: str
@@ -36,7 +38,8 @@ class Facts(BaseModel):
     step: Optional[int] = None
     set: Optional[str] = None
     input: Literal['float32', 'uint8'] = Field(
-        'float32', description='(N, 3, H, W) normalised, or (N, H, W, 3) as in the image')
+        'float32', description='(N, 3, H, W) normalised, or (N, H, W, 3) as in the image'
+    )
     output: Literal['logits', 'class_ids'] = 'logits'
     crop_pct: float = 0.875
     square_resize: bool = False
@@ -47,11 +50,13 @@ class Facts(BaseModel):
         """From the strings in a file; UserError when they are not those of ``twinseg export``."""
         plain = ('arch', 'twinseg_version')
         try:
-            return cls(**{key: text if key in plain else json.loads(text) for key, text in metadata.items()
-                          if key in cls.model_fields})
+            return cls(
+                **{key: text if key in plain else json.loads(text) for key, text in metadata.items() if key in cls.model_fields}
+            )
         except (ValidationError, ValueError, RecursionError):
-            raise UserError(f'{path}: does not say how images are normalised, or what its output means; expected a file of '
-                            '`twinseg export`') from None
+            raise UserError(
+                f'{path}: does not say how images are normalised, or what its output means; expected a file of `twinseg export`'
+            ) from None
 
     @property
     def task(self) -> Literal['segmentation', 'classification']:
@@ -71,15 +76,23 @@ class Facts(BaseModel):
             base = configuration.from_flat({'set': self.set})
         if base.classifies != (self.task == 'classification'):
             raise UserError(f'set: {base.data.set} is not for {self.task}, which the file is for')
-        keys: dict[str, Any] = {'arch': self.arch, 'num_classes': self.num_classes, 'mean': list(self.mean),
-                                'std': list(self.std)}
+        keys: dict[str, Any] = {
+            'arch': self.arch,
+            'num_classes': self.num_classes,
+            'mean': list(self.mean),
+            'std': list(self.std),
+        }
         if self.task == 'segmentation':
             keys['crop_size'] = list(self.input_size)
             if self.eval_size:
                 keys['eval_size'] = list(self.eval_size)
         else:
-            keys |= {'image_size': list(self.input_size), 'crop_pct': self.crop_pct, 'square_resize': self.square_resize,
-                     'interpolation': self.interpolation}
+            keys |= {
+                'image_size': list(self.input_size),
+                'crop_pct': self.crop_pct,
+                'square_resize': self.square_resize,
+                'interpolation': self.interpolation,
+            }
         return base.replace(**keys)
 
 
@@ -96,8 +109,9 @@ class FilePredictor:
         raw = self.facts.input == 'uint8'
         self.batch, height, width = (self.engine.shape[place] for place in ((0, 1, 2) if raw else (0, 2, 3)))
         self.size: Optional[Size] = (height, width) if height and width else None
-        self._mean, self._std = (np.array(values, np.float32).reshape(1, 3, 1, 1)
-                                 for values in (self.facts.mean, self.facts.std))
+        self._mean, self._std = (
+            np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (self.facts.mean, self.facts.std)
+        )
 
     def pixels(self, images: np.ndarray) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 (N, h, w, 3) of the file's size."""
@@ -118,9 +132,9 @@ class FilePredictor:
         step = self.batch or len(inputs)
         outputs = []
         for start in range(0, len(inputs), step):
-            part = inputs[start:start + step]
+            part = inputs[start : start + step]
             full = np.concatenate([part, np.repeat(part[-1:], step - len(part), 0)]) if len(part) < step else part
-            outputs.append(self.engine(full)[:len(part)])
+            outputs.append(self.engine(full)[: len(part)])
         return np.concatenate(outputs)
 
     def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:

@@ -1,4 +1,5 @@
 """Static int8 quantisation of an exported ONNX file, calibrated on real images, with what it costs."""
+
 import logging
 import os
 from pathlib import Path
@@ -19,8 +20,9 @@ OPERATORS = ['Conv', 'ConvTranspose', 'MatMul', 'Gemm']  # where the work is; wi
 Progress = Optional[Callable[[int, int], None]]
 
 
-def quantize(model: Path, out: Path, config: Config, *, images: int = 64, seed: int = 0,
-             progress: Progress = None) -> dict[str, Any]:
+def quantize(
+    model: Path, out: Path, config: Config, *, images: int = 64, seed: int = 0, progress: Progress = None
+) -> dict[str, Any]:
     """Writes ``model`` with int8 weights (a scale per channel) and uint8 inputs of its OPERATORS between QuantizeLinear and
     DequantizeLinear nodes (QDQ), and evaluates both on the validation split.
 
@@ -37,8 +39,10 @@ def quantize(model: Path, out: Path, config: Config, *, images: int = 64, seed: 
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _write(model, part, _calibration(network, config, images, seed))
-        scores = {name: evaluate_file(FilePredictor(path, 'onnxruntime'), config, progress=progress)['scores']
-                  for name, path in (('float32', model), ('int8', part))}
+        scores = {
+            name: evaluate_file(FilePredictor(path, 'onnxruntime'), config, progress=progress)['scores']
+            for name, path in (('float32', model), ('int8', part))
+        }
         os.replace(part, out)
     except OSError as error:
         raise UserError(f'{out}: cannot be written ({error.strerror or error})') from None
@@ -46,9 +50,13 @@ def quantize(model: Path, out: Path, config: Config, *, images: int = 64, seed: 
         part.unlink(missing_ok=True)
     found = {name: {key: score.to_json()[key] for key in score.FIGURES} for name, score in scores.items()}
     first = 'top1' if isinstance(scores['int8'], ImageScores) else 'mIoU'
-    return {'path': str(out), 'calibrated_on': f'{images} images of {config.data.train_split}', **found,
-            f'{first} lost': round(found['float32'][first] - found['int8'][first], 4),
-            'bytes': {'float32': model.stat().st_size, 'int8': out.stat().st_size}}
+    return {
+        'path': str(out),
+        'calibrated_on': f'{images} images of {config.data.train_split}',
+        **found,
+        f'{first} lost': round(found['float32'][first] - found['int8'][first], 4),
+        'bytes': {'float32': model.stat().st_size, 'int8': out.stat().st_size},
+    }
 
 
 def _calibration(network: FilePredictor, config: Config, count: int, seed: int) -> Iterator[np.ndarray]:
@@ -77,8 +85,16 @@ def _write(model: Path, out: Path, inputs: Iterator[np.ndarray]) -> None:
     level = root.level
     root.setLevel(logging.ERROR)  # advice to prepare the model, which export has done
     try:
-        quantize_static(str(model), str(out), Reader(), quant_format=QuantFormat.QDQ, per_channel=True,
-                        op_types_to_quantize=OPERATORS, activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8)
+        quantize_static(
+            str(model),
+            str(out),
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            op_types_to_quantize=OPERATORS,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
     finally:
         root.setLevel(level)
     result = onnx.load(str(out))

@@ -1,4 +1,5 @@
 """Evaluation of a network on a data set: of pixels one confusion matrix at the labels' full size, of images top-1 and top-5."""
+
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
@@ -24,12 +25,14 @@ Size = tuple[int, int]
 
 class Counts(NamedTuple):
     """Pixels counted over a data set."""
+
     matrix: np.ndarray  # (C, C) int64, rows are the truth
     boundary: np.ndarray  # (2, C) int64, intersection and union near the contours; zeros unless asked for
 
 
 class Views(NamedTuple):
     """What a network is shown of an image; over several views, class probabilities are averaged."""
+
     scales: tuple[float, ...] = (1.0,)  # of the image, after ``size``
     flip: bool = False  # mirrored, too
     window: Optional[Size] = None  # height and width of overlapping windows in place of the whole
@@ -46,6 +49,7 @@ WHOLE = Views()  # the image as it is
 
 class Run(NamedTuple):
     """A trained network, ready to run."""
+
     config: Config
     predictor: Predictor
     meta: dict[str, Any]
@@ -58,8 +62,9 @@ def network_arguments(config: Config, num_classes: int) -> dict[str, Any]:
     return {'num_classes': num_classes, **config.model.arguments()}
 
 
-def load_run(path: Path, backend_name: Optional[str] = None, device: Optional[str] = None,
-             config: Optional[Config] = None) -> Run:
+def load_run(
+    path: Path, backend_name: Optional[str] = None, device: Optional[str] = None, config: Optional[Config] = None
+) -> Run:
     """The network of a checkpoint file, or of a run folder (its best checkpoint, else its latest).
 
     The configuration comes from the checkpoint unless one is given. Averaged (EMA) weights are taken where there are any.
@@ -70,8 +75,12 @@ def load_run(path: Path, backend_name: Optional[str] = None, device: Optional[st
         config = configuration.from_flat(meta.get('config') or {}, str(path))
     name = backend_name or config.runtime.backend or meta.get('backend') or 'pytorch'
     backend = get_backend(name)
-    device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads,
-                           timeout=config.runtime.collective_timeout)
+    device = backend.setup(
+        device or config.runtime.device_target,
+        seed=config.runtime.seed,
+        threads=config.runtime.threads,
+        timeout=config.runtime.collective_timeout,
+    )
     classes = config.model.num_classes or meta.get('num_classes')
     if classes is None:
         raise StateError(f'{path}: does not say how many classes it has; set num_classes')
@@ -101,10 +110,19 @@ def stored_config(path: Path) -> Config:
     return configuration.from_flat(checkpoint.load(path)[1].get('config') or {}, str(path))
 
 
-def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optional[str] = None,
-                 config: Optional[Config] = None, *, ms_flip: bool = False, slide: bool = False, boundary: bool = False,
-                 real_size: bool = False, split: Optional[str] = None,
-                 progress: Optional[Callable[[int, int], None]] = None) -> dict[str, Any]:
+def evaluate_run(
+    path: Path,
+    backend_name: Optional[str] = None,
+    device: Optional[str] = None,
+    config: Optional[Config] = None,
+    *,
+    ms_flip: bool = False,
+    slide: bool = False,
+    boundary: bool = False,
+    real_size: bool = False,
+    split: Optional[str] = None,
+    progress: Optional[Callable[[int, int], None]] = None,
+) -> dict[str, Any]:
     """Evaluates a checkpoint on its data set; several processes, as torchrun or msrun start them, share the images.
 
     Returns ``matrix`` (int64, rows are the truth), ``scores`` (boundary IoU among them if ``boundary``) and ``conditions``
@@ -115,16 +133,44 @@ def evaluate_run(path: Path, backend_name: Optional[str] = None, device: Optiona
     backend = get_backend(run.meta['backend'])
     group = backend.group()
     with losing_no_process(group):
-        found, conditions = _evaluate(run.predictor, run.config, backend.make_loader, split, ms_flip=ms_flip, slide=slide,
-                                      boundary=boundary, real_size=real_size, group=group, progress=progress)
-    return {**found, 'conditions': {'checkpoint': str(path), 'step': run.meta.get('step'), 'arch': run.config.model.arch,
-                                    'backend': run.meta['backend'], 'device': run.device, 'processes': group.size, **conditions,
-                                    'amp_level': run.config.precision.amp_level}}
+        found, conditions = _evaluate(
+            run.predictor,
+            run.config,
+            backend.make_loader,
+            split,
+            ms_flip=ms_flip,
+            slide=slide,
+            boundary=boundary,
+            real_size=real_size,
+            group=group,
+            progress=progress,
+        )
+    return {
+        **found,
+        'conditions': {
+            'checkpoint': str(path),
+            'step': run.meta.get('step'),
+            'arch': run.config.model.arch,
+            'backend': run.meta['backend'],
+            'device': run.device,
+            'processes': group.size,
+            **conditions,
+            'amp_level': run.config.precision.amp_level,
+        },
+    }
 
 
-def evaluate_file(predictor: FilePredictor, config: Config, *, ms_flip: bool = False, slide: bool = False,
-                  boundary: bool = False, real_size: bool = False, split: Optional[str] = None,
-                  progress: Optional[Callable[[int, int], None]] = None) -> dict[str, Any]:
+def evaluate_file(
+    predictor: FilePredictor,
+    config: Config,
+    *,
+    ms_flip: bool = False,
+    slide: bool = False,
+    boundary: bool = False,
+    real_size: bool = False,
+    split: Optional[str] = None,
+    progress: Optional[Callable[[int, int], None]] = None,
+) -> dict[str, Any]:
     """Evaluates an exported file as ``evaluate_run`` evaluates its checkpoint; no framework is needed for ONNX.
 
     ``config`` (``Facts.configuration``) gives the data. A file for one size sees images scaled to it, which the conditions say;
@@ -134,15 +180,34 @@ def evaluate_file(predictor: FilePredictor, config: Config, *, ms_flip: bool = F
     size = predictor.size
     for name, given in {'--ms-flip': ms_flip, '--real-size': real_size}.items():
         if given and size is not None:
-            raise UserError(f'{name}: {predictor.path} was made for images of {size[0]}x{size[1]} only; export it again with '
-                            '--dynamic')
+            raise UserError(
+                f'{name}: {predictor.path} was made for images of {size[0]}x{size[1]} only; export it again with --dynamic'
+            )
     if size is not None:
         config = config.replace(eval_size=None)  # the file's size decides
-    found, conditions = _evaluate(predictor, config, read_in_order, split, ms_flip=ms_flip, slide=slide, boundary=boundary,
-                                  real_size=real_size, window=size or predictor.facts.input_size, progress=progress)
-    return {**found, 'conditions': {'model': str(predictor.path), 'step': predictor.facts.step, 'arch': predictor.facts.arch,
-                                    'engine': predictor.engine.name, **conditions,
-                                    'input_size': 'any' if size is None else f'{size[0]}x{size[1]}, images are scaled to it'}}
+    found, conditions = _evaluate(
+        predictor,
+        config,
+        read_in_order,
+        split,
+        ms_flip=ms_flip,
+        slide=slide,
+        boundary=boundary,
+        real_size=real_size,
+        window=size or predictor.facts.input_size,
+        progress=progress,
+    )
+    return {
+        **found,
+        'conditions': {
+            'model': str(predictor.path),
+            'step': predictor.facts.step,
+            'arch': predictor.facts.arch,
+            'engine': predictor.engine.name,
+            **conditions,
+            'input_size': 'any' if size is None else f'{size[0]}x{size[1]}, images are scaled to it',
+        },
+    }
 
 
 def read_in_order(samples: Any, batches: list[list[int]], workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -153,35 +218,64 @@ def read_in_order(samples: Any, batches: list[list[int]], workers: int) -> Itera
             yield np.stack(images), np.stack(labels)
 
 
-def _evaluate(predictor: Predictor, config: Config, make_loader: Callable[..., Iterator], split: Optional[str], *,
-              ms_flip: bool, slide: bool, boundary: bool, real_size: bool, window: Optional[Size] = None,
-              group: Group = ALONE, progress: Optional[Callable[[int, int], None]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _evaluate(
+    predictor: Predictor,
+    config: Config,
+    make_loader: Callable[..., Iterator],
+    split: Optional[str],
+    *,
+    ms_flip: bool,
+    slide: bool,
+    boundary: bool,
+    real_size: bool,
+    window: Optional[Size] = None,
+    group: Group = ALONE,
+    progress: Optional[Callable[[int, int], None]],
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """``matrix`` and ``scores``, and what they depend on."""
     asked: dict[str, Any] = {'ms_flip': ms_flip, 'slide': slide, 'boundary': boundary, 'real_size': real_size}
     for name in ('ms_flip', 'slide', 'boundary') if config.classifies else ('real_size',):
         if asked.pop(name):
-            raise UserError(f'--{name.replace("_", "-")} is for {"segmentation" if config.classifies else "classifiers"}, '
-                            f'but set: {config.data.set} is not')
+            raise UserError(
+                f'--{name.replace("_", "-")} is for {"segmentation" if config.classifies else "classifiers"}, '
+                f'but set: {config.data.set} is not'
+            )
     dataset = open_dataset(config.data, split or config.data.val_split)
     if config.classifies:
         scores: Scores | ImageScores
-        scores, matrix = evaluate_images(predictor, dataset, config, make_loader, real_size=real_size, group=group,
-                                         progress=progress)
+        scores, matrix = evaluate_images(
+            predictor, dataset, config, make_loader, real_size=real_size, group=group, progress=progress
+        )
         asked |= {'image_size': None if real_size else config.data.image_size, 'crop_pct': config.augment.crop_pct}
     else:
-        counts = evaluate(predictor, dataset, batch_size=config.data.eval_batch_size,
-                          views=published_views(config, ms_flip, slide, window), boundary=boundary, group=group,
-                          progress=progress)
+        counts = evaluate(
+            predictor,
+            dataset,
+            batch_size=config.data.eval_batch_size,
+            views=published_views(config, ms_flip, slide, window),
+            boundary=boundary,
+            group=group,
+            progress=progress,
+        )
         matrix = counts.matrix
         scores = Scores.from_matrix(matrix, dataset.description.classes, counts.boundary if boundary else None)
         asked |= {'eval_size': config.augment.eval_size}
-    return ({'matrix': matrix, 'scores': scores},
-            {'data': dataset.name, 'split': dataset.split, 'images': len(dataset), **asked})
+    return (
+        {'matrix': matrix, 'scores': scores},
+        {'data': dataset.name, 'split': dataset.split, 'images': len(dataset), **asked},
+    )
 
 
-def evaluate_images(predictor: Predictor, dataset: Dataset, config: Config, make_loader: Callable[..., Iterator],
-                    *, real_size: bool = False, group: Group = ALONE,
-                    progress: Optional[Callable[[int, int], None]] = None) -> tuple[ImageScores, np.ndarray]:
+def evaluate_images(
+    predictor: Predictor,
+    dataset: Dataset,
+    config: Config,
+    make_loader: Callable[..., Iterator],
+    *,
+    real_size: bool = False,
+    group: Group = ALONE,
+    progress: Optional[Callable[[int, int], None]] = None,
+) -> tuple[ImageScores, np.ndarray]:
     """Scores of a classifier over every image of a data set, and its confusion matrix (K, K) int64, rows the truth.
 
     Images are resized and cropped as ``augment`` says, or with ``real_size`` taken one by one as they are. The
@@ -191,20 +285,21 @@ def evaluate_images(predictor: Predictor, dataset: Dataset, config: Config, make
     samples = EvaluationImages(dataset, config.augment, None if real_size else data.image_size, data.on_error)
     own = range(group.rank, len(dataset), group.size)
     size = 1 if real_size else data.eval_batch_size
-    batches = [list(own[start:start + size]) for start in range(0, len(own), size)]
+    batches = [list(own[start : start + size]) for start in range(0, len(own), size)]
     judged, classes, done = np.zeros((-(-len(dataset) // group.size), 4)), 0, 0
     for images, labels in make_loader(samples, batches, data.num_parallel_workers):
         logits = predictor.logits(images)
-        judged[done:done + len(labels)], classes = judge(logits, labels), logits.shape[1]
+        judged[done : done + len(labels)], classes = judge(logits, labels), logits.shape[1]
         done += len(labels)
         if progress:
             progress(done, len(own))
-    judged = group.all_gather(judged).swapaxes(0, 1).reshape(-1, 4)[:len(dataset)]  # in the data set's order
+    judged = group.all_gather(judged).swapaxes(0, 1).reshape(-1, 4)[: len(dataset)]  # in the data set's order
     classes = int(group.all_gather(np.array([classes])).max())
     scores, matrix = score_images(judged, dataset.description.classes, classes)
     if scores.broken > data.max_errors:
-        raise DataError(f'{scores.broken} broken images in {dataset.name} {dataset.split}, more than max_errors: '
-                        f'{data.max_errors}')
+        raise DataError(
+            f'{scores.broken} broken images in {dataset.name} {dataset.split}, more than max_errors: {data.max_errors}'
+        )
     return scores, matrix
 
 
@@ -228,8 +323,16 @@ def published_views(config: Config, ms_flip: bool = False, slide: bool = False, 
     return Views(SCALES if ms_flip else (1.0,), ms_flip, (height, width) if slide else None, config.augment.eval_size)
 
 
-def evaluate(predictor: Predictor, dataset: Dataset, *, batch_size: int = 1, views: Views = WHOLE, boundary: bool = False,
-             group: Group = ALONE, progress: Optional[Callable[[int, int], None]] = None) -> Counts:
+def evaluate(
+    predictor: Predictor,
+    dataset: Dataset,
+    *,
+    batch_size: int = 1,
+    views: Views = WHOLE,
+    boundary: bool = False,
+    group: Group = ALONE,
+    progress: Optional[Callable[[int, int], None]] = None,
+) -> Counts:
     """Counts the pixels of a data set by true and predicted class, predictions compared at each label's full size.
 
     The processes of a ``group`` share the images, none of them twice, and all of them get the counts of the whole.
@@ -267,8 +370,9 @@ def averaged_probabilities(predictor: Predictor, images: np.ndarray, size: Size,
         view = _scaled(images, tuple(max(1, int(side * scale + 0.5)) for side in images.shape[2:]))
         for flipped in (False, True) if views.flip else (False,):
             shown = np.ascontiguousarray(view[..., ::-1]) if flipped else view
-            logits = (predictor.logits(shown, size) if views.window is None
-                      else slide_logits(predictor, shown, views.window, size))
+            logits = (
+                predictor.logits(shown, size) if views.window is None else slide_logits(predictor, shown, views.window, size)
+            )
             probabilities = _softmax(logits)
             total += probabilities[..., ::-1] if flipped else probabilities
     total /= len(views.scales) * (2 if views.flip else 1)
@@ -290,7 +394,7 @@ def slide_logits(predictor: Predictor, images: np.ndarray, window: Size, size: S
     window = (min(window[0], sides[0]), min(window[1], sides[1]))
     for top in _starts(sides[0], window[0]):
         for left in _starts(sides[1], window[1]):
-            part = np.s_[..., top:top + window[0], left:left + window[1]]
+            part = np.s_[..., top : top + window[0], left : left + window[1]]
             logits = predictor.logits(np.ascontiguousarray(images[part]), window)
             if total is None:
                 total = np.zeros((*logits.shape[:2], *sides), np.float32)

@@ -1,4 +1,5 @@
 """Prediction on images, folders and videos: class ids and overlays; of a classifier the likeliest classes."""
+
 import json
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
@@ -24,6 +25,7 @@ Size = tuple[int, int]
 
 class Classifier(NamedTuple):
     """A classifier as prediction sees it: ``logits`` takes one uint8 image (H, W, 3) and returns float32 logits (1, C)."""
+
     logits: Callable[[np.ndarray], np.ndarray]
     classes: Sequence[str]
 
@@ -31,15 +33,25 @@ class Classifier(NamedTuple):
 class Segmenter(NamedTuple):
     """A network as prediction sees it: ``logits`` takes one uint8 image (H, W, 3) and returns float32 logits (1, C, h, w)
     at the head's size; ``class_ids`` returns uint8 ids (H, W)."""
+
     logits: Callable[[np.ndarray], np.ndarray]
     class_ids: Callable[[np.ndarray], np.ndarray]
     classes: Sequence[str]
     palette: np.ndarray
 
 
-def predict(config: Optional[Config], backend_name: Optional[str], device: Optional[str], checkpoint: Optional[Path],
-            inputs: Sequence[Path], out: Path, *, logits: Optional[Path] = None, model: Optional[Path] = None,
-            engine: Optional[str] = None) -> list[Path]:
+def predict(
+    config: Optional[Config],
+    backend_name: Optional[str],
+    device: Optional[str],
+    checkpoint: Optional[Path],
+    inputs: Sequence[Path],
+    out: Path,
+    *,
+    logits: Optional[Path] = None,
+    model: Optional[Path] = None,
+    engine: Optional[str] = None,
+) -> list[Path]:
     """Segments images, folders of images and videos; returns the files written.
 
     For an image ``<stem>_overlay.png`` (colours and a legend of the classes present) and ``<stem>_ids.png`` (uint8 class
@@ -86,8 +98,14 @@ def likeliest(network: Classifier, path: Path, count: int = 5) -> list[dict[str,
     shares = np.exp(logits - logits.max())
     shares /= shares.sum()
     order = np.argsort(-shares, kind='stable')[:count]
-    return [{'class': network.classes[index] if index < len(network.classes) else f'class {index}', 'index': int(index),
-             'probability': round(float(shares[index]), 6)} for index in order]
+    return [
+        {
+            'class': network.classes[index] if index < len(network.classes) else f'class {index}',
+            'index': int(index),
+            'probability': round(float(shares[index]), 6),
+        }
+        for index in order
+    ]
 
 
 def _segment(network: Segmenter, path: Path, out: Path) -> list[Path]:
@@ -102,10 +120,12 @@ def _segment(network: Segmenter, path: Path, out: Path) -> list[Path]:
     return written
 
 
-def _from_checkpoint(config: Optional[Config], backend_name: Optional[str], device: Optional[str],
-                     path: Path) -> Segmenter | Classifier:
+def _from_checkpoint(
+    config: Optional[Config], backend_name: Optional[str], device: Optional[str], path: Path
+) -> Segmenter | Classifier:
     run = load_run(path, backend_name, device, config)
     if run.config.classifies:
+
         def classify(image: np.ndarray) -> np.ndarray:
             scaled = eval_image(image, run.config.augment, run.config.input_size)
             return run.predictor.logits(channels_first(scaled)[None])
@@ -115,7 +135,7 @@ def _from_checkpoint(config: Optional[Config], backend_name: Optional[str], devi
 
     def ids(image: np.ndarray) -> np.ndarray:
         pixels = _planes(image)
-        return class_ids(run.predictor, pixels, published_views(run.config))[0, :image.shape[0], :image.shape[1]]
+        return class_ids(run.predictor, pixels, published_views(run.config))[0, : image.shape[0], : image.shape[1]]
 
     return Segmenter(lambda image: run.predictor.logits(_planes(image)), ids, classes, palette)
 
@@ -136,7 +156,7 @@ def _from_file(path: Path, engine: Optional[str]) -> Segmenter | Classifier:
 
     def ids(image: np.ndarray) -> np.ndarray:
         views = Views(size=facts.eval_size if network.size is None else None)
-        return class_ids(network, planes(image), views)[0, :image.shape[0], :image.shape[1]]
+        return class_ids(network, planes(image), views)[0, : image.shape[0], : image.shape[1]]
 
     return Segmenter(lambda image: network.logits(planes(image)), ids, *_names(facts.model_dump(), facts.num_classes))
 
@@ -169,8 +189,9 @@ def _files(inputs: Sequence[Path]) -> Iterator[Path]:
             raise DataError(f'{path}: no such file or folder')
         for file in found:
             if file.stem in seen:
-                raise UserError(f'{file} and {seen[file.stem]} would be written under one name; '
-                                'predict them into different folders')
+                raise UserError(
+                    f'{file} and {seen[file.stem]} would be written under one name; predict them into different folders'
+                )
             seen[file.stem] = file
             yield file
 

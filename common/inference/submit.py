@@ -1,4 +1,5 @@
 """Predictions in the form that the test servers of Cityscapes and Pascal VOC take."""
+
 import tarfile
 import zipfile
 from pathlib import Path
@@ -19,9 +20,18 @@ PLACES = {
 }
 
 
-def submit(path: Path, out: Path, backend_name: Optional[str] = None, device: Optional[str] = None,
-           config: Optional[Config] = None, *, split: str = 'test', ms_flip: bool = False, slide: bool = False,
-           progress: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
+def submit(
+    path: Path,
+    out: Path,
+    backend_name: Optional[str] = None,
+    device: Optional[str] = None,
+    config: Optional[Config] = None,
+    *,
+    split: str = 'test',
+    ms_flip: bool = False,
+    slide: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
     """Writes the predictions of a checkpoint for every image of a split, and one archive of all of them, into a folder.
 
     Cityscapes: label ids (7 for road, ...), grey; Pascal VOC: class ids with the data set's colours. Both at the size of the
@@ -45,8 +55,15 @@ def submit(path: Path, out: Path, backend_name: Optional[str] = None, device: Op
         _pack(out, names, out / archive)
     except OSError as error:
         raise UserError(f'{error.filename or out}: cannot be written ({error.strerror or error})') from None
-    return {'archive': str(out / archive), 'images': len(names), 'first': names[0], 'split': split, 'ms_flip': ms_flip,
-            'slide': slide, 'eval_size': run.config.augment.eval_size}
+    return {
+        'archive': str(out / archive),
+        'images': len(names),
+        'first': names[0],
+        'split': split,
+        'ms_flip': ms_flip,
+        'slide': slide,
+        'eval_size': run.config.augment.eval_size,
+    }
 
 
 def _picture(ids: np.ndarray, dataset: Dataset) -> Image.Image:

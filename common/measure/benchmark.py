@@ -1,4 +1,5 @@
 """Speed and size of a network: latency and throughput of inference and of a training step, parameters, MACs, memory."""
+
 import importlib
 import os
 import platform
@@ -19,8 +20,16 @@ WARM_UP = 3  # runs that are not counted: compilation, caches, the allocator
 MEGABYTE = 1 << 20
 
 
-def benchmark(config: Config, backend_name: str, device: Optional[str] = None, *, size: Optional[tuple[int, int]] = None,
-              batch: int = 1, runs: int = 20, train: bool = True) -> dict[str, Any]:
+def benchmark(
+    config: Config,
+    backend_name: str,
+    device: Optional[str] = None,
+    *,
+    size: Optional[tuple[int, int]] = None,
+    batch: int = 1,
+    runs: int = 20,
+    train: bool = True,
+) -> dict[str, Any]:
     """Measures a configuration's network on random weights and images.
 
     ``size`` is (height, width), by default that of training; ``batch`` that of inference, training takes the configuration's.
@@ -44,11 +53,18 @@ def benchmark(config: Config, backend_name: str, device: Optional[str] = None, *
     inference = network(auxiliary=False)
     precision = config.precision
     result: dict[str, Any] = {
-        'arch': config.model.arch, 'input_size': [height, width], 'backend': backend_name, 'device': device,
-        'amp_level': precision.amp_level, 'dtype': 'float32' if precision.amp_level == 'O0' else precision.dtype,
-        'parameters': measure.parameters(network(auxiliary=True)), 'parameters_inference': measure.parameters(inference),
-        'macs': measure.macs(inference, (height, width)), 'machine': {**machine(), **measure.accelerator()},
-        'versions': versions()}
+        'arch': config.model.arch,
+        'input_size': [height, width],
+        'backend': backend_name,
+        'device': device,
+        'amp_level': precision.amp_level,
+        'dtype': 'float32' if precision.amp_level == 'O0' else precision.dtype,
+        'parameters': measure.parameters(network(auxiliary=True)),
+        'parameters_inference': measure.parameters(inference),
+        'macs': measure.macs(inference, (height, width)),
+        'machine': {**machine(), **measure.accelerator()},
+        'versions': versions(),
+    }
 
     predictor = backend.make_predictor(inference, config)
     images = rng.integers(0, 256, (batch, 3, height, width), np.uint8)
@@ -77,8 +93,16 @@ def timing(run: Callable[[], Any], batch: int, runs: int) -> dict[str, float]:
         run()
         seconds.append(time.perf_counter() - began)
     low, median, high = np.percentile(seconds[WARM_UP:], (10, 50, 90))
-    return {'batch': batch, 'runs': runs, 'median': float(median), 'p10': float(low), 'p90': float(high), 'first': seconds[0],
-            'images_per_second': batch / float(median), 'memory': peak_memory()}
+    return {
+        'batch': batch,
+        'runs': runs,
+        'median': float(median),
+        'p10': float(low),
+        'p90': float(high),
+        'first': seconds[0],
+        'images_per_second': batch / float(median),
+        'memory': peak_memory(),
+    }
 
 
 def machine() -> dict[str, Any]:
@@ -106,18 +130,37 @@ def peak_memory() -> float:
     if status.is_file():
         return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith('VmHWM'))
     import resource
+
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MEGABYTE if platform.system() == 'Darwin' else 1024)
 
 
 def show(result: dict[str, Any]) -> None:
     """Prints what ``benchmark`` found, with the conditions it holds under."""
     names = {'inference': 'inference', 'training': 'training step'}
-    console.show(f'{result["arch"]} at {result["input_size"][0]}x{result["input_size"][1]}: '
-                f'{result["parameters"] / 1e6:.3f} M parameters ({result["parameters_inference"] / 1e6:.3f} M without '
-                f'auxiliary heads), {result["macs"] / 1e9:.3f} G MACs',
-                [{'what': names[key], 'batch': found['batch'], 'median ms': round(found['median'] * 1000, 2),
-                  'p10 ms': round(found['p10'] * 1000, 2), 'p90 ms': round(found['p90'] * 1000, 2),
-                  'first ms': round(found['first'] * 1000, 1), 'images/s': round(found['images_per_second'], 2),
-                  'peak MB': round(found['memory'])} for key in names if (found := result.get(key))])
-    console.show_facts({'backend': f'{result["backend"]} on {result["device"]}',
-                       'precision': f'{result["amp_level"]} ({result["dtype"]})', **result['machine'], **result['versions']})
+    console.show(
+        f'{result["arch"]} at {result["input_size"][0]}x{result["input_size"][1]}: '
+        f'{result["parameters"] / 1e6:.3f} M parameters ({result["parameters_inference"] / 1e6:.3f} M without '
+        f'auxiliary heads), {result["macs"] / 1e9:.3f} G MACs',
+        [
+            {
+                'what': names[key],
+                'batch': found['batch'],
+                'median ms': round(found['median'] * 1000, 2),
+                'p10 ms': round(found['p10'] * 1000, 2),
+                'p90 ms': round(found['p90'] * 1000, 2),
+                'first ms': round(found['first'] * 1000, 1),
+                'images/s': round(found['images_per_second'], 2),
+                'peak MB': round(found['memory']),
+            }
+            for key in names
+            if (found := result.get(key))
+        ],
+    )
+    console.show_facts(
+        {
+            'backend': f'{result["backend"]} on {result["device"]}',
+            'precision': f'{result["amp_level"]} ({result["dtype"]})',
+            **result['machine'],
+            **result['versions'],
+        }
+    )

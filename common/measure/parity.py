@@ -1,4 +1,5 @@
 """Proof that the twins are twins: one set of weights in both backends, then logits, gradients and training steps compared."""
+
 import importlib
 from pathlib import Path
 from typing import Any, Mapping, Optional
@@ -21,8 +22,15 @@ MAX_LEARNING_RATE = 0.01  # beyond it, from fresh weights, rounding alone drives
 Batch = tuple[np.ndarray, np.ndarray]
 
 
-def parity(config: Config, *, steps: int = 20, size: tuple[int, int] = (64, 96), weights: Optional[Path] = None,
-           amp: Optional[str] = None, batch_size: int = 4) -> dict[str, Any]:
+def parity(
+    config: Config,
+    *,
+    steps: int = 20,
+    size: tuple[int, int] = (64, 96),
+    weights: Optional[Path] = None,
+    amp: Optional[str] = None,
+    batch_size: int = 4,
+) -> dict[str, Any]:
     """Compares the PyTorch and the MindSpore network of a configuration on the CPU.
 
     Both start from ``weights`` (a checkpoint or published weights) or from the configuration's seed. Logits and gradients
@@ -60,17 +68,33 @@ def parity(config: Config, *, steps: int = 20, size: tuple[int, int] = (64, 96),
         importlib.import_module('twinseg.pytorch_impl.precision').double(network)
     losses[other], found[other] = _train(backends['pytorch'], network, _at(config, 'O0'), batches)
     rows += _training(losses, found, level)
-    conditions = {'arch': config.model.arch, 'weights': str(weights or f'seed {config.runtime.seed}'), 'steps': steps,
-                  'size': list(size), 'batch_size': batch_size, 'amp_level': level, 'learning_rate': learning_rate(config)}
+    conditions = {
+        'arch': config.model.arch,
+        'weights': str(weights or f'seed {config.runtime.seed}'),
+        'steps': steps,
+        'size': list(size),
+        'batch_size': batch_size,
+        'amp_level': level,
+        'learning_rate': learning_rate(config),
+    }
     return {'ok': all(row['passed'] for row in rows), 'rows': rows, 'losses': losses, 'conditions': conditions}
 
 
 def show(result: Mapping[str, Any]) -> None:
     """Prints what ``parity`` found as a table."""
     conditions = result['conditions']
-    console.show(f'{conditions["arch"]}: PyTorch and MindSpore, {conditions["steps"]} steps at {conditions["amp_level"]}',
-                [{'compared': row['compared'], 'found': f'{row["found"]:.1e}', 'tolerance': f'{row["tolerance"]:.1e}',
-                  'passed': 'yes' if row['passed'] else 'NO'} for row in result['rows']])
+    console.show(
+        f'{conditions["arch"]}: PyTorch and MindSpore, {conditions["steps"]} steps at {conditions["amp_level"]}',
+        [
+            {
+                'compared': row['compared'],
+                'found': f'{row["found"]:.1e}',
+                'tolerance': f'{row["tolerance"]:.1e}',
+                'passed': 'yes' if row['passed'] else 'NO',
+            }
+            for row in result['rows']
+        ],
+    )
 
 
 def _at(config: Config, level: str) -> Config:
@@ -83,7 +107,7 @@ def street_batches(count: int, batch_size: int, size: tuple[int, int], classes: 
     samples = [dataset.read(index) for index in range(len(dataset))]
     images = np.stack([np.ascontiguousarray(image.transpose(2, 0, 1)) for image, _ in samples])
     labels = np.stack([np.where(label < classes, label, IGNORE).astype(np.uint8) for _, label in samples])
-    return [(images[i:i + batch_size], labels[i:i + batch_size]) for i in range(0, len(images), batch_size)]
+    return [(images[i : i + batch_size], labels[i : i + batch_size]) for i in range(0, len(images), batch_size)]
 
 
 def _start(config: Config, weights: Optional[Path], backend: Backend) -> tuple[dict[str, Any], dict[str, np.ndarray], int]:
@@ -105,8 +129,9 @@ def _start(config: Config, weights: Optional[Path], backend: Backend) -> tuple[d
     return arguments, backend.state(network), logits.shape[1]
 
 
-def _forward_and_backward(backends: Mapping[str, Backend], networks: Mapping[str, Any], batch: Batch,
-                          config: Config) -> list[dict]:
+def _forward_and_backward(
+    backends: Mapping[str, Backend], networks: Mapping[str, Any], batch: Batch, config: Config
+) -> list[dict]:
     images, labels = batch
     mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (config.augment.mean, config.augment.std))
     pixels = (images - mean) / std
@@ -116,8 +141,10 @@ def _forward_and_backward(backends: Mapping[str, Backend], networks: Mapping[str
     if set(gradients['pytorch']) != set(gradients['mindspore']):
         raise UserError(f'the networks have different parameters: {set(gradients["pytorch"]) ^ set(gradients["mindspore"])}')
     differences = [_l2(gradients['pytorch'][key], gradients['mindspore'][key]) for key in gradients['pytorch']]
-    return rows + [_row('gradients, worst parameter', max(differences), GRADIENT),
-                   _row('gradients, median parameter', float(np.median(differences)), GRADIENT_MEDIAN)]
+    return rows + [
+        _row('gradients, worst parameter', max(differences), GRADIENT),
+        _row('gradients, median parameter', float(np.median(differences)), GRADIENT_MEDIAN),
+    ]
 
 
 def learning_rate(config: Config) -> float:
@@ -136,8 +163,13 @@ def _train(backend: Backend, network: Any, config: Config, batches: list[Batch])
         losses.append(trainer.step([batch], learning_rate(config))['loss'])
         if step == min(FIRST_STEPS, len(batches)):
             tensors, _ = trainer.state()
-            parameters = np.concatenate([tensors[key].ravel() for key in sorted(tensors) if key.startswith('model.')
-                                         and not key.endswith(('running_mean', 'running_var'))])
+            parameters = np.concatenate(
+                [
+                    tensors[key].ravel()
+                    for key in sorted(tensors)
+                    if key.startswith('model.') and not key.endswith(('running_mean', 'running_var'))
+                ]
+            )
     return losses, parameters
 
 
@@ -147,9 +179,14 @@ def _training(losses: Mapping[str, list[float]], parameters: Mapping[str, np.nda
     tolerance = np.maximum(LOSS, DRIFT * drift)
     worst = int(np.argmax(apart / tolerance))
     ours, twin, other = parameters.values()
-    return [_row(f'parameters after {min(FIRST_STEPS, len(apart))} steps', _l2(ours, twin),
-                 PARAMETERS if level == 'O0' else max(PARAMETERS, DRIFT * _l2(ours, other))),
-            _row(f'loss, worst of {len(apart)} steps (step {worst + 1})', float(apart[worst]), float(tolerance[worst]))]
+    return [
+        _row(
+            f'parameters after {min(FIRST_STEPS, len(apart))} steps',
+            _l2(ours, twin),
+            PARAMETERS if level == 'O0' else max(PARAMETERS, DRIFT * _l2(ours, other)),
+        ),
+        _row(f'loss, worst of {len(apart)} steps (step {worst + 1})', float(apart[worst]), float(tolerance[worst])),
+    ]
 
 
 def _row(what: str, found: float, tolerance: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 A launcher starts the same command once for every device: ``torchrun`` (and ``python -m torch.distributed.launch``) for
 PyTorch, ``msrun`` for MindSpore. Rank 0 alone writes.
 """
+
 import hashlib
 import os
 import re
@@ -21,6 +22,7 @@ LAUNCHERS = {'pytorch': 'torchrun', 'mindspore': 'msrun'}
 
 class Launch(NamedTuple):
     """A process as its launcher started it."""
+
     rank: int
     local_rank: int  # among the processes of its host: the number of its device
     size: int
@@ -28,6 +30,7 @@ class Launch(NamedTuple):
 
 class Group(NamedTuple):
     """All processes of a training, seen from one of them."""
+
     rank: int = 0
     size: int = 1
     all_gather: Callable[[np.ndarray], np.ndarray] = lambda values: values[None]  # (...) -> (size, ...); int64, float64
@@ -54,8 +57,10 @@ def losing_no_process(group: Group) -> Iterator[None]:
         others = [rank for rank in group.missing() or range(group.size) if rank != group.rank]
         names = ('rank ' if len(others) == 1 else 'one of ranks ') + ', '.join(map(str, others))
         reason = next((line for line in str(error).splitlines() if LOST.search(line)), '').split('. ')[0]
-        raise LostError(f'lost the other processes: {names} has ended, or hangs for longer '
-                        f'than collective_timeout ({reason}); its own log says why; continue with --resume') from error
+        raise LostError(
+            f'lost the other processes: {names} has ended, or hangs for longer '
+            f'than collective_timeout ({reason}); its own log says why; continue with --resume'
+        ) from error
 
 
 def launched(backend_name: str) -> Optional[Launch]:
@@ -82,7 +87,7 @@ def pin(backend_name: str) -> None:
         return
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) >= size:
-        os.sched_setaffinity(0, cores[launch.local_rank * len(cores) // size:(launch.local_rank + 1) * len(cores) // size])
+        os.sched_setaffinity(0, cores[launch.local_rank * len(cores) // size : (launch.local_rank + 1) * len(cores) // size])
 
 
 def rank() -> int:
@@ -118,5 +123,7 @@ def check_agreement(group: Group, facts: Mapping[str, bytes]) -> None:
     found = group.all_gather(np.concatenate(digests))
     for name, column in zip(facts, found.T):
         if others := np.flatnonzero(column != column[0]).tolist():
-            raise UserError(f'{name} of rank {", ".join(map(str, others))} and of rank 0 differ: all processes need the same '
-                            'configuration, weights and, when they continue, the same --work-dir')
+            raise UserError(
+                f'{name} of rank {", ".join(map(str, others))} and of rank 0 differ: all processes need the same '
+                'configuration, weights and, when they continue, the same --work-dir'
+            )

@@ -3,6 +3,7 @@
 {"version": "1.0", "server_count": "1", "server_list": [{"server_id": HOST IP, "device": [{"device_id": "0", "device_ip": IP,
 "rank_id": "0"}, ...], "host_nic_ip": "reserve"}], "status": "completed"}: every scalar is a string.
 """
+
 import ipaddress
 import json
 from pathlib import Path
@@ -37,8 +38,9 @@ def parse_host(text: str) -> tuple[str, list[tuple[int, str]]]:
     except ValueError:
         devices = []
     if not colon or not devices:
-        raise UserError(f'host {text!r}: expected ADDRESS:DEVICE=ADDRESS,..., such as '
-                        '10.0.0.1:0=192.168.100.101,1=192.168.101.101')
+        raise UserError(
+            f'host {text!r}: expected ADDRESS:DEVICE=ADDRESS,..., such as 10.0.0.1:0=192.168.100.101,1=192.168.101.101'
+        )
     return host, devices
 
 
@@ -80,8 +82,10 @@ def validate(table: Any, where: str) -> None:
             numbers.add(number)
             _unique(device.get('device_ip'), addresses, f'{spot}.device_ip')
             if device.get('rank_id') != str(rank):
-                raise UserError(f'{spot}: rank_id: found {device.get("rank_id")!r}, expected {str(rank)!r}: ranks count '
-                                'up from 0 in the order of the hosts and their devices')
+                raise UserError(
+                    f'{spot}: rank_id: found {device.get("rank_id")!r}, expected {str(rank)!r}: ranks count '
+                    'up from 0 in the order of the hosts and their devices'
+                )
             rank += 1
 
 

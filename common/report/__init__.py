@@ -1,4 +1,5 @@
 """One self-contained HTML page for one or several runs: what they reached, how they got there, and what they see."""
+
 import html
 from pathlib import Path
 from string import Template
@@ -21,9 +22,15 @@ def write_report(runs: Sequence[Path], out: Path, *, pictures: int = 4, device: 
     """
     records = read_runs(runs)
     networks, excuses = _load(records, device)
-    parts = [sections.summary(records, networks), sections.curves(records), sections.classes(records, networks),
-             sections.pictures(networks, excuses, pictures), sections.confusion(records), sections.files(records, out.parent),
-             sections.settings(records)]
+    parts = [
+        sections.summary(records, networks),
+        sections.curves(records),
+        sections.classes(records, networks),
+        sections.pictures(networks, excuses, pictures),
+        sections.confusion(records),
+        sections.files(records, out.parent),
+        sections.settings(records),
+    ]
     title = f'{" and ".join(dict.fromkeys(record.config.model.arch for record in records))} on {records[0].config.data.set}'
     page = Template(PAGE.read_text(encoding='utf-8')).substitute(title=html.escape(title), body='\n'.join(parts))
     try:

@@ -1,4 +1,5 @@
 """A look at a data set before it is trained on: what is in it, what is wrong with it, and how its samples look augmented."""
+
 import json
 from collections import Counter
 from pathlib import Path
@@ -61,8 +62,9 @@ def browse(config: Config, out: Path, samples: int = 4, progress: Progress = lam
     return summary
 
 
-def inspect(dataset: Dataset, done: int, total: int, progress: Progress,
-            pixels: bool = True) -> tuple[dict[str, Any], list[int]]:
+def inspect(
+    dataset: Dataset, done: int, total: int, progress: Progress, pixels: bool = True
+) -> tuple[dict[str, Any], list[int]]:
     """What one split holds, as ``browse`` returns it, and the indices of its readable samples; ``pixels`` are labelled, or
     whole images."""
     classes = dataset.description.classes
@@ -79,12 +81,16 @@ def inspect(dataset: Dataset, done: int, total: int, progress: Progress,
             sizes[f'{image.shape[1]}x{image.shape[0]}'] += 1
             counts += np.bincount(np.ravel(label), minlength=len(counts))
         progress(done + index + 1, total)
-    labelled = max(int(counts[:len(classes)].sum()), 1)
+    labelled = max(int(counts[: len(classes)].sum()), 1)
     shares = {name: round(100 * int(count) / labelled, 4) for name, count in zip(classes, counts)}
-    return {'images': len(dataset), 'sizes': dict(sizes.most_common()), 'classes': shares,
-            'absent': [name for name, count in zip(classes, counts) if not count],
-            'ignored': round(100 * int(counts[IGNORE]) / max(int(counts.sum()), 1), 4) if pixels else None,
-            'problems': problems}, good
+    return {
+        'images': len(dataset),
+        'sizes': dict(sizes.most_common()),
+        'classes': shares,
+        'absent': [name for name, count in zip(classes, counts) if not count],
+        'ignored': round(100 * int(counts[IGNORE]) / max(int(counts.sum()), 1), 4) if pixels else None,
+        'problems': problems,
+    }, good
 
 
 def draw(dataset: Dataset, config: Config, indices: list[int]) -> np.ndarray:
@@ -108,21 +114,35 @@ def draw(dataset: Dataset, config: Config, indices: list[int]) -> np.ndarray:
 
 def _draw_images(dataset: Dataset, config: Config, indices: list[int]) -> np.ndarray:
     samples = TrainImages(dataset, config.augment, config.data.image_size, config.runtime.seed)
-    views = [[dataset.read_image(index), *(samples[epoch, index][0].transpose(1, 2, 0) for epoch in range(AUGMENTED))]
-             for index in indices]
+    views = [
+        [dataset.read_image(index), *(samples[epoch, index][0].transpose(1, 2, 0) for epoch in range(AUGMENTED))]
+        for index in indices
+    ]
     return np.vstack([np.hstack([_tile(view, TILE_WIDTH, 4) for view in row]) for row in views])
 
 
 def show(summary: dict[str, Any]) -> None:
     """Prints what ``browse`` returned."""
     splits = summary['splits']
-    console.show(summary['set'], [{'split': split, 'images': found['images'], 'sizes': _sizes(found['sizes']),
-                                  'ignored %': found['ignored'], 'problems': len(found['problems'])}
-                                 for split, found in splits.items()])
+    console.show(
+        summary['set'],
+        [
+            {
+                'split': split,
+                'images': found['images'],
+                'sizes': _sizes(found['sizes']),
+                'ignored %': found['ignored'],
+                'problems': len(found['problems']),
+            }
+            for split, found in splits.items()
+        ],
+    )
     names = list(next(iter(splits.values()))['classes'])
     pixels = next(iter(splits.values()))['ignored'] is not None
-    console.show(f'per cent of the {"labelled pixels" if pixels else "images"}', [
-        {'class': name, **{split: found['classes'][name] for split, found in splits.items()}} for name in names])
+    console.show(
+        f'per cent of the {"labelled pixels" if pixels else "images"}',
+        [{'class': name, **{split: found['classes'][name] for split, found in splits.items()}} for name in names],
+    )
     problems = summary['problems']
     for problem in problems[:SHOWN]:
         console.console.print(f'problem: {problem}', style='red', markup=False, highlight=False, soft_wrap=True)
@@ -145,5 +165,5 @@ def _tile(image: np.ndarray, height: int, gap: int) -> np.ndarray:
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
     tile = np.full((height + gap, TILE_WIDTH + gap, 3), 255, np.uint8)
     top, left = (height - size[1]) // 2, (TILE_WIDTH - size[0]) // 2
-    tile[top:top + size[1], left:left + size[0]] = small
+    tile[top : top + size[1], left : left + size[0]] = small
     return tile

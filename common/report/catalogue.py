@@ -1,4 +1,5 @@
 """What ``twinseg list`` shows: rows (column -> value) for a table."""
+
 from types import NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -15,24 +16,36 @@ Row = dict[str, Any]
 
 def configs() -> list[Row]:
     """The recipes, each with the first line of its comment."""
-    return [{'config': str(path.relative_to(configuration.RECIPES).with_suffix('')), 'about': _first_comment(path)}
-            for path in configuration.recipes()]
+    return [
+        {'config': str(path.relative_to(configuration.RECIPES).with_suffix('')), 'about': _first_comment(path)}
+        for path in configuration.recipes()
+    ]
 
 
 def keys() -> list[Row]:
     """The keys of a configuration, with types and defaults."""
-    return [{'group': group, 'key': key, 'default': field.default, 'type': _type(field.annotation), 'about': field.description}
-            for group, kind in configuration.GROUPS.items() for key, field in kind.model_fields.items()]
+    return [
+        {'group': group, 'key': key, 'default': field.default, 'type': _type(field.annotation), 'about': field.description}
+        for group, kind in configuration.GROUPS.items()
+        for key, field in kind.model_fields.items()
+    ]
 
 
 def datasets() -> list[Row]:
     """The data sets and the files that each expects."""
-    classes = {'camvid': len(CAMVID_CLASSES), 'camvid32': len(CAMVID_CLASSES), 'cityscapes': len(CITYSCAPES_CLASSES),
-               'voc': len(VOC_CLASSES)}
+    classes = {
+        'camvid': len(CAMVID_CLASSES),
+        'camvid32': len(CAMVID_CLASSES),
+        'cityscapes': len(CITYSCAPES_CLASSES),
+        'voc': len(VOC_CLASSES),
+    }
     rows = [{'set': name, 'classes': str(classes[name]), 'below data_url': layout} for name, layout in EXPECTED.items()]
-    return [{'set': 'toy_street', 'classes': str(len(CITYSCAPES_CLASSES)), 'below data_url': 'nothing: it is drawn'}, *rows,
-            {'set': 'custom', 'classes': 'classes', 'below data_url': 'image_dir/*image_suffix with label_dir/*label_suffix'},
-            {'set': 'imagenet, image_folder', 'classes': 'the folders', 'below data_url': image_folder.EXPECTED}]
+    return [
+        {'set': 'toy_street', 'classes': str(len(CITYSCAPES_CLASSES)), 'below data_url': 'nothing: it is drawn'},
+        *rows,
+        {'set': 'custom', 'classes': 'classes', 'below data_url': 'image_dir/*image_suffix with label_dir/*label_suffix'},
+        {'set': 'imagenet, image_folder', 'classes': 'the folders', 'below data_url': image_folder.EXPECTED},
+    ]
 
 
 def models(backend_name: str) -> list[Row]:
@@ -49,13 +62,17 @@ def models(backend_name: str) -> list[Row]:
         full, inference = (backend.MODELS[arch](auxiliary=auxiliary) for auxiliary in (True, False))
         classifier = not full.align_corners
         size = CLASSIFIER_INPUT if classifier else SEGMENTATION_INPUT
-        row = {'arch': arch, 'parameters (M)': f'{sizes.parameters(full) / 1e6:.4f}',
-               'for inference (M)': f'{sizes.parameters(inference) / 1e6:.4f}',
-               'G MACs': f'{sizes.macs(inference, size) / 1e9:.3f}', 'at': f'{size[0]}x{size[1]}',
-               'output stride': None if classifier else sizes.output_stride(inference),
-               'auxiliary outputs': ', '.join(name for name in full.align_corners if name != 'logits'),
-               'loads weights of': ', '.join(publishers(arch)),
-               'backends': ', '.join(name for name in built_in if arch in built_in[name])}
+        row = {
+            'arch': arch,
+            'parameters (M)': f'{sizes.parameters(full) / 1e6:.4f}',
+            'for inference (M)': f'{sizes.parameters(inference) / 1e6:.4f}',
+            'G MACs': f'{sizes.macs(inference, size) / 1e9:.3f}',
+            'at': f'{size[0]}x{size[1]}',
+            'output stride': None if classifier else sizes.output_stride(inference),
+            'auxiliary outputs': ', '.join(name for name in full.align_corners if name != 'logits'),
+            'loads weights of': ', '.join(publishers(arch)),
+            'backends': ', '.join(name for name in built_in if arch in built_in[name]),
+        }
         rows.append(row)
     return rows
 

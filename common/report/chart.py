@@ -1,4 +1,5 @@
 """Line charts as SVG text whose colours come from the page, so that they follow its light or dark theme."""
+
 import html
 import math
 from typing import NamedTuple, Sequence
@@ -13,6 +14,7 @@ SMOOTHING = 0.9  # of the exponential mean over the points shown
 
 class Series(NamedTuple):
     """A curve: points float (N, 2), x and y."""
+
     name: str
     points: np.ndarray
 
@@ -39,8 +41,10 @@ def lines(title: str, series: Sequence[Series], *, smooth: bool = False, markers
     parts = []
     for tick in ticks_y:
         y = place(np.array([[low_x, tick]]))[0, 1]
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-                     f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>')
+        parts.append(
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
+        )
     for tick in ticks_x:
         x = place(np.array([[tick, low_y]]))[0, 0]
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{_number(tick)}</text>')
@@ -50,11 +54,16 @@ def lines(title: str, series: Sequence[Series], *, smooth: bool = False, markers
             points = np.stack([points[:, 0], _smoothed(points[:, 1])], 1)
         parts.append(_path(place(points), _style(index)))
         if markers:
-            parts += [f'<circle class="{_style(index)}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{html.escape(name)}, step '
-                      f'{step:.0f}: {value:.2f}</title></circle>' for (x, y), (step, value) in zip(place(points), points)]
+            parts += [
+                f'<circle class="{_style(index)}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{html.escape(name)}, step '
+                f'{step:.0f}: {value:.2f}</title></circle>'
+                for (x, y), (step, value) in zip(place(points), points)
+            ]
     keys = ''.join(f'<li class="{_style(index)}">{html.escape(name)}</li>' for index, name, _ in curves)
-    return (f'<figure class="chart">{heading}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">'
-            f'{"".join(parts)}</svg><ul class="keys">{keys}</ul></figure>')
+    return (
+        f'<figure class="chart">{heading}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(title)}">'
+        f'{"".join(parts)}</svg><ul class="keys">{keys}</ul></figure>'
+    )
 
 
 def _style(index: int) -> str:

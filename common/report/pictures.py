@@ -1,4 +1,5 @@
 """Pictures as arrays and as parts of a page."""
+
 import base64
 
 import cv2
@@ -10,7 +11,7 @@ WIDTH = 512  # pixels of a picture in a page
 def colour_labels(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     """Class ids uint8 (H, W) -> RGB uint8 (H, W, 3); ids without a colour, such as the ignored 255, are black."""
     table = np.zeros((256, 3), np.uint8)
-    table[:len(palette)] = palette
+    table[: len(palette)] = palette
     return table[label]
 
 

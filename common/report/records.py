@@ -1,4 +1,5 @@
 """What run folders say about their runs."""
+
 import json
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
@@ -13,6 +14,7 @@ Line = dict[str, Any]
 
 class Record(NamedTuple):
     """A run: its configuration, and the lines of ``metrics.jsonl`` by kind."""
+
     name: str
     folder: Path
     config: Config

@@ -1,4 +1,5 @@
 """A page of results, made from run folders: what was trained how, on what, what it scored, and what is published for it."""
+
 import json
 import re
 import time
@@ -59,11 +60,21 @@ def row(folder: Path) -> dict[str, Any]:
         raise UserError(f'{folder}: {error}') from None
     sizes = _sizes(config, meta)
     several = _several_scales(folder, config, figure)
-    return {'data': config.data.set, 'recipe': _recipe(config), 'backend': meta['backend'], 'seed': config.runtime.seed,
-            'steps': record.steps[-1]['step'] if record.steps else record.best['step'], 'hours': hours(folder),
-            'hardware': _hardware(meta), 'score': f'{figure} {record.best[figure]:.2f}', 'multi-scale, flip': several,
-            'parameters, M': sizes and f'{sizes[0] / 1e6:.3f}', 'G MACs': sizes and f'{sizes[1] / 1e9:.3f}',
-            'at': f'{config.input_size[0]}x{config.input_size[1]}', 'published': published(config.runtime.recipe)}
+    return {
+        'data': config.data.set,
+        'recipe': _recipe(config),
+        'backend': meta['backend'],
+        'seed': config.runtime.seed,
+        'steps': record.steps[-1]['step'] if record.steps else record.best['step'],
+        'hours': hours(folder),
+        'hardware': _hardware(meta),
+        'score': f'{figure} {record.best[figure]:.2f}',
+        'multi-scale, flip': several,
+        'parameters, M': sizes and f'{sizes[0] / 1e6:.3f}',
+        'G MACs': sizes and f'{sizes[1] / 1e9:.3f}',
+        'at': f'{config.input_size[0]}x{config.input_size[1]}',
+        'published': published(config.runtime.recipe),
+    }
 
 
 def hours(folder: Path) -> Optional[str]:
@@ -95,9 +106,13 @@ def _recipe(config: Config) -> str:
         before = configuration.load(configuration.RECIPES / f'{config.runtime.recipe}.yaml')
     except UserError:
         return f'{config.runtime.recipe} (a recipe no more)'
-    changed = [f'{key}={_value(key, getattr(getattr(config, group), key))}' for key, group in configuration.KEYS.items()
-               if group != 'runtime' and key not in OF_ANY_RUN
-               and getattr(getattr(config, group), key) != getattr(getattr(before, group), key)]
+    changed = [
+        f'{key}={_value(key, getattr(getattr(config, group), key))}'
+        for key, group in configuration.KEYS.items()
+        if group != 'runtime'
+        and key not in OF_ANY_RUN
+        and getattr(getattr(config, group), key) != getattr(getattr(before, group), key)
+    ]
     return config.runtime.recipe + (f' with {", ".join(changed)}' if changed else '')
 
 
@@ -147,10 +162,13 @@ def _rows_of(page: Path, head: list[str]) -> list[dict[str, str]]:
     except (OSError, ValueError) as error:
         raise UserError(f'{page}: not read: {error}') from None
     columns = _split(head[-2])
-    cells = [_split(line) for line in lines[len(head):]]
+    cells = [_split(line) for line in lines[len(head) :]]
     rows = [dict(zip(columns, found)) for found in cells]
-    if lines[:len(head)] != head or any(len(found) != len(columns) for found in cells) or not all(
-            found['seed'].isdigit() for found in rows):
+    if (
+        lines[: len(head)] != head
+        or any(len(found) != len(columns) for found in cells)
+        or not all(found['seed'].isdigit() for found in rows)
+    ):
         raise UserError(f'{page}: is no page of results of this version; leave out --add, or name another file')
     return rows
 

@@ -1,4 +1,5 @@
 """The sections of the page. Each takes the runs' records and gives HTML, empty when there is nothing to show."""
+
 import json
 from html import escape
 from pathlib import Path
@@ -32,15 +33,20 @@ def summary(records: Sequence[Record], networks: dict[str, Run]) -> str:
             facts += [f'{last["step"]} steps', f'{last["img_per_s"]:.1f} images/s', f'{last["overflows"]} steps skipped']
         if record.name in networks:
             facts += [f'{name} {version}' for name, version in networks[record.name].meta.get('versions', {}).items()]
-        figures = ''.join(f'<div><b>{_figure(best.get(key))}</b><span>{key}{"" if key == "loss" else ", %"}</span></div>'
-                          for key in record.figures)
-        cards.append(f'<article class="card {_style(index)}"><h3>{escape(record.name)}</h3>'
-                     f'<div class="figures">{figures}</div><p>{escape(" · ".join(facts))}</p></article>')
+        figures = ''.join(
+            f'<div><b>{_figure(best.get(key))}</b><span>{key}{"" if key == "loss" else ", %"}</span></div>'
+            for key in record.figures
+        )
+        cards.append(
+            f'<article class="card {_style(index)}"><h3>{escape(record.name)}</h3>'
+            f'<div class="figures">{figures}</div><p>{escape(" · ".join(facts))}</p></article>'
+        )
     return f'<section class="cards">{"".join(cards)}</section>'
 
 
 def curves(records: Sequence[Record]) -> str:
     """Loss, mIoU or top-1, and learning rate over the steps, the runs over each other."""
+
     def series(kind: str, key: str) -> list[chart.Series]:
         found = []
         for record in records:
@@ -48,9 +54,11 @@ def curves(records: Sequence[Record]) -> str:
             found.append(chart.Series(record.name, np.array(points, float).reshape(-1, 2)))
         return found
 
-    charts = [chart.lines('Training loss', series('steps', 'loss'), smooth=True),
-              chart.lines(f'Validation {records[0].figures[0]}, %', series('evaluations', records[0].figures[0]), markers=True),
-              chart.lines('Learning rate', series('steps', 'lr'))]
+    charts = [
+        chart.lines('Training loss', series('steps', 'loss'), smooth=True),
+        chart.lines(f'Validation {records[0].figures[0]}, %', series('evaluations', records[0].figures[0]), markers=True),
+        chart.lines('Learning rate', series('steps', 'lr')),
+    ]
     return f'<section><h2>Curves</h2><div class="charts">{"".join(charts)}</div></section>'
 
 
@@ -62,21 +70,30 @@ def classes(records: Sequence[Record], networks: dict[str, Run]) -> str:
     palette = next((run.meta['palette'] for run in networks.values() if 'palette' in run.meta), None)
 
     def row(head: str, values: list[Optional[float]]) -> str:
-        bars = ''.join(f'<td class="bar {_style(index)}"><i style="width:{value or 0:.1f}%"></i>'
-                       f'<span>{_figure(value)}</span></td>' for (index, _, _), value in zip(shown, values))
+        bars = ''.join(
+            f'<td class="bar {_style(index)}"><i style="width:{value or 0:.1f}%"></i><span>{_figure(value)}</span></td>'
+            for (index, _, _), value in zip(shown, values)
+        )
         return _row(head, bars + (f'<td class="number">{_difference(*values)}</td>' if len(shown) == 2 else ''))
 
     head = ['class', *(escape(name) for _, name, _ in shown), *(['difference'] if len(shown) == 2 else [])]
     key, mean = ('Acc', 'mAcc') if records[0].config.classifies else ('IoU', 'mIoU')
     first = shown[0][2]['classes']
     chosen = set(sorted(first, key=lambda name: (first[name][key] is None, first[name][key]))[:MOST_CLASSES])
-    rows = [row(('' if key == 'Acc' else _swatch(palette, number)) + escape(name),
-                [best['classes'][name][key] for _, _, best in shown])
-            for number, name in enumerate(first) if name in chosen]
+    rows = [
+        row(
+            ('' if key == 'Acc' else _swatch(palette, number)) + escape(name),
+            [best['classes'][name][key] for _, _, best in shown],
+        )
+        for number, name in enumerate(first)
+        if name in chosen
+    ]
     rows.append(row('<b>mean</b>', [best[mean] for _, _, best in shown]))
     note = f' {len(first) - len(chosen)} classes with higher values are left out.' if len(chosen) < len(first) else ''
-    return (f'<section><h2>{key} per class, %</h2>{_table("classes", rows, head)}'
-            f'<p class="note">n/a: the class is absent; it is left out of the mean.{note}</p></section>')
+    return (
+        f'<section><h2>{key} per class, %</h2>{_table("classes", rows, head)}'
+        f'<p class="note">n/a: the class is absent; it is left out of the mean.{note}</p></section>'
+    )
 
 
 def confusion(records: Sequence[Record]) -> str:
@@ -87,16 +104,20 @@ def confusion(records: Sequence[Record]) -> str:
             matrix, names = np.array(record.best['confusion'], float), [escape(name) for name in record.best['classes']]
             total = matrix.sum(1, keepdims=True)
             shares = np.divide(100 * matrix, total, out=np.zeros_like(matrix), where=total > 0)
-            rows = [_row(name, ''.join(_share(name, other, share) for other, share in zip(names, row)))
-                    for name, row in zip(names, shares)]
+            rows = [
+                _row(name, ''.join(_share(name, other, share) for other, share in zip(names, row)))
+                for name, row in zip(names, shares)
+            ]
             table = _table('confusion', rows, ['', *(f'<span>{name}</span>' for name in names)])
             figures.append(f'<figure><figcaption>{escape(record.name)}</figcaption>{table}</figure>')
     if not figures:
         return ''
     counted = 'images' if records[0].config.classifies else 'pixels'
-    return (f'<section><h2>Confusion matrix</h2><p class="note">Rows: the truth; columns: the prediction. Percent of the '
-            f'{counted} of the row\'s class; what is below 1 is left blank.</p>'
-            f'<div class="matrices">{"".join(figures)}</div></section>')
+    return (
+        f'<section><h2>Confusion matrix</h2><p class="note">Rows: the truth; columns: the prediction. Percent of the '
+        f"{counted} of the row's class; what is below 1 is left blank.</p>"
+        f'<div class="matrices">{"".join(figures)}</div></section>'
+    )
 
 
 def pictures(networks: dict[str, Run], excuses: dict[str, str], count: int) -> str:
@@ -133,8 +154,10 @@ def files(records: Sequence[Record], folder: Path) -> str:
 
 def settings(records: Sequence[Record]) -> str:
     """All configuration keys; those in which the runs differ stand out."""
-    columns = [{key: json.dumps(value) for group in record.config.model_dump().values() for key, value in group.items()}
-               for record in records]
+    columns = [
+        {key: json.dumps(value) for group in record.config.model_dump().values() for key, value in group.items()}
+        for record in records
+    ]
     rows = []
     for key in columns[0]:
         values = [column[key] for column in columns]
@@ -146,16 +169,19 @@ def settings(records: Sequence[Record]) -> str:
 def _picture(dataset: Dataset, index: int, networks: dict[str, Run]) -> str:
     image, label = dataset.read(index)
     palette, ignored = dataset.description.palette, dataset.description.ignore_index
-    views = [('image', data_uri(shrink(image, smooth=True), '.jpg')),
-             ('truth', data_uri(shrink(colour_labels(label, palette)), '.png'))]
+    views = [
+        ('image', data_uri(shrink(image, smooth=True), '.jpg')),
+        ('truth', data_uri(shrink(colour_labels(label, palette)), '.png')),
+    ]
     for name, run in networks.items():
         planes = np.ascontiguousarray(image.transpose(2, 0, 1))
         predicted = class_ids(run.predictor, planes[None], published_views(run.config))[0]
         matrix = confusion_matrix(label, predicted, len(palette), ignored)
         text = f'{name}: {100 * np.trace(matrix) / max(1, matrix.sum()):.1f} % of the pixels right'
         views.append((text, data_uri(shrink(colour_labels(predicted, palette)), '.png')))
-    figures = ''.join(f'<figure><img src="{uri}" alt="{escape(text)}"><figcaption>{escape(text)}</figcaption></figure>'
-                      for text, uri in views)
+    figures = ''.join(
+        f'<figure><img src="{uri}" alt="{escape(text)}"><figcaption>{escape(text)}</figcaption></figure>' for text, uri in views
+    )
     return f'<h4>{escape(dataset.samples[index].name)}</h4><div class="pictures">{figures}</div>'
 
 

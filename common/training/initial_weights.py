@@ -12,6 +12,7 @@ A scheme is a standard deviation (normal) or one of these, in which the fans cou
 
 Other biases start at 0.
 """
+
 import math
 import zlib
 from typing import Mapping, Sequence
@@ -51,8 +52,9 @@ def initial_bias(name: str, length: int, weight_shape: tuple[int, ...], scheme: 
     return (2 * _generator(name, seed).random(length, dtype=np.float32) - 1) * limit
 
 
-def dropout_mask(name: str, shape: tuple[int, ...], ratio: float, key: Sequence[int], rank: int = 0,
-                 world_size: int = 1) -> np.ndarray:
+def dropout_mask(
+    name: str, shape: tuple[int, ...], ratio: float, key: Sequence[int], rank: int = 0, world_size: int = 1
+) -> np.ndarray:
     """float32 factors of a dropout layer: 0 with probability ``ratio``, else 1 / (1 - ratio). A function of name and key.
 
     Of several processes each gets the part of its ``places`` in the global batch of ``shape[0] * world_size``.

@@ -1,4 +1,5 @@
 """What a run tells: its speed, and the log, figures and events in its folder."""
+
 import json
 import math
 import time
@@ -38,8 +39,11 @@ class Clock:
     def figures(self, done: int) -> dict[str, float]:
         seconds, waited = (sum(column) for column in zip(*self.spans))
         per_step = seconds / len(self.spans)
-        return {'img_per_s': round(self.images / per_step, 2), 'seconds_left': round(per_step * (self.last - done)),
-                'data_share': round(waited / seconds, 4)}
+        return {
+            'img_per_s': round(self.images / per_step, 2),
+            'seconds_left': round(per_step * (self.last - done)),
+            'data_share': round(waited / seconds, 4),
+        }
 
 
 class _Waiting:
@@ -110,9 +114,11 @@ class Log:
         self.overflows += int(values.pop('overflow'))
         values['overflows'] = self.overflows
         left = timedelta(seconds=values['seconds_left'])
-        text = (f'step {values["step"]}/{last}  epoch {values["epoch"]:.2f}  loss {values["loss"]:.4f}  lr {values["lr"]:.2e}  '
-                f'scale {values["loss_scale"]:g}  skipped {self.overflows}  {values["img_per_s"]:.1f} img/s  '
-                f'left {left}  data {values["data_share"]:.0%}')
+        text = (
+            f'step {values["step"]}/{last}  epoch {values["epoch"]:.2f}  loss {values["loss"]:.4f}  lr {values["lr"]:.2e}  '
+            f'scale {values["loss_scale"]:g}  skipped {self.overflows}  {values["img_per_s"]:.1f} img/s  '
+            f'left {left}  data {values["data_share"]:.0%}'
+        )
         if values['broken']:
             text += f'  broken samples {values["broken"]}'
         if self.live:

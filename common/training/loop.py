@@ -3,6 +3,7 @@
 A backend's ``Trainer`` does one step; everything here is framework-free. A run folder holds ``config.yaml``, ``log.txt``,
 ``metrics.jsonl``, ``tensorboard/`` and ``checkpoints/``.
 """
+
 import errno
 import hashlib
 import math
@@ -39,12 +40,27 @@ MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts 
 ADVICE = 'lower base_lr, use a warm-up or clip_global_norm, and continue from the last checkpoint'
 FULL = (errno.ENOSPC, errno.EDQUOT)
 STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}  # of an interrupted training; 75 (EX_TEMPFAIL): to be resumed
-RUN_KEYS = ('arch', 'num_classes', 'backbone', 'model_args', 'batch_size', 'accumulation_step', 'optimizer',
-            'seed')  # kept by a resume
+RUN_KEYS = (
+    'arch',
+    'num_classes',
+    'backbone',
+    'model_args',
+    'batch_size',
+    'accumulation_step',
+    'optimizer',
+    'seed',
+)  # kept by a resume
 
 
-def train(config: Config, backend_name: str, device: Optional[str], work_dir: Path, *, resume: bool = False,
-          start_from: Optional[Path] = None) -> dict[str, Any]:
+def train(
+    config: Config,
+    backend_name: str,
+    device: Optional[str],
+    work_dir: Path,
+    *,
+    resume: bool = False,
+    start_from: Optional[Path] = None,
+) -> dict[str, Any]:
     """Trains to the end of the schedule and returns the last evaluation.
 
     ``resume`` continues from the newest readable checkpoint of ``work_dir``, ``start_from`` from a given one of either
@@ -56,8 +72,9 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
     """
     pin(backend_name)  # before the framework counts the cores
     runtime, backend = config.runtime, get_backend(backend_name)
-    device = backend.setup(device or runtime.device_target, seed=runtime.seed, threads=runtime.threads,
-                           timeout=runtime.collective_timeout)
+    device = backend.setup(
+        device or runtime.device_target, seed=runtime.seed, threads=runtime.threads, timeout=runtime.collective_timeout
+    )
     group = backend.group()
     if group.size > 1:
         print(f'rank {group.rank} of {group.size}: process {os.getpid()} on {platform.node()}', flush=True)
@@ -67,12 +84,14 @@ def train(config: Config, backend_name: str, device: Optional[str], work_dir: Pa
         except OSError as error:
             if error.errno not in FULL:
                 raise
-            raise StateError(f'{error.filename or work_dir}: not written: {error.strerror}; free space and continue with '
-                             '--resume') from None
+            raise StateError(
+                f'{error.filename or work_dir}: not written: {error.strerror}; free space and continue with --resume'
+            ) from None
 
 
-def _train(config: Config, backend: Backend, device: str, work_dir: Path, resume: bool, start_from: Optional[Path],
-           group: Group) -> dict[str, Any]:
+def _train(
+    config: Config, backend: Backend, device: str, work_dir: Path, resume: bool, start_from: Optional[Path], group: Group
+) -> dict[str, Any]:
     training, validation = (open_dataset(config.data, split) for split in (config.data.train_split, config.data.val_split))
     config = _counted_weights(config, training)
     network = build(backend, config, training, quiet=group.rank > 0)
@@ -93,28 +112,47 @@ def _train(config: Config, backend: Backend, device: str, work_dir: Path, resume
         if start_from is not None:
             progress['best'] = None
 
-    check_agreement(group, {'the configuration': configuration.dump(config).encode(),
-                            'the step': str(progress['step']).encode(), 'the state': _content(trainer)})
+    check_agreement(
+        group,
+        {
+            'the configuration': configuration.dump(config).encode(),
+            'the step': str(progress['step']).encode(),
+            'the state': _content(trainer),
+        },
+    )
     if group.rank == 0:
         (work_dir / 'config.yaml').write_text(configuration.dump(config), encoding='utf-8')
     from twinseg.common.measure.benchmark import machine, measures  # here: it builds on this module
-    facts = {'config': config.flat(), 'backend': backend.name, 'device': device, 'versions': versions(),
-             'machine': {**machine(), **measures(backend.name).accelerator()},
-             'num_classes': num_classes(config, training), 'classes': list(training.description.classes),
-             'palette': training.description.palette.tolist(), 'steps_per_epoch': epoch_steps, 'world_size': group.size}
-    with (Silence() if group.rank else Log(work_dir, progress['step'], resumed=bool(found))) as log:
+
+    facts = {
+        'config': config.flat(),
+        'backend': backend.name,
+        'device': device,
+        'versions': versions(),
+        'machine': {**machine(), **measures(backend.name).accelerator()},
+        'num_classes': num_classes(config, training),
+        'classes': list(training.description.classes),
+        'palette': training.description.palette.tolist(),
+        'steps_per_epoch': epoch_steps,
+        'world_size': group.size,
+    }
+    with Silence() if group.rank else Log(work_dir, progress['step'], resumed=bool(found)) as log:
         if not found and config.schedule.start_epoch:
             progress['step'] = _first_step(config, epoch_steps, len(rates))
             log.line(f'start_epoch: {config.schedule.start_epoch}: starts at step {progress["step"]}')
-        log.line(f'{config.model.arch} on {backend.name} ({device}): {len(training)} training and {len(validation)} validation '
-                 f'images of {training.name}, {epoch_steps} steps an epoch, {len(rates)} steps')
+        log.line(
+            f'{config.model.arch} on {backend.name} ({device}): {len(training)} training and {len(validation)} validation '
+            f'images of {training.name}, {epoch_steps} steps an epoch, {len(rates)} steps'
+        )
         if group.size > 1:
             log.line(f'{group.size} processes with batches of {config.data.batch_size}')
         for note in notes:
             log.line(note)
         if config.optimizer.lr_batch_size not in (0, images):
-            log.line(f'a global batch of {images}: learning rates, made for {config.optimizer.lr_batch_size}, are multiplied '
-                     f'by {images / config.optimizer.lr_batch_size:.4g}')
+            log.line(
+                f'a global batch of {images}: learning rates, made for {config.optimizer.lr_batch_size}, are multiplied '
+                f'by {images / config.optimizer.lr_batch_size:.4g}'
+            )
         if found:
             log.line(f'continues from {found} at step {progress["step"]}')
         elif resume:
@@ -122,31 +160,65 @@ def _train(config: Config, backend: Backend, device: str, work_dir: Path, resume
         with Stop(group) as stop:
             while True:
                 try:
-                    return _loop(config, backend, trainer, training, validation, rates, epoch_steps, folder, progress, facts,
-                                 log, group, stop)
+                    return _loop(
+                        config,
+                        backend,
+                        trainer,
+                        training,
+                        validation,
+                        rates,
+                        epoch_steps,
+                        folder,
+                        progress,
+                        facts,
+                        log,
+                        group,
+                        stop,
+                    )
                 except DivergedError as error:
                     log.line(str(error))
                     _roll_back(trainer, progress, error, config, folder, log)
                     check_agreement(group, {'the step': str(progress).encode(), 'the state': _content(trainer)})
 
 
-def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset, validation: Dataset, rates: np.ndarray,
-          epoch_steps: int, folder: Path, progress: dict, facts: dict, log: 'Log', group: Group,
-          stop: 'Stop') -> dict[str, Any]:
+def _loop(
+    config: Config,
+    backend: Backend,
+    trainer: Trainer,
+    training: Dataset,
+    validation: Dataset,
+    rates: np.ndarray,
+    epoch_steps: int,
+    folder: Path,
+    progress: dict,
+    facts: dict,
+    log: 'Log',
+    group: Group,
+    stop: 'Stop',
+) -> dict[str, Any]:
     runtime, data, accumulation = config.runtime, config.data, config.optimizer.accumulation_step
     if config.classifies:
-        samples: TrainSamples = TrainImages(training, config.augment, data.image_size, runtime.seed, data.on_error,
-                                            data.max_errors)
+        samples: TrainSamples = TrainImages(
+            training, config.augment, data.image_size, runtime.seed, data.on_error, data.max_errors
+        )
     else:
         samples = TrainSamples(training, config.augment, runtime.seed, data.on_error, data.max_errors)
     mixing = None
     if is_active(config.augment):
-        mixing = Mixing(config.augment, num_classes(config, training), config.loss.label_smoothing, runtime.seed,
-                        group.rank, group.size)
-    keys = training_batches(len(training), data.batch_size, runtime.seed,
-                            start=(progress['step'] + progress['left_out']) * accumulation,
-                            stop=(len(rates) + progress['left_out']) * accumulation, rank=group.rank, world_size=group.size,
-                            order=_order(config, training), repeat=data.repeat)
+        mixing = Mixing(
+            config.augment, num_classes(config, training), config.loss.label_smoothing, runtime.seed, group.rank, group.size
+        )
+    keys = training_batches(
+        len(training),
+        data.batch_size,
+        runtime.seed,
+        start=(progress['step'] + progress['left_out']) * accumulation,
+        stop=(len(rates) + progress['left_out']) * accumulation,
+        rank=group.rank,
+        world_size=group.size,
+        order=_order(config, training),
+        repeat=data.repeat,
+    )
     clock = Clock(data.batch_size * accumulation * group.size, len(rates))
     key = figures(config)[0]  # the score that decides which checkpoint is the best
     skipped, scores = 0, {}
@@ -155,16 +227,25 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
             with clock.waiting():
                 batch = [next(batches) for _ in range(accumulation)]
                 if mixing:
-                    batch = [mixing(images, labels, step * accumulation + part, step / epoch_steps)
-                             for part, (images, labels) in enumerate(batch)]
+                    batch = [
+                        mixing(images, labels, step * accumulation + part, step / epoch_steps)
+                        for part, (images, labels) in enumerate(batch)
+                    ]
             values = trainer.step(batch, float(rates[step]))
             clock.tick()
             done = step + 1
             stopped, broken = stop.asked(len(samples.broken))
             skipped = skipped + 1 if values['overflow'] else 0
             _check_finite(values, done, skipped, config)
-            record: dict[str, Any] = {'kind': 'train', 'step': done, 'epoch': round(done / epoch_steps, 4),
-                                      'lr': float(rates[step]), **values, **clock.figures(done), 'broken': broken}
+            record: dict[str, Any] = {
+                'kind': 'train',
+                'step': done,
+                'epoch': round(done / epoch_steps, 4),
+                'lr': float(rates[step]),
+                **values,
+                **clock.figures(done),
+                'broken': broken,
+            }
             log.step(record, keep=done % runtime.log_interval == 0 or done == len(rates), last=len(rates))
 
             if _due(done, runtime.val_interval or epoch_steps, len(rates)):
@@ -179,14 +260,16 @@ def _loop(config: Config, backend: Backend, trainer: Trainer, training: Dataset,
                 clock.restart()
             if stopped and done < len(rates):
                 log.line(f'stopped by {stopped.name} after step {done}')
-                raise Interrupted(f'stopped by {stopped.name} after step {done}, which is saved: continue with --resume',
-                                  STATUS[stopped])
+                raise Interrupted(
+                    f'stopped by {stopped.name} after step {done}, which is saved: continue with --resume', STATUS[stopped]
+                )
     return scores
 
 
 def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = False) -> Any:
     """The network of a configuration for a data set, initialised from the seed or from ``pretrained``; says what it read."""
     from twinseg.common import weights
+
     arguments = network_arguments(config, num_classes(config, dataset))
     network = backend.build_model(config.model.arch, seed=config.runtime.seed, **arguments)
     if config.model.pretrained:
@@ -273,8 +356,10 @@ def _same_run(config: Config, meta: dict, path: Path, group: Group) -> None:
                 continue
             was, asked = f'{was} in each of {processes} processes', f'{asked} in each of {group.size}'
         if was != asked:
-            raise StateError(f'{path}: was trained with {key}: {was!r}, the configuration says {asked!r}; '
-                             'a run is continued with the settings that it began with')
+            raise StateError(
+                f'{path}: was trained with {key}: {was!r}, the configuration says {asked!r}; '
+                'a run is continued with the settings that it began with'
+            )
 
 
 def _check_finite(values: dict[str, float], step: int, skipped: int, config: Config) -> None:
@@ -283,8 +368,11 @@ def _check_finite(values: dict[str, float], step: int, skipped: int, config: Con
     All processes have the same values."""
     scaled = config.precision.amp_level != 'O0'
     if not math.isfinite(values['loss']) or values['overflow'] and not scaled or skipped >= MAX_SKIPPED:
-        raise DivergedError(step, f'step {step}: the loss is {values["loss"]} and the gradient norm {values["grad_norm"]}: '
-                            f'training has diverged{f" ({skipped} steps skipped in a row)" if skipped > 1 else ""}; {ADVICE}')
+        raise DivergedError(
+            step,
+            f'step {step}: the loss is {values["loss"]} and the gradient norm {values["grad_norm"]}: '
+            f'training has diverged{f" ({skipped} steps skipped in a row)" if skipped > 1 else ""}; {ADVICE}',
+        )
 
 
 def _take(trainer: Trainer, progress: dict[str, Any], tensors: checkpoint.State, meta: dict[str, Any]) -> None:
@@ -293,8 +381,9 @@ def _take(trainer: Trainer, progress: dict[str, Any], tensors: checkpoint.State,
     progress.update(step=meta['step'], best=meta['best'], left_out=meta.get('left_out', 0), rollbacks=meta.get('rollbacks', 0))
 
 
-def _roll_back(trainer: Trainer, progress: dict[str, Any], error: DivergedError, config: Config, folder: Path,
-               log: 'Log') -> None:
+def _roll_back(
+    trainer: Trainer, progress: dict[str, Any], error: DivergedError, config: Config, folder: Path, log: 'Log'
+) -> None:
     """Goes back to the last checkpoint, and on behind the batch of ``error``; raises it where there is no way."""
     rollbacks = progress['rollbacks'] + 1
     if config.runtime.nan_policy == 'stop' or rollbacks > config.runtime.max_rollbacks:
@@ -305,8 +394,10 @@ def _roll_back(trainer: Trainer, progress: dict[str, Any], error: DivergedError,
     _take(trainer, progress, *checkpoint.load(found))
     progress.update(left_out=progress['left_out'] + error.step - progress['step'], rollbacks=rollbacks)
     log.rewind(progress['step'])
-    log.line(f'nan_policy: rollback: back to {found} at step {progress["step"]}, and on behind the batches since; '
-             f'rollback {rollbacks} of {config.runtime.max_rollbacks}')
+    log.line(
+        f'nan_policy: rollback: back to {found} at step {progress["step"]}, and on behind the batches since; '
+        f'rollback {rollbacks} of {config.runtime.max_rollbacks}'
+    )
 
 
 def _due(step: int, interval: int, last: int) -> bool:
@@ -320,8 +411,9 @@ def _first_step(config: Config, epoch_steps: int, total: int) -> int:
     return step
 
 
-def _evaluate(backend: Backend, trainer: Trainer, config: Config, validation: Dataset, step: int, epoch: float,
-              log: 'Log', group: Group) -> dict[str, Any]:
+def _evaluate(
+    backend: Backend, trainer: Trainer, config: Config, validation: Dataset, step: int, epoch: float, log: 'Log', group: Group
+) -> dict[str, Any]:
     """Scores of the current weights, or of the averaged ones with the current ones' as ``current`` beside them."""
     began = time.perf_counter()
     scores, matrix = _score(backend, trainer.predictor(ema=config.optimizer.with_ema), config, validation, group)
@@ -340,13 +432,15 @@ def _evaluate(backend: Backend, trainer: Trainer, config: Config, validation: Da
     return {key: value for key, value in record.items() if key != 'confusion'}
 
 
-def _score(backend: Backend, predictor: Predictor, config: Config, validation: Dataset,
-           group: Group) -> tuple[dict[str, Any], np.ndarray]:
+def _score(
+    backend: Backend, predictor: Predictor, config: Config, validation: Dataset, group: Group
+) -> tuple[dict[str, Any], np.ndarray]:
     if config.classifies:
         scores, matrix = evaluate_images(predictor, validation, config, backend.make_loader, group=group)
         return scores.to_json(), matrix
-    matrix = evaluate(predictor, validation, batch_size=config.data.eval_batch_size, views=published_views(config),
-                      group=group).matrix
+    matrix = evaluate(
+        predictor, validation, batch_size=config.data.eval_batch_size, views=published_views(config), group=group
+    ).matrix
     return Scores.from_matrix(matrix, validation.description.classes).to_json(), matrix
 
 
@@ -370,8 +464,9 @@ def _save(folder: Path, trainer: Trainer, meta: dict[str, Any], best: bool, keep
             checkpoint.rotate(folder, keep)
     if count := int(group.sum(np.array(len(broken)))):
         names = f' ({broken[0]})' if broken else ''
-        raise DivergedError(meta['step'], f'step {meta["step"]}: {count} tensors are not finite{names}: training has diverged; '
-                                          f'{ADVICE}')
+        raise DivergedError(
+            meta['step'], f'step {meta["step"]}: {count} tensors are not finite{names}: training has diverged; {ADVICE}'
+        )
 
 
 class Stop:

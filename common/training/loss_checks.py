@@ -1,4 +1,5 @@
 """What the losses of both backends share."""
+
 from typing import Iterable, Optional
 
 from twinseg.common.config import Loss
@@ -15,8 +16,10 @@ def check(loss: Loss, outputs: Iterable[str], num_classes: Optional[int] = None)
         known = ', '.join(name for name in outputs if name != 'logits') or 'none'
         raise UserError(f'auxiliary_weights: the network has no auxiliary output {unknown[0]!r}; it has: {known}')
     if isinstance(loss.class_weight, str):
-        raise UserError(f'class_weight: {loss.class_weight} is counted on the training labels, by `twinseg train`; elsewhere '
-                        'give numbers, or class_weight=null')
+        raise UserError(
+            f'class_weight: {loss.class_weight} is counted on the training labels, by `twinseg train`; elsewhere '
+            'give numbers, or class_weight=null'
+        )
     if loss.class_weight and num_classes and len(loss.class_weight) != num_classes:
         raise UserError(f'class_weight: {len(loss.class_weight)} weights for {num_classes} classes')
     if loss.label_smoothing and loss.loss != 'cross_entropy':

@@ -1,4 +1,5 @@
 """The scale of the loss in half precision: the same rule for both backends."""
+
 from typing import Any, Mapping
 
 from twinseg.common import config

@@ -1,4 +1,5 @@
 """Which parameter learns how fast and decays how much: one rule for both backends."""
+
 from dataclasses import dataclass
 from typing import Mapping
 

@@ -1,4 +1,5 @@
 """A recipe on other devices than its publisher's: what becomes of the global batch, the learning rate and the steps."""
+
 from typing import Any, Optional
 
 from twinseg.common.config import Config, Optimizer, Schedule
@@ -56,9 +57,17 @@ def _row(way: str, config: Config, images: int, devices: str, settings: dict[str
     schedule = config.schedule
     factor = images / optimizer.lr_batch_size
     length = f'{schedule.max_iters} steps' if schedule.max_iters else f'{schedule.epochs} epochs'
-    return {'way': way, 'devices x images': devices, 'accumulated': settings.get('accumulation_step', 1),
-            'global batch': images, 'base_lr': optimizer.base_lr * factor, 'length': length, 'warm-up': _warmup(schedule),
-            'images seen': schedule.max_iters * images if schedule.max_iters else None, 'settings': settings}
+    return {
+        'way': way,
+        'devices x images': devices,
+        'accumulated': settings.get('accumulation_step', 1),
+        'global batch': images,
+        'base_lr': optimizer.base_lr * factor,
+        'length': length,
+        'warm-up': _warmup(schedule),
+        'images seen': schedule.max_iters * images if schedule.max_iters else None,
+        'settings': settings,
+    }
 
 
 def _warmup(schedule: Schedule) -> str:

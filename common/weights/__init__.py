@@ -3,6 +3,7 @@
 ``read`` opens a file safely, ``convert`` recognises the publisher and renames, ``load`` does both, and ``load_pretrained``
 fills a network as far as the weights go. Each publisher has a module with its table of names.
 """
+
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterable, Mapping, Optional
@@ -18,8 +19,10 @@ from twinseg.common.weights.reading.files import Weights, read, unwrap
 
 __all__ = ['Converted', 'SOURCES', 'TABLES', 'Weights', 'convert', 'load', 'load_pretrained', 'read']
 TABLES: tuple[Table, ...] = tuple(
-    table for publisher in (mmseg, tramac, stdc_seg, ddrnet, enet, smp, yassouali, deephm, torchvision)
-    for table in publisher.TABLES)
+    table
+    for publisher in (mmseg, tramac, stdc_seg, ddrnet, enet, smp, yassouali, deephm, torchvision)
+    for table in publisher.TABLES
+)
 OURS = 'twinseg'
 SOURCES = (*dict.fromkeys(table.source for table in TABLES), OURS)
 
@@ -27,6 +30,7 @@ SOURCES = (*dict.fromkeys(table.source for table in TABLES), OURS)
 @dataclass(frozen=True)
 class Converted:
     """Weights in our names and what they belong to: ``build_model(arch, **arguments)`` makes the network they fit."""
+
     source: str
     arch: str
     arguments: dict[str, Any]
@@ -70,8 +74,9 @@ def load(path: str | Path, source: Optional[str] = None) -> Converted:
         raise StateError(message if message.startswith(str(path)) else f'{path}: {message}') from None
 
 
-def load_pretrained(backend: Any, network: Any, arch: str, path: str | Path,
-                    reset_classifier: bool = False) -> checkpoint.LoadReport:
+def load_pretrained(
+    backend: Any, network: Any, arch: str, path: str | Path, reset_classifier: bool = False
+) -> checkpoint.LoadReport:
     """Fills a network, an ``arch``, as far as a file's weights go, and reports what was filled.
 
     Parts (``backbone``, ``head``, ...) that only one side has are left alone, and so are stages of the file's
@@ -84,17 +89,25 @@ def load_pretrained(backend: Any, network: Any, arch: str, path: str | Path,
     stages = {_stage(name) for name in own}
     state = {name: array for name, array in state.items() if _part(name) != 'backbone' or _stage(name) in stages}
     shared = {_part(name) for name in own} & {_part(name) for name in state}
-    wrong = [name for name in {**own, **state} if _part(name) in shared and (
-        name not in own or name not in state or not _same_but_classes(name, own[name].shape, state[name].shape))]
+    wrong = [
+        name
+        for name in {**own, **state}
+        if _part(name) in shared
+        and (name not in own or name not in state or not _same_but_classes(name, own[name].shape, state[name].shape))
+    ]
     if not shared or wrong:
         what = f'{len(wrong)} tensors differ: {_list(wrong[:3])}' if shared else 'they share no part'
         made = _list(f'{key}: {value}' for key, value in converted.arguments.items() if key not in ('num_classes', 'auxiliary'))
-        raise StateError(f'{path}: weights of {converted.arch} do not fit {arch}: {what}'
-                         + (f' (the file was made with model_args {{{made}}})' if made else ''))
+        raise StateError(
+            f'{path}: weights of {converted.arch} do not fit {arch}: {what}'
+            + (f' (the file was made with model_args {{{made}}})' if made else '')
+        )
     other = [name for name in own if name in state and own[name].shape != state[name].shape]
     if other and not reset_classifier:
-        raise StateError(f'{path}: made for another number of classes: {other[0]} is {state[other[0]].shape}, the network has '
-                         f'{own[other[0]].shape}; reset_classifier: true draws the {len(other)} tensors anew')
+        raise StateError(
+            f'{path}: made for another number of classes: {other[0]} is {state[other[0]].shape}, the network has '
+            f'{own[other[0]].shape}; reset_classifier: true draws the {len(other)} tensors anew'
+        )
     return backend.load_state(network, {name: state[name] for name in state if _part(name) in shared}, partial=True)
 
 
@@ -113,7 +126,7 @@ def _stage(name: str) -> tuple[str, ...]:
 def _same_but_classes(name: str, ours: tuple[int, ...], theirs: tuple[int, ...]) -> bool:
     """The first dimension may differ; a classifier that is a transposed convolution counts its classes in the second."""
     axis = 1 if name == 'classifier.weight' and ours[:1] == theirs[:1] else 0
-    return ours[:axis] + ours[axis + 1:] == theirs[:axis] + theirs[axis + 1:]
+    return ours[:axis] + ours[axis + 1 :] == theirs[:axis] + theirs[axis + 1 :]
 
 
 def _ours(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Converted:
@@ -125,8 +138,7 @@ def _ours(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Converted
     arguments = {'num_classes': num_classes, **backbone, **config.get('model_args', {})}
     counters = [name for name in state if name.endswith('num_batches_tracked')]
     kept = {name: array for name, array in state.items() if name not in counters}
-    return Converted(OURS, config['arch'], arguments, kept, num_classes, {name: name for name in kept}, counters,
-                     dict(meta))
+    return Converted(OURS, config['arch'], arguments, kept, num_classes, {name: name for name in kept}, counters, dict(meta))
 
 
 def _by_table(table: Table, arrays: Mapping[str, np.ndarray]) -> Converted:

@@ -1,4 +1,5 @@
 """``twinseg convert``: a published checkpoint as one of ours, which then carries all that the other commands need."""
+
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,13 @@ HOW = ('amp_level', 'dtype', 'threads', 'torch_compile', 'pretrained')  # keys o
 NATIVE = {'.pth': 'pytorch', '.ckpt': 'mindspore'}  # files of one framework, and the backend that writes them
 
 
-def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None,
-            arguments: Optional[Mapping[str, Any]] = None, half: bool = False) -> dict[str, Any]:
+def convert(
+    file: Path,
+    source: Optional[str] = None,
+    out: Optional[Path] = None,
+    arguments: Optional[Mapping[str, Any]] = None,
+    half: bool = False,
+) -> dict[str, Any]:
     """Reads weights, published or our own, loads them into the network of every installed backend, and writes ``out``.
 
     ``source`` is one of ``weights.SOURCES``, None: recognised. ``out`` is by default the file's name in the current folder,
@@ -34,7 +40,7 @@ def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None
     if out.suffix not in (SUFFIX, *NATIVE):
         raise UserError(f'{out}: a converted checkpoint is named *{SUFFIX}, or *.pth for PyTorch alone, *.ckpt for MindSpore')
     if half and out.suffix != SUFFIX:
-        raise UserError(f'{out}: --half is for *{SUFFIX}: the frameworks\' own files are float32')
+        raise UserError(f"{out}: --half is for *{SUFFIX}: the frameworks' own files are float32")
     if out.exists() and out.samefile(file):
         raise UserError(f'{out}: would be written over itself; give another --out')
     if out.suffix in NATIVE:
@@ -56,8 +62,9 @@ def convert(file: Path, source: Optional[str] = None, out: Optional[Path] = None
     if out.suffix in NATIVE:
         _save_native(NATIVE[out.suffix], networks[NATIVE[out.suffix]], out, meta)
     else:
-        checkpoint.save(out, {f'model.{name}': _halved(name, array) if half else array
-                              for name, array in converted.state.items()}, meta)
+        checkpoint.save(
+            out, {f'model.{name}': _halved(name, array) if half else array for name, array in converted.state.items()}, meta
+        )
     return {'found': str(converted), **loaded, 'written': str(out)}
 
 
@@ -67,9 +74,14 @@ def _meta(converted: weights.Converted, arguments: dict[str, Any], classifies: b
     config: dict[str, Any] = {'arch': converted.arch, 'num_classes': converted.num_classes, 'model_args': arguments}
     if classes or classifies:
         config['set'] = 'cityscapes' if classes else 'imagenet'
-    return {'config': config, 'num_classes': converted.num_classes,
-            'classes': list(classes), 'palette': [list(colour) for colour in CITYSCAPES_PALETTE] if classes else [],
-            'source': converted.source, 'file': name}
+    return {
+        'config': config,
+        'num_classes': converted.num_classes,
+        'classes': list(classes),
+        'palette': [list(colour) for colour in CITYSCAPES_PALETTE] if classes else [],
+        'source': converted.source,
+        'file': name,
+    }
 
 
 def _halved(name: str, array: np.ndarray) -> np.ndarray:

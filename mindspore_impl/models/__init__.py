@@ -1,4 +1,5 @@
 """The networks by name; a builder takes ``num_classes``, ``auxiliary`` and the network's own arguments."""
+
 from twinseg.mindspore_impl.models.ddrnet import (
     ddrnet23,
     ddrnet23_seg,

@@ -5,6 +5,7 @@ The defaults are mmsegmentation's networks. The authors' ydhongHIT/DDRNet has ``
 DDRNet-23 ``same_padding=True, half_pixel=False, last_bn_momentum=0.9, drop_path_on='shortcut'``. All of them take images whose
 sides are multiples of 8; here the low resolution is brought to the size of the high one, so that other sides work, too.
 """
+
 from typing import NamedTuple
 
 from mindspore import Tensor, nn
@@ -34,6 +35,7 @@ POOLING_CHANNELS = 128  # of each of its branches
 
 class Size(NamedTuple):
     """What tells the three networks apart."""
+
     channels: int  # of the stem
     blocks: tuple[int, ...]  # in the two stages at one resolution, then in every stage that both branches have
     strides: tuple[int, ...]  # of the latter, in the low resolution
@@ -48,14 +50,23 @@ DDRNET39 = Size(64, (3, 4, 3, 3, 3), (2, 1, 2), 256, 2048)
 
 class Settings(NamedTuple):
     """What the publishers do differently."""
+
     stem_bias: bool = False
     same_padding: bool = False  # MindSpore's and TensorFlow's: at stride 2 one pixel further to the bottom and right
     half_pixel: bool = True  # of the bilinear resizing
     last_bn_momentum: float = 0.1  # of the norm that closes a bottleneck
     drop_path_on: str = 'branch'  # what stochastic depth drops
 
-    def conv(self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, bias: bool = False,
-             relu: bool = False, bn_momentum: float = 0.1) -> ConvBN:
+    def conv(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 1,
+        stride: int = 1,
+        bias: bool = False,
+        relu: bool = False,
+        bn_momentum: float = 0.1,
+    ) -> ConvBN:
         padding = 'same' if self.same_padding else None
         return ConvBN(in_channels, out_channels, kernel_size, stride, padding, bias=bias, relu=relu, bn_momentum=bn_momentum)
 
@@ -122,8 +133,10 @@ class Backbone(nn.Cell):
         super().__init__()
         channels, high = size.channels, 2 * size.channels
         self.half_pixel = settings.half_pixel
-        self.stem = Sequential(settings.conv(3, channels, 3, 2, settings.stem_bias, relu=True),
-                               settings.conv(channels, channels, 3, 2, settings.stem_bias, relu=True))
+        self.stem = Sequential(
+            settings.conv(3, channels, 3, 2, settings.stem_bias, relu=True),
+            settings.conv(channels, channels, 3, 2, settings.stem_bias, relu=True),
+        )
         ratios = drop_path_ratios(drop_path_rate, settings.drop_path_on, size.blocks)
         self.layer1 = _stage(settings, channels, channels, ratios[0])
         self.layer2 = _stage(settings, channels, high, ratios[1], 2)
@@ -133,7 +146,7 @@ class Backbone(nn.Cell):
             factor *= stride
             low = high * factor
             self.low.append(_stage(settings, before, low, ratios[index], stride))
-            self.high.append(_stage(settings, high, high, ratios[index - 1][:size.blocks[index]]))
+            self.high.append(_stage(settings, high, high, ratios[index - 1][: size.blocks[index]]))
             self.compression.append(settings.conv(low, high))
             if factor == 2:
                 self.down.append(Sequential(settings.conv(high, low, 3, 2)))
@@ -230,44 +243,83 @@ class DDRNetSeg(Network):
         return outputs
 
 
-def ddrnet23_slim(num_classes: int = 1000, auxiliary: bool = True, stem_bias: bool = False, same_padding: bool = False,
-                  half_pixel: bool = True, last_bn_momentum: float = 0.1, drop_path_rate: float = 0.0,
-                  drop_path_on: str = 'branch') -> DDRNet:
+def ddrnet23_slim(
+    num_classes: int = 1000,
+    auxiliary: bool = True,
+    stem_bias: bool = False,
+    same_padding: bool = False,
+    half_pixel: bool = True,
+    last_bn_momentum: float = 0.1,
+    drop_path_rate: float = 0.0,
+    drop_path_on: str = 'branch',
+) -> DDRNet:
     """DDRNet-23-slim for classification; it has no auxiliary head."""
     settings = Settings(stem_bias, same_padding, half_pixel, last_bn_momentum, drop_path_on)
     return DDRNet(DDRNET23_SLIM, settings, num_classes, drop_path_rate)
 
 
-def ddrnet23(num_classes: int = 1000, auxiliary: bool = True, stem_bias: bool = False, same_padding: bool = False,
-             half_pixel: bool = True, last_bn_momentum: float = 0.1, drop_path_rate: float = 0.0,
-             drop_path_on: str = 'branch') -> DDRNet:
+def ddrnet23(
+    num_classes: int = 1000,
+    auxiliary: bool = True,
+    stem_bias: bool = False,
+    same_padding: bool = False,
+    half_pixel: bool = True,
+    last_bn_momentum: float = 0.1,
+    drop_path_rate: float = 0.0,
+    drop_path_on: str = 'branch',
+) -> DDRNet:
     """DDRNet-23 for classification; it has no auxiliary head."""
     settings = Settings(stem_bias, same_padding, half_pixel, last_bn_momentum, drop_path_on)
     return DDRNet(DDRNET23, settings, num_classes, drop_path_rate)
 
 
-def ddrnet39(num_classes: int = 1000, auxiliary: bool = True, stem_bias: bool = False, same_padding: bool = False,
-             half_pixel: bool = True, last_bn_momentum: float = 0.1, drop_path_rate: float = 0.0,
-             drop_path_on: str = 'branch') -> DDRNet:
+def ddrnet39(
+    num_classes: int = 1000,
+    auxiliary: bool = True,
+    stem_bias: bool = False,
+    same_padding: bool = False,
+    half_pixel: bool = True,
+    last_bn_momentum: float = 0.1,
+    drop_path_rate: float = 0.0,
+    drop_path_on: str = 'branch',
+) -> DDRNet:
     """DDRNet-39 for classification; it has no auxiliary head."""
     settings = Settings(stem_bias, same_padding, half_pixel, last_bn_momentum, drop_path_on)
     return DDRNet(DDRNET39, settings, num_classes, drop_path_rate)
 
 
-def ddrnet23_slim_seg(num_classes: int = 19, auxiliary: bool = True, stem_bias: bool = False, same_padding: bool = False,
-                      half_pixel: bool = True, last_bn_momentum: float = 0.1) -> DDRNetSeg:
+def ddrnet23_slim_seg(
+    num_classes: int = 19,
+    auxiliary: bool = True,
+    stem_bias: bool = False,
+    same_padding: bool = False,
+    half_pixel: bool = True,
+    last_bn_momentum: float = 0.1,
+) -> DDRNetSeg:
     """DDRNet-23-slim for segmentation."""
     return DDRNetSeg(DDRNET23_SLIM, Settings(stem_bias, same_padding, half_pixel, last_bn_momentum), num_classes, auxiliary)
 
 
-def ddrnet23_seg(num_classes: int = 19, auxiliary: bool = True, stem_bias: bool = False, same_padding: bool = False,
-                 half_pixel: bool = True, last_bn_momentum: float = 0.1) -> DDRNetSeg:
+def ddrnet23_seg(
+    num_classes: int = 19,
+    auxiliary: bool = True,
+    stem_bias: bool = False,
+    same_padding: bool = False,
+    half_pixel: bool = True,
+    last_bn_momentum: float = 0.1,
+) -> DDRNetSeg:
     """DDRNet-23 for segmentation."""
     return DDRNetSeg(DDRNET23, Settings(stem_bias, same_padding, half_pixel, last_bn_momentum), num_classes, auxiliary)
 
 
-def ddrnet39_seg(num_classes: int = 19, auxiliary: bool = True, stem_bias: bool = False, same_padding: bool = False,
-                 half_pixel: bool = True, last_bn_momentum: float = 0.1) -> DDRNetSeg:
+def ddrnet39_seg(
+    num_classes: int = 19,
+    auxiliary: bool = True,
+    stem_bias: bool = False,
+    same_padding: bool = False,
+    half_pixel: bool = True,
+    last_bn_momentum: float = 0.1,
+) -> DDRNetSeg:
     """DDRNet-39 for segmentation."""
     return DDRNetSeg(DDRNET39, Settings(stem_bias, same_padding, half_pixel, last_bn_momentum), num_classes, auxiliary)
 
@@ -275,6 +327,14 @@ def ddrnet39_seg(num_classes: int = 19, auxiliary: bool = True, stem_bias: bool 
 def _stage(settings: Settings, in_channels: int, channels: int, drop_paths: list[float], stride: int = 1) -> Sequential:
     layers = []
     for index, drop_path in enumerate(drop_paths):
-        layers.append(BasicBlock(settings, channels if index else in_channels, channels, 1 if index else stride,
-                                 index < len(drop_paths) - 1, drop_path))
+        layers.append(
+            BasicBlock(
+                settings,
+                channels if index else in_channels,
+                channels,
+                1 if index else stride,
+                index < len(drop_paths) - 1,
+                drop_path,
+            )
+        )
     return Sequential(*layers)

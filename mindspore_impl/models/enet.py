@@ -10,6 +10,7 @@ In all networks here dropout takes whole channels.
 - yassouali/pytorch-segmentation: ``pool_first=True, norm_eps=1e-5, conv_bias=False, slopes='initial',
   branch_activation='all', asymmetric_norm=True, asymmetric_bias=[True, True], narrow_by_input=True, last_kernel=3``
 """
+
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ BRANCH_ACTIVATIONS = ('none', 'regular', 'all')
 
 class Choices(NamedTuple):
     """In what the published blocks differ; see ``ENet``."""
+
     norm_eps: float
     conv_bias: bool
     slopes: str
@@ -134,8 +136,9 @@ class Upsample(nn.Cell):
         self.reduce = ConvNorm(Conv2d(in_channels, internal), choices.norm_eps, ReLU())
         self.transposed = _doubling(internal, internal, choices.upsample_kernel, choices.conv_bias)
         self.bn = BatchNorm2d(internal, choices.norm_eps)
-        self.expand = ConvNorm(Conv2d(internal, channels), choices.norm_eps,
-                               ReLU() if choices.branch_activation == 'all' else None)
+        self.expand = ConvNorm(
+            Conv2d(internal, channels), choices.norm_eps, ReLU() if choices.branch_activation == 'all' else None
+        )
         self.dropout = Dropout2d(channels, dropout)
         self.relu = ReLU()
 
@@ -157,21 +160,48 @@ class ENet(Network):
     2 or 3, of the transposed convolutions in the upsampling bottlenecks and at the end.
     """
 
-    def __init__(self, num_classes: int = 19, auxiliary: bool = True, initial_bias: bool = True, initial_pool: int = 2,
-                 pool_first: bool = False, norm_eps: float = 1e-3, conv_bias: bool = True, slopes: str = 'channels',
-                 branch_activation: str = 'none', columns_first: bool = False, asymmetric_norm: bool = False,
-                 asymmetric_bias: Sequence[bool] = (False, True), narrow_by_input: bool = False, upsample_kernel: int = 3,
-                 last_kernel: int = 2, dropout: float = 0.1, decoder_dropout: float = 0.1):
+    def __init__(
+        self,
+        num_classes: int = 19,
+        auxiliary: bool = True,
+        initial_bias: bool = True,
+        initial_pool: int = 2,
+        pool_first: bool = False,
+        norm_eps: float = 1e-3,
+        conv_bias: bool = True,
+        slopes: str = 'channels',
+        branch_activation: str = 'none',
+        columns_first: bool = False,
+        asymmetric_norm: bool = False,
+        asymmetric_bias: Sequence[bool] = (False, True),
+        narrow_by_input: bool = False,
+        upsample_kernel: int = 3,
+        last_kernel: int = 2,
+        dropout: float = 0.1,
+        decoder_dropout: float = 0.1,
+    ):
         _check('slopes', slopes, SLOPES)
         _check('branch_activation', branch_activation, BRANCH_ACTIVATIONS)
-        for argument, kernel in (('initial_pool', initial_pool), ('upsample_kernel', upsample_kernel),
-                                 ('last_kernel', last_kernel)):
+        for argument, kernel in (
+            ('initial_pool', initial_pool),
+            ('upsample_kernel', upsample_kernel),
+            ('last_kernel', last_kernel),
+        ):
             _check(argument, kernel, (2, 3))
         if len(asymmetric_bias) != 2:
             raise UserError(f'asymmetric_bias: {list(asymmetric_bias)!r}, not one value for each of the two convolutions')
         super().__init__({'logits': False}, init='uniform_fan_in')
-        choices = Choices(norm_eps, conv_bias, slopes, branch_activation, columns_first, asymmetric_norm,
-                          (asymmetric_bias[0], asymmetric_bias[1]), narrow_by_input, upsample_kernel)
+        choices = Choices(
+            norm_eps,
+            conv_bias,
+            slopes,
+            branch_activation,
+            columns_first,
+            asymmetric_norm,
+            (asymmetric_bias[0], asymmetric_bias[1]),
+            narrow_by_input,
+            upsample_kernel,
+        )
         self.initial = Initial(initial_bias, initial_pool, pool_first, norm_eps, slopes)
         self.down1 = Downsample(INITIAL, FIRST, FIRST_DROPOUT, choices)
         self.stage1 = Sequential(*(Bottleneck(FIRST, 1, FIRST_DROPOUT, choices) for _ in range(4)))
@@ -202,8 +232,10 @@ def _middle(channels: int, kind: int | str, choices: Choices, decoder: bool) -> 
         return Sequential(ConvNorm(conv, choices.norm_eps, activation))
     reach = ASYMMETRIC // 2
     shapes = [((1, ASYMMETRIC), (0, reach)), ((ASYMMETRIC, 1), (reach, 0))]
-    first, second = (Conv2d(channels, channels, kernel, padding=padding, bias=bias) for (kernel, padding), bias
-                     in zip(shapes[::-1] if choices.columns_first else shapes, choices.asymmetric_bias))
+    first, second = (
+        Conv2d(channels, channels, kernel, padding=padding, bias=bias)
+        for (kernel, padding), bias in zip(shapes[::-1] if choices.columns_first else shapes, choices.asymmetric_bias)
+    )
     if choices.asymmetric_norm:
         first = ConvNorm(first, choices.norm_eps, _activation(channels, choices, decoder))
     return Sequential(first, ConvNorm(second, choices.norm_eps, activation))

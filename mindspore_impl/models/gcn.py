@@ -6,6 +6,7 @@ the paper leaves open. yassouali's is the same class with ``kernel_size=11``, an
 interpolates: there the scores go from 1/4 to the image's size in one step. His boundary refinements hold norms that are never
 used; they are left out here. There is no auxiliary head.
 """
+
 from mindspore import Tensor, nn
 
 from twinseg.common.errors import UserError
@@ -20,10 +21,14 @@ class GlobalConvolution(nn.Cell):
         super().__init__()
         tall, wide = (kernel_size, 1), (1, kernel_size)
         high, broad = (kernel_size // 2, 0), (0, kernel_size // 2)
-        self.left = Sequential(Conv2d(in_channels, channels, tall, padding=high, bias=True),
-                               Conv2d(channels, channels, wide, padding=broad, bias=True))
-        self.right = Sequential(Conv2d(in_channels, channels, wide, padding=broad, bias=True),
-                                Conv2d(channels, channels, tall, padding=high, bias=True))
+        self.left = Sequential(
+            Conv2d(in_channels, channels, tall, padding=high, bias=True),
+            Conv2d(channels, channels, wide, padding=broad, bias=True),
+        )
+        self.right = Sequential(
+            Conv2d(in_channels, channels, wide, padding=broad, bias=True),
+            Conv2d(channels, channels, tall, padding=high, bias=True),
+        )
 
     def construct(self, x: Tensor) -> Tensor:
         return self.left(x) + self.right(x)
@@ -57,7 +62,7 @@ class Level(nn.Cell):
             coarse = resize(coarse, scores.shape[2:], True)
         else:
             coarse = self.up(coarse)  # of an odd side one row or column too many: the first is cut
-            coarse = coarse[:, :, coarse.shape[2] - scores.shape[2]:, coarse.shape[3] - scores.shape[3]:]
+            coarse = coarse[:, :, coarse.shape[2] - scores.shape[2] :, coarse.shape[3] - scores.shape[3] :]
         return self.refine(scores + coarse)
 
 
@@ -67,8 +72,14 @@ class GCN(Network):
     ``kernel_size``: of the global convolutions, odd. ``transposed``: upsampling is learned; without it, it is bilinear.
     """
 
-    def __init__(self, num_classes: int = 19, auxiliary: bool = True, backbone: str = 'resnet50', kernel_size: int = 15,
-                 transposed: bool = True):
+    def __init__(
+        self,
+        num_classes: int = 19,
+        auxiliary: bool = True,
+        backbone: str = 'resnet50',
+        kernel_size: int = 15,
+        transposed: bool = True,
+    ):
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise UserError(f'kernel_size: {kernel_size!r} is not an odd number')
         super().__init__({'logits': True}, init='uniform_fan_in')  # sums without norms: larger weights would diverge

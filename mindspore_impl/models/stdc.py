@@ -4,6 +4,7 @@
 are mmsegmentation's network; the authors' STDC-Seg is the same class with ``detail_channels=1, class_bias=False,
 auxiliary_align_corners=True, dropout=0.0``.
 """
+
 from mindspore import Tensor, nn
 
 from twinseg.mindspore_impl.layers import (
@@ -37,12 +38,14 @@ class ShortTermDenseConcat(nn.Cell):
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
         half = out_channels // 2
-        self.convs = ModuleList([
-            ConvBN(in_channels, half),
-            ConvBN(half, half // 2, 3),
-            ConvBN(half // 2, half // 4, 3),
-            ConvBN(half // 4, half // 4, 3),
-        ])
+        self.convs = ModuleList(
+            [
+                ConvBN(in_channels, half),
+                ConvBN(half, half // 2, 3),
+                ConvBN(half // 2, half // 4, 3),
+                ConvBN(half // 4, half // 4, 3),
+            ]
+        )
         self.downsample = ConvBN(half, half, 3, 2, groups=half, relu=False) if stride == 2 else None
         self.pool = AvgPool2d(3, 2, 1) if stride == 2 else None
 
@@ -125,8 +128,16 @@ class STDCSeg(Network):
     them; ``detail`` (1/8): the boundary logits of the detail guidance (section 3.3), needed in training only.
     """
 
-    def __init__(self, blocks: tuple[int, int, int], num_classes: int = 19, auxiliary: bool = True, detail_channels: int = 2,
-                 class_bias: bool = True, auxiliary_align_corners: bool = False, dropout: float = 0.1):
+    def __init__(
+        self,
+        blocks: tuple[int, int, int],
+        num_classes: int = 19,
+        auxiliary: bool = True,
+        detail_channels: int = 2,
+        class_bias: bool = True,
+        auxiliary_align_corners: bool = False,
+        dropout: float = 0.1,
+    ):
         outputs = OUTPUTS if auxiliary else OUTPUTS[:1]
         super().__init__({name: name in ('logits', 'detail') or auxiliary_align_corners for name in outputs})
         self.backbone = Backbone(blocks)
@@ -164,18 +175,32 @@ def stdc2(num_classes: int = 1000, auxiliary: bool = True, dropout: float = 0.2)
     return STDC(STDC2_BLOCKS, num_classes, dropout)
 
 
-def stdc1_seg(num_classes: int = 19, auxiliary: bool = True, detail_channels: int = 2, class_bias: bool = True,
-              auxiliary_align_corners: bool = False, dropout: float = 0.1) -> STDCSeg:
+def stdc1_seg(
+    num_classes: int = 19,
+    auxiliary: bool = True,
+    detail_channels: int = 2,
+    class_bias: bool = True,
+    auxiliary_align_corners: bool = False,
+    dropout: float = 0.1,
+) -> STDCSeg:
     """STDC1 for segmentation."""
     return STDCSeg(STDC1_BLOCKS, num_classes, auxiliary, detail_channels, class_bias, auxiliary_align_corners, dropout)
 
 
-def stdc2_seg(num_classes: int = 19, auxiliary: bool = True, detail_channels: int = 2, class_bias: bool = True,
-              auxiliary_align_corners: bool = False, dropout: float = 0.1) -> STDCSeg:
+def stdc2_seg(
+    num_classes: int = 19,
+    auxiliary: bool = True,
+    detail_channels: int = 2,
+    class_bias: bool = True,
+    auxiliary_align_corners: bool = False,
+    dropout: float = 0.1,
+) -> STDCSeg:
     """STDC2 for segmentation."""
     return STDCSeg(STDC2_BLOCKS, num_classes, auxiliary, detail_channels, class_bias, auxiliary_align_corners, dropout)
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int) -> Sequential:
-    return Sequential(ShortTermDenseConcat(in_channels, out_channels, 2),
-                      *(ShortTermDenseConcat(out_channels, out_channels, 1) for _ in range(blocks - 1)))
+    return Sequential(
+        ShortTermDenseConcat(in_channels, out_channels, 2),
+        *(ShortTermDenseConcat(out_channels, out_channels, 1) for _ in range(blocks - 1)),
+    )

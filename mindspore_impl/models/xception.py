@@ -3,6 +3,7 @@
 Strides and dilations follow the output stride; the low-level features are those of the first block (1/4, 128 channels), before
 its relu. ``shared_relu`` makes yassouali/pytorch-segmentation's network, where one in-place relu serves all.
 """
+
 from mindspore import Tensor, nn
 
 from twinseg.common.errors import UserError
@@ -15,8 +16,14 @@ OUTPUT_STRIDES = {8: (1, 1, 2), 16: (2, 1, 1), 32: (2, 2, 1)}  # strides of the 
 class Block(nn.Cell):
     """Three separable convolutions, each after a relu, and the shortcut; ``channels``: of the input and of the three."""
 
-    def __init__(self, channels: tuple[int, int, int, int], stride: int = 1, dilation: int = 1, relu_first: bool = True,
-                 shared_relu: bool = False):
+    def __init__(
+        self,
+        channels: tuple[int, int, int, int],
+        stride: int = 1,
+        dilation: int = 1,
+        relu_first: bool = True,
+        shared_relu: bool = False,
+    ):
         super().__init__()
         self.relu_first = relu_first
         self.shared_relu = shared_relu
@@ -53,13 +60,16 @@ class Xception(nn.Cell):
         self.block1 = Block((64, 128, 128, 128), 2, relu_first=False, shared_relu=shared_relu)
         self.block2 = Block((128, 256, 256, 256), 2, shared_relu=shared_relu)
         self.block3 = Block((256, 728, 728, 728), third, shared_relu=shared_relu)
-        self.middle = Sequential(*(Block((728, 728, 728, 728), 1, dilation, shared_relu=shared_relu)
-                                   for _ in range(MIDDLE_BLOCKS)))
+        self.middle = Sequential(
+            *(Block((728, 728, 728, 728), 1, dilation, shared_relu=shared_relu) for _ in range(MIDDLE_BLOCKS))
+        )
         self.exit = Block((728, 728, 1024, 1024), last, dilation, shared_relu=shared_relu)
         after = dilation if last == 2 else 2 * dilation
-        self.convs = Sequential(SeparableConv(1024, 1536, 1, after, not shared_relu),
-                                SeparableConv(1536, 1536, 1, after, not shared_relu),
-                                SeparableConv(1536, 2048, 1, after, not shared_relu))
+        self.convs = Sequential(
+            SeparableConv(1024, 1536, 1, after, not shared_relu),
+            SeparableConv(1536, 1536, 1, after, not shared_relu),
+            SeparableConv(1536, 2048, 1, after, not shared_relu),
+        )
 
     def construct(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         x2 = self.stem(x)

@@ -1,5 +1,13 @@
 """The networks by name; a builder takes ``num_classes``, ``auxiliary`` and the network's own arguments."""
-from twinseg.pytorch_impl.models.ddrnet import ddrnet23, ddrnet23_seg, ddrnet23_slim, ddrnet23_slim_seg, ddrnet39, ddrnet39_seg
+
+from twinseg.pytorch_impl.models.ddrnet import (
+    ddrnet23,
+    ddrnet23_seg,
+    ddrnet23_slim,
+    ddrnet23_slim_seg,
+    ddrnet39,
+    ddrnet39_seg,
+)
 from twinseg.pytorch_impl.models.deeplabv3plus import DeepLabV3, DeepLabV3Plus
 from twinseg.pytorch_impl.models.duc_hdc import DUCHDC
 from twinseg.pytorch_impl.models.enet import ENet

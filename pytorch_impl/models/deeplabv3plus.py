@@ -14,6 +14,7 @@ with its auxiliary head. Publishers differ from the defaults in
 ``DeepLabV3`` has no decoder; torchvision's is the same with ``output_stride=8, refine=True``. The paper's multi-grid is
 in neither, as with these publishers. Dropout is by channel, also where a publisher drops single elements.
 """
+
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -60,12 +61,22 @@ class ASPP(nn.Module):
     fuses them. ``refine``: one more 3x3 convolution at the end.
     """
 
-    def __init__(self, in_channels: int, channels: int, rates: Sequence[int], convolution: str = 'dense',
-                 pool_first: bool = False, project_kernel: int = 1, refine: bool = False, dropout: float = 0.0):
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        rates: Sequence[int],
+        convolution: str = 'dense',
+        pool_first: bool = False,
+        project_kernel: int = 1,
+        refine: bool = False,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         self.pool_first = pool_first
-        self.branches = ModuleList([ConvBN(in_channels, channels),
-                                    *(_convolution(convolution, in_channels, channels, rate) for rate in rates)])
+        self.branches = ModuleList(
+            [ConvBN(in_channels, channels), *(_convolution(convolution, in_channels, channels, rate) for rate in rates)]
+        )
         self.pool = ConvBN(in_channels, channels)
         self.project = ConvBN((len(rates) + 2) * channels, channels, project_kernel)
         self.dropout = Dropout2d(channels, dropout)
@@ -88,10 +99,22 @@ class DeepLabV3(Network):
     the classifier (torchvision).
     """
 
-    def __init__(self, num_classes: int = 19, auxiliary: bool = True, backbone: str = 'resnet50', stem: str = '7x7',
-                 output_stride: int = 16, contract_dilation: bool = True, rates: Sequence[int] | None = None,
-                 channels: int = 256, convolution: str = 'dense', refine: bool = False, align_corners: bool = False,
-                 dropout: float = 0.5, shared_relu: bool = False):
+    def __init__(
+        self,
+        num_classes: int = 19,
+        auxiliary: bool = True,
+        backbone: str = 'resnet50',
+        stem: str = '7x7',
+        output_stride: int = 16,
+        contract_dilation: bool = True,
+        rates: Sequence[int] | None = None,
+        channels: int = 256,
+        convolution: str = 'dense',
+        refine: bool = False,
+        align_corners: bool = False,
+        dropout: float = 0.5,
+        shared_relu: bool = False,
+    ):
         rates = _rates(rates, output_stride)
         super().__init__(dict.fromkeys(('logits', 'aux') if auxiliary else ('logits',), align_corners))
         self.backbone = _backbone(backbone, stem, output_stride, contract_dilation, shared_relu)
@@ -116,11 +139,28 @@ class DeepLabV3Plus(Network):
     ``refine``: one more after the ASPP. ``low_level_first``: the low-level features come first where the decoder joins both.
     """
 
-    def __init__(self, num_classes: int = 19, auxiliary: bool = True, backbone: str = 'resnet50', stem: str = '7x7',
-                 output_stride: int = 16, contract_dilation: bool = True, rates: Sequence[int] | None = None,
-                 channels: int = 256, low_level_channels: int = 48, convolution: str | None = None, pool_first: bool = False,
-                 project_kernel: int = 1, refine: bool = False, low_level_first: bool = False, decoder_convolutions: int = 2,
-                 align_corners: bool = False, aspp_dropout: float = 0.0, dropout: float = 0.1, shared_relu: bool = False):
+    def __init__(
+        self,
+        num_classes: int = 19,
+        auxiliary: bool = True,
+        backbone: str = 'resnet50',
+        stem: str = '7x7',
+        output_stride: int = 16,
+        contract_dilation: bool = True,
+        rates: Sequence[int] | None = None,
+        channels: int = 256,
+        low_level_channels: int = 48,
+        convolution: str | None = None,
+        pool_first: bool = False,
+        project_kernel: int = 1,
+        refine: bool = False,
+        low_level_first: bool = False,
+        decoder_convolutions: int = 2,
+        align_corners: bool = False,
+        aspp_dropout: float = 0.0,
+        dropout: float = 0.1,
+        shared_relu: bool = False,
+    ):
         rates = _rates(rates, output_stride)
         if decoder_convolutions < 1:
             raise UserError(f'decoder_convolutions: {decoder_convolutions!r}, not 1 or more')
@@ -133,8 +173,9 @@ class DeepLabV3Plus(Network):
         self.aspp = ASPP(width[4], channels, rates, kind, pool_first, project_kernel, refine, aspp_dropout)
         self.low_level = ConvBN(width[1], low_level_channels)
         joined = channels + low_level_channels
-        self.decoder = Sequential(*(_convolution(kind, joined if number == 0 else channels, channels)
-                                    for number in range(decoder_convolutions)))
+        self.decoder = Sequential(
+            *(_convolution(kind, joined if number == 0 else channels, channels) for number in range(decoder_convolutions))
+        )
         self.dropout = Dropout2d(channels, dropout)
         self.classifier = Conv2d(channels, num_classes, 1, bias=True, init=0.01)
         self.aux = FCNHead(width[3], width[3] // 4, num_classes) if auxiliary else None

@@ -8,6 +8,7 @@ network is the same class with ``backbone='resnet101', decoder=True, logits_norm
 to 1/4 and another one to the image's size, whose norm and relu make the logits non-negative. His DUCs start as nearest
 neighbour upsampling; here they start as other convolutions do. There is no auxiliary head.
 """
+
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, low: Tensor) -> Tensor:
         low = self.low_level(low)
-        x = self.up(x)[:, :, :low.shape[2], :low.shape[3]]  # of an odd side one row or column too many
+        x = self.up(x)[:, :, : low.shape[2], : low.shape[3]]  # of an odd side one row or column too many
         return self.classifier(self.dropout(self.convs(concat([low, x]))))
 
 
@@ -58,8 +59,17 @@ class DUCHDC(Network):
     ``decoder``: between the pyramid pooling and the last DUC. ``logits_norm``: the last DUC ends in norm and relu.
     """
 
-    def __init__(self, num_classes: int = 19, auxiliary: bool = True, backbone: str = 'resnet50', rates: Sequence[int] = RATES,
-                 decoder: bool = False, logits_norm: bool = False, aspp_dropout: float = 0.0, dropout: float = 0.1):
+    def __init__(
+        self,
+        num_classes: int = 19,
+        auxiliary: bool = True,
+        backbone: str = 'resnet50',
+        rates: Sequence[int] = RATES,
+        decoder: bool = False,
+        logits_norm: bool = False,
+        aspp_dropout: float = 0.0,
+        dropout: float = 0.1,
+    ):
         super().__init__({'logits': True}, init='kaiming_fan_in')
         self.backbone = ResNet(backbone, output_stride=8, contract_dilation=False, dilation_cycles=CYCLES)
         self.aspp = ASPP(self.backbone.channels[4], CHANNELS, rates, dropout=aspp_dropout)

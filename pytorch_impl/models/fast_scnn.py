@@ -5,6 +5,7 @@ closed by a 3x3 convolution (0.26 M parameters more). Tramac/Fast-SCNN-pytorch i
 ``stem_padding=0, depthwise_relu=True, ppm_kernel=1, fusion_bias=True, align_corners=True, auxiliary_heads=['aux_ltd'],
 bn_momentum=0.1``.
 """
+
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -103,9 +104,19 @@ class Classifier(nn.Module):
 class FastSCNN(Network):
     """Outputs: ``logits`` (1/8), ``aux_gfe`` (1/32), ``aux_ltd`` (1/8)."""
 
-    def __init__(self, num_classes: int = 19, auxiliary: bool = True, auxiliary_heads: Sequence[str] = AUXILIARY_HEADS,
-                 stem_padding: int = 1, depthwise_relu: bool = False, ppm_kernel: int = 3, fusion_bias: bool = False,
-                 align_corners: bool = False, dropout: float = 0.1, bn_momentum: float = 0.01):
+    def __init__(
+        self,
+        num_classes: int = 19,
+        auxiliary: bool = True,
+        auxiliary_heads: Sequence[str] = AUXILIARY_HEADS,
+        stem_padding: int = 1,
+        depthwise_relu: bool = False,
+        ppm_kernel: int = 3,
+        fusion_bias: bool = False,
+        align_corners: bool = False,
+        dropout: float = 0.1,
+        bn_momentum: float = 0.01,
+    ):
         if unknown := set(auxiliary_heads) - set(AUXILIARY_HEADS):
             raise UserError(f'fast_scnn: auxiliary_heads: no head {sorted(unknown)}; there are {list(AUXILIARY_HEADS)}')
         heads = [head for head in AUXILIARY_HEADS if auxiliary and head in auxiliary_heads]
@@ -130,5 +141,7 @@ class FastSCNN(Network):
 
 
 def _stage(in_channels: int, out_channels: int, stride: int, bn_momentum: float) -> Sequential:
-    return Sequential(Bottleneck(in_channels, out_channels, stride, bn_momentum),
-                      *(Bottleneck(out_channels, out_channels, 1, bn_momentum) for _ in range(2)))
+    return Sequential(
+        Bottleneck(in_channels, out_channels, stride, bn_momentum),
+        *(Bottleneck(out_channels, out_channels, 1, bn_momentum) for _ in range(2)),
+    )

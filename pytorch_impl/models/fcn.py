@@ -11,6 +11,7 @@ two of them, joined with the head's input by a third. Publishers differ from the
 
 Dropout is by channel, also where a publisher drops single elements.
 """
+
 from torch import Tensor, nn
 
 from twinseg.common.errors import UserError
@@ -26,11 +27,19 @@ SCALE4, SCALE3 = 0.01, 0.0001  # of pool4 and pool3, so that all learn at once
 class Head(nn.Module):
     """3x3 convolutions, with ``concat_input`` joined with their input by one more, dropout and a 1x1 classifier."""
 
-    def __init__(self, in_channels: int, channels: int, num_classes: int, convolutions: int = 2, concat_input: bool = True,
-                 dropout: float = 0.1):
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        num_classes: int,
+        convolutions: int = 2,
+        concat_input: bool = True,
+        dropout: float = 0.1,
+    ):
         super().__init__()
-        self.convs = ModuleList([
-            ConvBN(in_channels if number == 0 else channels, channels, 3) for number in range(convolutions)])
+        self.convs = ModuleList(
+            [ConvBN(in_channels if number == 0 else channels, channels, 3) for number in range(convolutions)]
+        )
         self.fusion = ConvBN(in_channels + channels, channels, 3) if concat_input else None
         self.dropout = Dropout2d(channels, dropout)
         self.classifier = Conv2d(channels, num_classes, 1, bias=True, init=0.01)
@@ -47,9 +56,18 @@ class Head(nn.Module):
 class FCN(Network):
     """On a ResNet: outputs ``logits`` and ``aux``, both at 1/8."""
 
-    def __init__(self, num_classes: int = 19, auxiliary: bool = True, backbone: str = 'resnet50', stem: str = 'v1c',
-                 convolutions: int = 2, concat_input: bool = True, channels: int = 512, auxiliary_channels: int = 256,
-                 dropout: float = 0.1):
+    def __init__(
+        self,
+        num_classes: int = 19,
+        auxiliary: bool = True,
+        backbone: str = 'resnet50',
+        stem: str = 'v1c',
+        convolutions: int = 2,
+        concat_input: bool = True,
+        channels: int = 512,
+        auxiliary_channels: int = 256,
+        dropout: float = 0.1,
+    ):
         if convolutions < 1:
             raise UserError(f'convolutions: {convolutions} is less than 1')
         super().__init__(dict.fromkeys(('logits', 'aux') if auxiliary else ('logits',), False))
@@ -93,17 +111,34 @@ class FCN8s(Network):
         return {'logits': _crop(y, OFFSET, x)}
 
 
-def fcn(num_classes: int = 19, auxiliary: bool = True, backbone: str = 'resnet50', stem: str = 'v1c', convolutions: int = 2,
-        concat_input: bool = True, channels: int | None = None, auxiliary_channels: int = 256,
-        dropout: float | None = None) -> FCN | FCN8s:
+def fcn(
+    num_classes: int = 19,
+    auxiliary: bool = True,
+    backbone: str = 'resnet50',
+    stem: str = 'v1c',
+    convolutions: int = 2,
+    concat_input: bool = True,
+    channels: int | None = None,
+    auxiliary_channels: int = 256,
+    dropout: float | None = None,
+) -> FCN | FCN8s:
     """FCN on a ResNet, or FCN-8s on 'vgg16', which has no auxiliary head and of these arguments takes those with None alone.
 
     ``channels``: of the head's convolutions; None: 512, on VGG-16 4096. ``dropout``: None: 0.1, on VGG-16 0.5.
     """
     if backbone == 'vgg16':
         return FCN8s(num_classes, channels or 4096, 0.5 if dropout is None else dropout)
-    return FCN(num_classes, auxiliary, backbone, stem, convolutions, concat_input, channels or 512, auxiliary_channels,
-               0.1 if dropout is None else dropout)
+    return FCN(
+        num_classes,
+        auxiliary,
+        backbone,
+        stem,
+        convolutions,
+        concat_input,
+        channels or 512,
+        auxiliary_channels,
+        0.1 if dropout is None else dropout,
+    )
 
 
 def _upsampling(channels: int, factor: int) -> ConvTranspose2d:
@@ -115,4 +150,4 @@ def _upsampling(channels: int, factor: int) -> ConvTranspose2d:
 
 def _crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
     """What lies ``offset`` from the top and left, as large as ``like``."""
-    return x[:, :, offset:offset + like.shape[2], offset:offset + like.shape[3]]
+    return x[:, :, offset : offset + like.shape[2], offset : offset + like.shape[3]]

@@ -9,6 +9,7 @@ authors' has 64, 64 and 128 channels ('deep'). Publishers differ from the defaul
 - segmentation-models-pytorch: ``auxiliary=False, stem='7x7', stages=2, pyramid_kernel=1, input_last=True, norm_one_bin=False,
   classifier_kernel=3, pyramid_align_corners=True, align_corners=True, dropout=0.2``
 """
+
 from torch import Tensor
 
 from twinseg.pytorch_impl.layers import Conv2d, Dropout2d, FCNHead, Network, PyramidPooling
@@ -23,17 +24,38 @@ class PSPNet(Network):
     ``pyramid_kernel``: of the convolution that closes the pyramid; ``input_last``, ``norm_one_bin``: see ``PyramidPooling``.
     """
 
-    def __init__(self, num_classes: int = 19, auxiliary: bool = True, backbone: str = 'resnet50', stem: str = 'v1c',
-                 dilate_second: bool = False, stages: int = 4, channels: int = 512, branch_channels: int | None = None,
-                 pyramid_kernel: int = 3, input_last: bool = False, norm_one_bin: bool = True, classifier_kernel: int = 1,
-                 auxiliary_channels: int = 256, pyramid_align_corners: bool = False, align_corners: bool = False,
-                 dropout: float = 0.1):
+    def __init__(
+        self,
+        num_classes: int = 19,
+        auxiliary: bool = True,
+        backbone: str = 'resnet50',
+        stem: str = 'v1c',
+        dilate_second: bool = False,
+        stages: int = 4,
+        channels: int = 512,
+        branch_channels: int | None = None,
+        pyramid_kernel: int = 3,
+        input_last: bool = False,
+        norm_one_bin: bool = True,
+        classifier_kernel: int = 1,
+        auxiliary_channels: int = 256,
+        pyramid_align_corners: bool = False,
+        align_corners: bool = False,
+        dropout: float = 0.1,
+    ):
         auxiliary = auxiliary and stages > 2
         super().__init__(dict.fromkeys(('logits', 'aux') if auxiliary else ('logits',), align_corners))
         self.backbone = ResNet(backbone, stem, 8, True, dilate_second, stages)
         width = self.backbone.channels
-        self.ppm = PyramidPooling(width[-1], channels, pyramid_kernel, pyramid_align_corners, branch_channels=branch_channels,
-                                  input_last=input_last, norm_one_bin=norm_one_bin)
+        self.ppm = PyramidPooling(
+            width[-1],
+            channels,
+            pyramid_kernel,
+            pyramid_align_corners,
+            branch_channels=branch_channels,
+            input_last=input_last,
+            norm_one_bin=norm_one_bin,
+        )
         self.dropout = Dropout2d(channels, dropout)
         self.classifier = Conv2d(channels, num_classes, classifier_kernel, padding=classifier_kernel // 2, bias=True, init=0.01)
         self.aux = FCNHead(width[3], auxiliary_channels, num_classes, 0.1) if auxiliary else None

@@ -3,16 +3,32 @@
 ``ResNet`` is the backbone of the segmentation networks, ``resnet18`` to ``resnet152`` classify images. As all publishers here
 do, a bottleneck block strides in its 3x3 convolution (torchvision's V1.5), not in the first 1x1 as the paper does.
 """
+
 from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from twinseg.common.errors import UserError
 from twinseg.common.training.initial_weights import drop_path_ratios
-from twinseg.pytorch_impl.layers import ConvBN, DropPath, Linear, MaxPool2d, Network, ReLU, Sequential, flatten, global_avg_pool
+from twinseg.pytorch_impl.layers import (
+    ConvBN,
+    DropPath,
+    Linear,
+    MaxPool2d,
+    Network,
+    ReLU,
+    Sequential,
+    flatten,
+    global_avg_pool,
+)
 
-BLOCKS = {'resnet18': (2, 2, 2, 2), 'resnet34': (3, 4, 6, 3), 'resnet50': (3, 4, 6, 3), 'resnet101': (3, 4, 23, 3),
-          'resnet152': (3, 8, 36, 3)}
+BLOCKS = {
+    'resnet18': (2, 2, 2, 2),
+    'resnet34': (3, 4, 6, 3),
+    'resnet50': (3, 4, 6, 3),
+    'resnet101': (3, 4, 23, 3),
+    'resnet152': (3, 8, 36, 3),
+}
 BASIC = ('resnet18', 'resnet34')  # without bottlenecks
 CHANNELS = (64, 128, 256, 512)  # of the 3x3 convolutions in the four stages
 STEMS = {'7x7': 64, 'v1c': 64, 'deep': 128}  # and the channels that they give
@@ -23,8 +39,15 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int, dilations: tuple[int, int], drop_path: float = 0.0,
-                 drop_path_on: str = 'branch'):
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        dilations: tuple[int, int],
+        drop_path: float = 0.0,
+        drop_path_on: str = 'branch',
+    ):
         super().__init__()
         self.conv1 = ConvBN(in_channels, channels, 3, stride, dilation=dilations[0])
         self.conv2 = ConvBN(channels, channels, 3, dilation=dilations[1], relu=False)
@@ -43,8 +66,15 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_channels: int, channels: int, stride: int, dilations: tuple[int, int], drop_path: float = 0.0,
-                 drop_path_on: str = 'branch'):
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        stride: int,
+        dilations: tuple[int, int],
+        drop_path: float = 0.0,
+        drop_path_on: str = 'branch',
+    ):
         super().__init__()
         self.conv1 = ConvBN(in_channels, channels)
         self.conv2 = ConvBN(channels, channels, 3, stride, dilation=dilations[0])
@@ -72,10 +102,18 @@ class ResNet(nn.Module):
     stage's own (hybrid dilated convolution, arXiv:1702.08502). ``drop_path_rate``: of the last block, from 0 in the first.
     """
 
-    def __init__(self, name: str, stem: str = '7x7', output_stride: int = 32, contract_dilation: bool = True,
-                 dilate_second: bool | None = None, stages: int = 4,
-                 dilation_cycles: Mapping[int, Sequence[int]] | None = None, drop_path_rate: float = 0.0,
-                 drop_path_on: str = 'branch'):
+    def __init__(
+        self,
+        name: str,
+        stem: str = '7x7',
+        output_stride: int = 32,
+        contract_dilation: bool = True,
+        dilate_second: bool | None = None,
+        stages: int = 4,
+        dilation_cycles: Mapping[int, Sequence[int]] | None = None,
+        drop_path_rate: float = 0.0,
+        drop_path_on: str = 'branch',
+    ):
         super().__init__()
         _check('backbone', name, BLOCKS)
         _check('stem', stem, STEMS)
@@ -122,8 +160,9 @@ class ResNet(nn.Module):
 class ResNetClassifier(Network):
     """``logits`` (N, num_classes)."""
 
-    def __init__(self, name: str, num_classes: int = 1000, stem: str = '7x7', drop_path_rate: float = 0.0,
-                 drop_path_on: str = 'branch'):
+    def __init__(
+        self, name: str, num_classes: int = 1000, stem: str = '7x7', drop_path_rate: float = 0.0, drop_path_on: str = 'branch'
+    ):
         super().__init__({})
         self.backbone = ResNet(name, stem, drop_path_rate=drop_path_rate, drop_path_on=drop_path_on)
         self.fc = Linear(self.backbone.channels[-1], num_classes, init='uniform_fan_in')
@@ -132,32 +171,57 @@ class ResNetClassifier(Network):
         return {'logits': self.fc(flatten(global_avg_pool(self.backbone(x)[-1])))}
 
 
-def resnet18(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7', drop_path_rate: float = 0.0,
-             drop_path_on: str = 'branch') -> ResNetClassifier:
+def resnet18(
+    num_classes: int = 1000,
+    auxiliary: bool = True,
+    stem: str = '7x7',
+    drop_path_rate: float = 0.0,
+    drop_path_on: str = 'branch',
+) -> ResNetClassifier:
     """ResNet-18 for classification; it has no auxiliary heads."""
     return ResNetClassifier('resnet18', num_classes, stem, drop_path_rate, drop_path_on)
 
 
-def resnet34(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7', drop_path_rate: float = 0.0,
-             drop_path_on: str = 'branch') -> ResNetClassifier:
+def resnet34(
+    num_classes: int = 1000,
+    auxiliary: bool = True,
+    stem: str = '7x7',
+    drop_path_rate: float = 0.0,
+    drop_path_on: str = 'branch',
+) -> ResNetClassifier:
     """ResNet-34 for classification; it has no auxiliary heads."""
     return ResNetClassifier('resnet34', num_classes, stem, drop_path_rate, drop_path_on)
 
 
-def resnet50(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7', drop_path_rate: float = 0.0,
-             drop_path_on: str = 'branch') -> ResNetClassifier:
+def resnet50(
+    num_classes: int = 1000,
+    auxiliary: bool = True,
+    stem: str = '7x7',
+    drop_path_rate: float = 0.0,
+    drop_path_on: str = 'branch',
+) -> ResNetClassifier:
     """ResNet-50 for classification; it has no auxiliary heads."""
     return ResNetClassifier('resnet50', num_classes, stem, drop_path_rate, drop_path_on)
 
 
-def resnet101(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7', drop_path_rate: float = 0.0,
-              drop_path_on: str = 'branch') -> ResNetClassifier:
+def resnet101(
+    num_classes: int = 1000,
+    auxiliary: bool = True,
+    stem: str = '7x7',
+    drop_path_rate: float = 0.0,
+    drop_path_on: str = 'branch',
+) -> ResNetClassifier:
     """ResNet-101 for classification; it has no auxiliary heads."""
     return ResNetClassifier('resnet101', num_classes, stem, drop_path_rate, drop_path_on)
 
 
-def resnet152(num_classes: int = 1000, auxiliary: bool = True, stem: str = '7x7', drop_path_rate: float = 0.0,
-              drop_path_on: str = 'branch') -> ResNetClassifier:
+def resnet152(
+    num_classes: int = 1000,
+    auxiliary: bool = True,
+    stem: str = '7x7',
+    drop_path_rate: float = 0.0,
+    drop_path_on: str = 'branch',
+) -> ResNetClassifier:
     """ResNet-152 for classification; it has no auxiliary heads."""
     return ResNetClassifier('resnet152', num_classes, stem, drop_path_rate, drop_path_on)
 

@@ -7,6 +7,7 @@ older version of it that DeepHM/deeplabv3plus_DPDDP keeps uses the encoder's own
 ``backbone='resnet50'`` is yassouali's SegResNet: it unpools once, to the places of the stem's pooling, and upsamples otherwise
 by transposed convolutions. His wants sides that are multiples of 32; here every feature gets its size in the encoder back.
 """
+
 from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
@@ -141,8 +142,9 @@ class SegResNet(Network):
         return {'logits': self.classifier(y)}
 
 
-def segnet(num_classes: int = 19, auxiliary: bool = True, backbone: str = 'vgg16_bn', shared: bool = False,
-           last_convolutions: int = 1) -> Network:
+def segnet(
+    num_classes: int = 19, auxiliary: bool = True, backbone: str = 'vgg16_bn', shared: bool = False, last_convolutions: int = 1
+) -> Network:
     """SegNet, or with a ResNet SegResNet, to which ``shared`` and ``last_convolutions`` do not apply."""
     _check('backbone', backbone, BACKBONES)
     if backbone == 'vgg16_bn':

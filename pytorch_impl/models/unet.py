@@ -10,6 +10,7 @@ the paper, images of any size work: features that do not meet are interpolated. 
   upsampling='wide', align_corners=True``
 - segmentation-models-pytorch: ``auxiliary=False, backbone='resnet34', upsampling='nearest', head='3x3'``
 """
+
 from torch import Tensor, nn
 
 from twinseg.common.errors import UserError
@@ -70,8 +71,17 @@ class Encoder(nn.Module):
 class Up(nn.Module):
     """Doubles the size, brings the result to a given size, joins it with a feature of that size, convolves."""
 
-    def __init__(self, in_channels: int, skip_channels: int, channels: int, block: str, batch_norm: bool, upsampling: str,
-                 align_corners: bool, skip_first: bool):
+    def __init__(
+        self,
+        in_channels: int,
+        skip_channels: int,
+        channels: int,
+        block: str,
+        batch_norm: bool,
+        upsampling: str,
+        align_corners: bool,
+        skip_first: bool,
+    ):
         super().__init__()
         self.nearest = upsampling == 'nearest'
         self.align_corners = align_corners
@@ -107,11 +117,27 @@ class UNet(Network):
     or 'fcn' (3x3 with norm and relu, dropout, 1x1).
     """
 
-    def __init__(self, num_classes: int = 19, auxiliary: bool = True, backbone: str = 'plain', stem: str = '7x7',
-                 output_stride: int = 32, block: str = 'pair', batch_norm: bool = True, late_pool: bool = False,
-                 upsampling: str = 'transposed', align_corners: bool = False, head: str = '1x1', dropout: float = 0.1):
-        for argument, value, known in (('backbone', backbone, BACKBONES), ('block', block, BLOCK_KINDS),
-                                       ('upsampling', upsampling, UPSAMPLINGS), ('head', head, HEADS)):
+    def __init__(
+        self,
+        num_classes: int = 19,
+        auxiliary: bool = True,
+        backbone: str = 'plain',
+        stem: str = '7x7',
+        output_stride: int = 32,
+        block: str = 'pair',
+        batch_norm: bool = True,
+        late_pool: bool = False,
+        upsampling: str = 'transposed',
+        align_corners: bool = False,
+        head: str = '1x1',
+        dropout: float = 0.1,
+    ):
+        for argument, value, known in (
+            ('backbone', backbone, BACKBONES),
+            ('block', block, BLOCK_KINDS),
+            ('upsampling', upsampling, UPSAMPLINGS),
+            ('head', head, HEADS),
+        ):
             if value not in known:
                 raise UserError(f'{argument}: {value!r} is none of {", ".join(known)}')
         plain, linear = backbone == 'plain', block == 'linear'

@@ -8,6 +8,7 @@ that sums from the top down, and a fusion of all levels at 1/4 (figure 4). Publi
   bins=[1, 2, 4, 6], fpn='shared', classifier_kernel=3, inner_align_corners=True``; it builds ResNet-101 whatever it is told
 - segmentation-models-pytorch: ``auxiliary=False, stem='7x7', channels=256, layer_norm=True, align_corners=True, dropout=0.0``
 """
+
 from collections.abc import Sequence
 
 from torch import Tensor, nn
@@ -85,19 +86,34 @@ class UperNet(Network):
     channels. ``fpn``: 'cascaded', or 'shared' for ``SharedFPN``.
     """
 
-    def __init__(self, num_classes: int = 19, auxiliary: bool = True, backbone: str = 'resnet50', stem: str = 'v1c',
-                 output_stride: int = 32, contract_dilation: bool = True, channels: int = 512,
-                 bins: Sequence[int] = (1, 2, 3, 6), fpn: str = 'cascaded', layer_norm: bool = False,
-                 classifier_kernel: int = 1, auxiliary_channels: int = 256, inner_align_corners: bool = False,
-                 align_corners: bool = False, dropout: float = 0.1):
+    def __init__(
+        self,
+        num_classes: int = 19,
+        auxiliary: bool = True,
+        backbone: str = 'resnet50',
+        stem: str = 'v1c',
+        output_stride: int = 32,
+        contract_dilation: bool = True,
+        channels: int = 512,
+        bins: Sequence[int] = (1, 2, 3, 6),
+        fpn: str = 'cascaded',
+        layer_norm: bool = False,
+        classifier_kernel: int = 1,
+        auxiliary_channels: int = 256,
+        inner_align_corners: bool = False,
+        align_corners: bool = False,
+        dropout: float = 0.1,
+    ):
         if fpn not in FPNS:
             raise UserError(f'fpn: {fpn!r} is none of {", ".join(FPNS)}')
         super().__init__(dict.fromkeys(('logits', 'aux') if auxiliary else ('logits',), align_corners))
         self.backbone = ResNet(backbone, stem, output_stride, contract_dilation)
         widths = self.backbone.channels[1:]
         if fpn == 'shared' and widths[0] != channels:
-            raise UserError(f"channels: fpn='shared' has no lateral at 1/4, where {backbone} gives {widths[0]} channels: "
-                            f'set channels={widths[0]}')
+            raise UserError(
+                f"channels: fpn='shared' has no lateral at 1/4, where {backbone} gives {widths[0]} channels: "
+                f'set channels={widths[0]}'
+            )
         self.norms = ModuleList([LayerNorm2d(width) for width in widths]) if layer_norm else None
         self.fpn = (SharedFPN if fpn == 'shared' else CascadedFPN)(widths, channels, bins, inner_align_corners, dropout)
         self.classifier = Conv2d(channels, num_classes, classifier_kernel, padding=classifier_kernel // 2, bias=True, init=0.01)

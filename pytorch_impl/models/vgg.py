@@ -3,6 +3,7 @@
 ``VGG`` is the backbone of SegNet and FCN-8s, ``vgg16_bn`` classifies images (configuration D with batch norm, as in
 torchvision).
 """
+
 from torch import Tensor, nn
 
 from twinseg.pytorch_impl.layers import (

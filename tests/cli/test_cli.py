@@ -1,4 +1,5 @@
 """The command line: what it says about bad input, what it answers with, and that it answers fast."""
+
 import io
 import json
 import os
@@ -19,8 +20,23 @@ from twinseg.common import backend as backends
 from twinseg.common import checkpoint, cli, config, weights
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ('train', 'eval', 'predict', 'export', 'quantize', 'preprocess', 'postprocess', 'convert', 'parity', 'benchmark',
-            'list', 'prepare', 'browse', 'ranks', 'report')
+COMMANDS = (
+    'train',
+    'eval',
+    'predict',
+    'export',
+    'quantize',
+    'preprocess',
+    'postprocess',
+    'convert',
+    'parity',
+    'benchmark',
+    'list',
+    'prepare',
+    'browse',
+    'ranks',
+    'report',
+)
 HEAVY = ('torch', 'mindspore', 'numpy', 'cv2', 'onnx', 'onnxruntime', 'pydantic', 'matplotlib', 'safetensors')
 
 
@@ -76,7 +92,7 @@ def image_with_other_ids(folder):
 
 def truncated_image(folder):
     path = folder / 'data/images/train/003.png'
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def label_of_other_size(folder):
@@ -100,7 +116,7 @@ def pickle_bomb(folder):
 
 def truncated_checkpoint(folder):
     content = (folder / 'run/checkpoints/best.safetensors').read_bytes()
-    (folder / 'cut.safetensors').write_bytes(content[:len(content) // 2])
+    (folder / 'cut.safetensors').write_bytes(content[: len(content) // 2])
 
 
 def nothing(folder):
@@ -121,16 +137,32 @@ BAD_INPUT = {
     'unknown network': (nothing, [*TRAIN, '--set', 'arch=fast_scn'], ["did you mean 'fast_scnn'"]),
     'unknown recipe': (nothing, ['train', 'fast_scnn_toystreet'], ["did you mean 'fast_scnn_toy_street'"]),
     'no configuration': (nothing, ['train'], ['CONFIG']),
-    'checkpoint of another network': (nothing, ['eval', 'small.yaml', '--set', 'arch=stdc1_seg', 'auxiliary_weights={}',
-                                                'model_args={}', '--checkpoint', 'run', '--device', 'cpu'],
-                                      ['best.safetensors', 'do not fit']),
+    'checkpoint of another network': (
+        nothing,
+        [
+            'eval',
+            'small.yaml',
+            '--set',
+            'arch=stdc1_seg',
+            'auxiliary_weights={}',
+            'model_args={}',
+            '--checkpoint',
+            'run',
+            '--device',
+            'cpu',
+        ],
+        ['best.safetensors', 'do not fit'],
+    ),
     'pickle bomb': (pickle_bomb, ['convert', 'bomb.pth'], ['bomb.pth']),
     'pickle bomb, zipped': (pickle_bomb, ['convert', 'bomb.tar'], ['bomb.tar']),
     'pickle bomb as pretrained': (pickle_bomb, [*TRAIN, '--set', 'pretrained=bomb.pth'], ['bomb.pth']),
     'pickle bomb as checkpoint': (pickle_bomb, ['eval', '--checkpoint', 'bomb.pth'], ['bomb.pth']),
     'truncated checkpoint': (truncated_checkpoint, ['eval', '--checkpoint', 'cut.safetensors'], ['cut.safetensors']),
-    'truncated checkpoint to convert': (truncated_checkpoint, ['convert', 'cut.safetensors', '--out', 'x.safetensors'],
-                                        ['cut.safetensors']),
+    'truncated checkpoint to convert': (
+        truncated_checkpoint,
+        ['convert', 'cut.safetensors', '--out', 'x.safetensors'],
+        ['cut.safetensors'],
+    ),
     'absent checkpoint': (nothing, ['eval', '--checkpoint', 'absent.safetensors'], ['absent.safetensors']),
     'folder that is no run': (nothing, ['eval', '--checkpoint', 'data'], ['data', 'no readable checkpoint']),
     'folder that cannot be written': (nothing, [*TRAIN[:-1], '/proc/new'], ['/proc/new']),
@@ -139,8 +171,11 @@ BAD_INPUT = {
     'image that is none': (nothing, ['predict', 'small.yaml', 'small.yaml', '--checkpoint', 'run'], ['small.yaml']),
     'no network to predict with': (nothing, ['predict', 'data/images/val/000.png'], ['--checkpoint']),
     'size that is none': (nothing, ['export', '--checkpoint', 'run', '--size', '64'], ['--size', '512x1024']),
-    'unknown publisher': (nothing, ['convert', 'run/checkpoints/best.safetensors', '--from', 'mmsegg'],
-                          ["did you mean 'mmseg'"]),
+    'unknown publisher': (
+        nothing,
+        ['convert', 'run/checkpoints/best.safetensors', '--from', 'mmsegg'],
+        ["did you mean 'mmseg'"],
+    ),
     'unknown command': (nothing, ['tran'], ['tran']),
     'unknown option': (nothing, ['train', '--bckend', 'pytorch'], ['--bckend', 'twinseg train --help']),
     'unknown backend': (nothing, ['train', '--backend', 'jax'], ['jax', 'pytorch']),
@@ -200,8 +235,9 @@ def test_bugs_are_named_and_shown_with_debug(folder, capfd, monkeypatch):
 
     monkeypatch.setattr('twinseg.common.training.loop.train', broken)
     assert twinseg(*TRAIN) == 1
-    assert capfd.readouterr().err == ('twinseg: error: internal error: RuntimeError: a bug; '
-                                      'run again with --debug and report what it shows\n')
+    assert capfd.readouterr().err == (
+        'twinseg: error: internal error: RuntimeError: a bug; run again with --debug and report what it shows\n'
+    )
     with pytest.raises(RuntimeError):
         twinseg(*TRAIN, '--debug')
 
@@ -218,8 +254,9 @@ def test_interruption_is_status_130(folder, monkeypatch):
 
 
 def test_help_imports_nothing_heavy():
-    done = subprocess.run([sys.executable, '-X', 'importtime', '-m', 'twinseg', '--help'], capture_output=True, text=True,
-                          cwd=ROOT, check=True)
+    done = subprocess.run(
+        [sys.executable, '-X', 'importtime', '-m', 'twinseg', '--help'], capture_output=True, text=True, cwd=ROOT, check=True
+    )
     imported = {line.rpartition('|')[2].strip().partition('.')[0] for line in done.stderr.splitlines()}
     assert 'typer' in imported and not imported & set(HEAVY)
     for command in COMMANDS:
@@ -228,7 +265,15 @@ def test_help_imports_nothing_heavy():
 
 def test_set_takes_several_values():
     assert cli._repeat_set(['train', 'x', '--set', 'a=1', 'b=2', '--resume', 'c=3']) == [
-        'train', 'x', '--set', 'a=1', '--set', 'b=2', '--resume', 'c=3']
+        'train',
+        'x',
+        '--set',
+        'a=1',
+        '--set',
+        'b=2',
+        '--resume',
+        'c=3',
+    ]
     assert cli._repeat_set(['train', '--set', 'a=1', 'x']) == ['train', '--set', 'a=1', 'x']
 
 
@@ -283,8 +328,23 @@ def test_list_names_networks(capfd):
 
 def test_the_model_zoos_export_command(folder):
     pytest.importorskip('torch')
-    done = subprocess.run([sys.executable, ROOT / 'export.py', '--pretrained', 'run', '--ddr_config', 'small.yaml',
-                           '--device_target', 'CPU', '--file_format', 'ONNX'], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            ROOT / 'export.py',
+            '--pretrained',
+            'run',
+            '--ddr_config',
+            'small.yaml',
+            '--device_target',
+            'CPU',
+            '--file_format',
+            'ONNX',
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     assert (folder / 'fast_scnn.onnx').is_file() and 'difference' in done.stdout
 
@@ -312,9 +372,11 @@ def test_convert_writes_files_of_a_framework(folder, suffix, framework):
     network = backends.get_backend(name).build_model(first.arch, **first.arguments)
     if framework == 'torch':
         import torch
+
         network.load_state_dict(torch.load(native, weights_only=True))
     else:
         import mindspore
+
         mindspore.load_param_into_net(network, mindspore.load_checkpoint(str(native)), strict_load=True)
     loaded = backends.get_backend(name).state(network)
     assert all(np.array_equal(loaded[key], array) for key, array in first.state.items())
@@ -329,15 +391,20 @@ def test_convert_halves_a_file(folder, capsys):
     checkpoint.save(best, tensors, before)
     assert twinseg('convert', best, '--half', '--out', half) == 0
     tensors, after = checkpoint.load(half)
-    assert after == {**{key: value for key, value in before.items() if key != 'trainer'}, 'config': {
-        key: value for key, value in before['config'].items()
-        if key not in ('amp_level', 'dtype', 'threads', 'torch_compile', 'pretrained')}}
+    assert after == {
+        **{key: value for key, value in before.items() if key != 'trainer'},
+        'config': {
+            key: value
+            for key, value in before['config'].items()
+            if key not in ('amp_level', 'dtype', 'threads', 'torch_compile', 'pretrained')
+        },
+    }
     exact = weights.load(best).state
     assert set(tensors) == {f'model.{name}' for name in exact} and half.stat().st_size < 0.6 * best.stat().st_size
     for name, array in exact.items():
         found = tensors[f'model.{name}']
         assert found.dtype == (np.float32 if array.ndim < 2 else np.float16)
-        np.testing.assert_allclose(found, array, rtol=0 if array.ndim < 2 else 2 ** -11, atol=1e-7 if array.ndim > 1 else 0)
+        np.testing.assert_allclose(found, array, rtol=0 if array.ndim < 2 else 2**-11, atol=1e-7 if array.ndim > 1 else 0)
     assert all(array.dtype == np.float32 for array in weights.load(half).state.values())
     assert twinseg('eval', '--checkpoint', half, '--device', 'cpu') == 0
     assert twinseg('convert', best, '--half', '--out', 'half.pth') == 2

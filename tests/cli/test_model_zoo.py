@@ -1,4 +1,5 @@
 """The model zoo's DDRNet: its configuration key by key, and its commands, as docs/model_zoo.md says."""
+
 import ast
 import json
 import os
@@ -106,8 +107,13 @@ def test_the_zoos_file_lands_in_the_groups(zoo_file):
     found = config.load(zoo_file)
     assert set(KEYS) == set(re.findall(r'^(\w+):', FILE, re.M))
     assert found.model.arch == 'ddrnet23' and found.classifies
-    assert found.model.arguments() == {'same_padding': True, 'half_pixel': False, 'last_bn_momentum': 0.9,
-                                       'drop_path_rate': 0.1, 'drop_path_on': 'shortcut'}
+    assert found.model.arguments() == {
+        'same_padding': True,
+        'half_pixel': False,
+        'last_bn_momentum': 0.9,
+        'drop_path_rate': 0.1,
+        'drop_path_on': 'shortcut',
+    }
     assert (found.data.set, found.data.image_size, found.data.num_parallel_workers) == ('imagenet', [224, 224], 16)
     assert (found.optimizer.lr_batch_size, found.optimizer.norm_bias_decay) == (256, False)
     for key, value in yaml.safe_load(FILE).items():
@@ -123,25 +129,49 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(zoo_file
 
 
 def test_the_zoos_spellings():
-    found = config.from_flat({'set': 'ImageNet', 'learning_rate': 0.2, 'keep_checkpoint_max': 20, 'train_url': 'out',
-                              'save_every': 5, 'lr_scheduler': None, 'in_channel': 3, 'run_modelarts': False})
+    found = config.from_flat(
+        {
+            'set': 'ImageNet',
+            'learning_rate': 0.2,
+            'keep_checkpoint_max': 20,
+            'train_url': 'out',
+            'save_every': 5,
+            'lr_scheduler': None,
+            'in_channel': 3,
+            'run_modelarts': False,
+        }
+    )
     assert (found.optimizer.base_lr, found.runtime.max_keep_ckpts, found.runtime.work_dir) == (0.2, 20, 'out')
     assert (found.runtime.save_every, found.schedule.lr_scheduler) == (5, 'constant_lr')
     with pytest.raises(UserError, match='learning_rate and base_lr mean the same'):
         config.from_flat({'learning_rate': 0.2, 'base_lr': 0.1})
 
 
-@pytest.mark.parametrize('key, value, advice', [
-    ('in_channel', 1, 'RGB'), ('run_modelarts', True, 'copy the data'), ('device_id', 3, 'first argument of scripts/run'),
-    ('device_num', 8, 'launcher'), ('ddr_config', 'x.yaml', 'first argument of twinseg'),
-    ('file_format', 'AIR', 'option of export')])
+@pytest.mark.parametrize(
+    'key, value, advice',
+    [
+        ('in_channel', 1, 'RGB'),
+        ('run_modelarts', True, 'copy the data'),
+        ('device_id', 3, 'first argument of scripts/run'),
+        ('device_num', 8, 'launcher'),
+        ('ddr_config', 'x.yaml', 'first argument of twinseg'),
+        ('file_format', 'AIR', 'option of export'),
+    ],
+)
 def test_what_is_said_elsewhere(key, value, advice):
     with pytest.raises(UserError, match=advice):
         config.from_flat({key: value})
 
 
-@pytest.mark.parametrize('keys', [{'set': 'imagenet', 'crop_size': [64, 64]}, {'set': 'imagenet', 'loss': 'ohem'},
-                                  {'set': 'cityscapes', 'mix_up': 0.8}, {'set': 'camvid', 'drop_path_rate': 0.1}])
+@pytest.mark.parametrize(
+    'keys',
+    [
+        {'set': 'imagenet', 'crop_size': [64, 64]},
+        {'set': 'imagenet', 'loss': 'ohem'},
+        {'set': 'cityscapes', 'mix_up': 0.8},
+        {'set': 'camvid', 'drop_path_rate': 0.1},
+    ],
+)
 def test_a_key_of_the_other_task_is_not_ignored(keys):
     with pytest.raises(UserError, match='is for (image classification|segmentation)'):
         config.from_flat(keys)
@@ -167,8 +197,9 @@ def test_graph_mode():
 
 def shell(script: str, *words, folder: Path, **environment) -> subprocess.CompletedProcess:
     variables = {**os.environ, 'TWINSEG_PYTHON': sys.executable, 'DEVICE_TARGET': 'CPU', **environment}
-    return subprocess.run(['bash', str(ROOT / 'scripts' / script), *map(str, words)], cwd=folder, capture_output=True,
-                          text=True, env=variables)
+    return subprocess.run(
+        ['bash', str(ROOT / 'scripts' / script), *map(str, words)], cwd=folder, capture_output=True, text=True, env=variables
+    )
 
 
 @pytest.mark.parametrize('backend_name', available())
@@ -176,8 +207,16 @@ def test_the_zoos_commands(backend_name, zoo_file):
     """Training, evaluation and export with the zoo's file, but for the size and length of the training."""
     folder = zoo_file.parent
     photos.make(folder / 'photos', train=4, val=3)
-    changed = {'data_url': 'photos', 'num_classes': 3, 'image_size': 64, 'batch_size': 4, 'epochs': 1, 'warmup_length': 0,
-               'num_parallel_workers': 0, 'amp_level': 'O0'}
+    changed = {
+        'data_url': 'photos',
+        'num_classes': 3,
+        'image_size': 64,
+        'batch_size': 4,
+        'epochs': 1,
+        'warmup_length': 0,
+        'num_parallel_workers': 0,
+        'amp_level': 'O0',
+    }
     text = FILE
     for key, value in changed.items():
         text = re.sub(rf'^{key}:.*$', f'{key}: {value}', text, flags=re.M)
@@ -192,8 +231,23 @@ def test_the_zoos_commands(backend_name, zoo_file):
     scores = json.loads((folder / f'evaluation_{name}' / 'result.json').read_text())
     assert 0 <= scores['top1'] <= 100 and sum(map(sum, scores['confusion'])) == 9
     form = 'ONNX' if backend_name == 'pytorch' else 'MINDIR'
-    exported = subprocess.run([sys.executable, str(ROOT / 'export.py'), '--pretrained', best, '--ddr_config', zoo_file.name,
-                               '--device_target', 'CPU', '--file_format', form], cwd=folder, capture_output=True, text=True)
+    exported = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / 'export.py'),
+            '--pretrained',
+            best,
+            '--ddr_config',
+            zoo_file.name,
+            '--device_target',
+            'CPU',
+            '--file_format',
+            form,
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
     assert exported.returncode == 0, exported.stderr
     assert (folder / f'ddrnet23.{form.lower()}').stat().st_size > 100_000_000
     assert '64' in next(line for line in exported.stdout.splitlines() if line.startswith('input_shape'))

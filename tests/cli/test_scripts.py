@@ -1,4 +1,5 @@
 """The shell scripts: arguments, relative paths, folders, logs, exit status; with a stub in the place of Python."""
+
 import os
 import shutil
 import signal
@@ -47,9 +48,13 @@ class Place:
 
     def run(self, script: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
         clean = {key: os.environ[key] for key in ('PATH', 'HOME') if key in os.environ}
-        return subprocess.run(['bash', str(ROOT / 'scripts' / script), *arguments], cwd=self.folder,
-                              env={**clean, 'TWINSEG_PYTHON': str(self.stub), 'STUB_LOG': str(self.log), **environment},
-                              capture_output=True, text=True)
+        return subprocess.run(
+            ['bash', str(ROOT / 'scripts' / script), *arguments],
+            cwd=self.folder,
+            env={**clean, 'TWINSEG_PYTHON': str(self.stub), 'STUB_LOG': str(self.log), **environment},
+            capture_output=True,
+            text=True,
+        )
 
     @property
     def argv(self) -> list[str]:
@@ -104,8 +109,10 @@ def test_evaluation(place, script, expected):
     assert eventually(folder / 'eval.log', 'to stdout')
 
 
-@pytest.mark.parametrize('script, variable', [('run_standalone_train_gpu.sh', 'CUDA_VISIBLE_DEVICES'),
-                                              ('run_standalone_train_ascend.sh', 'ASCEND_RT_VISIBLE_DEVICES')])
+@pytest.mark.parametrize(
+    'script, variable',
+    [('run_standalone_train_gpu.sh', 'CUDA_VISIBLE_DEVICES'), ('run_standalone_train_ascend.sh', 'ASCEND_RT_VISIBLE_DEVICES')],
+)
 def test_the_process_sees_one_device_as_number_0(place, script, variable):
     place.run(script, '5', 'my.yaml', DEVICE_ID='7', RANK_SIZE='8')
     assert place.environment[variable] == '5'
@@ -114,7 +121,7 @@ def test_the_process_sees_one_device_as_number_0(place, script, variable):
 
 @pytest.mark.parametrize('script', [*TRAIN, *EVAL])
 def test_backend_and_target_can_be_chosen(place, script):
-    arguments = ['0', 'my.yaml', 'best.safetensors'][:2 if script in TRAIN else 3]
+    arguments = ['0', 'my.yaml', 'best.safetensors'][: 2 if script in TRAIN else 3]
     other = {'pytorch': 'mindspore', 'mindspore': 'pytorch'}[{**TRAIN, **EVAL}[script][0]]
     assert place.run(script, *arguments, BACKEND=other, DEVICE_TARGET='CPU').returncode == 0
     assert (place.option('--backend'), place.option('--device')) == (other, 'cpu')
@@ -129,38 +136,40 @@ def test_a_recipe_goes_by_its_name(place, name):
 @pytest.mark.parametrize('status', [0, 1, 2, 137])
 @pytest.mark.parametrize('script', [*TRAIN, *EVAL])
 def test_the_exit_status_passes_through(place, script, status):
-    arguments = ['0', 'my.yaml', 'best.safetensors'][:2 if script in TRAIN else 3]
+    arguments = ['0', 'my.yaml', 'best.safetensors'][: 2 if script in TRAIN else 3]
     assert place.run(script, *arguments, STUB_STATUS=str(status)).returncode == status
 
 
-BAD = [('run_standalone_train_gpu.sh', [], {}, 'usage: bash scripts/run_standalone_train_gpu.sh DEVICE_ID CONFIG'),
-       ('run_standalone_train_ascend.sh', ['0'], {}, 'usage: bash scripts/run_standalone_train_ascend.sh DEVICE_ID CONFIG'),
-       ('run_standalone_train_gpu.sh', ['0', 'my.yaml', 'more'], {}, 'usage:'),
-       ('run_eval_gpu.sh', ['0', 'my.yaml'], {}, 'usage: bash scripts/run_eval_gpu.sh DEVICE_ID CONFIG CHECKPOINT'),
-       ('run_standalone_train_gpu.sh', ['my.yaml', '0'], {}, 'DEVICE_ID my.yaml: expected a number'),
-       ('run_standalone_train_gpu.sh', ['-1', 'my.yaml'], {}, 'DEVICE_ID -1: expected a number'),
-       ('run_standalone_train_gpu.sh', ['0', 'absent.yaml'], {}, 'CONFIG absent.yaml: neither a file nor a recipe'),
-       ('run_standalone_train_gpu.sh', ['0', f'stdc/{RECIPE}'], {}, 'neither a file nor a recipe'),
-       ('run_standalone_train_gpu.sh', ['0', 'camvid'], {}, 'neither a file nor a recipe'),  # only a base of recipes
-       ('run_eval_ascend.sh', ['0', 'my.yaml', 'absent.ckpt'], {}, 'CHECKPOINT absent.ckpt: no such file'),
-       ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'BACKEND': 'jax'}, 'BACKEND=jax: expected pytorch or mindspore'),
-       ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'DEVICE_TARGET': 'cpu'}, 'expected CPU, GPU or Ascend'),
-       ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'TWINSEG_PYTHON': '/absent'}, 'TWINSEG_PYTHON=/absent is no program'),
-       ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'RESUME': '1'}, 'there is no'),
-       ('run_distribute_train_gpu.sh', [], {}, 'usage: bash scripts/run_distribute_train_gpu.sh CONFIG'),
-       ('run_distribute_train_gpu.sh', ['0', 'my.yaml'], {}, 'usage:'),
-       ('run_distribute_train_ascend.sh', ['my.yaml'], {}, 'run_distribute_train_ascend.sh RANK_TABLE_FILE CONFIG'),
-       ('run_distribute_train_ascend.sh', ['absent.json', 'my.yaml'], {}, 'RANK_TABLE_FILE absent.json: no such file'),
-       ('run_distribute_train_ascend.sh', ['hccl.json', 'my.yaml'], {'STUB_REFUSES': '1'}, 'twinseg: error: server_count'),
-       ('run_distribute_train_ascend.sh', ['hccl.json', 'my.yaml'], {'STUB_HOSTS': '0\\n0'}, 'lists 2 hosts, but NNODES=1'),
-       ('run_distribute_train_ascend.sh', ['hccl.json', 'my.yaml'], {'DEVICE_NUM': '3'}, 'lists 2 devices for this host'),
-       ('run_distribute_train_gpu.sh', ['absent.yaml'], {}, 'neither a file nor a recipe'),
-       ('run_distribute_train_gpu.sh', ['my.yaml'], {'DEVICE_NUM': 'all'}, 'DEVICE_NUM=all: expected a number'),
-       ('run_distribute_train_gpu.sh', ['my.yaml'], {'DEVICE_TARGET': 'CPU'}, 'set DEVICE_NUM'),
-       ('run_distribute_train_gpu.sh', ['my.yaml'], {'NNODES': '2'}, 'set MASTER_ADDR'),
-       ('run_distribute_train_gpu.sh', ['my.yaml'], {'NNODES': 'two'}, 'NNODES=two: expected a number'),
-       ('run_distribute_train_gpu.sh', ['my.yaml'], {'NNODES': '2', 'NODE_RANK': '2'}, 'expected 0 to 1'),
-       ('run_distribute_train_gpu.sh', ['my.yaml'], {'DEVICE_NUM': '2', 'MASTER_PORT': 'ssh'}, 'expected a port')]
+BAD = [
+    ('run_standalone_train_gpu.sh', [], {}, 'usage: bash scripts/run_standalone_train_gpu.sh DEVICE_ID CONFIG'),
+    ('run_standalone_train_ascend.sh', ['0'], {}, 'usage: bash scripts/run_standalone_train_ascend.sh DEVICE_ID CONFIG'),
+    ('run_standalone_train_gpu.sh', ['0', 'my.yaml', 'more'], {}, 'usage:'),
+    ('run_eval_gpu.sh', ['0', 'my.yaml'], {}, 'usage: bash scripts/run_eval_gpu.sh DEVICE_ID CONFIG CHECKPOINT'),
+    ('run_standalone_train_gpu.sh', ['my.yaml', '0'], {}, 'DEVICE_ID my.yaml: expected a number'),
+    ('run_standalone_train_gpu.sh', ['-1', 'my.yaml'], {}, 'DEVICE_ID -1: expected a number'),
+    ('run_standalone_train_gpu.sh', ['0', 'absent.yaml'], {}, 'CONFIG absent.yaml: neither a file nor a recipe'),
+    ('run_standalone_train_gpu.sh', ['0', f'stdc/{RECIPE}'], {}, 'neither a file nor a recipe'),
+    ('run_standalone_train_gpu.sh', ['0', 'camvid'], {}, 'neither a file nor a recipe'),  # only a base of recipes
+    ('run_eval_ascend.sh', ['0', 'my.yaml', 'absent.ckpt'], {}, 'CHECKPOINT absent.ckpt: no such file'),
+    ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'BACKEND': 'jax'}, 'BACKEND=jax: expected pytorch or mindspore'),
+    ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'DEVICE_TARGET': 'cpu'}, 'expected CPU, GPU or Ascend'),
+    ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'TWINSEG_PYTHON': '/absent'}, 'TWINSEG_PYTHON=/absent is no program'),
+    ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'RESUME': '1'}, 'there is no'),
+    ('run_distribute_train_gpu.sh', [], {}, 'usage: bash scripts/run_distribute_train_gpu.sh CONFIG'),
+    ('run_distribute_train_gpu.sh', ['0', 'my.yaml'], {}, 'usage:'),
+    ('run_distribute_train_ascend.sh', ['my.yaml'], {}, 'run_distribute_train_ascend.sh RANK_TABLE_FILE CONFIG'),
+    ('run_distribute_train_ascend.sh', ['absent.json', 'my.yaml'], {}, 'RANK_TABLE_FILE absent.json: no such file'),
+    ('run_distribute_train_ascend.sh', ['hccl.json', 'my.yaml'], {'STUB_REFUSES': '1'}, 'twinseg: error: server_count'),
+    ('run_distribute_train_ascend.sh', ['hccl.json', 'my.yaml'], {'STUB_HOSTS': '0\\n0'}, 'lists 2 hosts, but NNODES=1'),
+    ('run_distribute_train_ascend.sh', ['hccl.json', 'my.yaml'], {'DEVICE_NUM': '3'}, 'lists 2 devices for this host'),
+    ('run_distribute_train_gpu.sh', ['absent.yaml'], {}, 'neither a file nor a recipe'),
+    ('run_distribute_train_gpu.sh', ['my.yaml'], {'DEVICE_NUM': 'all'}, 'DEVICE_NUM=all: expected a number'),
+    ('run_distribute_train_gpu.sh', ['my.yaml'], {'DEVICE_TARGET': 'CPU'}, 'set DEVICE_NUM'),
+    ('run_distribute_train_gpu.sh', ['my.yaml'], {'NNODES': '2'}, 'set MASTER_ADDR'),
+    ('run_distribute_train_gpu.sh', ['my.yaml'], {'NNODES': 'two'}, 'NNODES=two: expected a number'),
+    ('run_distribute_train_gpu.sh', ['my.yaml'], {'NNODES': '2', 'NODE_RANK': '2'}, 'expected 0 to 1'),
+    ('run_distribute_train_gpu.sh', ['my.yaml'], {'DEVICE_NUM': '2', 'MASTER_PORT': 'ssh'}, 'expected a port'),
+]
 
 
 @pytest.mark.parametrize('script, arguments, environment, message', BAD)
@@ -180,7 +189,7 @@ def test_a_process_for_each_device_of_the_rank_table(place):
     assert (place.option('--worker_num'), place.option('--local_worker_num'), place.option('--node_rank')) == ('3', '3', '0')
     assert place.option('--rank_table_file') == str(place.folder / 'hccl.json')
     assert place.option('--log_dir').startswith(str(folder / 'ranks_'))
-    after = place.argv[place.argv.index('python'):]
+    after = place.argv[place.argv.index('python') :]
     assert after[:5] == ['python', '-m', 'twinseg', 'train', str(place.folder / 'my.yaml')]
     assert after[5:] == ['--backend', 'mindspore', '--device', 'ascend', '--work-dir', str(folder / 'run')]
     assert place.environment['RANK_TABLE_FILE'] == str(place.folder / 'hccl.json')
@@ -197,7 +206,7 @@ def test_a_process_for_each_gpu(place):
     assert done.returncode == 0, done.stderr
     assert place.argv[:2] == ['-m', 'torch.distributed.run']
     assert (place.option('--nnodes'), place.option('--nproc-per-node'), place.option('--node-rank')) == ('1', '2', '0')
-    assert place.argv[place.argv.index('twinseg') - 1:][:4] == ['-m', 'twinseg', 'train', str(place.folder / 'my.yaml')]
+    assert place.argv[place.argv.index('twinseg') - 1 :][:4] == ['-m', 'twinseg', 'train', str(place.folder / 'my.yaml')]
     assert (place.option('--backend'), place.option('--device')) == ('pytorch', 'gpu')
 
 
@@ -232,10 +241,14 @@ exit 1
 """
 
 
-@pytest.mark.parametrize('other, status, last', [
-    ('twinseg: error: rank 0 lost the other processes', 1, 'twinseg: error: data.png: truncated'),
-    ('twinseg: stopped by SIGTERM after step 3, which is saved: continue with --resume', 75, 'continue with --resume'),
-    ('twinseg: stopped by SIGINT after step 3, which is saved: continue with --resume', 130, 'continue with --resume')])
+@pytest.mark.parametrize(
+    'other, status, last',
+    [
+        ('twinseg: error: rank 0 lost the other processes', 1, 'twinseg: error: data.png: truncated'),
+        ('twinseg: stopped by SIGTERM after step 3, which is saved: continue with --resume', 75, 'continue with --resume'),
+        ('twinseg: stopped by SIGINT after step 3, which is saved: continue with --resume', 130, 'continue with --resume'),
+    ],
+)
 def test_the_first_failing_rank_has_the_last_word(place, other, status, last):
     place.stub.write_text(LAST_WORDS)
     done = place.run('run_distribute_train_gpu.sh', 'my.yaml', DEVICE_NUM='2', OTHER=other)
@@ -255,22 +268,36 @@ exit 1
 """
 
 
-@pytest.mark.parametrize('report, status, last', [
-    ('Root Cause (first observed failure):\\n[0]:\\n  time      : now\\n  host      : here\\n  rank      : 1 (local_rank: 1)\\n'
-     '  exitcode  : -9 (pid: 4711)', 1, 'rank 1 was ended by SIGKILL'),
-    ('[ERROR] Worker process 4711 exit with exception. Error code: -9.', 1, 'rank 1 was ended by SIGKILL'),
-    ('[ERROR] Worker process 4711 exit with exception. Error code: 2.', 2, 'the scheduler lost rank 0')])
+@pytest.mark.parametrize(
+    'report, status, last',
+    [
+        (
+            'Root Cause (first observed failure):\\n[0]:\\n  time      : now\\n  host      : here\\n'
+            '  rank      : 1 (local_rank: 1)\\n  exitcode  : -9 (pid: 4711)',
+            1,
+            'rank 1 was ended by SIGKILL',
+        ),
+        ('[ERROR] Worker process 4711 exit with exception. Error code: -9.', 1, 'rank 1 was ended by SIGKILL'),
+        ('[ERROR] Worker process 4711 exit with exception. Error code: 2.', 2, 'the scheduler lost rank 0'),
+    ],
+)
 def test_how_the_first_failing_rank_ended(place, report, status, last):
     place.stub.write_text(KILLED)
-    done = place.run('run_distribute_train_gpu.sh', 'my.yaml', DEVICE_NUM='2', REPORT=report,
-                     BACKEND='pytorch' if report.startswith('Root') else 'mindspore')
+    done = place.run(
+        'run_distribute_train_gpu.sh',
+        'my.yaml',
+        DEVICE_NUM='2',
+        REPORT=report,
+        BACKEND='pytorch' if report.startswith('Root') else 'mindspore',
+    )
     assert done.returncode == status
     log = place.folder / 'train_parallel' / 'log.txt'
     assert eventually(log, last) and last in log.read_text().rstrip().splitlines()[-1]
 
 
-@pytest.mark.parametrize('target, asked, expected', [('GPU', None, '0'), ('GPU', '1', '1'), ('Ascend', None, '1'),
-                                                     ('Ascend', '0', '0')])
+@pytest.mark.parametrize(
+    'target, asked, expected', [('GPU', None, '0'), ('GPU', '1', '1'), ('Ascend', None, '1'), ('Ascend', '0', '0')]
+)
 def test_processes_keep_to_their_cores(place, target, asked, expected):
     script = f'run_distribute_train_{target.lower()}.sh'
     arguments = ['hccl.json', 'my.yaml'] if target == 'Ascend' else ['my.yaml']
@@ -294,10 +321,14 @@ exit 1
 def test_signals_reach_the_processes(place, number):
     place.stub.write_text(WAITS)
     clean = {key: os.environ[key] for key in ('PATH', 'HOME') if key in os.environ}
-    process = subprocess.Popen(['bash', str(ROOT / 'scripts' / 'run_distribute_train_gpu.sh'), 'my.yaml'], cwd=place.folder,
-                               env={**clean, 'TWINSEG_PYTHON': str(place.stub), 'DEVICE_NUM': '2', 'REAL': sys.executable},
-                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                               preexec_fn=lambda: signal.signal(number, signal.SIG_DFL))  # ignored in a job of the background
+    process = subprocess.Popen(
+        ['bash', str(ROOT / 'scripts' / 'run_distribute_train_gpu.sh'), 'my.yaml'],
+        cwd=place.folder,
+        env={**clean, 'TWINSEG_PYTHON': str(place.stub), 'DEVICE_NUM': '2', 'REAL': sys.executable},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    )  # ignored in a job of the background
     log = place.folder / 'train_parallel' / 'log.txt'
     assert eventually(log, 'ready')
     process.send_signal(number)

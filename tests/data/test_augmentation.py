@@ -1,4 +1,5 @@
 """Sampling and augmentation: pure functions of seed, epoch and index, and the same geometry as the straightforward way."""
+
 import logging
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
@@ -47,8 +48,12 @@ class Scenes(Dataset):
     """Scenes in memory; the indices in ``broken`` cannot be read."""
 
     def __init__(self, count: int = 10, broken: tuple[int, ...] = ()):
-        super().__init__('scenes', 'train', Description(tuple('abcde'), np.zeros((5, 3), np.uint8)),
-                         [Sample(f'scene{i}', None, None) for i in range(count)])
+        super().__init__(
+            'scenes',
+            'train',
+            Description(tuple('abcde'), np.zeros((5, 3), np.uint8)),
+            [Sample(f'scene{i}', None, None) for i in range(count)],
+        )
         self.broken = broken
 
     def read(self, index):
@@ -68,7 +73,7 @@ def test_an_epoch_is_a_permutation_of_its_own():
 
 
 def test_every_sample_has_its_own_numbers():
-    keys = [(seed, epoch, index) for seed in (0, 1, 2 ** 40) for epoch in range(3) for index in range(3)]
+    keys = [(seed, epoch, index) for seed in (0, 1, 2**40) for epoch in range(3) for index in range(3)]
     assert len({float(sample_rng(*key).random()) for key in keys}) == len(keys)
     assert sample_rng(1, 2, 3).random() == sample_rng(1, 2, 3).random()
 
@@ -102,7 +107,7 @@ def test_resumed_batches_are_those_of_the_whole_run(length, batch_size, start, c
 def test_an_epoch_repeats_the_data_set():
     """Each image comes ``repeat`` times, augmented anew, and no batch is cut at the end of a pass through the data."""
     epochs = list(training_batches(5, 3, 7, 0, 10, repeat=3))
-    first, second = (sum(epochs[start:start + 5], []) for start in (0, 5))
+    first, second = (sum(epochs[start : start + 5], []) for start in (0, 5))
     for epoch in (first, second):
         assert sorted(index for _, index in epoch) == sorted(3 * list(range(5)))
     assert len({*first, *second}) == 30
@@ -120,11 +125,16 @@ def test_a_data_set_smaller_than_the_batch_is_refused():
 
 def slow_warp(pixels: np.ndarray, crop: Crop, interpolation: int) -> np.ndarray:
     whole = cv2.resize(pixels, (crop.scaled_width, crop.scaled_height), interpolation=interpolation)
-    return whole[crop.top:crop.top + crop.height, crop.left:crop.left + crop.width]
+    return whole[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
 
 
-CROPS = [Crop(80, 100, 10, 20, 24, 32), Crop(20, 25, 0, 0, 20, 25), Crop(57, 71, 33, 39, 24, 32), Crop(40, 50, 3, 7, 24, 32),
-         Crop(93, 50, 0, 18, 60, 32)]
+CROPS = [
+    Crop(80, 100, 10, 20, 24, 32),
+    Crop(20, 25, 0, 0, 20, 25),
+    Crop(57, 71, 33, 39, 24, 32),
+    Crop(40, 50, 3, 7, 24, 32),
+    Crop(93, 50, 0, 18, 60, 32),
+]
 
 
 @pytest.mark.parametrize('crop', CROPS)
@@ -177,14 +187,17 @@ def test_the_region_of_a_crop_is_all_that_is_read():
     assert 195 <= Recorder.rows.start and Recorder.rows.stop <= 305
 
 
-@pytest.mark.parametrize('size, base, ratio, expected', [
-    ((1024, 2048), None, 0.5, (512, 1024)),
-    ((1024, 2048), [1024, 2048], 1.5, (1536, 3072)),
-    ((360, 480), [720, 960], 1.0, (720, 960)),
-    ((300, 400), [1024, 2048], 1.0, (1024, 1365)),  # limited by the short side
-    ((400, 300), [1024, 2048], 1.0, (1365, 1024)),  # an upright image: long side to long side
-    ((3, 1000), [10, 10], 0.5, (1, 5)),
-])
+@pytest.mark.parametrize(
+    'size, base, ratio, expected',
+    [
+        ((1024, 2048), None, 0.5, (512, 1024)),
+        ((1024, 2048), [1024, 2048], 1.5, (1536, 3072)),
+        ((360, 480), [720, 960], 1.0, (720, 960)),
+        ((300, 400), [1024, 2048], 1.0, (1024, 1365)),  # limited by the short side
+        ((400, 300), [1024, 2048], 1.0, (1365, 1024)),  # an upright image: long side to long side
+        ((3, 1000), [10, 10], 0.5, (1, 5)),
+    ],
+)
 def test_scaled_size_keeps_proportions(size, base, ratio, expected):
     assert scaled_size(*size, base, ratio) == expected
 
@@ -214,8 +227,16 @@ def test_rotation_stays_within_its_angle():
 
 @pytest.mark.parametrize('probability', [0.0, 0.5, 1.0])
 def test_cutout_is_a_box_that_is_ignored(probability):
-    keys = augment(crop_size=[40, 50], ratio_range=[1.0, 1.0], photometric_distortion=False, flip_prob=0.0, cat_max_ratio=1.0,
-                   cutout_prob=probability, cutout_ratio=[0.2, 0.5], mean=[7.0, 8.0, 9.0])
+    keys = augment(
+        crop_size=[40, 50],
+        ratio_range=[1.0, 1.0],
+        photometric_distortion=False,
+        flip_prob=0.0,
+        cat_max_ratio=1.0,
+        cutout_prob=probability,
+        cutout_ratio=[0.2, 0.5],
+        mean=[7.0, 8.0, 9.0],
+    )
     image, label = scene()
     cut = 0
     for seed in range(40):
@@ -261,10 +282,18 @@ def test_padding_is_the_mean_colour_and_ignored():
     assert np.array_equal(image[:40, :50], scene()[0])
 
 
-@pytest.mark.parametrize('counts, varied', [
-    ({0: 76, 1: 24}, False), ({0: 75, 1: 25}, False), ({0: 74, 1: 26}, True), ({0: 100}, False), ({255: 100}, False),
-    ({255: 90, 0: 5, 1: 5}, True), ({255: 90, 0: 10}, False),
-])
+@pytest.mark.parametrize(
+    'counts, varied',
+    [
+        ({0: 76, 1: 24}, False),
+        ({0: 75, 1: 25}, False),
+        ({0: 74, 1: 26}, True),
+        ({0: 100}, False),
+        ({255: 100}, False),
+        ({255: 90, 0: 5, 1: 5}, True),
+        ({255: 90, 0: 10}, False),
+    ],
+)
 def test_category_ratio(counts, varied):
     label = np.repeat(np.array(list(counts), np.uint8), list(counts.values())).reshape(10, 10)
     assert is_varied(label, 0.75) is varied
@@ -295,16 +324,21 @@ def test_photometric_distortion_off_is_identity():
         assert np.array_equal(distorted, image) or np.array_equal(distorted, there_and_back)
 
 
-@pytest.mark.parametrize('keys, low, high', [
-    ({'brightness_delta': 30.0}, 70, 130),
-    ({'contrast_range': [0.5, 1.5]}, 50, 150),
-    ({'brightness_delta': 30.0, 'contrast_range': [0.5, 1.5]}, 35, 195),
-])
+@pytest.mark.parametrize(
+    'keys, low, high',
+    [
+        ({'brightness_delta': 30.0}, 70, 130),
+        ({'contrast_range': [0.5, 1.5]}, 50, 150),
+        ({'brightness_delta': 30.0, 'contrast_range': [0.5, 1.5]}, 35, 195),
+    ],
+)
 def test_brightness_and_contrast(keys, low, high):
     still = {'brightness_delta': 0.0, 'contrast_range': [1.0, 1.0], 'saturation_range': [1.0, 1.0], 'hue_delta': 0.0}
     grey = np.full((2, 2, 3), 100, np.uint8)
-    found = {int(photometric_distortion(grey, augment(**{**still, **keys}), np.random.default_rng(seed))[0, 0, 0])
-             for seed in range(200)}
+    found = {
+        int(photometric_distortion(grey, augment(**{**still, **keys}), np.random.default_rng(seed))[0, 0, 0])
+        for seed in range(200)
+    }
     assert low <= min(found) < 100 < max(found) <= high and 100 in found and len(found) > 20
 
 
@@ -315,8 +349,9 @@ def test_hue_and_saturation_change_only_themselves(key, value, channel):
     before = cv2.cvtColor(red, cv2.COLOR_RGB2HSV)[0, 0].astype(int)
     changed = 0
     for seed in range(50):
-        after = cv2.cvtColor(photometric_distortion(red, augment(**{**still, key: value}), np.random.default_rng(seed)),
-                             cv2.COLOR_RGB2HSV)[0, 0].astype(int)
+        after = cv2.cvtColor(
+            photometric_distortion(red, augment(**{**still, key: value}), np.random.default_rng(seed)), cv2.COLOR_RGB2HSV
+        )[0, 0].astype(int)
         others = [i for i in range(3) if i != channel]
         assert np.abs(after - before)[others].max() <= 2
         turned = (after[0] - before[0] + 90) % 180 - 90
@@ -357,7 +392,9 @@ def test_a_broken_sample_stops_the_run_or_is_replaced(caplog):
     assert np.array_equal(image, segmentation_transforms.channels_first(expected))
     assert samples.broken == ['scene3', 'scene4']
     assert [record.getMessage() for record in caplog.records] == [
-        'skipped (1 broken so far): scene3.png: truncated', 'skipped (2 broken so far): scene4.png: truncated']
+        'skipped (1 broken so far): scene3.png: truncated',
+        'skipped (2 broken so far): scene4.png: truncated',
+    ]
 
 
 def test_too_many_broken_samples_stop_the_run():

@@ -1,4 +1,5 @@
 """Rare classes: weights as the papers compute them, and orders in which every class comes equally often."""
+
 import numpy as np
 import pytest
 
@@ -56,8 +57,9 @@ def test_a_sample_that_comes_again_is_augmented_anew():
 
 def test_training_counts_and_balances(tmp_path):
     pytest.importorskip('torch')
-    keys = streets.settings(streets.make(tmp_path / 'data'), class_weight='enet', sampling='class_balanced', max_iters=2,
-                            lr_batch_size=8, repeat=3)
+    keys = streets.settings(
+        streets.make(tmp_path / 'data'), class_weight='enet', sampling='class_balanced', max_iters=2, lr_batch_size=8, repeat=3
+    )
     loop.train(config.from_flat(keys), 'pytorch', 'cpu', tmp_path / 'run')
     stored = stored_config(tmp_path / 'run')
     counts = class_counts(open_dataset(stored.data, 'train'))

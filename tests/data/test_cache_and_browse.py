@@ -1,4 +1,5 @@
 """`prepare --cache` and `browse`: what they write, what they find, and what they refuse."""
+
 import json
 import os
 import pickle
@@ -29,7 +30,7 @@ def configuration(streets: Path, **changes) -> config.Config:
 
 
 def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 # Cache

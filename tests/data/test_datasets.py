@@ -1,4 +1,5 @@
 """Every layout as it is found in the wild, and every way in which files are broken."""
+
 import os
 import struct
 import zlib
@@ -46,8 +47,18 @@ def camvid(root: Path, label: np.ndarray | None = None) -> config.Data:
 def custom(root: Path, **changes) -> config.Data:
     save(root / 'photos/train/town/one.jpg', photo())
     save(root / 'masks/train/town/one_mask.png', ids(0, 4, 9))
-    return data(**{'set': 'custom', 'data_url': str(root), 'image_dir': 'photos/{split}', 'label_dir': 'masks/{split}',
-                   'label_suffix': '_mask.png', 'classes': ['ground', 'thing'], 'label_map': {0: 0, 4: 1, 9: 255}, **changes})
+    return data(
+        **{
+            'set': 'custom',
+            'data_url': str(root),
+            'image_dir': 'photos/{split}',
+            'label_dir': 'masks/{split}',
+            'label_suffix': '_mask.png',
+            'classes': ['ground', 'thing'],
+            'label_map': {0: 0, 4: 1, 9: 255},
+            **changes,
+        }
+    )
 
 
 # Layouts
@@ -103,13 +114,16 @@ def voc(root: Path) -> Path:
         save(base / f'JPEGImages/{name}.jpg', photo(number))
         label = Image.fromarray(ids(0, number, 20, 255)).convert('P')
         label.putpalette(palette)
-        for folder in ('SegmentationClass', 'SegmentationClassAug')[number > 2:]:
+        for folder in ('SegmentationClass', 'SegmentationClassAug')[number > 2 :]:
             (base / folder).mkdir(exist_ok=True)
             label.save(base / folder / f'{name}.png')
     lists = base / 'ImageSets/Segmentation'
     lists.mkdir(parents=True)
-    for name, lines in {'train': ['2007_000032'], 'val': ['2007_000039', '2008_000003'],
-                        'aug': ['2010_000002', '2010_000001']}.items():
+    for name, lines in {
+        'train': ['2007_000032'],
+        'val': ['2007_000039', '2008_000003'],
+        'aug': ['2010_000002', '2010_000001'],
+    }.items():
         (lists / f'{name}.txt').write_text(''.join(f'{line}\n' for line in lines))
     return base
 
@@ -128,8 +142,9 @@ def test_voc_with_sbd(tmp_path, listed):
     lists = voc(tmp_path) / 'ImageSets/Segmentation'
     names = ['2007_000032', '2010_000001', '2010_000002']
     if listed == 'DrSleep':
-        (lists / 'train_aug.txt').write_text(''.join(f'/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png\n'
-                                                     for name in names))
+        (lists / 'train_aug.txt').write_text(
+            ''.join(f'/JPEGImages/{name}.jpg /SegmentationClassAug/{name}.png\n' for name in names)
+        )
     elif listed != 'aug.txt':
         (lists / listed).write_text('\n'.join(names))
     dataset = open_dataset(data(set='voc', data_url=str(tmp_path)), 'train_aug')
@@ -139,10 +154,15 @@ def test_voc_with_sbd(tmp_path, listed):
     assert np.array_equal(dataset.read(2)[1], ids(0, 4, 20, 255))
 
 
-@pytest.mark.parametrize('text, message', [
-    ('../../secret', 'leads out of the folder'), ('/JPEGImages/a.jpg /../b.png', 'leads out of the folder'),
-    ('\n', 'names no image'), ('2009_000001', 'images have no label'),
-])
+@pytest.mark.parametrize(
+    'text, message',
+    [
+        ('../../secret', 'leads out of the folder'),
+        ('/JPEGImages/a.jpg /../b.png', 'leads out of the folder'),
+        ('\n', 'names no image'),
+        ('2009_000001', 'images have no label'),
+    ],
+)
 def test_voc_lists_are_checked(tmp_path, text, message):
     (voc(tmp_path) / 'ImageSets/Segmentation/train.txt').write_text(text)
     with pytest.raises(DataError, match=message):
@@ -213,32 +233,44 @@ def test_real_camvid(data_folder, split, count):
 
 def png(width: int, height: int) -> bytes:
     """A PNG that says it is this large, and holds nothing."""
+
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack('>I', len(body)) + kind + body + struct.pack('>I', zlib.crc32(kind + body))
+
     header = struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
     return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(b'')) + chunk(b'IEND', b'')
 
 
 def halved(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 BROKEN = {
-    'truncated PNG image': (lambda root: halved(save(root / 'train/a.png', photo(size=(60, 80)))),
-                            ['train/a.png', 'truncated']),
-    'truncated JPEG image': (lambda root: halved(save(root / 'train/a.png', photo(size=(60, 80)), format='JPEG')),
-                             ['train/a.png', 'truncated']),
+    'truncated PNG image': (
+        lambda root: halved(save(root / 'train/a.png', photo(size=(60, 80)))),
+        ['train/a.png', 'truncated'],
+    ),
+    'truncated JPEG image': (
+        lambda root: halved(save(root / 'train/a.png', photo(size=(60, 80)), format='JPEG')),
+        ['train/a.png', 'truncated'],
+    ),
     'truncated label': (lambda root: halved(root / 'trainannot/a.png'), ['trainannot/a.png', 'truncated']),
     'empty image': (lambda root: (root / 'train/a.png').write_bytes(b''), ['train/a.png', 'not readable as an image']),
     'text for an image': (lambda root: (root / 'train/a.png').write_text('hello'), ['train/a.png', 'not readable as an image']),
     'folder for an image': (lambda root: ((root / 'train/a.png').unlink(), (root / 'train/a.png').mkdir()), ['train/a.png']),
-    'sizes differ': (lambda root: save(root / 'trainannot/a.png', ids(0, size=(8, 6))),
-                     ['train/a.png', '8x6', 'trainannot/a.png', '6x8', 'one size']),
-    'ids outside the map': (lambda root: save(root / 'trainannot/a.png', ids(0, 12, 77)),
-                            ['trainannot/a.png', '[12, 77]', '[0, 12, 77]', '0 to 11, 255', 'label_map']),
+    'sizes differ': (
+        lambda root: save(root / 'trainannot/a.png', ids(0, size=(8, 6))),
+        ['train/a.png', '8x6', 'trainannot/a.png', '6x8', 'one size'],
+    ),
+    'ids outside the map': (
+        lambda root: save(root / 'trainannot/a.png', ids(0, 12, 77)),
+        ['trainannot/a.png', '[12, 77]', '[0, 12, 77]', '0 to 11, 255', 'label_map'],
+    ),
     'colour label': (lambda root: save(root / 'trainannot/a.png', photo()), ['trainannot/a.png', 'RGB', 'one 8-bit channel']),
-    '16-bit label': (lambda root: save(root / 'trainannot/a.png', ids(0).astype(np.uint16)),
-                     ['trainannot/a.png', 'I;16', '8-bit']),
+    '16-bit label': (
+        lambda root: save(root / 'trainannot/a.png', ids(0).astype(np.uint16)),
+        ['trainannot/a.png', 'I;16', '8-bit'],
+    ),
     '16-bit image': (lambda root: save(root / 'train/a.png', ids(0).astype(np.uint16)), ['train/a.png', 'I;16', '8-bit']),
     'bomb': (lambda root: (root / 'train/a.png').write_bytes(png(9000, 9000)), ['train/a.png', '9000x9000', 'limit']),
     'large bomb': (lambda root: (root / 'train/a.png').write_bytes(png(90000, 90000)), ['train/a.png', 'bomb']),
@@ -271,6 +303,7 @@ def remove(*names: str):
     def apply(root: Path) -> None:
         for name in names:
             (root / name).unlink()
+
     return apply
 
 
@@ -310,15 +343,18 @@ def test_unreadable_file(tmp_path):
         open_dataset(keys, 'train').read(0)
 
 
-@pytest.mark.parametrize('changes, message', [
-    ({'image_dir': None}, 'image_dir'),
-    ({'classes': []}, 'classes'),
-    ({'classes': [str(i) for i in range(254)]}, '254 names'),
-    ({'palette': [[0, 0, 0]]}, '1 colours for 2 classes'),
-    ({'label_map': {0: 2}}, r'label_map: \{0: 2\}'),
-    ({'label_map': {300: 0}}, 'label_map'),
-    ({'image_suffix': '.bmp'}, r'no \*\*/\*\.bmp'),
-])
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'image_dir': None}, 'image_dir'),
+        ({'classes': []}, 'classes'),
+        ({'classes': [str(i) for i in range(254)]}, '254 names'),
+        ({'palette': [[0, 0, 0]]}, '1 colours for 2 classes'),
+        ({'label_map': {0: 2}}, r'label_map: \{0: 2\}'),
+        ({'label_map': {300: 0}}, 'label_map'),
+        ({'image_suffix': '.bmp'}, r'no \*\*/\*\.bmp'),
+    ],
+)
 def test_custom_settings_are_checked(tmp_path, changes, message):
     with pytest.raises(DataError, match=message):
         open_dataset(custom(tmp_path, **changes), 'train')

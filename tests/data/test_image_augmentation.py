@@ -1,4 +1,5 @@
 """Augmentation of whole images: RandAugment against Pillow's own calls, crops against plain Pillow, boxes in bounds."""
+
 import math
 from pathlib import Path
 
@@ -58,8 +59,11 @@ def near(count: int, total: int, share: float) -> bool:
 def masked(image: Image.Image, bits: int) -> Image.Image:
     """Posterize: the highest bits of each value."""
     step = 256 >> bits
-    return Image.fromarray(np.asarray(image) // np.array(step, np.uint16) * step).convert('RGB') if bits else \
-        Image.new('RGB', image.size)
+    return (
+        Image.fromarray(np.asarray(image) // np.array(step, np.uint16) * step).convert('RGB')
+        if bits
+        else Image.new('RGB', image.size)
+    )
 
 
 def added(image: Image.Image, amount: int) -> Image.Image:
@@ -77,10 +81,10 @@ BOTH = {
     'Invert': lambda i, m, s: ImageOps.invert(i),
     'Rotate': lambda i, m, s: i.rotate(s * 3.0 * m, resample=BICUBIC, fillcolor=FILL),
     'SolarizeAdd': lambda i, m, s: added(i, 11 * m),
-    'ShearX': lambda i, m, s: shifted(i, 1, s * (m / 10.) * 0.3, 0, 0, 1, 0),
-    'ShearY': lambda i, m, s: shifted(i, 1, 0, 0, s * (m / 10.) * 0.3, 1, 0),
-    'TranslateXRel': lambda i, m, s: shifted(i, 1, 0, s * (m / 10.) * 0.45 * 50, 0, 1, 0),
-    'TranslateYRel': lambda i, m, s: shifted(i, 1, 0, 0, 0, 1, s * (m / 10.) * 0.45 * 37),
+    'ShearX': lambda i, m, s: shifted(i, 1, s * (m / 10.0) * 0.3, 0, 0, 1, 0),
+    'ShearY': lambda i, m, s: shifted(i, 1, 0, 0, s * (m / 10.0) * 0.3, 1, 0),
+    'TranslateXRel': lambda i, m, s: shifted(i, 1, 0, s * (m / 10.0) * 0.45 * 50, 0, 1, 0),
+    'TranslateYRel': lambda i, m, s: shifted(i, 1, 0, 0, 0, 1, s * (m / 10.0) * 0.45 * 37),
 }
 POSTERIZE_BITS = [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4]  # of magnitudes 0 to 10
 SOLARIZE_THRESHOLDS = [0, 25, 51, 76, 102, 128, 153, 179, 204, 230, 256]
@@ -88,19 +92,19 @@ BASE = {
     **BOTH,
     'Posterize': lambda i, m, s: masked(i, POSTERIZE_BITS[m]),
     'Solarize': lambda i, m, s: ImageOps.solarize(i, SOLARIZE_THRESHOLDS[m]),
-    'Color': lambda i, m, s: ImageEnhance.Color(i).enhance((m / 10.) * 1.8 + 0.1),
-    'Contrast': lambda i, m, s: ImageEnhance.Contrast(i).enhance((m / 10.) * 1.8 + 0.1),
-    'Brightness': lambda i, m, s: ImageEnhance.Brightness(i).enhance((m / 10.) * 1.8 + 0.1),
-    'Sharpness': lambda i, m, s: ImageEnhance.Sharpness(i).enhance((m / 10.) * 1.8 + 0.1),
+    'Color': lambda i, m, s: ImageEnhance.Color(i).enhance((m / 10.0) * 1.8 + 0.1),
+    'Contrast': lambda i, m, s: ImageEnhance.Contrast(i).enhance((m / 10.0) * 1.8 + 0.1),
+    'Brightness': lambda i, m, s: ImageEnhance.Brightness(i).enhance((m / 10.0) * 1.8 + 0.1),
+    'Sharpness': lambda i, m, s: ImageEnhance.Sharpness(i).enhance((m / 10.0) * 1.8 + 0.1),
 }
 INCREASING = {
     **BOTH,
     'Posterize': lambda i, m, s: masked(i, 4 - POSTERIZE_BITS[m]),
     'Solarize': lambda i, m, s: ImageOps.solarize(i, 256 - SOLARIZE_THRESHOLDS[m]),
-    'Color': lambda i, m, s: ImageEnhance.Color(i).enhance(max(0.1, 1 + s * (m / 10.) * 0.9)),
-    'Contrast': lambda i, m, s: ImageEnhance.Contrast(i).enhance(max(0.1, 1 + s * (m / 10.) * 0.9)),
-    'Brightness': lambda i, m, s: ImageEnhance.Brightness(i).enhance(max(0.1, 1 + s * (m / 10.) * 0.9)),
-    'Sharpness': lambda i, m, s: ImageEnhance.Sharpness(i).enhance(max(0.1, 1 + s * (m / 10.) * 0.9)),
+    'Color': lambda i, m, s: ImageEnhance.Color(i).enhance(max(0.1, 1 + s * (m / 10.0) * 0.9)),
+    'Contrast': lambda i, m, s: ImageEnhance.Contrast(i).enhance(max(0.1, 1 + s * (m / 10.0) * 0.9)),
+    'Brightness': lambda i, m, s: ImageEnhance.Brightness(i).enhance(max(0.1, 1 + s * (m / 10.0) * 0.9)),
+    'Sharpness': lambda i, m, s: ImageEnhance.Sharpness(i).enhance(max(0.1, 1 + s * (m / 10.0) * 0.9)),
 }
 
 
@@ -139,7 +143,8 @@ def test_every_operation_draws_its_sign_both_ways(increasing):
     references, image = (INCREASING if increasing else BASE), photo()
     signed = {name for name, call in references.items() if not same(call(image, 7, 1), call(image, 7, -1))}
     assert signed == {'Rotate', 'ShearX', 'ShearY', 'TranslateXRel', 'TranslateYRel'} | (
-        {'Color', 'Contrast', 'Brightness', 'Sharpness'} if increasing else set())
+        {'Color', 'Contrast', 'Brightness', 'Sharpness'} if increasing else set()
+    )
     expected = {(name, sign): np.asarray(references[name](image, 7, sign)).tobytes() for name in references for sign in (-1, 1)}
     found = {np.asarray(operations(image, np.random.default_rng(seed))).tobytes() for seed in range(400)}
     assert found == set(expected.values())
@@ -148,28 +153,52 @@ def test_every_operation_draws_its_sign_both_ways(increasing):
 # Its description
 
 
-@pytest.mark.parametrize('description, magnitude, std, largest, count, probability, increasing, weighted', [
-    ('rand', 10, 0, 10, 2, 0.5, False, False),
-    ('rand-m9-mstd0.5-inc1', 9, 0.5, 10, 2, 0.5, True, False),
-    ('rand-m9-mstd0.5-inc0', 9, 0.5, 10, 2, 0.5, False, False),
-    ('rand-inc1-n3-m7', 7, 0, 10, 3, 0.5, True, False),
-    ('rand-mstd1-w0', 10, 1, 10, 2, 0.5, False, True),
-    ('rand-m12-mmax15-p0.25', 12, 0, 15, 2, 0.25, False, False),
-    ('rand-m6-mstd101', 6, 101, 10, 2, 0.5, False, False),
-])
+@pytest.mark.parametrize(
+    'description, magnitude, std, largest, count, probability, increasing, weighted',
+    [
+        ('rand', 10, 0, 10, 2, 0.5, False, False),
+        ('rand-m9-mstd0.5-inc1', 9, 0.5, 10, 2, 0.5, True, False),
+        ('rand-m9-mstd0.5-inc0', 9, 0.5, 10, 2, 0.5, False, False),
+        ('rand-inc1-n3-m7', 7, 0, 10, 3, 0.5, True, False),
+        ('rand-mstd1-w0', 10, 1, 10, 2, 0.5, False, True),
+        ('rand-m12-mmax15-p0.25', 12, 0, 15, 2, 0.25, False, False),
+        ('rand-m6-mstd101', 6, 101, 10, 2, 0.5, False, False),
+    ],
+)
 def test_descriptions(description, magnitude, std, largest, count, probability, increasing, weighted):
     made = RandAugment(description)
     assert (made.magnitude, made.std, made.largest, made.count, made.probability) == (
-        magnitude, std, largest, count, probability)
+        magnitude,
+        std,
+        largest,
+        count,
+        probability,
+    )
     assert made.levels is (INCREASING_LEVELS if increasing else BASE_LEVELS) and (made.weights is not None) is weighted
 
 
-@pytest.mark.parametrize('description, part', [
-    ('v0', "starts with 'v0'"), ('augmix-m5', "starts with 'augmix'"), ('', "starts with ''"), ('RAND-m9', "'RAND'"),
-    ('rand-m9-q3', "'q3'"), ('rand-m', "'m'"), ('rand-m9.5', "'m9.5'"), ('rand-m-9', "'m'"), ('rand-n0', "'n0'"),
-    ('rand-w1', "'w1'"), ('rand-p1.5', "'p1.5'"), ('rand-inc2', "'inc2'"), ('rand-mstdinf', "'mstdinf'"), ('rand-', "''"),
-    ('rand-m9-m8', 'm stands twice'), ('rand-w0-n14', 'n14 is more than the 13'), ('rand-mmax0', "'mmax0'"),
-])
+@pytest.mark.parametrize(
+    'description, part',
+    [
+        ('v0', "starts with 'v0'"),
+        ('augmix-m5', "starts with 'augmix'"),
+        ('', "starts with ''"),
+        ('RAND-m9', "'RAND'"),
+        ('rand-m9-q3', "'q3'"),
+        ('rand-m', "'m'"),
+        ('rand-m9.5', "'m9.5'"),
+        ('rand-m-9', "'m'"),
+        ('rand-n0', "'n0'"),
+        ('rand-w1', "'w1'"),
+        ('rand-p1.5', "'p1.5'"),
+        ('rand-inc2', "'inc2'"),
+        ('rand-mstdinf', "'mstdinf'"),
+        ('rand-', "''"),
+        ('rand-m9-m8', 'm stands twice'),
+        ('rand-w0-n14', 'n14 is more than the 13'),
+        ('rand-mmax0', "'mmax0'"),
+    ],
+)
 def test_a_part_that_means_nothing_is_named(description, part):
     with pytest.raises(UserError, match=f'auto_augment: .*{part}'):
         RandAugment(description)
@@ -211,7 +240,7 @@ def test_weighted_operations_are_drawn_without_repetition():
     for name in BASE:
         assert near(sum(call[0] == name for call in calls), len(calls), WEIGHTS.get(name, 0))
     names = [call[0] for call in drawn('rand-w0-n13-p1', runs=20)]
-    assert all(len(set(names[first:first + 13])) == 13 for first in range(0, len(names), 13))
+    assert all(len(set(names[first : first + 13])) == 13 for first in range(0, len(names), 13))
 
 
 def test_magnitudes():
@@ -238,13 +267,14 @@ def test_random_boxes_lie_in_the_image(height, width, scale, ratio, seed):
 
 def test_random_boxes_have_the_area_and_the_ratio_asked_for():
     boxes = np.array([crop_box(450, 450, augment(), np.random.default_rng(seed)) for seed in range(2000)])
-    area, ratio = boxes[:, 2] * boxes[:, 3] / 450 ** 2, boxes[:, 3] / boxes[:, 2]
+    area, ratio = boxes[:, 2] * boxes[:, 3] / 450**2, boxes[:, 3] / boxes[:, 2]
     assert 0.079 < area.min() < 0.1 and 0.9 < area.max() <= 1
     assert 0.74 < ratio.min() < 0.78 and 1.28 < ratio.max() < 1.35 and abs(np.log(ratio).mean()) < 0.02
 
 
-@pytest.mark.parametrize('size, expected', [((100, 1000), (0, 433, 100, 133)), ((1000, 100), (433, 0, 133, 100)),
-                                            ((60, 60), (0, 0, 60, 60))])
+@pytest.mark.parametrize(
+    'size, expected', [((100, 1000), (0, 433, 100, 133)), ((1000, 100), (433, 0, 133, 100)), ((60, 60), (0, 0, 60, 60))]
+)
 def test_the_centre_is_taken_where_no_box_fits(size, expected):
     assert crop_box(*size, augment(scale=[4.0, 4.0]), np.random.default_rng(0)) == expected
 
@@ -271,14 +301,17 @@ def test_flip():
         assert np.array_equal(train_image(image, keys, (24, 32), np.random.default_rng(0)), expected)
 
 
-@pytest.mark.parametrize('image_size, size, crop_pct, kept, squared', [
-    ((375, 500), (224, 224), 0.875, (256, 341), (256, 256)),
-    ((500, 333), (224, 224), 0.95, (352, 235), (235, 235)),
-    ((32, 32), (64, 64), 1.0, (64, 64), (64, 64)),
-    ((20, 90), (64, 64), 0.875, (73, 328), (73, 73)),
-    ((300, 301), (96, 160), 0.9, (176, 177), (106, 177)),
-    ((301, 140), (160, 96), 0.9, (227, 106), (177, 106)),
-])
+@pytest.mark.parametrize(
+    'image_size, size, crop_pct, kept, squared',
+    [
+        ((375, 500), (224, 224), 0.875, (256, 341), (256, 256)),
+        ((500, 333), (224, 224), 0.95, (352, 235), (235, 235)),
+        ((32, 32), (64, 64), 1.0, (64, 64), (64, 64)),
+        ((20, 90), (64, 64), 0.875, (73, 328), (73, 73)),
+        ((300, 301), (96, 160), 0.9, (176, 177), (106, 177)),
+        ((301, 140), (160, 96), 0.9, (227, 106), (177, 106)),
+    ],
+)
 @pytest.mark.parametrize('square', [False, True])
 def test_evaluation_is_a_resize_and_a_centre_crop(image_size, size, crop_pct, kept, squared, square):
     image = photo(*image_size)
@@ -348,8 +381,11 @@ def test_erased_colours(mode):
     colours = []
     for seed in range(200):
         pixels = np.zeros((40, 50, 3), np.uint8)
-        erase(pixels, augment(re_prob=1.0, re_mode=mode, mean=[120.0, 110.0, 100.4], std=[10.0, 20.0, 30.0]),
-              np.random.default_rng(seed))
+        erase(
+            pixels,
+            augment(re_prob=1.0, re_mode=mode, mean=[120.0, 110.0, 100.4], std=[10.0, 20.0, 30.0]),
+            np.random.default_rng(seed),
+        )
         inside = pixels.reshape(-1, 3)[pixels.any(-1).ravel()]
         assert 0 < len(inside) < 1000
         assert len(np.unique(inside, axis=0)) == 1 or mode == 'pixel'
@@ -368,9 +404,14 @@ def test_erasing_has_its_probability():
     assert near(count, 400, 0.25)
 
 
-@pytest.mark.parametrize('keys, message', [
-    ({'auto_augment': 'v0'}, "auto_augment: 'v0'"), ({'ratio': [0.0, 1.0]}, r'ratio: \[0.0, 1.0\]: expected two numbers'),
-    ({'scale': [0.5, 0.1]}, r'scale: \[0.5, 0.1\]: .* the lowest first')])
+@pytest.mark.parametrize(
+    'keys, message',
+    [
+        ({'auto_augment': 'v0'}, "auto_augment: 'v0'"),
+        ({'ratio': [0.0, 1.0]}, r'ratio: \[0.0, 1.0\]: expected two numbers'),
+        ({'scale': [0.5, 0.1]}, r'scale: \[0.5, 0.1\]: .* the lowest first'),
+    ],
+)
 def test_what_cannot_be_done_is_known_before_the_first_image(keys, message):
     with pytest.raises(UserError, match=message):
         check(augment(**keys))
@@ -380,8 +421,15 @@ def test_what_cannot_be_done_is_known_before_the_first_image(keys, message):
 ZOO = {'auto_augment': 'rand-m9-mstd0.5-inc1', 're_prob': 0.25, 're_mode': 'pixel', 'interpolation': 'bicubic'}
 
 
-@pytest.mark.parametrize('keys', [ZOO, {}, {'interpolation': 'random', 'auto_augment': 'rand-w0-n3'},
-                                  {'interpolation': 'lanczos', 'auto_augment': 'rand-p1'}])
+@pytest.mark.parametrize(
+    'keys',
+    [
+        ZOO,
+        {},
+        {'interpolation': 'random', 'auto_augment': 'rand-w0-n3'},
+        {'interpolation': 'lanczos', 'auto_augment': 'rand-p1'},
+    ],
+)
 def test_real_images(data_folder: Path, keys):
     tar = str(data_folder / 'cifar10-imagefolder.tar')
     if not Path(tar).is_file():
@@ -391,8 +439,9 @@ def test_real_images(data_folder: Path, keys):
     for index in range(0, 2000, 100):
         image = dataset.read_image(index)
         before = image.copy()
-        first, second, other = (train_image(image, options, (64, 64), np.random.default_rng([seed, index]))
-                                for seed in (0, 0, 1))
+        first, second, other = (
+            train_image(image, options, (64, 64), np.random.default_rng([seed, index])) for seed in (0, 0, 1)
+        )
         assert first.shape == (64, 64, 3) and first.dtype == np.uint8 and first.flags.writeable
         assert np.array_equal(first, second) and not np.array_equal(first, other)
         assert np.array_equal(image, before)

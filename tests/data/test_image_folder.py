@@ -1,4 +1,5 @@
 """Image folders: every layout gives the same samples, every image becomes RGB, and what is broken is named."""
+
 import gzip
 import io
 import json
@@ -68,8 +69,9 @@ def tars(folder: str = '') -> dict[str, bytes]:
         for name in CLASSES:
             inside = below(f'{split}/{name}', files())
             if inside:
-                found[f'{split}/{name}.tar'] = tarred({f'{folder.replace("class", name)}{key}': value
-                                                       for key, value in inside.items()})
+                found[f'{split}/{name}.tar'] = tarred(
+                    {f'{folder.replace("class", name)}{key}': value for key, value in inside.items()}
+                )
     return found
 
 
@@ -80,8 +82,10 @@ def data(root: Path | str, **keys) -> config.Data:
 LAYOUTS = {
     'folders': files,
     'tar of a split': lambda: {f'{split}.tar': tarred(below(split, files())) for split in IMAGES},
-    'tar with the name of the split': lambda: {f'{split}.tar': tarred(
-        {f'./{split}/{name}': content for name, content in below(split, files()).items()}) for split in IMAGES},
+    'tar with the name of the split': lambda: {
+        f'{split}.tar': tarred({f'./{split}/{name}': content for name, content in below(split, files()).items()})
+        for split in IMAGES
+    },
     'tar of a class': tars,
     'tar of a class with its folder': lambda: tars('class/'),
     'tar of tars': lambda: {f'{split}.tar': tarred(below(split, tars())) for split in IMAGES},
@@ -106,7 +110,8 @@ def test_every_layout_gives_the_same_samples(tmp_path, layout):
         assert isinstance(dataset, image_folder.ImageFolder) and len(dataset) == len(names)
         assert dataset.description.classes == CLASSES and dataset.description.palette.shape == (3, 3)
         assert [sample.name for sample in dataset.samples] == [
-            f'{name.split("/")[0]}/{name}' if doubled else name for name in names]
+            f'{name.split("/")[0]}/{name}' if doubled else name for name in names
+        ]
         assert dataset.labels.dtype == np.int64
         for index, name in enumerate(names):
             image, label = dataset.read(index)
@@ -181,13 +186,19 @@ def test_processes_and_threads_read_the_same_bytes(tmp_path, method):
 # Classes from a file
 
 
-@pytest.mark.parametrize('content, classes, labels', [
-    (json.dumps({'eel': 0, 'dog': 1, 'cat': 2, 'fox': 3}), ('eel', 'dog', 'cat', 'fox'), [2, 2, 1, 1, 0]),
-    (json.dumps({'1': ['cat', 'house cat'], '0': ['dog', 'dog'], '2': ['eel', 'sea eel']}), ('dog', 'house cat', 'sea eel'),
-     [1, 1, 0, 0, 2]),
-    ('dog\ncat  house cat, tabby\n\neel\tsea eel\n', ('dog', 'house cat, tabby', 'sea eel'), [1, 1, 0, 0, 2]),
-    ('\ufeffdog\r\ncat\r\neel\r\n', ('dog', 'cat', 'eel'), [1, 1, 0, 0, 2]),
-])
+@pytest.mark.parametrize(
+    'content, classes, labels',
+    [
+        (json.dumps({'eel': 0, 'dog': 1, 'cat': 2, 'fox': 3}), ('eel', 'dog', 'cat', 'fox'), [2, 2, 1, 1, 0]),
+        (
+            json.dumps({'1': ['cat', 'house cat'], '0': ['dog', 'dog'], '2': ['eel', 'sea eel']}),
+            ('dog', 'house cat', 'sea eel'),
+            [1, 1, 0, 0, 2],
+        ),
+        ('dog\ncat  house cat, tabby\n\neel\tsea eel\n', ('dog', 'house cat, tabby', 'sea eel'), [1, 1, 0, 0, 2]),
+        ('\ufeffdog\r\ncat\r\neel\r\n', ('dog', 'cat', 'eel'), [1, 1, 0, 0, 2]),
+    ],
+)
 def test_class_files(tmp_path, content, classes, labels):
     write(tmp_path, {**files(), 'classes': content.encode()})
     dataset = open_dataset(data(tmp_path, class_file=str(tmp_path / 'classes')), 'train')
@@ -197,22 +208,35 @@ def test_class_files(tmp_path, content, classes, labels):
 
 
 def test_a_folder_with_a_blank_in_a_class_file(tmp_path):
-    write(tmp_path, {'train/polar bear/1.png': encoded(pixels('x')), 'train/cat/1.png': encoded(pixels('y')),
-                     'classes.txt': b'polar bear\ncat house cat\n'})
+    write(
+        tmp_path,
+        {
+            'train/polar bear/1.png': encoded(pixels('x')),
+            'train/cat/1.png': encoded(pixels('y')),
+            'classes.txt': b'polar bear\ncat house cat\n',
+        },
+    )
     dataset = open_dataset(data(tmp_path, class_file=str(tmp_path / 'classes.txt')), 'train')
     assert dataset.description.classes == ('polar bear', 'house cat') and dataset.labels.tolist() == [1, 0]
 
 
-@pytest.mark.parametrize('content, message', [
-    (b'cat\ndog\n', r"1 class folders of the split 'train' are not among the 2 classes of .*classes: eel"),
-    (b'cat\ndog\neel\ncat\n', 'stand there more than once'),
-    (b'{"cat": 0, "dog": 1, "eel": 3}', 'expected the numbers 0 to 2, each once; 2 is missing'),
-    (b'{"cat": 0, "dog": 0, "eel": 1}', 'expected the numbers 0 to 2, each once; 1 is missing'),
-    (b'{"cat": 0, "dog": 1.5, "eel": 1}', "found 'dog': 1.5"),
-    (b'{"cat": true, "dog": 0}', "found 'cat': True"),
-    (b'{"0": ["cat"]}', 'not readable'), (b'{"x": ["cat", "cat"]}', 'not readable'), (b'{"cat": 0', 'not readable'),
-    (b'{"cat": ' + b'[' * 100000, 'not readable'), (b'\xff\xfe\x00', 'not readable'), (b'', 'are not among the 0 classes'),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'cat\ndog\n', r"1 class folders of the split 'train' are not among the 2 classes of .*classes: eel"),
+        (b'cat\ndog\neel\ncat\n', 'stand there more than once'),
+        (b'{"cat": 0, "dog": 1, "eel": 3}', 'expected the numbers 0 to 2, each once; 2 is missing'),
+        (b'{"cat": 0, "dog": 0, "eel": 1}', 'expected the numbers 0 to 2, each once; 1 is missing'),
+        (b'{"cat": 0, "dog": 1.5, "eel": 1}', "found 'dog': 1.5"),
+        (b'{"cat": true, "dog": 0}', "found 'cat': True"),
+        (b'{"0": ["cat"]}', 'not readable'),
+        (b'{"x": ["cat", "cat"]}', 'not readable'),
+        (b'{"cat": 0', 'not readable'),
+        (b'{"cat": ' + b'[' * 100000, 'not readable'),
+        (b'\xff\xfe\x00', 'not readable'),
+        (b'', 'are not among the 0 classes'),
+    ],
+)
 def test_bad_class_files(tmp_path, content, message):
     write(tmp_path, {**files(), 'classes': content})
     with pytest.raises(DataError, match=message):
@@ -232,14 +256,21 @@ def kinds() -> dict[str, bytes]:
     image = Image.fromarray(pixels('kinds', (16, 24)))
     clear = image.convert('P')
     return {
-        'rgb.jpg': encoded(image, 'jpeg'), 'cmyk.jpg': encoded(image.convert('CMYK'), 'jpeg'),
-        'grey.jpg': encoded(image.convert('L'), 'jpeg'), 'progressive.JPEG': encoded(image, 'jpeg', progressive=True),
-        'palette.png': encoded(clear), 'clear colour.png': encoded(clear, transparency=3),
-        'clear palette.png': encoded(clear, transparency=bytes(range(256))), 'rgba.png': encoded(image.convert('RGBA')),
-        'grey with alpha.png': encoded(image.convert('LA')), 'bits.png': encoded(image.convert('1')),
+        'rgb.jpg': encoded(image, 'jpeg'),
+        'cmyk.jpg': encoded(image.convert('CMYK'), 'jpeg'),
+        'grey.jpg': encoded(image.convert('L'), 'jpeg'),
+        'progressive.JPEG': encoded(image, 'jpeg', progressive=True),
+        'palette.png': encoded(clear),
+        'clear colour.png': encoded(clear, transparency=3),
+        'clear palette.png': encoded(clear, transparency=bytes(range(256))),
+        'rgba.png': encoded(image.convert('RGBA')),
+        'grey with alpha.png': encoded(image.convert('LA')),
+        'bits.png': encoded(image.convert('1')),
         '16 bits.png': encoded(Image.fromarray(np.arange(384, dtype=np.uint16).reshape(16, 24) * 170)),
         'float.tif': encoded(Image.fromarray(np.linspace(0, 255, 384, dtype=np.float32).reshape(16, 24)), 'tiff'),
-        'lab.tif': encoded(image.convert('LAB'), 'tiff'), 'a.webp': encoded(image, 'webp'), 'a.bmp': encoded(image, 'bmp'),
+        'lab.tif': encoded(image.convert('LAB'), 'tiff'),
+        'a.webp': encoded(image, 'webp'),
+        'a.bmp': encoded(image, 'bmp'),
         'a.ppm': encoded(image, 'ppm'),
     }
 
@@ -270,12 +301,16 @@ def test_exif_orientation_is_ignored_unless_asked_for(tmp_path, orientation):
 
 
 @pytest.mark.parametrize('packed', [False, True])
-@pytest.mark.parametrize('content, message', [
-    (encoded(pixels('x', (64, 64)), 'jpeg')[:-900], 'truncated or broken'),
-    (encoded(pixels('x', (64, 64)))[:500], 'truncated or broken'),
-    (b'', 'not readable as an image'), (b'<html>404</html>', 'not readable as an image'),
-    (encoded(Image.new('1', (40000, 2000))), r'40000x2000 pixels, more than the limit'),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (encoded(pixels('x', (64, 64)), 'jpeg')[:-900], 'truncated or broken'),
+        (encoded(pixels('x', (64, 64)))[:500], 'truncated or broken'),
+        (b'', 'not readable as an image'),
+        (b'<html>404</html>', 'not readable as an image'),
+        (encoded(Image.new('1', (40000, 2000))), r'40000x2000 pixels, more than the limit'),
+    ],
+)
 def test_broken_images_are_named(tmp_path, packed, content, message):
     inside = {'cat/1.png': encoded(pixels('x')), 'cat/2.png': content}
     write(tmp_path, {'val.tar': tarred(inside)} if packed else {f'val/{name}': value for name, value in inside.items()})
@@ -296,7 +331,7 @@ def test_broken_exif_data_is_no_crash(tmp_path):
     contents = {}
     for place in range(start, start + 40):
         for value in (0, 1, 127, 255):
-            contents[f'train/a/{place}-{value}.jpg'] = whole[:place] + bytes([value]) + whole[place + 1:]
+            contents[f'train/a/{place}-{value}.jpg'] = whole[:place] + bytes([value]) + whole[place + 1 :]
     write(tmp_path, contents)
     dataset = open_dataset(data(tmp_path, exif_rotate=True), 'train')
     for index in range(len(dataset)):
@@ -309,17 +344,28 @@ def test_broken_exif_data_is_no_crash(tmp_path):
 # Bad layouts and bad tars
 
 
-@pytest.mark.parametrize('contents, split, message', [
-    ({}, 'train', 'no images of the split .train.; expected train/<class>/<image>, .*splits found: none'),
-    (files(), 'test', 'no images of the split .test.; .*splits found: train, val'),
-    (LAYOUTS['tar of tars'](), 'test', 'splits found: train, val'),
-    (LAYOUTS['as published'](), 'test', 'splits found: train, val'),
-    ({'train/cat/notes.txt': b''}, 'train', 'no images of the split .train.'),
-    ({'train/1.png': b'', 'train/cat/1.png': b''}, 'train', 'train. lie in no class folder, first 1.png'),
-    ({'train.tar': tarred({'1.JPEG': b''})}, 'train', 'lie in no class folder, first 1.JPEG'),
-    ({**files(), 'val/fox/1.png': b''}, 'val', "1 class folders of the split 'val' are not among the 3 classes of train: fox"),
-    ({**files(), 'train/ant/notes.txt': b''}, 'train', "class folders of the split 'train' without images: ant; remove them"),
-])
+@pytest.mark.parametrize(
+    'contents, split, message',
+    [
+        ({}, 'train', 'no images of the split .train.; expected train/<class>/<image>, .*splits found: none'),
+        (files(), 'test', 'no images of the split .test.; .*splits found: train, val'),
+        (LAYOUTS['tar of tars'](), 'test', 'splits found: train, val'),
+        (LAYOUTS['as published'](), 'test', 'splits found: train, val'),
+        ({'train/cat/notes.txt': b''}, 'train', 'no images of the split .train.'),
+        ({'train/1.png': b'', 'train/cat/1.png': b''}, 'train', 'train. lie in no class folder, first 1.png'),
+        ({'train.tar': tarred({'1.JPEG': b''})}, 'train', 'lie in no class folder, first 1.JPEG'),
+        (
+            {**files(), 'val/fox/1.png': b''},
+            'val',
+            "1 class folders of the split 'val' are not among the 3 classes of train: fox",
+        ),
+        (
+            {**files(), 'train/ant/notes.txt': b''},
+            'train',
+            "class folders of the split 'train' without images: ant; remove them",
+        ),
+    ],
+)
 def test_bad_layouts(tmp_path, contents, split, message):
     write(tmp_path, contents)
     with pytest.raises(DataError, match=message) as error:
@@ -365,8 +411,16 @@ def test_a_compressed_tar(tmp_path, place):
 def test_special_members_are_ignored_and_nothing_touches_the_disk(tmp_path):
     secret = tmp_path / 'secret.png'
     secret.write_bytes(encoded(pixels('secret')))
-    stream = io.BytesIO(tarred({f'../../{tmp_path.name}/x.png': encoded(pixels('up')), 'a/../b/1.png': b'',
-                                '/cat/absolute.png': encoded(pixels('absolute')), 'cat/1.png': encoded(pixels('x'))}))
+    stream = io.BytesIO(
+        tarred(
+            {
+                f'../../{tmp_path.name}/x.png': encoded(pixels('up')),
+                'a/../b/1.png': b'',
+                '/cat/absolute.png': encoded(pixels('absolute')),
+                'cat/1.png': encoded(pixels('x')),
+            }
+        )
+    )
     with tarfile.open(fileobj=stream, mode='a') as tar:
         for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE):
             member = tarfile.TarInfo(f'cat/{kind.decode()}.png')
@@ -403,8 +457,10 @@ def test_sizes_are_bounded(tmp_path, monkeypatch):
 
 
 def test_damaged_tars_are_errors_or_read(tmp_path):
-    content = tarred({'train/cat/1.png': encoded(pixels('x')), 'train/dog/' + 'n' * 120 + '.png': encoded(pixels('y'))},
-                     format=tarfile.PAX_FORMAT)
+    content = tarred(
+        {'train/cat/1.png': encoded(pixels('x')), 'train/dog/' + 'n' * 120 + '.png': encoded(pixels('y'))},
+        format=tarfile.PAX_FORMAT,
+    )
     rng = np.random.default_rng(0)
     outcomes = set()
     for number in range(300):
@@ -441,8 +497,18 @@ def test_real_images_in_their_tar(data_folder, split, count):
     if not tar.is_file():
         pytest.skip(f'{tar} is absent')
     dataset = open_dataset(data(tar), split)
-    assert dataset.description.classes == ('airplane', 'automobile', 'bird', 'cat', 'deer', 'dog', 'frog', 'horse', 'ship',
-                                           'truck')
+    assert dataset.description.classes == (
+        'airplane',
+        'automobile',
+        'bird',
+        'cat',
+        'deer',
+        'dog',
+        'frog',
+        'horse',
+        'ship',
+        'truck',
+    )
     assert np.array_equal(np.bincount(dataset.labels), [count] * 10)
     with tarfile.open(tar) as packed:
         for index in range(0, len(dataset), len(dataset) // 20):

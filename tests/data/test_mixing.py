@@ -1,4 +1,5 @@
 """Mixup and cutmix against their formulas, in every mode and with odd batches; the same numbers for the same step."""
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -51,8 +52,11 @@ def test_mixup_is_the_rounded_mean_of_both(mode, count, smoothing):
         mixed, targets = mixing(smoothing, mix_up=0.8, mixup_mode=mode)(images, labels, step, 0.0)
         share = shares(targets, labels, smoothing)
         assert mixed.dtype == np.uint8 and targets.dtype == np.float32 and np.array_equal(images, before)
-        assert np.allclose(targets, one_hot(labels, smoothing) * share[:, None]
-                           + one_hot(labels[::-1], smoothing) * (1 - share[:, None]), atol=1e-6)
+        assert np.allclose(
+            targets,
+            one_hot(labels, smoothing) * share[:, None] + one_hot(labels[::-1], smoothing) * (1 - share[:, None]),
+            atol=1e-6,
+        )
         weight = share[:, None, None, None]
         expected = images * weight + images[::-1] * (1 - weight)
         assert np.abs(mixed - expected).max() <= 0.5 + 1e-3
@@ -73,7 +77,7 @@ def test_cutmix_replaces_a_box_and_counts_its_pixels(mode, count):
             if not len(rows):
                 assert share[place] == pytest.approx(1, abs=1e-6)
                 continue
-            box = np.s_[:, rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+            box = np.s_[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
             assert np.array_equal(mixed[place][box], partner[box])
             assert share[place] == pytest.approx(1 - mixed[place][box][0].size / (20 * 24), abs=1e-6)
             outside = np.ones((20, 24), bool)
@@ -172,6 +176,12 @@ def test_boxes_lie_in_the_image(share, height, width, seed):
 
 
 def test_boxes_have_the_images_proportions():
-    box = next(box for seed in range(100) if (box := random_box(0.75, 100, 200, np.random.default_rng(seed)))[0] > 0
-               and box[1] > 0 and box[2] < 100 and box[3] < 200)
+    box = next(
+        box
+        for seed in range(100)
+        if (box := random_box(0.75, 100, 200, np.random.default_rng(seed)))[0] > 0
+        and box[1] > 0
+        and box[2] < 100
+        and box[3] < 200
+    )
     assert (box[2] - box[0], box[3] - box[1]) == (50, 100)

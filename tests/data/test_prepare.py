@@ -1,4 +1,5 @@
 """Data sets by name: downloads that break, lie or attack, archives that would do harm, labels in their publishers' formats."""
+
 import hashlib
 import io
 import json
@@ -49,7 +50,7 @@ def server(files: dict[str, bytes], break_after: int = 1 << 40, ranges: bool = T
             self.send_response(206 if start else 200)
             self.send_header('Content-Length', str(len(content) - start))
             self.end_headers()
-            self.wfile.write(content[start:start + break_after])
+            self.wfile.write(content[start : start + break_after])
 
         def log_message(self, *_):
             pass
@@ -172,7 +173,7 @@ HARM = {
 
 
 def halved(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def garbled(path: Path) -> None:
@@ -214,15 +215,18 @@ def sbd(folder: Path, names: dict[str, np.ndarray]) -> dict[str, bytes]:
 def published(tmp_path, monkeypatch):
     """Both archives on a server, with VOC's five images, of which SBD labels two more and one of the validation split."""
     origin = voc(tmp_path / 'origin')
-    labels = {name: ids(0, number, 20, 255) for number, name in enumerate(
-        ('2007_000039', '2010_000001', '2010_000002'), start=3)}
+    labels = {
+        name: ids(0, number, 20, 255) for number, name in enumerate(('2007_000039', '2010_000001', '2010_000002'), start=3)
+    }
     for path in (origin / 'SegmentationClassAug').glob('*.png'):
         path.unlink()
     (origin / 'SegmentationClassAug').rmdir()
     (origin / 'ImageSets/Segmentation/aug.txt').unlink()
     whole = {str(path.relative_to(tmp_path / 'origin')): path.read_bytes() for path in origin.rglob('*') if path.is_file()}
-    files = {'VOC.tar': tar(tmp_path / 'VOC.tar', whole).read_bytes(),
-             'benchmark.tgz': tar(tmp_path / 'benchmark.tgz', sbd(tmp_path, labels), 'w:gz').read_bytes()}
+    files = {
+        'VOC.tar': tar(tmp_path / 'VOC.tar', whole).read_bytes(),
+        'benchmark.tgz': tar(tmp_path / 'benchmark.tgz', sbd(tmp_path, labels), 'w:gz').read_bytes(),
+    }
     with server(files) as (address, asked):
         for name, key in {'VOC.tar': 'VOC', 'benchmark.tgz': 'SBD'}.items():
             monkeypatch.setattr(prepare, key, archive(address, name, files[name]))
@@ -238,7 +242,7 @@ def test_voc_with_sbd_from_the_archives(tmp_path, published):
     assert [sample.name for sample in dataset.samples] == ['2007_000032', '2010_000001', '2010_000002']  # none of val
     assert np.array_equal(dataset.read(1)[1], labels['2010_000001'])
     with Image.open(dataset.samples[1].label) as picture:
-        assert picture.mode == 'P' and picture.getpalette()[3 * 15:3 * 16] == [192, 128, 128]
+        assert picture.mode == 'P' and picture.getpalette()[3 * 15 : 3 * 16] == [192, 128, 128]
     assert len(open_dataset(data, 'trainval_aug')) == 5 and len(open_dataset(data, 'val')) == 2
     prepare.prepare('voc', tmp_path / 'data')
     assert len(asked) == 2  # nothing is fetched again
@@ -276,12 +280,19 @@ def test_voc_with_the_png_archive(tmp_path, published):
     assert np.array_equal(dataset.read(1)[1], labels['2010_000001']) and len(asked) == 1
 
 
-@pytest.mark.parametrize('content, message', [
-    (b'', 'not readable as a label of SBD'), (b'MATLAB' * 100, 'not readable as a label of SBD'),
-    ({'other': np.zeros((2, 2))}, 'not readable as a label of SBD'), ({'GTcls': 'os.system'}, 'not readable as a label of SBD'),
-    (np.full((4, 4), 30, np.uint8), r'ids \[30\]; expected 0 to 20'), (np.zeros((2, 2, 2), np.uint8), 'expected class ids'),
-    (np.zeros((4, 4)), 'float64 of shape'), (np.zeros((9000, 9000), np.uint8), 'unpacks to more than'),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'', 'not readable as a label of SBD'),
+        (b'MATLAB' * 100, 'not readable as a label of SBD'),
+        ({'other': np.zeros((2, 2))}, 'not readable as a label of SBD'),
+        ({'GTcls': 'os.system'}, 'not readable as a label of SBD'),
+        (np.full((4, 4), 30, np.uint8), r'ids \[30\]; expected 0 to 20'),
+        (np.zeros((2, 2, 2), np.uint8), 'expected class ids'),
+        (np.zeros((4, 4)), 'float64 of shape'),
+        (np.zeros((9000, 9000), np.uint8), 'unpacks to more than'),
+    ],
+)
 def test_sbd_labels_are_checked(tmp_path, content, message):
     path = tmp_path / 'x.mat'
     if isinstance(content, np.ndarray):
@@ -314,8 +325,13 @@ def test_the_command_takes_a_folder_or_the_environments(tmp_path, monkeypatch, c
 
 
 def polygons(*objects: tuple[str, list[list[int]]], size: tuple[int, int] = (8, 6)) -> bytes:
-    return json.dumps({'imgHeight': size[1], 'imgWidth': size[0],
-                       'objects': [{'label': label, 'polygon': corners} for label, corners in objects]}).encode()
+    return json.dumps(
+        {
+            'imgHeight': size[1],
+            'imgWidth': size[0],
+            'objects': [{'label': label, 'polygon': corners} for label, corners in objects],
+        }
+    ).encode()
 
 
 WHOLE = [[0, 0], [7, 0], [7, 5], [0, 5]]
@@ -341,8 +357,11 @@ def test_cityscapes_from_polygons(tmp_path):
         save(tmp_path / f'leftImg8bit/{stem}_leftImg8bit.png', photo())
     first, second = (tmp_path / f'gtFine/{stem}' for stem in stems)
     save(first.with_name(first.name + '_gtFine_labelIds.png'), ids(7, 26, 5))
-    second.with_name(second.name + '_gtFine_polygons.json').write_bytes(polygons(
-        ('road', WHOLE), ('persongroup', [[2, 2], [4, 2], [4, 4], [2, 4]]), ('license plate', [[0, 0], [1, 0], [1, 1]])))
+    second.with_name(second.name + '_gtFine_polygons.json').write_bytes(
+        polygons(
+            ('road', WHOLE), ('persongroup', [[2, 2], [4, 2], [4, 4], [2, 4]]), ('license plate', [[0, 0], [1, 0], [1, 1]])
+        )
+    )
     assert prepare.prepare('cityscapes', tmp_path)['val'] == '2 images with labelTrainIds'
     dataset = open_dataset(config.from_flat({'set': 'cityscapes', 'data_url': str(tmp_path)}).data, 'val')
     assert np.array_equal(dataset.read(0)[1], ids(0, 13, 255))
@@ -354,8 +373,10 @@ def test_cityscapes_from_polygons(tmp_path):
 def test_polygons_are_drawn_as_cityscapesscripts_draws_them(tmp_path):
     drawing = pytest.importorskip('cityscapesscripts.preparation.json2labelImg')
     rng = np.random.default_rng(0)
-    objects = [(str(name), rng.integers(-5, 70, (int(rng.integers(3, 9)), 2)).tolist())
-               for name in [*CITYSCAPES_NAMES, *rng.choice(['car', 'cargroup', 'ridergroup', 'license plate', 'pole'], 30)]]
+    objects = [
+        (str(name), rng.integers(-5, 70, (int(rng.integers(3, 9)), 2)).tolist())
+        for name in [*CITYSCAPES_NAMES, *rng.choice(['car', 'cargroup', 'ridergroup', 'license plate', 'pole'], 30)]
+    ]
     path = tmp_path / 'x.json'
     path.write_bytes(polygons(*objects, size=(64, 60)))
     drawing.json2labelImg(str(path), str(tmp_path / 'theirs.png'), 'trainIds')
@@ -368,11 +389,17 @@ def test_names_and_ids_are_cityscapesscripts():
     assert CITYSCAPES_LABEL_IDS == tuple(label.id for label in labels if 0 <= label.trainId < 255)
 
 
-@pytest.mark.parametrize('content, message', [
-    (b'{', 'not readable as polygons'), (b'[]', 'not readable as polygons'), (b'[' * 100000, 'not readable as polygons'),
-    (polygons(('spaceship', WHOLE)), "label 'spaceship' is none of Cityscapes"),
-    (polygons(size=(1 << 20, 1 << 20)), '1048576x1048576 pixels'), (polygons(('road', [[0, 0]])), 'not readable as polygons'),
-])
+@pytest.mark.parametrize(
+    'content, message',
+    [
+        (b'{', 'not readable as polygons'),
+        (b'[]', 'not readable as polygons'),
+        (b'[' * 100000, 'not readable as polygons'),
+        (polygons(('spaceship', WHOLE)), "label 'spaceship' is none of Cityscapes"),
+        (polygons(size=(1 << 20, 1 << 20)), '1048576x1048576 pixels'),
+        (polygons(('road', [[0, 0]])), 'not readable as polygons'),
+    ],
+)
 def test_polygons_are_checked(tmp_path, content, message):
     (tmp_path / 'x.json').write_bytes(content)
     with pytest.raises(DataError, match=message) as error:

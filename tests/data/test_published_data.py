@@ -1,4 +1,5 @@
 """Cityscapes and Pascal VOC end to end, on small drawn data in their formats: train, evaluate, predict for the servers."""
+
 import itertools
 import json
 import tarfile
@@ -54,8 +55,12 @@ def voc(root: Path) -> Path:
     """VOCdevkit/VOC2012 with palette labels and 255 at borders, SBD's in SegmentationClassAug, and the lists."""
     base = root / 'VOCdevkit/VOC2012'
     palette = [0, 0, 0, *np.ravel(default_palette(255)).tolist()]
-    names = {'train': ['2007_000032', '2007_000039'], 'aug': ['2010_000001', '2010_000002', '2010_000003', '2010_000004'],
-             'val': ['2008_000002', '2008_000003', '2008_000007'], 'test': ['2012_000009', '2012_000010']}
+    names = {
+        'train': ['2007_000032', '2007_000039'],
+        'aug': ['2010_000001', '2010_000002', '2010_000003', '2010_000004'],
+        'val': ['2008_000002', '2008_000003', '2008_000007'],
+        'test': ['2012_000009', '2012_000010'],
+    }
     for folder in ('JPEGImages', 'SegmentationClass', 'SegmentationClassAug', 'ImageSets/Segmentation'):
         (base / folder).mkdir(parents=True)
     for split, listed in names.items():
@@ -70,19 +75,45 @@ def voc(root: Path) -> Path:
     return root
 
 
-SMALL = dict(batch_size=2, num_parallel_workers=0, max_iters=30, val_interval=30, checkpoint_interval=30, log_interval=10,
-             threads=1, model_args={'bn_momentum': 0.3}, photometric_distortion=False)  # colour tells the classes apart
+SMALL = dict(
+    batch_size=2,
+    num_parallel_workers=0,
+    max_iters=30,
+    val_interval=30,
+    checkpoint_interval=30,
+    log_interval=10,
+    threads=1,
+    model_args={'bn_momentum': 0.3},
+    photometric_distortion=False,
+)  # colour tells the classes apart
 RECIPES = {  # the published recipe, on data and for a time that fit a test
-    'cityscapes': (cityscapes, 'fast_scnn_8xb4-160k_cityscapes-512x1024',
-                   dict(crop_size=[48, 96], base_size=list(SIZE), base_lr=0.2, lr_batch_size=2)),
-    'voc': (voc, 'fcn_r50-d8_4xb4-20k_voc12aug-512x512',
-            dict(arch='fast_scnn', backbone=None, pretrained=None, auxiliary_weights={'aux_gfe': 0.4}, crop_size=[64, 64],
-                 base_size=[64, 256], eval_size=[96, 512], base_lr=0.05, lr_batch_size=2)),
+    'cityscapes': (
+        cityscapes,
+        'fast_scnn_8xb4-160k_cityscapes-512x1024',
+        dict(crop_size=[48, 96], base_size=list(SIZE), base_lr=0.2, lr_batch_size=2),
+    ),
+    'voc': (
+        voc,
+        'fcn_r50-d8_4xb4-20k_voc12aug-512x512',
+        dict(
+            arch='fast_scnn',
+            backbone=None,
+            pretrained=None,
+            auxiliary_weights={'aux_gfe': 0.4},
+            crop_size=[64, 64],
+            base_size=[64, 256],
+            eval_size=[96, 512],
+            base_lr=0.05,
+            lr_batch_size=2,
+        ),
+    ),
 }
 
 
-CASES = [*itertools.product(RECIPES, ['pytorch']),
-         *(pytest.param((kind, 'mindspore'), marks=pytest.mark.slow) for kind in RECIPES)]
+CASES = [
+    *itertools.product(RECIPES, ['pytorch']),
+    *(pytest.param((kind, 'mindspore'), marks=pytest.mark.slow) for kind in RECIPES),
+]
 
 
 @pytest.fixture(scope='module', params=CASES, ids=' '.join)
@@ -154,6 +185,7 @@ def test_what_is_sent_scores_what_evaluation_says(trained):
 def test_data_sets_without_a_server_are_named(tmp_path):
     pytest.importorskip('torch')
     from tests.support import streets
+
     chosen = config.from_flat(streets.settings(streets.make(tmp_path / 'data', count=4), max_iters=1))
     train(chosen, 'pytorch', 'cpu', tmp_path / 'run')
     assert main(['submit', '--checkpoint', str(tmp_path / 'run'), '--out', str(tmp_path / 'out')]) == 2

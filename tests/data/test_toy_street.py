@@ -1,4 +1,5 @@
 """The data set that is drawn: the same scenes for everybody, all classes in them, image and label in register."""
+
 import pickle
 
 import numpy as np

@@ -1,4 +1,5 @@
 """Exported files on data sets: the scores of the checkpoint that they came from, without a framework."""
+
 import json
 import os
 import shutil
@@ -58,13 +59,25 @@ class Task:
 
 
 def street_keys(data: Path | str) -> dict:
-    return {'set': 'custom', 'data_url': str(data), 'image_dir': 'images/{split}', 'label_dir': 'labels/{split}',
-            'image_suffix': '.png', 'classes': [f'class {i}' for i in range(CLASSES)]}
+    return {
+        'set': 'custom',
+        'data_url': str(data),
+        'image_dir': 'images/{split}',
+        'label_dir': 'labels/{split}',
+        'image_suffix': '.png',
+        'classes': [f'class {i}' for i in range(CLASSES)],
+    }
 
 
 def photo_keys(data: Path | str) -> dict:
-    return {'set': 'image_folder', 'data_url': str(data), 'image_size': [32, 32], 'crop_size': [512, 1024],
-            'eval_batch_size': 4, 'crop_pct': 0.8}
+    return {
+        'set': 'image_folder',
+        'data_url': str(data),
+        'image_size': [32, 32],
+        'crop_size': [512, 1024],
+        'eval_batch_size': 4,
+        'crop_pct': 0.8,
+    }
 
 
 @pytest.fixture(scope='module')
@@ -136,8 +149,12 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 def test_no_framework_is_needed(street, tmp_path):
-    done = subprocess.run([sys.executable, '-c', HIDDEN, 'eval', str(street.recipe), '--model', str(street.file())], cwd=ROOT,
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, '-c', HIDDEN, 'eval', str(street.recipe), '--model', str(street.file())],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and 'mIoU' in done.stdout, done.stderr
 
 
@@ -174,18 +191,38 @@ def test_bad_requests_are_refused(street, photo, case, tmp_path, monkeypatch, ca
 def drawn_model(path: Path, keys: dict, classifies: bool = False, size: tuple[int, int] = SIZE, batch: int | str = 1) -> Path:
     """A convolution with random weights as an exported file, made without a framework."""
     weight = np.random.default_rng(1).standard_normal((CLASSES, 3, 3, 3), np.float32)
-    nodes = [helper.make_node('Conv', ['image', 'mean'], ['features'], pads=[1, 1, 1, 1], strides=[2, 2]),
-             *([helper.make_node('GlobalAveragePool', ['features'], ['pooled']),
-                helper.make_node('Flatten', ['pooled'], ['logits'])] if classifies else
-               [helper.make_node('Identity', ['features'], ['logits'])])]
+    nodes = [
+        helper.make_node('Conv', ['image', 'mean'], ['features'], pads=[1, 1, 1, 1], strides=[2, 2]),
+        *(
+            [
+                helper.make_node('GlobalAveragePool', ['features'], ['pooled']),
+                helper.make_node('Flatten', ['pooled'], ['logits']),
+            ]
+            if classifies
+            else [helper.make_node('Identity', ['features'], ['logits'])]
+        ),
+    ]
     sides: list = [None, None] if isinstance(batch, str) else list(size)
     out = [batch, CLASSES] if classifies else [batch, CLASSES, None, None]
-    graph = helper.make_graph(nodes, 'drawn', [helper.make_tensor_value_info('image', TensorProto.FLOAT, [batch, 3, *sides])],
-                              [helper.make_tensor_value_info('logits', TensorProto.FLOAT, out)],
-                              [numpy_helper.from_array(weight, 'mean')])  # PyTorch's exporter names things so, too
+    graph = helper.make_graph(
+        nodes,
+        'drawn',
+        [helper.make_tensor_value_info('image', TensorProto.FLOAT, [batch, 3, *sides])],
+        [helper.make_tensor_value_info('logits', TensorProto.FLOAT, out)],
+        [numpy_helper.from_array(weight, 'mean')],
+    )  # PyTorch's exporter names things so, too
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
-    facts = {'num_classes': CLASSES, 'classes': [], 'palette': [], 'mean': [100, 110, 120], 'std': [50, 60, 70],
-             'input_size': list(size), 'align_corners': None if classifies else False, 'step': 1, 'set': keys['set']}
+    facts = {
+        'num_classes': CLASSES,
+        'classes': [],
+        'palette': [],
+        'mean': [100, 110, 120],
+        'std': [50, 60, 70],
+        'input_size': list(size),
+        'align_corners': None if classifies else False,
+        'step': 1,
+        'set': keys['set'],
+    }
     facts |= {'crop_pct': keys['crop_pct']} if classifies else {}
     helper.set_model_props(model, {'arch': 'drawn', **{key: json.dumps(value) for key, value in facts.items()}})
     onnx.save(model, str(path))
@@ -266,8 +303,9 @@ def test_scores_of_a_classifiers_results_are_the_files(place, capsys):
     assert f'Top1 acc: {found["top1"]:.2f}\nTop5 acc: {found["top5"]:.2f}\n' in capsys.readouterr().out
 
 
-@pytest.mark.parametrize('error, precision, status', [(0.01, 'fp32', 1), (0.01, 'fp16', 0), (0.05, 'fp16', 1),
-                                                      (0.05, 'int8', 0), (0.2, 'int8', 1)])
+@pytest.mark.parametrize(
+    'error, precision, status', [(0.01, 'fp32', 1), (0.01, 'fp16', 0), (0.05, 'fp16', 1), (0.05, 'int8', 0), (0.2, 'int8', 1)]
+)
 def test_results_that_differ_fail(place, error, precision, status, capsys):
     assert twinseg('preprocess', 'net.onnx', 'custom', 'streets', '--config', 'recipe.yaml') == 0
     card('net.onnx', error=error)
@@ -295,10 +333,15 @@ def change_the_task():
     path.write_text(json.dumps({**meta, 'samples': [{**sample, 'label': 1} for sample in meta['samples']]}))
 
 
-@pytest.mark.parametrize('change, message', [(lose_a_result, '000001_001_0.bin: No such file'),
-                                             (cut_a_result, '000001_001_0.bin: 4 bytes; expected 30720'),
-                                             (leave_the_folder, 'meta.json: not what `twinseg preprocess` writes'),
-                                             (change_the_task, 'was not written for segmentation, which net.onnx is for')])
+@pytest.mark.parametrize(
+    'change, message',
+    [
+        (lose_a_result, '000001_001_0.bin: No such file'),
+        (cut_a_result, '000001_001_0.bin: 4 bytes; expected 30720'),
+        (leave_the_folder, 'meta.json: not what `twinseg preprocess` writes'),
+        (change_the_task, 'was not written for segmentation, which net.onnx is for'),
+    ],
+)
 def test_damaged_results_are_refused(place, change, message, capsys):
     assert twinseg('preprocess', 'net.onnx', 'custom', 'streets', '--config', 'recipe.yaml') == 0
     card('net.onnx')
@@ -307,12 +350,16 @@ def test_damaged_results_are_refused(place, change, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('words, message', [
-    (['net.onnx', 'kitti', 'streets'], 'DATASET_NAME kitti: not a data set of this suite'),
-    (['net.onnx', 'custom', 'streets'], 'give the recipe that describes the folders'),
-    (['net.onnx', 'imagenet2012', 'photos'], 'set: imagenet is not for segmentation'),
-    (['any.onnx', 'custom', 'streets', '--config', 'recipe.yaml'], 'cards take fixed ones'),
-    (['net.onnx', 'custom', 'streets', '--config', 'recipe.yaml', '--out', 'streets'], 'streets: is there already')])
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['net.onnx', 'kitti', 'streets'], 'DATASET_NAME kitti: not a data set of this suite'),
+        (['net.onnx', 'custom', 'streets'], 'give the recipe that describes the folders'),
+        (['net.onnx', 'imagenet2012', 'photos'], 'set: imagenet is not for segmentation'),
+        (['any.onnx', 'custom', 'streets', '--config', 'recipe.yaml'], 'cards take fixed ones'),
+        (['net.onnx', 'custom', 'streets', '--config', 'recipe.yaml', '--out', 'streets'], 'streets: is there already'),
+    ],
+)
 def test_models_and_data_that_will_not_do(place, words, message, capsys):
     drawn_model(Path('any.onnx'), street_keys('streets'), batch='batch')
     (place / 'streets' / '00_data').mkdir()
@@ -325,8 +372,12 @@ def test_models_and_data_that_will_not_do(place, words, message, capsys):
 
 def script(name: str, *words: str, **environment: str) -> subprocess.CompletedProcess:
     clean = {key: os.environ[key] for key in ('PATH', 'HOME', 'OMP_NUM_THREADS') if key in os.environ}
-    return subprocess.run(['bash', str(ROOT / 'scripts' / name), *words], capture_output=True, text=True,
-                          env={**clean, 'TWINSEG_PYTHON': sys.executable, **environment})
+    return subprocess.run(
+        ['bash', str(ROOT / 'scripts' / name), *words],
+        capture_output=True,
+        text=True,
+        env={**clean, 'TWINSEG_PYTHON': sys.executable, **environment},
+    )
 
 
 @pytest.fixture(scope='module')
@@ -340,8 +391,9 @@ def program(tmp_path_factory) -> str:
 
 @pytest.mark.slow
 def test_the_whole_chain_on_the_host(place, program, street, photo):
-    done = script('run_infer_310.sh', str(street.file()), 'custom', 'streets', CONFIG='recipe.yaml', DEVICE_TYPE='CPU',
-                  OUT=program)
+    done = script(
+        'run_infer_310.sh', str(street.file()), 'custom', 'streets', CONFIG='recipe.yaml', DEVICE_TYPE='CPU', OUT=program
+    )
     assert done.returncode == 0 and 'NN inference cost average time' in done.stdout, done.stderr
     expected = scores(place, '--checkpoint', street.checkpoint, '--set', f'data_url={place}/streets')
     same_segmentation(json.loads(Path('infer_310/result.json').read_text()), expected)
@@ -366,19 +418,23 @@ def test_inputs_are_as_the_model_was_converted(place, program):
 USAGE = 'usage: bash scripts/run_infer_310.sh MODEL_PATH DATASET_NAME DATASET_PATH [DEVICE_ID]'
 GOOD = ['net.onnx', 'camvid', 'streets']
 BAD_CALLS: list[tuple[list[str], dict[str, str], str]] = [
-    ([], {}, USAGE), (['net.onnx', 'camvid'], {}, USAGE), ([*GOOD, '0', 'more'], {}, USAGE),
+    ([], {}, USAGE),
+    (['net.onnx', 'camvid'], {}, USAGE),
+    ([*GOOD, '0', 'more'], {}, USAGE),
     (['absent.om', 'camvid', 'streets'], {}, 'MODEL_PATH absent.om: no such file'),
     (['recipe.yaml', 'camvid', 'streets'], {}, 'expected .om, .mindir or .onnx'),
     (['net.onnx', 'camvid', 'absent'], {}, 'DATASET_PATH absent: no such folder'),
     (['net.onnx', 'custom', 'streets'], {}, 'CONFIG=FILE.yaml describes the folders'),
-    ([*GOOD, '-1'], {}, 'DEVICE_ID -1: expected a number'), ([*GOOD, 'zero'], {}, 'DEVICE_ID zero'),
+    ([*GOOD, '-1'], {}, 'DEVICE_ID -1: expected a number'),
+    ([*GOOD, 'zero'], {}, 'DEVICE_ID zero'),
     (GOOD, {'ENGINE': 'tensorrt'}, 'ENGINE=tensorrt: expected ascendcl mslite openvino'),
     (GOOD, {'DEVICE_TYPE': 'GPU'}, 'DEVICE_TYPE=GPU: expected Ascend CPU'),
     (GOOD, {'PRECISION': 'int4'}, 'PRECISION=int4: expected fp32 fp16 int8'),
     (GOOD, {'CONFIG': 'absent'}, 'CONFIG=absent: no such file'),
     (['other.om', 'camvid', 'streets'], {}, 'give the .onnx that the model was made from: REFERENCE=FILE.onnx'),
     (['other.om', 'camvid', 'streets'], {'REFERENCE': 'absent'}, 'REFERENCE=absent: no such file'),
-    (GOOD, {'TWINSEG_PYTHON': '/absent'}, 'TWINSEG_PYTHON=/absent is no program')]
+    (GOOD, {'TWINSEG_PYTHON': '/absent'}, 'TWINSEG_PYTHON=/absent is no program'),
+]
 
 
 def test_bad_calls_are_refused_and_leave_nothing(place):
@@ -408,8 +464,11 @@ def surrounded(path: Path, keys: dict, uint8: bool, argmax: bool, align_corners:
         for dim, name in zip(model.graph.input[0].type.tensor_type.shape.dim[2:], ('height', 'width')):
             dim.dim_param = name
     facts = {item.key: item.value for item in model.metadata_props}
-    facts |= {'input': json.dumps('uint8' if uint8 else 'float32'), 'output': json.dumps('class_ids' if argmax else 'logits'),
-              'align_corners': json.dumps(align_corners)}
+    facts |= {
+        'input': json.dumps('uint8' if uint8 else 'float32'),
+        'output': json.dumps('class_ids' if argmax else 'logits'),
+        'align_corners': json.dumps(align_corners),
+    }
     onnx.save(finish_onnx(model, 17, facts), str(path))
     return path
 
@@ -467,20 +526,32 @@ def test_export_with_preprocessing_and_argmax(street, photo, tmp_path):
 
 
 def drawn_facts(**changes) -> dict[str, str]:
-    facts = {'num_classes': tiny.CLASSES, 'mean': [100, 110, 120], 'std': [50, 60, 70], 'input_size': [16, 24],
-             'align_corners': False, 'input': 'uint8', 'output': 'class_ids', **changes}
+    facts = {
+        'num_classes': tiny.CLASSES,
+        'mean': [100, 110, 120],
+        'std': [50, 60, 70],
+        'input_size': [16, 24],
+        'align_corners': False,
+        'input': 'uint8',
+        'output': 'class_ids',
+        **changes,
+    }
     return {'arch': 'tiny', **{key: json.dumps(value) for key, value in facts.items()}}
 
 
-@pytest.mark.parametrize('options', [{}, {'output': 'logits', 'dynamic': True}, {'input': 'float32', 'align_corners': True},
-                                     {'align_corners': None}], ids=['both', 'uint8, any size', 'argmax', 'of a classifier'])
+@pytest.mark.parametrize(
+    'options',
+    [{}, {'output': 'logits', 'dynamic': True}, {'input': 'float32', 'align_corners': True}, {'align_corners': None}],
+    ids=['both', 'uint8, any size', 'argmax', 'of a classifier'],
+)
 def test_mindir_with_preprocessing_and_argmax(options, tmp_path):
     """The export compares the file with the network; here once more with the two steps in numpy."""
     pytest.importorskip('mindspore')
     backend, facts = get_backend('mindspore'), drawn_facts(**{k: v for k, v in options.items() if k != 'dynamic'})
     network = (tiny.tiny_classifier if options == {'align_corners': None} else tiny.tiny_network)('mindspore')
-    backend.export(network, tmp_path / 'net.mindir', 'mindir', input_size=(16, 24), metadata=facts,
-                   dynamic=options.get('dynamic', False))
+    backend.export(
+        network, tmp_path / 'net.mindir', 'mindir', input_size=(16, 24), metadata=facts, dynamic=options.get('dynamic', False)
+    )
     predictor = FilePredictor(tmp_path / 'net.mindir')
     image = tiny.batch(1, 1)[0]
     normalised = (image - np.array([100, 110, 120]).reshape(3, 1, 1)) / np.array([50, 60, 70]).reshape(3, 1, 1)
@@ -497,8 +568,14 @@ def test_mindir_with_preprocessing_and_argmax(options, tmp_path):
 def test_mindir_with_argmax_is_for_one_size(tmp_path):
     pytest.importorskip('mindspore')
     with pytest.raises(UserError, match='--argmax with --dynamic is for ONNX'):
-        get_backend('mindspore').export(tiny.tiny_network('mindspore'), tmp_path / 'net.mindir', 'mindir', input_size=(16, 24),
-                                        metadata=drawn_facts(), dynamic=True)
+        get_backend('mindspore').export(
+            tiny.tiny_network('mindspore'),
+            tmp_path / 'net.mindir',
+            'mindir',
+            input_size=(16, 24),
+            metadata=drawn_facts(),
+            dynamic=True,
+        )
 
 
 # --- scripts/convert_om.sh ----------------------------------------------------------------------------------------------
@@ -514,13 +591,25 @@ def test_the_command_line_of_atc(place):
     done = script('convert_om.sh', 'net.onnx', *SOC, '--dry-run')
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [
-        'atc', '--framework=5', f'--model={place}/net.onnx', f'--output={place}/net', '--soc_version=Ascend310P3',
-        '--input_format=NCHW', '--input_shape=image:1\\,3\\,64\\,96', '--precision_mode=allow_fp32_to_fp16']
+        'atc',
+        '--framework=5',
+        f'--model={place}/net.onnx',
+        f'--output={place}/net',
+        '--soc_version=Ascend310P3',
+        '--input_format=NCHW',
+        '--input_shape=image:1\\,3\\,64\\,96',
+        '--precision_mode=allow_fp32_to_fp16',
+    ]
     done = script('convert_om.sh', 'net.onnx', *SOC, '--lite', '--dry-run', MS_LITE_HOME='/opt/lite')
     assert done.stdout.split() == [
-        '/opt/lite/tools/converter/converter/converter_lite', '--fmk=ONNX', f'--modelFile={place}/net.onnx',
-        f'--outputFile={place}/net_lite', '--saveType=MINDIR', '--optimize=ascend_oriented:Ascend310P3',
-        '--inputShape=image:1\\,3\\,64\\,96']
+        '/opt/lite/tools/converter/converter/converter_lite',
+        '--fmk=ONNX',
+        f'--modelFile={place}/net.onnx',
+        f'--outputFile={place}/net_lite',
+        '--saveType=MINDIR',
+        '--optimize=ascend_oriented:Ascend310P3',
+        '--inputShape=image:1\\,3\\,64\\,96',
+    ]
     assert not list(place.glob('*.cfg')) and not list(place.glob('*.om'))
 
 
@@ -544,15 +633,22 @@ def test_atc_runs_with_preprocessing_on_the_chip(place):
 
 
 BAD_CONVERSIONS: list[tuple[list[str], str]] = [
-    ([], 'usage: bash scripts/convert_om.sh'), (['net.onnx', 'photo.onnx', *SOC], 'usage:'), (['net.onnx', '--fast'], 'usage:'),
-    (['absent.onnx', *SOC], 'absent.onnx: no such file'), (['recipe.yaml', *SOC], 'expected an .onnx'),
-    (['net.onnx'], 'expected a chip such as Ascend310P3'), (['net.onnx', '--soc'], '--soc: no value'),
-    (['net.onnx', '--soc', '310 P'], 'expected a chip'), (['net.onnx', *SOC, '--precision', 'int8'], '--precision int8'),
-    (['net.onnx', *SOC, '--aipp', '--lite'], '--aipp is for ATC'), (['net.onnx', *SOC, '--out', 'net.mindir'], 'with .om'),
+    ([], 'usage: bash scripts/convert_om.sh'),
+    (['net.onnx', 'photo.onnx', *SOC], 'usage:'),
+    (['net.onnx', '--fast'], 'usage:'),
+    (['absent.onnx', *SOC], 'absent.onnx: no such file'),
+    (['recipe.yaml', *SOC], 'expected an .onnx'),
+    (['net.onnx'], 'expected a chip such as Ascend310P3'),
+    (['net.onnx', '--soc'], '--soc: no value'),
+    (['net.onnx', '--soc', '310 P'], 'expected a chip'),
+    (['net.onnx', *SOC, '--precision', 'int8'], '--precision int8'),
+    (['net.onnx', *SOC, '--aipp', '--lite'], '--aipp is for ATC'),
+    (['net.onnx', *SOC, '--out', 'net.mindir'], 'with .om'),
     (['net.onnx', *SOC, '--out', 'absent/net.om'], 'no such folder'),
     (['net.onnx', *SOC], 'atc is not here: source the set_env.sh of the CANN toolkit first'),
     (['net.onnx', *SOC, '--lite'], 'converter_lite is not here: set MS_LITE_HOME'),
-    (['any.onnx', *SOC, '--dry-run'], 'cards take fixed ones')]
+    (['any.onnx', *SOC, '--dry-run'], 'cards take fixed ones'),
+]
 
 
 def test_conversions_that_will_not_do(place):
@@ -567,8 +663,9 @@ def test_conversions_that_will_not_do(place):
 # --- int8 ---------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('name, words, figure', [('net', ['recipe.yaml'], 'mIoU'),
-                                                 ('photo', ['--set', 'data_url=photos'], 'top1')])
+@pytest.mark.parametrize(
+    'name, words, figure', [('net', ['recipe.yaml'], 'mIoU'), ('photo', ['--set', 'data_url=photos'], 'top1')]
+)
 def test_int8_says_what_it_costs(place, name, words, figure):
     source = f'{name}.onnx'
     assert twinseg('quantize', source, *words, '--images', '3', '--json', 'found.json') == 0
@@ -585,18 +682,26 @@ def test_int8_says_what_it_costs(place, name, words, figure):
     logits = [engine(path)(image) for engine in (OnnxRuntime, OpenVino)]
     assert np.abs(logits[0] - logits[1]).mean() < 0.05 * np.abs(logits[0]).max()
     for kind, file in (('float32', source), ('int8', path)):
-        assert scores(place, *(words if words[0] != '--set' else []), '--model', file,
-                      *(words if words[0] == '--set' else []))[figure] == found[kind][figure]
+        assert (
+            scores(place, *(words if words[0] != '--set' else []), '--model', file, *(words if words[0] == '--set' else []))[
+                figure
+            ]
+            == found[kind][figure]
+        )
     assert found[f'{figure} lost'] == pytest.approx(found['float32'][figure] - found['int8'][figure], abs=1e-3)
     assert abs(found[f'{figure} lost']) < 20
     assert not [path for path in place.iterdir() if path.name.startswith('.')]
 
 
-@pytest.mark.parametrize('words, message', [
-    (['net.onnx', 'recipe.yaml', '--out', 'net.onnx'], 'the model itself'),
-    (['net.onnx', 'recipe.yaml', '--out', 'net.om'], 'int8 is for ONNX'),
-    (['absent.onnx'], 'absent.onnx: no such file'),
-    (['int8.onnx', 'recipe.yaml'], 'is quantised already')])
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['net.onnx', 'recipe.yaml', '--out', 'net.onnx'], 'the model itself'),
+        (['net.onnx', 'recipe.yaml', '--out', 'net.om'], 'int8 is for ONNX'),
+        (['absent.onnx'], 'absent.onnx: no such file'),
+        (['int8.onnx', 'recipe.yaml'], 'is quantised already'),
+    ],
+)
 def test_what_cannot_be_quantised(place, words, message, capsys):
     model = onnx.load('net.onnx')
     model.graph.node.extend([helper.make_node('QuantizeLinear', ['logits', 'scale'], ['rounded'])])

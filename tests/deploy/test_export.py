@@ -1,4 +1,5 @@
 """Exported files compute what the network computes, or are not handed out."""
+
 import json
 import os
 import subprocess
@@ -34,6 +35,7 @@ def saved(tmp_path_factory):
         if (backend_name, arch) not in paths:
             paths[backend_name, arch] = write(folder, backend_name, arch)
         return paths[backend_name, arch]
+
     return get
 
 
@@ -142,9 +144,15 @@ def test_air_is_judged_by_its_mindir(right, tmp_path, monkeypatch):
     ms = pytest.importorskip('mindspore')
     write = ms.export
     monkeypatch.setattr('twinseg.mindspore_impl.exporter.require_ascend', lambda found: None)
-    monkeypatch.setattr(ms, 'export', lambda *inputs, file_name, file_format, **more: write(
-        *inputs, file_name=file_name, file_format=file_format, **more) if file_format == 'MINDIR' else
-        Path(file_name).write_bytes(file_format.encode()))
+    monkeypatch.setattr(
+        ms,
+        'export',
+        lambda *inputs, file_name, file_format, **more: (
+            write(*inputs, file_name=file_name, file_format=file_format, **more)
+            if file_format == 'MINDIR'
+            else Path(file_name).write_bytes(file_format.encode())
+        ),
+    )
     network, path, factor = tiny_network('mindspore'), tmp_path / 'net.air', 1 if right else 1.01
     reference = export.get_backend('mindspore').forward
     options = {'input_size': (16, 24), 'reference': lambda images: factor * reference(network, images)['logits']}
@@ -181,8 +189,10 @@ def test_a_file_that_differs_is_rejected_and_the_old_one_stays(tmp_path):
 
 def test_a_network_that_jumps_may_differ_as_far(tmp_path):
     """As max-unpooling does where the largest of four values is no longer the largest."""
+
     def jumping(images):
         return 2 * images + 0.01 * np.sign(np.sin(1e6 * images))
+
     report = export.write_verified(tmp_path / 'net.onnx', lambda part: linear_model(part, 2), jumping, (1, 3, 8, 8), False)
     assert 1e-3 < report['difference'] < report['tolerance'] < 1e-2
     with pytest.raises(ExportError, match='differs from the network by 1.0e-01'):
@@ -193,6 +203,7 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path):
     def broken(part: Path) -> None:
         part.write_bytes(b'half')
         raise RuntimeError
+
     with pytest.raises(RuntimeError):
         export.write_verified(tmp_path / 'net.onnx', broken, lambda x: x, (1, 3, 8, 8), False)
     assert not os.listdir(tmp_path)

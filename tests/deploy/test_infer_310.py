@@ -3,6 +3,7 @@
 Those two engines are compiled against the vendors' headers, taken from pinned wheels that are downloaded once into
 ``~/.cache/twinseg`` and never installed, and linked with ``tests/ascend/fake_*.cc``.
 """
+
 import os
 import re
 import resource
@@ -24,17 +25,30 @@ FAKES = Path(__file__).parent / 'ascend'
 SHAPE = (3, 8, 12)  # of a sample
 COUNT = 5
 SANITIZER = 98  # exit status where a sanitizer finds something
-TIMES = (r'NN inference cost average time: (\d+\.\d+) ms of infer_count (\d+)\np50: (\d+\.\d+) ms, p99: (\d+\.\d+) ms\n'
-         r'(\d+) inputs in \d+\.\d+ ms: \d+\.\d+ a second, reading and writing included\n')
+TIMES = (
+    r'NN inference cost average time: (\d+\.\d+) ms of infer_count (\d+)\np50: (\d+\.\d+) ms, p99: (\d+\.\d+) ms\n'
+    r'(\d+) inputs in \d+\.\d+ ms: \d+\.\d+ a second, reading and writing included\n'
+)
 # What gives things back: a failure there is a warning, and the results stand.
-GIVING_BACK = {'aclFinalize', 'aclrtResetDevice', 'aclrtDestroyContext', 'aclrtFree', 'aclrtFreeHost', 'aclmdlUnload',
-               'aclmdlDestroyDesc', 'aclmdlDestroyDataset', 'aclDestroyDataBuffer'}
+GIVING_BACK = {
+    'aclFinalize',
+    'aclrtResetDevice',
+    'aclrtDestroyContext',
+    'aclrtFree',
+    'aclrtFreeHost',
+    'aclmdlUnload',
+    'aclmdlDestroyDesc',
+    'aclmdlDestroyDataset',
+    'aclDestroyDataBuffer',
+}
 CANNOT_FAIL = {'aclmdlGetNumInputs', 'aclmdlGetNumOutputs', 'aclmdlGetInputDataType', 'aclmdlGetOutputDataType'}
 NO_SIZE = {'aclmdlGetInputSizeByIndex', 'aclmdlGetOutputSizeByIndex'}  # 0 in place of an error
 
 TOOLS = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-pytestmark = pytest.mark.skipif(not all(shutil.which(tool, path=TOOLS) for tool in ('cmake', 'make', 'c++')),
-                                reason='cmake, make or a C++ compiler is not installed')
+pytestmark = pytest.mark.skipif(
+    not all(shutil.which(tool, path=TOOLS) for tool in ('cmake', 'make', 'c++')),
+    reason='cmake, make or a C++ compiler is not installed',
+)
 
 
 # --- building -----------------------------------------------------------------------------------------------------------
@@ -48,9 +62,29 @@ def headers(requirement: str, python: str, platform: str, *folders: str) -> Path
         part = cache / f'.{folder.name}.{os.getpid()}'
         part.mkdir(parents=True)
         try:
-            subprocess.run([sys.executable, '-m', 'pip', 'download', '--quiet', '--no-deps', '--retries', '1',
-                            '--only-binary=:all:', '--python-version', python, '--platform', platform, '--dest', str(part),
-                            requirement], check=True, capture_output=True, timeout=540)
+            subprocess.run(
+                [
+                    sys.executable,
+                    '-m',
+                    'pip',
+                    'download',
+                    '--quiet',
+                    '--no-deps',
+                    '--retries',
+                    '1',
+                    '--only-binary=:all:',
+                    '--python-version',
+                    python,
+                    '--platform',
+                    platform,
+                    '--dest',
+                    str(part),
+                    requirement,
+                ],
+                check=True,
+                capture_output=True,
+                timeout=540,
+            )
             wheel = next(part.glob('*.whl'))
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(part, [name for name in archive.namelist() if name.startswith(folders)])
@@ -68,14 +102,34 @@ def headers(requirement: str, python: str, platform: str, *folders: str) -> Path
 
 def library(source: str, include: Path, out: Path) -> None:
     out.parent.mkdir(parents=True)
-    subprocess.run(['c++', '-std=c++17', '-shared', '-fPIC', '-fsanitize=address,undefined', '-Wall', '-Wextra', '-Werror',
-                    '-isystem', str(include), str(FAKES / source), '-o', str(out)], check=True)
+    subprocess.run(
+        [
+            'c++',
+            '-std=c++17',
+            '-shared',
+            '-fPIC',
+            '-fsanitize=address,undefined',
+            '-Wall',
+            '-Wextra',
+            '-Werror',
+            '-isystem',
+            str(include),
+            str(FAKES / source),
+            '-o',
+            str(out),
+        ],
+        check=True,
+    )
 
 
 def build(out: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     clean = {key: os.environ[key] for key in ('PATH', 'HOME') if key in os.environ}
-    return subprocess.run(['bash', str(SOURCE / 'build.sh'), '--out', str(out), *arguments], capture_output=True, text=True,
-                          env={**clean, 'PYTHON': sys.executable, **environment})
+    return subprocess.run(
+        ['bash', str(SOURCE / 'build.sh'), '--out', str(out), *arguments],
+        capture_output=True,
+        text=True,
+        env={**clean, 'PYTHON': sys.executable, **environment},
+    )
 
 
 class Program:
@@ -93,17 +147,28 @@ class Program:
         return self.command(words, preexec, **environment)
 
     def command(self, words: list[str], preexec=None, **environment: str) -> subprocess.CompletedProcess:
-        settings = {'ASAN_OPTIONS': f'exitcode={SANITIZER}', 'UBSAN_OPTIONS': f'exitcode={SANITIZER}',
-                    'TBB_ENABLE_SANITIZERS': '1'}  # OpenVINO's TBB otherwise opens a library in a way that ASan refuses
-        done = subprocess.run(words, cwd=self.folder, env={**os.environ, **settings, **environment}, capture_output=True,
-                              text=True, preexec_fn=preexec, timeout=120)
+        settings = {
+            'ASAN_OPTIONS': f'exitcode={SANITIZER}',
+            'UBSAN_OPTIONS': f'exitcode={SANITIZER}',
+            'TBB_ENABLE_SANITIZERS': '1',
+        }  # OpenVINO's TBB otherwise opens a library in a way that ASan refuses
+        done = subprocess.run(
+            words,
+            cwd=self.folder,
+            env={**os.environ, **settings, **environment},
+            capture_output=True,
+            text=True,
+            preexec_fn=preexec,
+            timeout=120,
+        )
         assert 'Sanitizer' not in done.stderr and 'runtime error' not in done.stderr, done.stderr
         return done
 
     def results(self, index: int, dtype=np.float32) -> np.ndarray:
         """Of output ``index``, (number of inputs, elements)."""
-        return np.stack([np.fromfile(self.folder / 'result_Files' / f'street{i}_{index}.bin', dtype)
-                         for i in range(len(self.samples))])
+        return np.stack(
+            [np.fromfile(self.folder / 'result_Files' / f'street{i}_{index}.bin', dtype) for i in range(len(self.samples))]
+        )
 
     def names(self) -> list[str]:
         folder = self.folder / 'result_Files'
@@ -159,14 +224,22 @@ def onnx_model(path: Path, batch: int | str = 2, inputs: int = 1) -> str:
     size = list(SHAPE) if isinstance(batch, int) else [3, 'height', 'width']
     weight = np.random.default_rng(1).standard_normal((4, 3, 3, 3), np.float32)
     names = ['image', *(f'more{i}' for i in range(1, inputs))]
-    nodes = [helper.make_node('Conv', [names[-1], 'weight'], ['features'], pads=[1, 1, 1, 1], strides=[2, 2]),
-             helper.make_node('Relu', ['features'], ['logits']),
-             helper.make_node('ArgMax', ['logits'], ['classes'], axis=1, keepdims=0)]
+    nodes = [
+        helper.make_node('Conv', [names[-1], 'weight'], ['features'], pads=[1, 1, 1, 1], strides=[2, 2]),
+        helper.make_node('Relu', ['features'], ['logits']),
+        helper.make_node('ArgMax', ['logits'], ['classes'], axis=1, keepdims=0),
+    ]
     tensor = helper.make_tensor_value_info
-    graph = helper.make_graph(nodes, 'net', [tensor(name, TensorProto.FLOAT, [batch, *size]) for name in names],
-                              [tensor('logits', TensorProto.FLOAT, [batch, 4, None, None]),
-                               tensor('classes', TensorProto.INT64, [batch, None, None])],
-                              [numpy_helper.from_array(weight, 'weight')])
+    graph = helper.make_graph(
+        nodes,
+        'net',
+        [tensor(name, TensorProto.FLOAT, [batch, *size]) for name in names],
+        [
+            tensor('logits', TensorProto.FLOAT, [batch, 4, None, None]),
+            tensor('classes', TensorProto.INT64, [batch, None, None]),
+        ],
+        [numpy_helper.from_array(weight, 'weight')],
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8), str(path))
     return path.name
 
@@ -180,7 +253,10 @@ def test_results_are_those_of_onnx_runtime(program, batch, streams, inferences):
     done = program.run(model, f'--streams={streams}')
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1:4] == [
-        f'input: image float32 {batch}x3x8x12', f'output: logits float32 {batch}x4x4x6', f'output: classes int64 {batch}x4x6']
+        f'input: image float32 {batch}x3x8x12',
+        f'output: logits float32 {batch}x4x4x6',
+        f'output: classes int64 {batch}x4x6',
+    ]
     assert program.names() == sorted(f'street{i}_{output}.bin' for i in range(COUNT) for output in (0, 1))
     session = onnxruntime.InferenceSession(str(program.folder / model))
     for i, sample in enumerate(program.samples):
@@ -208,17 +284,36 @@ def test_a_model_of_any_size_takes_the_shape_that_is_given(program):
 def test_flags_have_aliases_and_two_forms(program):
     model = onnx_model(program.folder / 'net.onnx')
     for names in (['--model_path', '--dataset_path'], ['--mindir_path', '--input_path'], ['--mindir_path', '--input0_path']):
-        done = program.command([str(program.main), names[0], model, f'{names[1]}=in', '--dataset_name', 'camvid',
-                                '--device_id=0', '--device_type=CPU', '--engine', 'openvino', '--num_threads=1',
-                                '--warmup=0', '--precision_mode=preferred_optimal', '--time_path=elsewhere',
-                                '--result_path=elsewhere/results'])
+        done = program.command(
+            [
+                str(program.main),
+                names[0],
+                model,
+                f'{names[1]}=in',
+                '--dataset_name',
+                'camvid',
+                '--device_id=0',
+                '--device_type=CPU',
+                '--engine',
+                'openvino',
+                '--num_threads=1',
+                '--warmup=0',
+                '--precision_mode=preferred_optimal',
+                '--time_path=elsewhere',
+                '--result_path=elsewhere/results',
+            ]
+        )
         assert done.returncode == 0, done.stderr
         assert len(os.listdir(program.folder / 'elsewhere' / 'results')) == 2 * COUNT
         shutil.rmtree(program.folder / 'elsewhere')
     text = program.command([str(program.main), '--help']).stdout
-    assert set(re.findall(r'--\w+', text)) - {'--name'} == {f'--{name}' for name in (
-        'mindir_path model_path input0_path dataset_path input_path dataset_name device_id device_type engine precision_mode '
-        'input_shape streams num_threads warmup result_path time_path').split()}
+    assert set(re.findall(r'--\w+', text)) - {'--name'} == {
+        f'--{name}'
+        for name in (
+            'mindir_path model_path input0_path dataset_path input_path dataset_name device_id device_type engine '
+            'precision_mode input_shape streams num_threads warmup result_path time_path'
+        ).split()
+    }
 
 
 def test_a_cpu_without_the_preferred_precision_computes_in_float32(program):
@@ -226,8 +321,11 @@ def test_a_cpu_without_the_preferred_precision_computes_in_float32(program):
     model = onnx_model(program.folder / 'net.onnx')
     done = program.run(model, '--engine=openvino', '--precision_mode=preferred_optimal', ONEDNN_MAX_CPU_ISA='AVX2')
     assert done.returncode == 0, done.stderr
-    assert done.stderr in ('', 'warning: net.onnx: OpenVINO cannot compile it in the precision that it prefers '
-                           '(object is not initialized), float32 is used\n')
+    assert done.stderr in (
+        '',
+        'warning: net.onnx: OpenVINO cannot compile it in the precision that it prefers '
+        '(object is not initialized), float32 is used\n',
+    )
     logits = onnxruntime.InferenceSession(str(program.folder / model)).run(['logits'], {'image': program.samples[:2]})[0]
     np.testing.assert_allclose(program.results(0)[:2], logits.reshape(2, -1), atol=1e-5)
 
@@ -260,10 +358,16 @@ BAD = {
     'no model': (None, ['--mindir_path=no.onnx'], 'no.onnx: no such model file'),
     'a folder as model': (lambda p: (p.folder / 'x.onnx').mkdir(), ['--mindir_path=x.onnx'], 'x.onnx: no such model file'),
     'unknown suffix': (None, ['--mindir_path=net.pth'], 'net.pth: no engine is known for this suffix; expected .om'),
-    'two inputs': (lambda p: onnx_model(p.folder / 'net.onnx', inputs=2), [],
-                   'it has 2 inputs (image, more1), but this program feeds one'),
-    'another shape': (None, ['--input_shape=1,3,8,12'],
-                      '--input_shape 1x3x8x12: the input of net.onnx is image float32 2x3x8x12'),
+    'two inputs': (
+        lambda p: onnx_model(p.folder / 'net.onnx', inputs=2),
+        [],
+        'it has 2 inputs (image, more1), but this program feeds one',
+    ),
+    'another shape': (
+        None,
+        ['--input_shape=1,3,8,12'],
+        '--input_shape 1x3x8x12: the input of net.onnx is image float32 2x3x8x12',
+    ),
     'unknown flag': (None, ['--cpu_dvpp=1'], 'unknown flag --cpu_dvpp; --help lists those there are'),
     'no value': (None, ['--engine'], '--engine: no value'),
     'empty value': (None, ['--mindir_path='], "--mindir_path '': expected a value"),
@@ -318,11 +422,20 @@ def test_a_full_disk_leaves_whole_results_only(program):
     mount = 'mount -t tmpfs -o size=16k none result_Files'
     if subprocess.run([*own, mount], cwd=program.folder, capture_output=True).returncode:
         pytest.skip('this system lets no user mount a disk')
-    done = program.command([*own, f'{mount} && {program.main} --mindir_path={model} --input0_path=in; status=$?; '
-                            'stat -c "%n %s" result_Files/* result_Files/.[!.]*; exit $status'])
+    done = program.command(
+        [
+            *own,
+            f'{mount} && {program.main} --mindir_path={model} --input0_path=in; status=$?; '
+            'stat -c "%n %s" result_Files/* result_Files/.[!.]*; exit $status',
+        ]
+    )
     assert done.returncode == 1 and 'cannot be written (No space left on device)' in done.stderr
     assert re.findall(r'result_Files/(\S+ \d+)', done.stdout) == [
-        'street0_0.bin 384', 'street0_1.bin 192', 'street1_0.bin 384', 'street1_1.bin 192']
+        'street0_0.bin 384',
+        'street0_1.bin 192',
+        'street1_0.bin 384',
+        'street1_1.bin 192',
+    ]
 
 
 def test_an_output_without_a_batch_is_refused(ascend):
@@ -414,9 +527,12 @@ def test_mindspore_lite(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     program = Program(tmp_path / 'out' / 'main', tmp_path)
     model = program.text_model('net.mindir')
-    settings = {'Ascend 2 enforce_fp32': ['--device_id=2'], 'Ascend 0 enforce_fp16': ['--precision_mode=enforce_fp16'],
-                'CPU 3 0': ['--device_type=CPU', '--num_threads=3'],
-                'CPU 0 1': ['--device_type=CPU', '--precision_mode=enforce_fp16']}
+    settings = {
+        'Ascend 2 enforce_fp32': ['--device_id=2'],
+        'Ascend 0 enforce_fp16': ['--precision_mode=enforce_fp16'],
+        'CPU 3 0': ['--device_type=CPU', '--num_threads=3'],
+        'CPU 0 1': ['--device_type=CPU', '--precision_mode=enforce_fp16'],
+    }
     for expected, arguments in settings.items():
         done = program.run(model, '--streams=2', *arguments, FAKE_MSLITE_LOG=str(log))
         assert done.returncode == 0, done.stderr
@@ -428,9 +544,11 @@ def test_mindspore_lite(tmp_path):
     program.expect_text_model()
     done = program.run('any.mindir')
     assert done.returncode == 2 and 'image float32 ?x3x?x? has no fixed size' in done.stderr
-    failures = {'Build': (2, 'MindSpore Lite refuses it on Ascend: Build was told to fail'),
-                'Resize': (2, 'any.mindir does not take it: Resize was told to fail'),
-                'Predict': (1, 'MindSpore Lite: Predict failed: Predict was told to fail')}
+    failures = {
+        'Build': (2, 'MindSpore Lite refuses it on Ascend: Build was told to fail'),
+        'Resize': (2, 'any.mindir does not take it: Resize was told to fail'),
+        'Predict': (1, 'MindSpore Lite: Predict failed: Predict was told to fail'),
+    }
     for method, (status, message) in failures.items():
         done = program.run('any.mindir', '--input_shape=2,3,8,12', FAKE_MSLITE_FAIL=method)
         assert done.returncode == status and message in done.stderr, done.stderr

@@ -1,4 +1,5 @@
 """Evaluation: every pixel counted once at the label's size, averaged views, both backends the same."""
+
 import cv2
 import numpy as np
 import pytest
@@ -40,8 +41,10 @@ def dataset(folder):
 
 @pytest.mark.parametrize('batch_size', [1, 2, 5, 9])
 def test_every_image_counts_once_whatever_the_batch(dataset, batch_size):
-    expected = sum(confusion_matrix(label, (image[..., 0] > 127).astype(np.uint8), 3)
-                   for image, label in map(dataset.read, range(len(dataset))))
+    expected = sum(
+        confusion_matrix(label, (image[..., 0] > 127).astype(np.uint8), 3)
+        for image, label in map(dataset.read, range(len(dataset)))
+    )
     done = []
     counts = evaluate(Bright(), dataset, batch_size=batch_size, progress=lambda *at: done.append(at))
     assert np.array_equal(counts.matrix, expected)
@@ -118,7 +121,7 @@ def plain(predictor, image, size, scales, flip, window):
     for scale in scales:
         height, width = (int(side * scale + 0.5) for side in image.shape[1:])
         scaled = cv2.resize(image.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1)
-        for mirrored in (False, True)[:1 + flip]:
+        for mirrored in (False, True)[: 1 + flip]:
             view = scaled[:, :, ::-1] if mirrored else scaled
             if window is None:
                 logits = predictor.logits(view[None], size)[0]
@@ -129,19 +132,27 @@ def plain(predictor, image, size, scales, flip, window):
                     for column in range(-(-max(width - w, 0) // (window[1] * 2 // 3)) + 1):
                         top = min(row * (window[0] * 2 // 3), height - h)
                         left = min(column * (window[1] * 2 // 3), width - w)
-                        total[:, top:top + h, left:left + w] += predictor.logits(view[None, :, top:top + h, left:left + w],
-                                                                                 (h, w))[0]
-                        count[top:top + h, left:left + w] += 1
+                        total[:, top : top + h, left : left + w] += predictor.logits(
+                            view[None, :, top : top + h, left : left + w], (h, w)
+                        )[0]
+                        count[top : top + h, left : left + w] += 1
                 logits = np.stack([cv2.resize(plane, size[::-1]) for plane in total / count])
             shares = np.exp(logits) / np.exp(logits).sum(0)
             found.append(shares[:, :, ::-1] if mirrored else shares)
     return sum(found) / len(found)
 
 
-@pytest.mark.parametrize('scales, flip, window', [
-    ((1.0,), True, None), ((0.5, 1.0, 1.75), False, None), (SCALES, True, None), ((1.0,), False, (30, 42)),
-    ((0.75, 1.25), True, (33, 41)), ((1.0,), False, (500, 20)),
-])
+@pytest.mark.parametrize(
+    'scales, flip, window',
+    [
+        ((1.0,), True, None),
+        ((0.5, 1.0, 1.75), False, None),
+        (SCALES, True, None),
+        ((1.0,), False, (30, 42)),
+        ((0.75, 1.25), True, (33, 41)),
+        ((1.0,), False, (500, 20)),
+    ],
+)
 def test_views_are_averaged_as_the_plain_way_does(dataset, scales, flip, window):
     image = dataset.read(1)[0].transpose(2, 0, 1)[:, :61, :93]
     views = Views(scales, flip, window)
@@ -164,8 +175,9 @@ def test_images_are_scaled_to_the_evaluation_size_and_labels_are_not(dataset):
     assert set(predictor.seen) == {((32, 48), (64, 96))}
     image = dataset.read(0)[0]
     half = cv2.resize(image, (48, 32)).transpose(2, 0, 1)
-    assert np.array_equal(class_ids(predictor, image.transpose(2, 0, 1)[None], Views(size=[32, 500])),
-                          predictor.class_ids(half[None], (64, 96)))
+    assert np.array_equal(
+        class_ids(predictor, image.transpose(2, 0, 1)[None], Views(size=[32, 500])), predictor.class_ids(half[None], (64, 96))
+    )
     assert counts.matrix.sum() == evaluate(Slow(), dataset).matrix.sum()
 
 

@@ -1,4 +1,5 @@
 """Prediction: images of any size and kind, folders and videos, from checkpoints and from exported files."""
+
 from pathlib import Path
 
 import cv2
@@ -54,7 +55,7 @@ def test_ids_have_the_images_size_and_the_overlay_a_legend(size, checkpoint, tmp
     assert ids.shape == size and ids.dtype == np.uint8 and ids.max() < CLASSES
     factor = drawn.shape[1] // size[1]
     assert drawn.shape[1] == factor * size[1] >= 320
-    legend = drawn[factor * size[0]:]
+    legend = drawn[factor * size[0] :]
     swatches = {i for i in range(CLASSES) if (legend == PALETTE[i]).all(-1).sum() > 100}
     assert swatches == set(np.unique(ids)) == set(shares(ids, CLASSES))
 
@@ -66,7 +67,7 @@ def test_ids_are_the_argmax_of_the_logits(size, checkpoint, tmp_path):
     logits, ids = np.load(files[-1]), read(files[1])
     height, width = (max(SMALLEST, side) for side in size)
     assert logits.dtype == np.float32 and logits.shape[:2] == (1, CLASSES) and logits.shape[2:] < (height, width)
-    large = np.stack([cv2.resize(plane, (width, height)) for plane in logits[0]]).argmax(0)[:size[0], :size[1]]
+    large = np.stack([cv2.resize(plane, (width, height)) for plane in logits[0]]).argmax(0)[: size[0], : size[1]]
     assert (large == ids).mean() > 0.9  # interpolated differently at the edges
 
 
@@ -85,8 +86,9 @@ def test_folders_grey_and_transparent_images(checkpoint, tmp_path):
     Image.fromarray(picture(SIZE)).convert('RGBA').save(tmp_path / 'in' / 'transparent.png')
     (tmp_path / 'in' / 'notes.txt').write_text('not an image')
     files = run(checkpoint, [tmp_path / 'in'], tmp_path / 'out')
-    assert {path.name for path in files} == {f'{stem}_{kind}.png' for stem in ('a', 'b', 'grey', 'transparent')
-                                             for kind in ('overlay', 'ids')}
+    assert {path.name for path in files} == {
+        f'{stem}_{kind}.png' for stem in ('a', 'b', 'grey', 'transparent') for kind in ('overlay', 'ids')
+    }
     assert sorted(files) == sorted((tmp_path / 'out').iterdir())
     np.testing.assert_array_equal(read(tmp_path / 'out' / 'a_ids.png'), read(tmp_path / 'out' / 'transparent_ids.png'))
 
@@ -119,7 +121,7 @@ def test_exported_files_predict_what_the_checkpoint_does(checkpoint, tmp_path):
         assert [ids.shape for ids in found] == [ids.shape for ids in expected]
         for ours, theirs in list(zip(found, expected))[:same]:
             assert (ours != theirs).mean() <= DIFFERENT
-        assert (read(files[0])[SIZE[0]:] == read(tmp_path / 'expected' / 'exact_overlay.png')[SIZE[0]:]).mean() > 0.99
+        assert (read(files[0])[SIZE[0] :] == read(tmp_path / 'expected' / 'exact_overlay.png')[SIZE[0] :]).mean() > 0.99
 
 
 def test_a_network_without_class_names_has_numbered_classes(checkpoint, tmp_path):
@@ -128,7 +130,7 @@ def test_a_network_without_class_names_has_numbered_classes(checkpoint, tmp_path
     checkpoints.save(nameless, tensors, {**meta, 'classes': [], 'palette': []})
     export_checkpoint(None, 'pytorch', 'cpu', nameless, 'onnx', model)
     ours, theirs = run(nameless, [image], tmp_path / 'one'), run(None, [image], tmp_path / 'two', model=model)
-    legends = [read(files[0])[4 * SIZE[0]:] for files in (ours, theirs)]
+    legends = [read(files[0])[4 * SIZE[0] :] for files in (ours, theirs)]
     assert legends[0].size and legends[0].shape == legends[1].shape
     assert (legends[0] == legends[1]).mean() > 0.99
 

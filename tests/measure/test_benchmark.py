@@ -1,4 +1,5 @@
 """Sizes of the networks are those in print; figures of speed are there, whatever they are."""
+
 import json
 import subprocess
 import sys
@@ -80,9 +81,29 @@ def test_nothing_cannot_be_measured(wrong, tmp_path):
 @pytest.mark.slow
 def test_figures_of_several_processes(backend_name, tmp_path):
     script = Path(__file__).parents[2] / 'scripts' / 'benchmark_distributed.py'
-    done = subprocess.run([sys.executable, str(script), 'fast_scnn_toy_street', '--backend', backend_name, '--size', '32', '64',
-                           '--batch', '2', '--steps', '1', '--json', str(tmp_path / 'figures.json')],
-                          cwd=tmp_path, env=ranks.environment(), capture_output=True, text=True, timeout=500)
+    done = subprocess.run(
+        [
+            sys.executable,
+            str(script),
+            'fast_scnn_toy_street',
+            '--backend',
+            backend_name,
+            '--size',
+            '32',
+            '64',
+            '--batch',
+            '2',
+            '--steps',
+            '1',
+            '--json',
+            str(tmp_path / 'figures.json'),
+        ],
+        cwd=tmp_path,
+        env=ranks.environment(),
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
     assert done.returncode == 0, done.stderr
     assert '1 process: ' in done.stdout and '2 processes: ' in done.stdout
     one, two = json.loads((tmp_path / 'figures.json').read_text())

@@ -1,4 +1,5 @@
 """``twinseg parity`` passes for twins, and fails for networks that are not."""
+
 import json
 
 import numpy as np
@@ -37,6 +38,7 @@ def command(tmp_path, monkeypatch):
     def run(*words: str) -> tuple[int, dict]:
         status = main(['parity', str(recipe), '--steps', str(STEPS), '--size', '64x96', '--json', str(figures), *words])
         return status, json.loads(figures.read_text())
+
     yield run
     ms.set_context(mode=ms.GRAPH_MODE)
 
@@ -80,6 +82,7 @@ def test_training_is_held_to_the_contract_or_to_pytorchs_own_drift(level, parame
         losses = {'pytorch': [1.0, 1.0], 'mindspore': [1.0, loss], 'other': [1.0, 1.02]}
         weights = {'pytorch': np.array([1.0]), 'mindspore': np.array([weight]), 'other': np.array([1.01])}
         return [row['passed'] for row in comparing._training(losses, weights, level)]
+
     assert rows(1.039, 1 + 0.9 * parameters) == [True, True]
     assert rows(1.041, 1 + 0.9 * parameters) == [True, False]
     assert rows(1.039, 1 + 1.1 * parameters) == [False, True]

@@ -1,4 +1,5 @@
 """Stochastic depth: which block drops how much, what is dropped, and that the twins drop the same."""
+
 import importlib
 
 import numpy as np
@@ -21,8 +22,11 @@ def layers(backend):
 def ratios(backend, network) -> dict[str, float]:
     """Name of a block -> share of the samples that it drops."""
     modules = network.named_modules() if backend.name == 'pytorch' else network.cells_and_names()
-    return {name.removesuffix('.drop_path'): module.ratio for name, module in modules
-            if isinstance(module, layers(backend).DropPath)}
+    return {
+        name.removesuffix('.drop_path'): module.ratio
+        for name, module in modules
+        if isinstance(module, layers(backend).DropPath)
+    }
 
 
 def test_ratios_rise_in_equal_steps():
@@ -33,9 +37,21 @@ def test_ratios_rise_in_equal_steps():
 
 def test_ratios_of_ddrnet_are_the_model_zoos(backend):
     """Eight blocks from 0 to 0.7; the zoo gives the high resolution those of the stage before, the bottlenecks all of it."""
-    expected = {'layer1.1': 0.1, 'layer2.0': 0.2, 'layer2.1': 0.3, 'low.0.0': 0.4, 'low.0.1': 0.5, 'low.1.0': 0.6,
-                'low.1.1': 0.7, 'high.0.0': 0.2, 'high.0.1': 0.3, 'high.1.0': 0.4, 'high.1.1': 0.5, 'last_low': 0.7,
-                'last_high': 0.7}
+    expected = {
+        'layer1.1': 0.1,
+        'layer2.0': 0.2,
+        'layer2.1': 0.3,
+        'low.0.0': 0.4,
+        'low.0.1': 0.5,
+        'low.1.0': 0.6,
+        'low.1.1': 0.7,
+        'high.0.0': 0.2,
+        'high.0.1': 0.3,
+        'high.1.0': 0.4,
+        'high.1.1': 0.5,
+        'last_low': 0.7,
+        'last_high': 0.7,
+    }
     found = ratios(backend, backend.build_model('ddrnet23_slim', drop_path_rate=0.7))
     assert found == pytest.approx({f'backbone.{name}': ratio for name, ratio in expected.items()})
 
@@ -69,8 +85,10 @@ def test_what_is_dropped(backend, on):
     network = layers(backend).Sequential(layers(backend).DropPath(0.4, on), layers(backend).Linear(1, 1))
     layers(backend).draw_dropout(network, 64, KEY)
     with operator_by_operator():
-        for training, expected in ((True, mask * branch + shortcut if on == 'branch' else branch + mask * shortcut),
-                                   (False, branch + shortcut)):
+        for training, expected in (
+            (True, mask * branch + shortcut if on == 'branch' else branch + mask * shortcut),
+            (False, branch + shortcut),
+        ):
             getattr(network, train)(training)
             found = network[0](*map(importlib.import_module(framework).tensor, (branch, shortcut)))
             np.testing.assert_allclose(np.asarray(found), expected, rtol=1e-6, atol=1e-6)
@@ -94,11 +112,14 @@ def test_twins_drop_the_same(arch, on, size):
     assert np.linalg.norm(theirs - ours) <= GRADIENT * np.linalg.norm(ours)
 
 
-@pytest.mark.parametrize('arch, arguments, message', [
-    ('ddrnet23_slim', {'drop_path_rate': 1.0}, 'drop_path_rate: 1.0 is not a share'),
-    ('resnet18', {'drop_path_on': 'both'}, "drop_path_on: 'both' is neither branch nor shortcut"),
-    ('stdc1', {'drop_path_rate': 0.1}, "stdc1 has no argument 'drop_path_rate'"),
-])
+@pytest.mark.parametrize(
+    'arch, arguments, message',
+    [
+        ('ddrnet23_slim', {'drop_path_rate': 1.0}, 'drop_path_rate: 1.0 is not a share'),
+        ('resnet18', {'drop_path_on': 'both'}, "drop_path_on: 'both' is neither branch nor shortcut"),
+        ('stdc1', {'drop_path_rate': 0.1}, "stdc1 has no argument 'drop_path_rate'"),
+    ],
+)
 def test_what_cannot_be_is_refused(backend, arch, arguments, message):
     with pytest.raises(UserError, match=message):
         backend.build_model(arch, **arguments)

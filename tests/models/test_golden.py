@@ -1,4 +1,5 @@
 """Our networks give what the publishers' networks gave, with the publishers' weights (DESIGN section 4)."""
+
 import importlib.util
 from dataclasses import replace
 from functools import lru_cache
@@ -14,14 +15,31 @@ from twinseg.common.interpolation import resize_bilinear
 from twinseg.common.measure.benchmark import measures
 
 OUTPUTS = {  # the publishers' names -> ours, for one of our networks or for all
-    **dict.fromkeys(('logits', 'decode_head', 'feat_out', 'out', 'final_layer', 'train.logits', 'train.decode_head.context',
-                     'decode_head.context'),
-                    'logits'),
-    **dict.fromkeys(('aux', 'auxiliary_head', 'seghead_extra', 'train.aux', 'train.decode_head.spatial', 'decode_head.spatial'),
-                    'aux'),
-    'fast_scnn aux': 'aux_ltd', 'fast_scnn auxiliary_head.0': 'aux_gfe', 'fast_scnn auxiliary_head.1': 'aux_ltd',
-    'auxiliary_head.0': 'aux16', 'auxiliary_head.1': 'aux32', 'auxiliary_head.2': 'detail',  # STDC
-    'feat_out16': 'aux16', 'feat_out32': 'aux32', 'feat_out_sp8': 'detail',
+    **dict.fromkeys(
+        (
+            'logits',
+            'decode_head',
+            'feat_out',
+            'out',
+            'final_layer',
+            'train.logits',
+            'train.decode_head.context',
+            'decode_head.context',
+        ),
+        'logits',
+    ),
+    **dict.fromkeys(
+        ('aux', 'auxiliary_head', 'seghead_extra', 'train.aux', 'train.decode_head.spatial', 'decode_head.spatial'), 'aux'
+    ),
+    'fast_scnn aux': 'aux_ltd',
+    'fast_scnn auxiliary_head.0': 'aux_gfe',
+    'fast_scnn auxiliary_head.1': 'aux_ltd',
+    'auxiliary_head.0': 'aux16',
+    'auxiliary_head.1': 'aux32',
+    'auxiliary_head.2': 'detail',  # STDC
+    'feat_out16': 'aux16',
+    'feat_out32': 'aux32',
+    'feat_out_sp8': 'detail',
 }
 NOT_IN_WEIGHTS = {'deeplabv3plus': ('output_stride',)}  # by network: arguments, of the same name there, that shape no tensor
 OUTPUT_TOLERANCE = 2e-5  # of the largest magnitude, or 3 times the fixture's noise
@@ -98,9 +116,13 @@ def test_sizes(golden_folder, case):
     spec, _, converted = published(golden_folder, case)
     backend, sizes = get_backend('pytorch'), measures('pytorch')
     built = network(backend, converted)
-    counted = {key: np.prod(shape, dtype=int) for key, shape, kind in spec['params']
-               if kind not in ('running_mean', 'running_var', 'constant', 'bilinear') and key not in spec.get('aliases', {})
-               and not key.endswith(('running_mean', 'running_var'))}
+    counted = {
+        key: np.prod(shape, dtype=int)
+        for key, shape, kind in spec['params']
+        if kind not in ('running_mean', 'running_var', 'constant', 'bilinear')
+        and key not in spec.get('aliases', {})
+        and not key.endswith(('running_mean', 'running_var'))
+    }
     unread = sum(counted.get(key, 0) for key in converted.ignored)
     assert sum(counted.values()) == spec['num_parameters']
     assert sizes.parameters(built) == spec['num_parameters'] - unread

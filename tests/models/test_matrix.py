@@ -3,6 +3,7 @@
 Golden outputs of the publishers are in ``test_golden.py``. MindSpore runs operator by operator where that is not the point
 of a test (compiling takes ten times as long); training steps and exports are compiled.
 """
+
 import os
 from pathlib import Path
 
@@ -31,10 +32,42 @@ HALF_TOLERANCE = 0.1  # relative L2 of logits in half precision: it rounds to 1e
 EXPORT_TOLERANCE = 1e-4  # of the largest logit
 MINDIR = ('enet', 'pspnet', 'ddrnet23_slim_seg')  # in every run: MindSpore makes ONNX of it, so the others see most of it
 STATIC = {  # without Shape, Gather, If, Loop: ATC takes these
-    'Add', 'AveragePool', 'BatchNormalization', 'Cast', 'Concat', 'ConstantOfShape', 'Conv', 'ConvTranspose',
-    'DepthToSpace', 'Div', 'Flatten', 'Gemm', 'GlobalAveragePool', 'Identity', 'LayerNormalization', 'MatMul', 'MaxPool',
-    'Mul', 'PRelu', 'Pad', 'Pow', 'ReduceMean', 'Relu', 'Reshape', 'Resize', 'ScatterElements', 'Sigmoid', 'Slice',
-    'Split', 'Sqrt', 'Squeeze', 'Sub', 'Sum', 'Transpose', 'Unsqueeze'}
+    'Add',
+    'AveragePool',
+    'BatchNormalization',
+    'Cast',
+    'Concat',
+    'ConstantOfShape',
+    'Conv',
+    'ConvTranspose',
+    'DepthToSpace',
+    'Div',
+    'Flatten',
+    'Gemm',
+    'GlobalAveragePool',
+    'Identity',
+    'LayerNormalization',
+    'MatMul',
+    'MaxPool',
+    'Mul',
+    'PRelu',
+    'Pad',
+    'Pow',
+    'ReduceMean',
+    'Relu',
+    'Reshape',
+    'Resize',
+    'ScatterElements',
+    'Sigmoid',
+    'Slice',
+    'Split',
+    'Sqrt',
+    'Squeeze',
+    'Sub',
+    'Sum',
+    'Transpose',
+    'Unsqueeze',
+}
 both = pytest.mark.skipif(len(available()) < 2, reason='needs both PyTorch and MindSpore')
 
 
@@ -151,7 +184,8 @@ def test_gradients_agree(name, twins):
         with operator_by_operator():
             (loss, ours), (other, theirs) = (
                 backend.loss_and_gradients(network, images(case, seed=seed), labels(name, classes_of(name)), loss_of(network))
-                for backend, network in twins)
+                for backend, network in twins
+            )
         assert other == pytest.approx(loss, rel=1e-5)
         assert set(ours) == set(theirs)
         differences = {key: relative(ours[key], theirs[key]) for key in ours}
@@ -201,8 +235,10 @@ def test_three_training_steps(name, compiled, twins):
     apart = distance(ours, theirs)
     if apart > PARAMETERS:
         sign = np.random.default_rng(0).standard_normal
-        nudged = {key: array * (1 + np.finfo(np.float32).eps * np.sign(sign(array.shape, np.float32)))
-                  for key, array in before.items()}
+        nudged = {
+            key: array * (1 + np.finfo(np.float32).eps * np.sign(sign(array.shape, np.float32)))
+            for key, array in before.items()
+        }
         assert apart <= 2 * distance(ours, three_steps(name, *twins[0], nudged)[0])
     np.testing.assert_allclose(others, losses, rtol=0.01)
     assert not all(np.array_equal(before[key], ours[key]) for key in ours)
@@ -215,8 +251,10 @@ def three_steps(name, backend, network, start):
     settings = {'auxiliary_weights': loss_of(network).auxiliary_weights, 'weight_decay': 5e-4}
     trainer = backend.make_trainer(network, config.from_flat(settings))
     rng = np.random.default_rng(4)
-    batches = [(rng.integers(0, 256, (4, 3, *case.size), np.uint8), labels(name, classes_of(name), 4).astype(np.uint8))
-               for _ in range(STEPS)]
+    batches = [
+        (rng.integers(0, 256, (4, 3, *case.size), np.uint8), labels(name, classes_of(name), 4).astype(np.uint8))
+        for _ in range(STEPS)
+    ]
     losses = [trainer.step([batch], RATE)['loss'] for batch in batches]
     after = backend.state(network)
     backend.load_state(network, before)
@@ -226,7 +264,7 @@ def three_steps(name, backend, network, start):
 def distance(ours, theirs) -> float:
     """Relative L2 over all parameters and statistics together."""
     moved = sum(np.sum((theirs[key] - ours[key]) ** 2) for key in ours)
-    return float(np.sqrt(moved / sum(np.sum(array ** 2) for array in ours.values())))
+    return float(np.sqrt(moved / sum(np.sum(array**2) for array in ours.values())))
 
 
 def test_half_precision_stays_near(name, twins):
@@ -237,8 +275,9 @@ def test_half_precision_stays_near(name, twins):
         network = backend.MODELS[case.arch](**case.arguments)
         backend.load_state(network, backend.state(twin))
         with operator_by_operator():
-            exact, half = (backend.make_predictor(network, config.from_flat({'amp_level': level})).logits(pixels)
-                           for level in ('O0', 'O2'))
+            exact, half = (
+                backend.make_predictor(network, config.from_flat({'amp_level': level})).logits(pixels) for level in ('O0', 'O2')
+            )
         assert half.dtype == np.float32
         assert 0 < relative(exact, half) <= HALF_TOLERANCE
 
@@ -255,6 +294,7 @@ def saved(name, tmp_path_factory):
             arguments = {key: value for key, value in case.arguments.items() if key != 'num_classes'}
             paths[backend_name] = write(folder, backend_name, case.arch, model_args=arguments)
         return paths[backend_name]
+
     return get
 
 

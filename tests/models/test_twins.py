@@ -1,4 +1,5 @@
 """The two implementations answer each other: files, names, arguments. What they compute is in test_matrix.py."""
+
 import ast
 from pathlib import Path
 

@@ -1,4 +1,5 @@
 """Several processes: equal to one with the whole batch, agreed, and only one of them writes."""
+
 import copy
 import json
 import os
@@ -23,8 +24,9 @@ def states(request, backend_name, tmp_path_factory):
         pytest.skip('needs --slow: a minute and more')
     folder = tmp_path_factory.mktemp('states')
     for size in (1, 2):
-        done = ranks.start(backend_name, size, folder, '-m', 'tests.ranks', backend_name, str(folder), *ranks.CASES,
-                           *ranks.UNEQUAL)
+        done = ranks.start(
+            backend_name, size, folder, '-m', 'tests.ranks', backend_name, str(folder), *ranks.CASES, *ranks.UNEQUAL
+        )
         assert done.returncode == 0, done.stdout + done.stderr
     return lambda case, size, rank: dict(np.load(folder / f'{case}_{size}_{rank}.npz'))
 
@@ -62,8 +64,22 @@ def train(backend_name, size, folder, data, name, *words, **changes):
     keys = streets.settings(data, **{'batch_size': 4 // size, 'max_iters': 4, 'val_interval': 4, 'with_ema': True, **changes})
     recipe = folder / f'{name}_{size}.yaml'
     recipe.write_text('\n'.join(f'{key}: {json.dumps(value)}' for key, value in keys.items()))
-    return ranks.start(backend_name, size, folder, '-m', 'twinseg', 'train', str(recipe), '--backend', backend_name,
-                       '--device', 'cpu', '--work-dir', name, *words)
+    return ranks.start(
+        backend_name,
+        size,
+        folder,
+        '-m',
+        'twinseg',
+        'train',
+        str(recipe),
+        '--backend',
+        backend_name,
+        '--device',
+        'cpu',
+        '--work-dir',
+        name,
+        *words,
+    )
 
 
 def records(folder):
@@ -109,18 +125,23 @@ def test_places_cover_the_global_batch(batch_size, world_size):
     assert all(own == sorted(own) and len(own) == batch_size for own in found)
 
 
-@pytest.mark.parametrize('name, set_by, expected', [
-    ('pytorch', {'RANK': '3', 'LOCAL_RANK': '1', 'WORLD_SIZE': '4'}, (3, 1, 4)),
-    ('mindspore', {'MS_ROLE': 'MS_WORKER', 'RANK_ID': '3', 'DEVICE_ID': '1', 'MS_WORKER_NUM': '4'}, (3, 1, 4)),
-    ('pytorch', {'RANK_ID': '0', 'RANK_SIZE': '1'}, None)])
+@pytest.mark.parametrize(
+    'name, set_by, expected',
+    [
+        ('pytorch', {'RANK': '3', 'LOCAL_RANK': '1', 'WORLD_SIZE': '4'}, (3, 1, 4)),
+        ('mindspore', {'MS_ROLE': 'MS_WORKER', 'RANK_ID': '3', 'DEVICE_ID': '1', 'MS_WORKER_NUM': '4'}, (3, 1, 4)),
+        ('pytorch', {'RANK_ID': '0', 'RANK_SIZE': '1'}, None),
+    ],
+)
 def test_what_a_launcher_says(monkeypatch, name, set_by, expected):
     for key, value in set_by.items():
         monkeypatch.setenv(key, value)
     assert launched(name) == expected
 
 
-@pytest.mark.parametrize('cores, size, expected', [(8, 3, [{0, 1}, {2, 3, 4}, {5, 6, 7}]), (2, 2, [{0}, {1}]),
-                                                   (2, 3, [None] * 3)])
+@pytest.mark.parametrize(
+    'cores, size, expected', [(8, 3, [{0, 1}, {2, 3, 4}, {5, 6, 7}]), (2, 2, [{0}, {1}]), (2, 3, [None] * 3)]
+)
 def test_a_process_keeps_to_its_cores(monkeypatch, cores, size, expected):
     found: list = []
     monkeypatch.setattr(os, 'sched_getaffinity', lambda _: set(range(cores)))
@@ -138,9 +159,13 @@ def test_a_process_keeps_to_its_cores(monkeypatch, cores, size, expected):
         assert found[before:] == ([expected[rank]] if expected[rank] else [])
 
 
-@pytest.mark.parametrize('name, set_by, message', [
-    ('mindspore', {'RANK': '0', 'WORLD_SIZE': '2'}, 'started by torchrun, but --backend mindspore needs msrun'),
-    ('pytorch', {'MS_ROLE': 'MS_WORKER'}, 'started by msrun, but --backend pytorch needs torchrun')])
+@pytest.mark.parametrize(
+    'name, set_by, message',
+    [
+        ('mindspore', {'RANK': '0', 'WORLD_SIZE': '2'}, 'started by torchrun, but --backend mindspore needs msrun'),
+        ('pytorch', {'MS_ROLE': 'MS_WORKER'}, 'started by msrun, but --backend pytorch needs torchrun'),
+    ],
+)
 def test_the_wrong_launcher_is_refused(monkeypatch, name, set_by, message):
     for key, value in set_by.items():
         monkeypatch.setenv(key, value)
@@ -163,6 +188,7 @@ def test_data_parallel_is_pytorchs(backend):
 def test_data_parallel_shares_the_masks_like_the_batch(monkeypatch):
     torch = pytest.importorskip('torch')
     from twinseg.pytorch_impl import distributed, layers
+
     monkeypatch.setattr(torch.nn.DataParallel, 'replicate', lambda _, module, devices: [copy.deepcopy(module) for _ in devices])
     network = tiny_network('pytorch', 0.5)
     layers.draw_dropout(network, 5, (0, 0, 0))

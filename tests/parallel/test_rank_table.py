@@ -1,4 +1,5 @@
 """Rank tables: written in the model zoo's form, and refused with the reason when they are wrong."""
+
 import json
 
 import pytest
@@ -19,22 +20,31 @@ def test_a_table_is_written_and_read(tmp_path):
     assert path.name == 'hccl_3p_01_10.0.0.1.json'
     assert rank_table.read(path) == [[0, 1], [4]]
     first = json.loads(path.read_text())['server_list'][0]
-    assert first == {'server_id': '10.0.0.1', 'host_nic_ip': 'reserve', 'device': [
-        {'device_id': '0', 'device_ip': '192.168.100.101', 'rank_id': '0'},
-        {'device_id': '1', 'device_ip': '192.168.101.101', 'rank_id': '1'}]}
+    assert first == {
+        'server_id': '10.0.0.1',
+        'host_nic_ip': 'reserve',
+        'device': [
+            {'device_id': '0', 'device_ip': '192.168.100.101', 'rank_id': '0'},
+            {'device_id': '1', 'device_ip': '192.168.101.101', 'rank_id': '1'},
+        ],
+    }
 
 
-@pytest.mark.parametrize('place, value, message', [
-    (['status'], 'initializing', "status: found 'initializing', expected 'completed'"),
-    (['server_count'], '1', "server_count: found '1', expected '2'"),
-    (['server_list'], [], 'a server_list that is not empty'),
-    (['server_list', 1, 'device'], [], r'server_list\[1\]: device'),
-    (['server_list', 1, 'server_id'], '10.0.0.1', '10.0.0.1 stands twice'),
-    (['server_list', 0, 'server_id'], 'host', "server_id: found 'host', expected an IP address"),
-    (['server_list', 0, 'device', 1, 'device_id'], 1, 'device_id: found 1, expected a number as text'),
-    (['server_list', 0, 'device', 1, 'device_id'], '0', "device_id: found '0'"),
-    (['server_list', 1, 'device', 0, 'device_ip'], '192.168.101.101', '192.168.101.101 stands twice'),
-    (['server_list', 1, 'device', 0, 'rank_id'], '0', "rank_id: found '0', expected '2'")])
+@pytest.mark.parametrize(
+    'place, value, message',
+    [
+        (['status'], 'initializing', "status: found 'initializing', expected 'completed'"),
+        (['server_count'], '1', "server_count: found '1', expected '2'"),
+        (['server_list'], [], 'a server_list that is not empty'),
+        (['server_list', 1, 'device'], [], r'server_list\[1\]: device'),
+        (['server_list', 1, 'server_id'], '10.0.0.1', '10.0.0.1 stands twice'),
+        (['server_list', 0, 'server_id'], 'host', "server_id: found 'host', expected an IP address"),
+        (['server_list', 0, 'device', 1, 'device_id'], 1, 'device_id: found 1, expected a number as text'),
+        (['server_list', 0, 'device', 1, 'device_id'], '0', "device_id: found '0'"),
+        (['server_list', 1, 'device', 0, 'device_ip'], '192.168.101.101', '192.168.101.101 stands twice'),
+        (['server_list', 1, 'device', 0, 'rank_id'], '0', "rank_id: found '0', expected '2'"),
+    ],
+)
 def test_a_wrong_table_is_refused(tmp_path, place, value, message):
     found = table(tmp_path)
     inner = found

@@ -1,4 +1,5 @@
 """Two hosts, as network namespaces of this one: a process each, started by the script, and one host that dies."""
+
 import json
 import os
 import shutil
@@ -51,20 +52,52 @@ def pids(name: str) -> list[int]:
 @pytest.fixture
 def start(backend_name, hosts, tmp_path):
     """Starts the training on both hosts."""
+
     def start(**changes) -> list[subprocess.Popen]:
-        keys = streets.settings(streets.make(tmp_path / 'data', count=4), **{
-            'batch_size': 2, 'max_iters': 4, 'val_interval': 4, 'collective_timeout': 60,
-            'graph_mode': int(backend_name == 'mindspore'), **changes})
+        keys = streets.settings(
+            streets.make(tmp_path / 'data', count=4),
+            **{
+                'batch_size': 2,
+                'max_iters': 4,
+                'val_interval': 4,
+                'collective_timeout': 60,
+                'graph_mode': int(backend_name == 'mindspore'),
+                **changes,
+            },
+        )
         (tmp_path / 'hosts.yaml').write_text('\n'.join(f'{key}: {json.dumps(value)}' for key, value in keys.items()))
-        environment = {**os.environ, 'TWINSEG_PYTHON': sys.executable, 'BACKEND': backend_name, 'DEVICE_TARGET': 'CPU',
-                       'DEVICE_NUM': '1', 'NNODES': '2', 'MASTER_ADDR': ADDRESSES[0], 'MASTER_PORT': '29600'}
+        environment = {
+            **os.environ,
+            'TWINSEG_PYTHON': sys.executable,
+            'BACKEND': backend_name,
+            'DEVICE_TARGET': 'CPU',
+            'DEVICE_NUM': '1',
+            'NNODES': '2',
+            'MASTER_ADDR': ADDRESSES[0],
+            'MASTER_PORT': '29600',
+        }
         processes = []
         for rank, name in enumerate(hosts):
             with (tmp_path / f'output_{rank}').open('w') as output:
-                processes.append(subprocess.Popen(
-                    ['ip', 'netns', 'exec', name, 'bash', str(ROOT / 'scripts' / 'run_distribute_train_gpu.sh'), 'hosts.yaml'],
-                    cwd=tmp_path, env={**environment, 'NODE_RANK': str(rank)}, stdout=output, stderr=output))
+                processes.append(
+                    subprocess.Popen(
+                        [
+                            'ip',
+                            'netns',
+                            'exec',
+                            name,
+                            'bash',
+                            str(ROOT / 'scripts' / 'run_distribute_train_gpu.sh'),
+                            'hosts.yaml',
+                        ],
+                        cwd=tmp_path,
+                        env={**environment, 'NODE_RANK': str(rank)},
+                        stdout=output,
+                        stderr=output,
+                    )
+                )
         return processes
+
     return start
 
 

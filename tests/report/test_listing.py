@@ -1,4 +1,5 @@
 """``twinseg list --models`` counts on the networks what their papers print."""
+
 import pytest
 
 from twinseg.common.backend import available
@@ -6,10 +7,17 @@ from twinseg.common.report import catalogue
 
 # Parameters in millions and 10^9 multiply-accumulates at the listed size, as printed; None: the paper does not say.
 PRINTED = {
-    'stdc1': (8.44, 0.813), 'stdc2': (12.47, 1.446),
-    'ddrnet23_slim_seg': (5.7, 36.3 / 4), 'ddrnet23_seg': (20.1, 143.1 / 4), 'ddrnet39_seg': (32.3, 281.2 / 4),  # at 1024x2048
-    'resnet18': (11.69, 1.81), 'resnet34': (21.80, 3.66), 'resnet50': (25.56, 4.09), 'resnet101': (44.55, 7.80),
-    'resnet152': (60.19, 11.51), 'vgg16_bn': (138.37, 15.47),  # torchvision's documentation
+    'stdc1': (8.44, 0.813),
+    'stdc2': (12.47, 1.446),
+    'ddrnet23_slim_seg': (5.7, 36.3 / 4),
+    'ddrnet23_seg': (20.1, 143.1 / 4),
+    'ddrnet39_seg': (32.3, 281.2 / 4),  # at 1024x2048
+    'resnet18': (11.69, 1.81),
+    'resnet34': (21.80, 3.66),
+    'resnet50': (25.56, 4.09),
+    'resnet101': (44.55, 7.80),
+    'resnet152': (60.19, 11.51),
+    'vgg16_bn': (138.37, 15.47),  # torchvision's documentation
     'segnet': (29.45, None),
 }
 TOLERANCE = 0.02  # of what is printed with two or three digits

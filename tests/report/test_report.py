@@ -1,4 +1,5 @@
 """The report: one HTML file that needs nothing else, whatever the runs hold."""
+
 import json
 import re
 from html.parser import HTMLParser
@@ -50,14 +51,33 @@ def fake_run(folder: Path, *, shift: float = 0.0, steps: int = 40, absent: int =
     (folder / 'config.yaml').write_text(configuration.dump(CONFIG))
     names = classes or open_dataset(CONFIG.data, 'val').description.classes
     rng = np.random.default_rng(0)
-    lines = [{'kind': 'train', 'step': step, 'epoch': step / 10, 'loss': 3 * np.exp(-step / 20) + shift, 'loss_logits': 1.0,
-              'lr': 0.1 * (1 - step / steps) ** 0.9, 'loss_scale': 1.0, 'img_per_s': 11.5, 'data_share': 0.01, 'overflows': 0}
-             for step in range(1, steps + 1)]
+    lines = [
+        {
+            'kind': 'train',
+            'step': step,
+            'epoch': step / 10,
+            'loss': 3 * np.exp(-step / 20) + shift,
+            'loss_logits': 1.0,
+            'lr': 0.1 * (1 - step / steps) ** 0.9,
+            'loss_scale': 1.0,
+            'img_per_s': 11.5,
+            'data_share': 0.01,
+            'overflows': 0,
+        }
+        for step in range(1, steps + 1)
+    ]
     for step in range(10, steps + 1, 10):
         matrix = rng.integers(0, 50, (len(names), len(names))) + np.diag([40 * step] * len(names))
         matrix[absent] = matrix[:, absent] = 0
-        lines.append({'kind': 'eval', 'step': step, 'epoch': step / 10, **Scores.from_matrix(matrix, names).to_json(),
-                      'confusion': matrix.tolist()})
+        lines.append(
+            {
+                'kind': 'eval',
+                'step': step,
+                'epoch': step / 10,
+                **Scores.from_matrix(matrix, names).to_json(),
+                'confusion': matrix.tolist(),
+            }
+        )
     (folder / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     return folder
 
@@ -71,8 +91,12 @@ class Guess:
 
 @pytest.fixture
 def networks(monkeypatch):
-    meta = {'backend': 'pytorch', 'device': 'cpu', 'versions': {'torch': '0.0'},
-            'palette': open_dataset(CONFIG.data, 'val').description.palette.tolist()}
+    meta = {
+        'backend': 'pytorch',
+        'device': 'cpu',
+        'versions': {'torch': '0.0'},
+        'palette': open_dataset(CONFIG.data, 'val').description.palette.tolist(),
+    }
     monkeypatch.setattr(report, 'load_run', lambda folder, device=None: Run(CONFIG, Guess(), meta, 'cpu', None))
 
 
@@ -113,8 +137,9 @@ def test_parity_and_exports_are_shown(tmp_path, networks):
     folder = fake_run(tmp_path / 'run')
     (folder / 'export_onnx.json').write_text(json.dumps({'format': 'onnx', 'difference': 3.2e-7, 'passed': True}))
     (tmp_path / 'out').mkdir()
-    (tmp_path / 'out' / 'parity.json').write_text(json.dumps([{'what': 'logits', 'difference': 1.25e-6},
-                                                              {'what': 'gradients', 'difference': None}]))
+    (tmp_path / 'out' / 'parity.json').write_text(
+        json.dumps([{'what': 'logits', 'difference': 1.25e-6}, {'what': 'gradients', 'difference': None}])
+    )
     (folder / 'export_bad.json').write_text('{')
     page, _ = write(tmp_path, folder)
     shown = ('run: export_onnx', '3.2e-07', 'yes', 'parity', 'logits', '1.25e-06', 'not readable')
@@ -124,6 +149,7 @@ def test_parity_and_exports_are_shown(tmp_path, networks):
 def test_without_networks_the_page_says_why(tmp_path, monkeypatch):
     def absent(folder, device=None):
         raise StateError('holds no readable checkpoint')
+
     monkeypatch.setattr(report, 'load_run', absent)
     page, _ = write(tmp_path, fake_run(tmp_path / 'run'))
     assert 'No pictures of run: holds no readable checkpoint' in page.text

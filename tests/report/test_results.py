@@ -1,4 +1,5 @@
 """The page of results says what run folders hold, and nothing else."""
+
 import json
 import shutil
 
@@ -15,12 +16,51 @@ def run(tmp_path_factory):
     """A short run of a recipe, with an evaluation at several scales beside it."""
     pytest.importorskip('torch')
     folder = tmp_path_factory.mktemp('results')
-    words = ['train_samples=4', 'val_samples=2', 'image_size=[64, 96]', 'crop_size=[64, 96]', 'epochs=null', 'max_iters=4',
-             'warmup_iters=1', 'val_interval=2', 'checkpoint_interval=4', 'threads=1', 'num_parallel_workers=0']
-    assert main(['train', 'fast_scnn_toy_street', '--backend', 'pytorch', '--device', 'cpu', '--work-dir', str(folder / 'run'),
-                 '--set', *words]) == 0
-    assert main(['eval', '--checkpoint', str(folder / 'run'), '--device', 'cpu', '--ms-flip', '--json',
-                 str(folder / 'run/several.json')]) == 0
+    words = [
+        'train_samples=4',
+        'val_samples=2',
+        'image_size=[64, 96]',
+        'crop_size=[64, 96]',
+        'epochs=null',
+        'max_iters=4',
+        'warmup_iters=1',
+        'val_interval=2',
+        'checkpoint_interval=4',
+        'threads=1',
+        'num_parallel_workers=0',
+    ]
+    assert (
+        main(
+            [
+                'train',
+                'fast_scnn_toy_street',
+                '--backend',
+                'pytorch',
+                '--device',
+                'cpu',
+                '--work-dir',
+                str(folder / 'run'),
+                '--set',
+                *words,
+            ]
+        )
+        == 0
+    )
+    assert (
+        main(
+            [
+                'eval',
+                '--checkpoint',
+                str(folder / 'run'),
+                '--device',
+                'cpu',
+                '--ms-flip',
+                '--json',
+                str(folder / 'run/several.json'),
+            ]
+        )
+        == 0
+    )
     return folder / 'run'
 
 
@@ -32,7 +72,7 @@ def cells(path):
 
 def test_a_row_is_what_the_run_says(run, tmp_path):
     assert main(['results', str(run), '--out', str(tmp_path / 'new/results.md')]) == 0
-    found, = cells(tmp_path / 'new/results.md')
+    (found,) = cells(tmp_path / 'new/results.md')
     lines = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
     best = max(line['mIoU'] for line in lines if line['kind'] == 'eval')
     assert (found['data'], found['backend'], found['seed'], found['steps']) == ('toy_street', 'pytorch', '0', '4')
@@ -79,18 +119,30 @@ def test_rows_of_other_runs_stay(run, tmp_path):
     page.write_text(page.read_text().replace(cells(page)[0]['score'], 'mIoU 99.00', 1))
     assert main([*add, str(run)]) == 0 and '99.00' not in page.read_text() and len(cells(page)) == 2
     written = page.read_bytes()
-    for content in (b'', b'my notes', b'\xff', written.replace(b' G MACs |', b'', 1), written + b'| a | b |\n',
-                    written.replace(b'| 10 |', b'| ten |')):
+    for content in (
+        b'',
+        b'my notes',
+        b'\xff',
+        written.replace(b' G MACs |', b'', 1),
+        written + b'| a | b |\n',
+        written.replace(b'| 10 |', b'| ten |'),
+    ):
         page.write_bytes(content)
         assert main([*add, str(run)]) == 2 and page.read_bytes() == content
 
 
-@pytest.mark.parametrize('recipe, expected', [
-    ('stdc/stdc1_4xb12-80k_cityscapes-512x1024', 'mmsegmentation reports mIoU 71.82 (73.89 multi-scale and flip)'),
-    ('stdc/stdc1_8xb12-20k_cityscapes-512x1024', 'mIoU 70.74, 39.38 images/s (DeepSparkHub, STDC)'),
-    ('enet/enet_camvid-360x480', 'mIoU 52.1 on the test split (davidtvs, 300 epochs without augmentation)'),
-    ('stdc/stdc1_toy_street', None), ('stdc/stdc2_camvid-360x480', None), ('no/such', None), (None, None),
-])
+@pytest.mark.parametrize(
+    'recipe, expected',
+    [
+        ('stdc/stdc1_4xb12-80k_cityscapes-512x1024', 'mmsegmentation reports mIoU 71.82 (73.89 multi-scale and flip)'),
+        ('stdc/stdc1_8xb12-20k_cityscapes-512x1024', 'mIoU 70.74, 39.38 images/s (DeepSparkHub, STDC)'),
+        ('enet/enet_camvid-360x480', 'mIoU 52.1 on the test split (davidtvs, 300 epochs without augmentation)'),
+        ('stdc/stdc1_toy_street', None),
+        ('stdc/stdc2_camvid-360x480', None),
+        ('no/such', None),
+        (None, None),
+    ],
+)
 def test_published_scores_come_from_the_recipe(recipe, expected):
     assert results_table.published(recipe) == expected
 
@@ -103,9 +155,15 @@ def test_every_recipe_of_a_publisher_has_a_score_or_says_that_there_is_none(path
 
 
 def test_hours_leave_out_the_time_between_processes(tmp_path):
-    (tmp_path / 'log.txt').write_text('\n'.join([
-        '2026-01-01 10:00:00  net on pytorch (cpu): 4 training and 2 validation images of x, 1 steps an epoch, 4 steps',
-        '2026-01-01 10:30:00  step 2', 'no stamp',
-        '2026-01-02 08:00:00  net on pytorch (cpu): 4 training and 2 validation images of x, 1 steps an epoch, 4 steps',
-        '2026-01-02 09:00:00  step 4']))
+    (tmp_path / 'log.txt').write_text(
+        '\n'.join(
+            [
+                '2026-01-01 10:00:00  net on pytorch (cpu): 4 training and 2 validation images of x, 1 steps an epoch, 4 steps',
+                '2026-01-01 10:30:00  step 2',
+                'no stamp',
+                '2026-01-02 08:00:00  net on pytorch (cpu): 4 training and 2 validation images of x, 1 steps an epoch, 4 steps',
+                '2026-01-02 09:00:00  step 4',
+            ]
+        )
+    )
     assert results_table.hours(tmp_path) == '1.50' and results_table.hours(tmp_path / 'none') is None

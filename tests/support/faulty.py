@@ -8,6 +8,7 @@ It knows a network ``tiny``, and its environment says what is to go wrong:
 ``NO_DATA``    rank whose data folder is missing
 ``POISON``     rank whose weights batch 4 turns to NaN
 """
+
 import errno
 import itertools
 import os
@@ -38,6 +39,7 @@ def fill(syncs: int) -> None:
         if next(left, None) is None:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         sync(file)
+
     os.fsync = fsync
 
 
@@ -57,7 +59,8 @@ def poison(backend: Any, bad: list[list[tuple[int, int]]], setattr: Any = setatt
         made = make_trainer(network, config)
         step = made.step
         made.step = lambda batches, rate: step(
-            batches, float('nan') if any(images.tobytes() in poisoned for images, _ in batches) else rate)
+            batches, float('nan') if any(images.tobytes() in poisoned for images, _ in batches) else rate
+        )
         return made
 
     setattr(backend, 'make_loader', loader)

@@ -1,4 +1,5 @@
 """A group of processes as threads of this one."""
+
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable

@@ -1,4 +1,5 @@
 """A small image folder, drawn with numpy: three classes that a network can tell apart."""
+
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,20 @@ def make(folder: Path, train: int = 8, val: int = 5, size: tuple[int, int] = (40
 
 def settings(folder: Path, **changes) -> dict:
     """Flat keys of a small training of ResNet-18 on the folder."""
-    keys = {'arch': 'resnet18', 'set': 'image_folder', 'data_url': str(folder), 'image_size': 32, 'batch_size': 4,
-            'eval_batch_size': 4, 'num_parallel_workers': 0, 'optimizer': 'momentum', 'base_lr': 0.02, 'lr_batch_size': 0,
-            'lr_scheduler': 'constant_lr', 'max_iters': 6, 'log_interval': 1, 'threads': 1}
+    keys = {
+        'arch': 'resnet18',
+        'set': 'image_folder',
+        'data_url': str(folder),
+        'image_size': 32,
+        'batch_size': 4,
+        'eval_batch_size': 4,
+        'num_parallel_workers': 0,
+        'optimizer': 'momentum',
+        'base_lr': 0.02,
+        'lr_batch_size': 0,
+        'lr_scheduler': 'constant_lr',
+        'max_iters': 6,
+        'log_interval': 1,
+        'threads': 1,
+    }
     return {**keys, **changes}

@@ -3,6 +3,7 @@
 As a program: python -m tests.ranks BACKEND FOLDER CASE...; every case leaves the trainer's state in FOLDER, by case, number of
 processes and rank.
 """
+
 import os
 import socket
 import subprocess
@@ -22,15 +23,23 @@ BATCH = 4  # global
 AUGMENTED = {'set': 'image_folder', 'mix_up': 0.8, 'cutmix': 1.0, 'mixup_mode': 'elem'}
 CASES = {  # name -> steps, keys
     'twenty_steps': (20, {'with_ema': True, 'weight_decay': 1e-3}),
-    'accumulation': (3, {'accumulation_step': 2, 'class_weight': [1.0, 2.0, 0.5, 1.0, 3.0], 'clip_global_norm': True,
-                         'clip_global_norm_value': 0.1}),
+    'accumulation': (
+        3,
+        {
+            'accumulation_step': 2,
+            'class_weight': [1.0, 2.0, 0.5, 1.0, 3.0],
+            'clip_global_norm': True,
+            'clip_global_norm_value': 0.1,
+        },
+    ),
     'ohem': (2, {'loss': 'ohem', 'ohem_min_kept': 300, 'ohem_thresh': 0.1}),
     'ohem_easy': (2, {'loss': 'ohem', 'ohem_min_kept': 5000}),
     'ohem_pixel_sampler': (2, {'loss': 'ohem_pixel_sampler', 'ohem_min_kept': 90, 'ohem_thresh': 0.1}),
     'stdc_ohem': (2, {'loss': 'stdc_ohem', 'ohem_min_kept': 300}),
     'stdc_ohem_largest': (2, {'loss': 'stdc_ohem', 'ohem_min_kept': 900, 'ohem_thresh': 0.01}),
     'mixed': (3, AUGMENTED),
-    'compiled': (3, {})}
+    'compiled': (3, {}),
+}
 UNEQUAL = {'own_norms': (3, {'sync_bn': False})}  # not what one process with all would do
 
 
@@ -43,8 +52,16 @@ def command(backend_name: str, size: int, logs: Path, *words: str) -> list[str]:
         port = free.getsockname()[1]
     if backend_name == 'pytorch':
         return [sys.executable, '-m', 'torch.distributed.run', f'--nproc_per_node={size}', f'--master_port={port}', *words]
-    return [str(Path(sys.executable).parent / 'msrun'), f'--worker_num={size}', f'--local_worker_num={size}',
-            f'--master_port={port}', f'--log_dir={logs}', '--join=True', 'python', *words]
+    return [
+        str(Path(sys.executable).parent / 'msrun'),
+        f'--worker_num={size}',
+        f'--local_worker_num={size}',
+        f'--master_port={port}',
+        f'--log_dir={logs}',
+        '--join=True',
+        'python',
+        *words,
+    ]
 
 
 def environment(**more: str) -> dict[str, str]:
@@ -55,8 +72,14 @@ def environment(**more: str) -> dict[str, str]:
 
 def start(backend_name: str, size: int, folder: Path, *words: str) -> subprocess.CompletedProcess:
     """Runs a group to its end."""
-    return subprocess.run(command(backend_name, size, folder / 'msrun', *words), cwd=folder, env=environment(), timeout=400,
-                          capture_output=True, text=True)
+    return subprocess.run(
+        command(backend_name, size, folder / 'msrun', *words),
+        cwd=folder,
+        env=environment(),
+        timeout=400,
+        capture_output=True,
+        text=True,
+    )
 
 
 def train(backend, case: str) -> dict[str, np.ndarray]:
@@ -65,7 +88,7 @@ def train(backend, case: str) -> dict[str, np.ndarray]:
     compiled = steps == 20 or case == 'compiled'
     mode = {'torch_compile': case == 'compiled'} if backend.name == 'pytorch' else {'graph_mode': int(not compiled)}
     settings = config.from_flat({**keys, **mode})
-    network = (tiny_classifier(backend.name, 0.4) if settings.classifies else tiny_network(backend.name, dropout=0.5))
+    network = tiny_classifier(backend.name, 0.4) if settings.classifies else tiny_network(backend.name, dropout=0.5)
     trainer, group = backend.make_trainer(network, settings), backend.group()
     own = places(BATCH // group.size, group.rank, group.size)
     mixing = Mixing(settings.augment, CLASSES, 0.1, 0, group.rank, group.size) if is_active(settings.augment) else None

@@ -1,4 +1,5 @@
 """A small data set in the custom layout, drawn with numpy: three classes that a network can tell apart."""
+
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ def make(folder: Path, count: int = 8, size: tuple[int, int] = (64, 96)) -> Path
             label = np.zeros(size, np.uint8)
             label[:horizon] = 2
             for left in range(0, size[1], 16):
-                label[int(rng.integers(4, horizon)):horizon, left:left + 16] = 1
+                label[int(rng.integers(4, horizon)) : horizon, left : left + 16] = 1
             image = np.clip(COLOURS[label] + rng.normal(0, 12, (*size, 3)), 0, 255).astype(np.uint8)
             label[rng.random(size) < 0.02] = 255
             for kind, pixels in (('images', image[..., ::-1]), ('labels', label)):
@@ -29,10 +30,27 @@ def make(folder: Path, count: int = 8, size: tuple[int, int] = (64, 96)) -> Path
 
 def settings(folder: Path, **changes) -> dict:
     """Flat keys of a small training of Fast-SCNN on the folder."""
-    keys = {'arch': 'fast_scnn', 'set': 'custom', 'data_url': str(folder), 'image_dir': 'images/{split}',
-            'label_dir': 'labels/{split}', 'image_suffix': '.png', 'classes': CLASSES, 'palette': COLOURS.tolist(),
-            'batch_size': 4, 'num_parallel_workers': 0, 'crop_size': [64, 96], 'optimizer': 'sgd', 'base_lr': 0.05,
-            'use_nesterov': True, 'model_args': {'bn_momentum': 0.3},
-            'max_iters': 6, 'log_interval': 1, 'val_interval': 6, 'checkpoint_interval': 2,
-            'auxiliary_weights': {'aux_gfe': 0.4}, 'threads': 1}
+    keys = {
+        'arch': 'fast_scnn',
+        'set': 'custom',
+        'data_url': str(folder),
+        'image_dir': 'images/{split}',
+        'label_dir': 'labels/{split}',
+        'image_suffix': '.png',
+        'classes': CLASSES,
+        'palette': COLOURS.tolist(),
+        'batch_size': 4,
+        'num_parallel_workers': 0,
+        'crop_size': [64, 96],
+        'optimizer': 'sgd',
+        'base_lr': 0.05,
+        'use_nesterov': True,
+        'model_args': {'bn_momentum': 0.3},
+        'max_iters': 6,
+        'log_interval': 1,
+        'val_interval': 6,
+        'checkpoint_interval': 2,
+        'auxiliary_weights': {'aux_gfe': 0.4},
+        'threads': 1,
+    }
     return {**keys, **changes}

@@ -1,4 +1,5 @@
 """A network small enough to check a training step by hand, in both backends."""
+
 import importlib
 from typing import Any
 

@@ -1,4 +1,5 @@
 """Image classification: scores over every image, the training loop with mixing and averages, resume, command line, report."""
+
 import json
 
 import numpy as np
@@ -19,8 +20,16 @@ from twinseg.common.metrics import ImageScores
 from twinseg.common.report import write_report
 from twinseg.common.training.loop import train
 
-MIXED = {'mix_up': 0.2, 'cutmix': 1.0, 'label_smoothing': 0.1, 'auto_augment': 'rand-m9-mstd0.5-inc1', 're_prob': 0.5,
-         'with_ema': True, 'ema_decay': 0.5, 'drop_path_rate': 0.1}
+MIXED = {
+    'mix_up': 0.2,
+    'cutmix': 1.0,
+    'label_smoothing': 0.1,
+    'auto_augment': 'rand-m9-mstd0.5-inc1',
+    're_prob': 0.5,
+    'with_ema': True,
+    'ema_decay': 0.5,
+    'drop_path_rate': 0.1,
+}
 
 
 @pytest.fixture(scope='module')
@@ -56,8 +65,9 @@ def records(work_dir, kind):
 
 
 def test_scores_by_hand():
-    logits = np.array([[3.0, 1, 0, 0, 0, 0, 0], [0, 1, 2, 3, 4, 5, 6],
-                       [0, 9, 0, 0, 0, 0, 0], [1, 2, 0, 0, 0, 0, 0]], np.float32)
+    logits = np.array(
+        [[3.0, 1, 0, 0, 0, 0, 0], [0, 1, 2, 3, 4, 5, 6], [0, 9, 0, 0, 0, 0, 0], [1, 2, 0, 0, 0, 0, 0]], np.float32
+    )
     labels = np.array([0, 1, 1, 0])  # right, sixth, right, second
     scores = ImageScores.from_logits(logits, labels, 'abcdefg')
     losses = [np.log(np.exp(row).sum()) - row[label] for row, label in zip(logits.astype(float), labels)]
@@ -150,6 +160,7 @@ def test_resume_in_the_middle_of_an_epoch_is_exact(backend_name, folder, tmp_pat
                 raise Killed
             steps.append(None)
             return step(*arguments)
+
         made.step = counted
         return made
 
@@ -158,8 +169,9 @@ def test_resume_in_the_middle_of_an_epoch_is_exact(backend_name, folder, tmp_pat
         train(settings(folder, **changes), backend_name, 'cpu', tmp_path / 'killed')
     monkeypatch.undo()
     train(settings(folder, **changes), backend_name, 'cpu', tmp_path / 'killed', resume=True)
-    (first, _), (second, _) = (checkpoint.load(tmp_path / name / 'checkpoints' / 'step_00000008.safetensors')
-                               for name in ('whole', 'killed'))
+    (first, _), (second, _) = (
+        checkpoint.load(tmp_path / name / 'checkpoints' / 'step_00000008.safetensors') for name in ('whole', 'killed')
+    )
     assert first.keys() == second.keys() and any(name.startswith('ema.') for name in first)
     assert [name for name in first if not np.array_equal(first[name], second[name])] == []
     whole, again = ([line['loss'] for line in records(tmp_path / name, 'train')] for name in ('whole', 'killed'))
@@ -264,6 +276,6 @@ def test_a_published_classifier_predicts_at_once(golden_folder, folder, tmp_path
     monkeypatch.chdir(tmp_path)
     assert cli.main(['convert', 'slim.pth']) == 0
     assert cli.main(['predict', str(folder / 'val' / 'red' / '000.png'), '--checkpoint', 'slim.safetensors']) == 0
-    guesses, = json.loads((tmp_path / 'predictions' / 'predictions.json').read_text()).values()
+    (guesses,) = json.loads((tmp_path / 'predictions' / 'predictions.json').read_text()).values()
     assert len(guesses) == 5 and all(0 <= guess['index'] < 1000 for guess in guesses)
     assert 'likeliest classes' in capsys.readouterr().out

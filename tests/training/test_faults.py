@@ -2,6 +2,7 @@
 
 That nothing is lost when processes are killed is shown by test_soak.py.
 """
+
 import itertools
 import json
 import os
@@ -21,8 +22,16 @@ from twinseg.common.data.sampling import training_batches
 from twinseg.common.errors import DivergedError
 from twinseg.common.training import loop
 
-TINY = {'arch': 'tiny', 'auxiliary_weights': {}, 'model_args': {}, 'crop_size': [32, 48], 'with_ema': True, 'max_iters': 10,
-        'val_interval': 10, 'checkpoint_interval': 3}
+TINY = {
+    'arch': 'tiny',
+    'auxiliary_weights': {},
+    'model_args': {},
+    'crop_size': [32, 48],
+    'with_ema': True,
+    'max_iters': 10,
+    'val_interval': 10,
+    'checkpoint_interval': 3,
+}
 
 
 @pytest.fixture(scope='module')
@@ -51,8 +60,14 @@ def batches(*places: int) -> list[list[tuple[int, int]]]:
     return [next(training_batches(8, 4, 0, place, place + 1)) for place in places]
 
 
-@pytest.mark.parametrize('bad, at, behind', [  # after step 6 a checkpoint is due, which is not written then
-    (4, 6, 3), (5, 6, 3), pytest.param(6, 8, 6, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    'bad, at, behind',
+    [  # after step 6 a checkpoint is due, which is not written then
+        (4, 6, 3),
+        (5, 6, 3),
+        pytest.param(6, 8, 6, marks=pytest.mark.slow),
+    ],
+)
 def test_a_run_goes_on_behind_the_batches_that_broke_it(backend_with_tiny, data, tmp_path, monkeypatch, bad, at, behind):
     with monkeypatch.context() as patch:
         faulty.poison(backend_with_tiny, batches(bad), patch.setattr)
@@ -67,6 +82,7 @@ def test_a_run_goes_on_behind_the_batches_that_broke_it(backend_with_tiny, data,
     def without_them(*arguments, start=0, stop=None, **options):
         keys = training_batches(*arguments, start=0, stop=stop + at - behind, **options)
         return itertools.islice((key for place, key in enumerate(keys) if not behind <= place < at), start, None)
+
     monkeypatch.setattr(loop, 'training_batches', without_them)
     run(backend_with_tiny, data, tmp_path / 'whole')
     assert all(np.array_equal(value, last(tmp_path / 'broken')[name]) for name, value in last(tmp_path / 'whole').items())
@@ -84,8 +100,10 @@ def test_a_resume_leaves_the_same_batches_out(data, tmp_path, monkeypatch):
     assert all(np.array_equal(value, last(tmp_path)[name]) for name, value in whole.items())
 
 
-@pytest.mark.parametrize('bad, settings, rollbacks', [
-    ([4], {}, 0), (range(4, 40), {'nan_policy': 'rollback', 'max_rollbacks': 2}, 2), ([0], {'nan_policy': 'rollback'}, 0)])
+@pytest.mark.parametrize(
+    'bad, settings, rollbacks',
+    [([4], {}, 0), (range(4, 40), {'nan_policy': 'rollback', 'max_rollbacks': 2}, 2), ([0], {'nan_policy': 'rollback'}, 0)],
+)
 def test_a_run_does_not_go_on_with_nan(data, tmp_path, monkeypatch, bad, settings, rollbacks):
     backend = get_backend('pytorch')
     monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
@@ -101,8 +119,10 @@ def test_the_log_names_the_damaged_checkpoints_that_a_resume_passes_over(data, t
     backend = get_backend('pytorch')
     monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
     run(backend, data, tmp_path)
-    whole, (third, sixth, ninth, tenth) = last(tmp_path), [
-        checkpoint.step_path(tmp_path / 'checkpoints', step) for step in (3, 6, 9, 10)]
+    whole, (third, sixth, ninth, tenth) = (
+        last(tmp_path),
+        [checkpoint.step_path(tmp_path / 'checkpoints', step) for step in (3, 6, 9, 10)],
+    )
     assert not third.exists() and sixth.exists()
     content = bytearray(ninth.read_bytes())
     content[-40] ^= 1
@@ -136,11 +156,26 @@ class Two:
         (folder / 'two.yaml').write_text('\n'.join(f'{key}: {json.dumps(value)}' for key, value in keys.items()))
 
     def start(self, *more: str, size: int = 2, command: str = 'train', **faults: str) -> subprocess.Popen:
-        words = ['-m', 'tests.faulty', command, 'two.yaml', '--backend', self.backend_name, '--device', 'cpu',
-                 *(['--work-dir', 'run'] if command == 'train' else []), *more]
+        words = [
+            '-m',
+            'tests.faulty',
+            command,
+            'two.yaml',
+            '--backend',
+            self.backend_name,
+            '--device',
+            'cpu',
+            *(['--work-dir', 'run'] if command == 'train' else []),
+            *more,
+        ]
         with (self.folder / 'output').open('w') as output:
-            return subprocess.Popen(ranks.command(self.backend_name, size, self.folder / 'msrun', *words), cwd=self.folder,
-                                    env=ranks.environment(PIDS=str(self.folder), **faults), stdout=output, stderr=output)
+            return subprocess.Popen(
+                ranks.command(self.backend_name, size, self.folder / 'msrun', *words),
+                cwd=self.folder,
+                env=ranks.environment(PIDS=str(self.folder), **faults),
+                stdout=output,
+                stderr=output,
+            )
 
     def ends(self, *more: str, size: int = 2, command: str = 'train', **faults: str) -> int:
         return self.start(*more, size=size, command=command, **faults).wait(200)

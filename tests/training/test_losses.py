@@ -1,4 +1,5 @@
 """Losses against the publishers' recorded values and gradients, in both backends."""
+
 import importlib
 import json
 import sys
@@ -13,8 +14,27 @@ from twinseg.common.training import loss_checks
 
 VALUE, GRADIENT = 5e-6, 2e-5  # relative; both computed in float32, where MindSpore's softmax on a CPU is good to 3e-6
 
-CITYSCAPES = [0.8373, 0.918, 0.866, 1.0345, 1.0166, 0.9969, 0.9754, 1.0489, 0.8786, 1.0023, 0.9539, 0.9843, 1.1116, 0.9037,
-              1.0865, 1.0955, 1.0865, 1.1529, 1.0507]
+CITYSCAPES = [
+    0.8373,
+    0.918,
+    0.866,
+    1.0345,
+    1.0166,
+    0.9969,
+    0.9754,
+    1.0489,
+    0.8786,
+    1.0023,
+    0.9539,
+    0.9843,
+    1.1116,
+    0.9037,
+    1.0865,
+    1.0955,
+    1.0865,
+    1.1529,
+    1.0507,
+]
 CASES = {  # recorded case -> settings of ours
     'cross_entropy': {},
     'cross_entropy_weighted': {'class_weight': CITYSCAPES},
@@ -22,8 +42,12 @@ CASES = {  # recorded case -> settings of ours
     'mmseg_cross_entropy_sigmoid': {'loss': 'sigmoid_cross_entropy', 'avg_non_ignore': False},
     'mmseg_ohem_pixel_sampler': {'loss': 'ohem_pixel_sampler', 'ohem_min_kept': 500, 'avg_non_ignore': False},
     'mmseg_ohem_cross_entropy': {'loss': 'ohem', 'ohem_thresh': 0.9, 'ohem_min_kept': 1000, 'class_weight': CITYSCAPES},
-    'mmseg_ohem_cross_entropy_min_kept': {'loss': 'ohem', 'ohem_thresh': 0.1, 'ohem_min_kept': 3000,
-                                          'class_weight': CITYSCAPES},
+    'mmseg_ohem_cross_entropy_min_kept': {
+        'loss': 'ohem',
+        'ohem_thresh': 0.1,
+        'ohem_min_kept': 3000,
+        'class_weight': CITYSCAPES,
+    },
     'stdc_ohem': {'loss': 'stdc_ohem', 'ohem_thresh': 0.7, 'ohem_min_kept': 1000},
     'stdc_ohem_n_min': {'loss': 'stdc_ohem', 'ohem_thresh': 0.05, 'ohem_min_kept': 4000},
 }
@@ -35,6 +59,7 @@ class PyTorch:
 
     def __init__(self):
         import torch
+
         self.losses = importlib.import_module('twinseg.pytorch_impl.losses')
         self.tensor = torch.from_numpy
         self.softmax = torch.nn.Softmax(1)
@@ -54,6 +79,7 @@ class MindSpore:
     def __init__(self):
         importlib.import_module('twinseg.mindspore_impl.backend').setup('cpu')
         import mindspore
+
         self.mindspore = mindspore
         self.losses = importlib.import_module('twinseg.mindspore_impl.losses')
         self.tensor = mindspore.Tensor
@@ -173,8 +199,9 @@ def test_label_smoothing(framework):
         return loss, loss
 
     values, _ = framework.gradient(function, logits, labels)
-    expected = torch.nn.functional.cross_entropy(torch.from_numpy(logits), torch.from_numpy(labels),
-                                                 torch.tensor(weight), ignore_index=255, label_smoothing=0.1)
+    expected = torch.nn.functional.cross_entropy(
+        torch.from_numpy(logits), torch.from_numpy(labels), torch.tensor(weight), ignore_index=255, label_smoothing=0.1
+    )
     assert values[0] == pytest.approx(float(expected), rel=VALUE)
 
 
@@ -218,11 +245,14 @@ def soft_cross_entropy(logits, targets):
     return -np.mean(np.sum(targets * np.log(probabilities), 1)), slope
 
 
-@pytest.mark.parametrize('settings, classes, message', [
-    ({'auxiliary_weights': {'aux33': 0.4}}, 19, "no auxiliary output 'aux33'; it has: aux16"),
-    ({'class_weight': [1.0, 2.0]}, 19, '2 weights for 19 classes'),
-    ({'loss': 'stdc_ohem', 'label_smoothing': 0.1}, 19, 'label_smoothing works with'),
-])
+@pytest.mark.parametrize(
+    'settings, classes, message',
+    [
+        ({'auxiliary_weights': {'aux33': 0.4}}, 19, "no auxiliary output 'aux33'; it has: aux16"),
+        ({'class_weight': [1.0, 2.0]}, 19, '2 weights for 19 classes'),
+        ({'loss': 'stdc_ohem', 'label_smoothing': 0.1}, 19, 'label_smoothing works with'),
+    ],
+)
 def test_settings_that_do_not_fit_are_refused(settings, classes, message):
     with pytest.raises(UserError, match=message):
         loss_checks.check(config.Loss(**settings), ['logits', 'aux16'], classes)

@@ -1,4 +1,5 @@
 """Optimizers, clipping, averaging and accumulation against the same written in numpy, in both backends."""
+
 import importlib
 
 import numpy as np
@@ -23,8 +24,13 @@ SETTINGS = {
     'adamw': {'optimizer': 'adamw', 'eps': 1e-6},
     'adamw_groups': {'optimizer': 'adamw', 'weight_decay': 1e-2, 'norm_bias_decay': False, 'lr_mult': {'classifier': 10.0}},
     'rmsprop': {'optimizer': 'rmsprop', 'eps': 1e-3, 'momentum': 0.0},
-    'rmsprop_groups': {'optimizer': 'rmsprop', 'decay': 0.8, 'weight_decay': 1e-2, 'norm_bias_decay': False,
-                       'lr_mult': {'classifier': 10.0}},
+    'rmsprop_groups': {
+        'optimizer': 'rmsprop',
+        'decay': 0.8,
+        'weight_decay': 1e-2,
+        'norm_bias_decay': False,
+        'lr_mult': {'classifier': 10.0},
+    },
     'lamb': {'optimizer': 'lamb', 'eps': 1e-6},
     'lamb_decay': {'optimizer': 'lamb', 'eps': 1e-6, 'weight_decay': 1e-2},
     'lamb_groups': {'optimizer': 'lamb', 'weight_decay': 1e-2, 'norm_bias_decay': False, 'lr_mult': {'classifier': 10.0}},
@@ -48,9 +54,9 @@ def reference(parameters, gradients, settings):
                     g, decay = g + decay * p, 0.0
                 first[name] = b1 * first[name] + (1 - b1) * g
                 second[name] = b2 * second[name] + (1 - b2) * g * g
-                m, v = first[name] / (1 - b1 ** step), second[name] / (1 - b2 ** step)
+                m, v = first[name] / (1 - b1**step), second[name] / (1 - b2**step)
                 update = m / (np.sqrt(v) + settings.eps) + decay * p
-                lengths = np.sqrt(np.sum(p ** 2)), np.sqrt(np.sum(update ** 2))
+                lengths = np.sqrt(np.sum(p**2)), np.sqrt(np.sum(update**2))
                 if settings.optimizer == 'lamb' and decay and min(lengths) > 0:
                     update *= lengths[0] / lengths[1]
                 parameters[name] = p - lr * update
@@ -70,6 +76,7 @@ def reference(parameters, gradients, settings):
 class PyTorch:
     def __init__(self):
         import torch
+
         self.torch = torch
         self.optim = importlib.import_module('twinseg.pytorch_impl.optim')
 
@@ -89,6 +96,7 @@ class PyTorch:
 class MindSpore:
     def __init__(self):
         import mindspore
+
         self.mindspore = mindspore
         self.optim = importlib.import_module('twinseg.mindspore_impl.optim')
 
@@ -207,9 +215,11 @@ def test_accumulation_averages_the_gradients(backend):
     for start in (0, 3):  # the second step shows that nothing is left of the first
         network = tiny_network(backend.name)
         backend.load_state(network, before)
-        gradients = [backend.loss_and_gradients(network, (images - mean) / std, labels, settings.loss, training=True)[1]
-                     for images, labels in batches[start:start + 3]]
-        trainer.step(batches[start:start + 3], 0.1)
+        gradients = [
+            backend.loss_and_gradients(network, (images - mean) / std, labels, settings.loss, training=True)[1]
+            for images, labels in batches[start : start + 3]
+        ]
+        trainer.step(batches[start : start + 3], 0.1)
         after = backend.state(trainer.network)
         for name in gradients[0]:
             expected = before[name] - 0.1 * np.mean([gradient[name] for gradient in gradients], axis=0)
@@ -221,12 +231,21 @@ def test_groups():
     parameters = {'a.weight': 4, 'a.bias': 1, 'ab.bn.weight': 1, 'ab.conv.weight': 4}
     settings = config.Optimizer(weight_decay=0.5, norm_bias_decay=False, lr_mult={'a': 2.0, 'ab': 3.0})
     groups = [(group.names, group.lr_mult, group.weight_decay) for group in parameter_groups(parameters, settings)]
-    assert groups == [(('a.weight',), 2.0, 0.5), (('a.bias',), 2.0, 0.0), (('ab.bn.weight',), 3.0, 0.0),
-                      (('ab.conv.weight',), 3.0, 0.5)]
+    assert groups == [
+        (('a.weight',), 2.0, 0.5),
+        (('a.bias',), 2.0, 0.0),
+        (('ab.bn.weight',), 3.0, 0.0),
+        (('ab.conv.weight',), 3.0, 0.5),
+    ]
 
 
-@pytest.mark.parametrize('settings, message', [({'lr_mult': {'hed': 2.0}}, "starts with 'hed'"),
-                                               ({'use_nesterov': True, 'momentum': 0.0}, 'use_nesterov needs a momentum')])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        ({'lr_mult': {'hed': 2.0}}, "starts with 'hed'"),
+        ({'use_nesterov': True, 'momentum': 0.0}, 'use_nesterov needs a momentum'),
+    ],
+)
 def test_settings_that_mean_nothing_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         parameter_groups({'head.weight': 4}, config.Optimizer(**settings))

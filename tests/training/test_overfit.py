@@ -1,4 +1,5 @@
 """Every segmentation network learns four real crops by heart, and its twin follows the loss curve (slow: minutes each)."""
+
 import numpy as np
 import pytest
 
@@ -15,8 +16,10 @@ CHECK, MOST = 20, 400  # steps between looks at the accuracy, and at most
 FOLLOWED, WINDOW = 40, 10  # steps that the twin takes, compared as means over windows
 TOLERANCE = 0.05  # relative difference of such a mean
 SETTINGS = {  # what keeps a network from learning by heart in a few hundred steps
-    'fast_scnn': {'bn_momentum': 0.1}, 'enet': {'dropout': 0.0, 'decoder_dropout': 0.0},
-    'deeplabv3': {'output_stride': 8}}  # at 1/16 its 8 x 8 logits cannot draw four scenes
+    'fast_scnn': {'bn_momentum': 0.1},
+    'enet': {'dropout': 0.0, 'decoder_dropout': 0.0},
+    'deeplabv3': {'output_stride': 8},
+}  # at 1/16 its 8 x 8 logits cannot draw four scenes
 
 
 def crops(data_folder, side) -> tuple[np.ndarray, np.ndarray]:
@@ -24,7 +27,7 @@ def crops(data_folder, side) -> tuple[np.ndarray, np.ndarray]:
     dataset = open_dataset(config.from_flat({'set': 'camvid', 'data_url': str(data_folder / 'camvid')}).data, 'train')
     images, labels = zip(*(dataset.read(index) for index in IMAGES))
     top, left = (images[0].shape[0] - side) // 2, (images[0].shape[1] - side) // 2
-    window = np.s_[top:top + side, left:left + side]
+    window = np.s_[top : top + side, left : left + side]
     return np.stack([image[window].transpose(2, 0, 1) for image in images]), np.stack([label[window] for label in labels])
 
 
@@ -54,7 +57,9 @@ def test_four_crops(name, data_folder):
                 found = accuracy(trainer, *batch)
         losses[backend.name] = np.array(curve)
     first, second = (curve[:FOLLOWED].reshape(-1, WINDOW).mean(1) for curve in losses.values())
-    print(f'{name}: pixel accuracy {found:.4f} after {len(losses["pytorch"])} steps, loss {losses["pytorch"][0]:.3f} to '
-          f'{losses["pytorch"][-1]:.3f}; means of {WINDOW} steps apart by {np.abs(second / first - 1).round(4)}')
+    print(
+        f'{name}: pixel accuracy {found:.4f} after {len(losses["pytorch"])} steps, loss {losses["pytorch"][0]:.3f} to '
+        f'{losses["pytorch"][-1]:.3f}; means of {WINDOW} steps apart by {np.abs(second / first - 1).round(4)}'
+    )
     assert found > ACCURACY
     np.testing.assert_allclose(second, first, rtol=TOLERANCE)

@@ -1,4 +1,5 @@
 """Precision levels and loss scaling: the same meaning in both backends."""
+
 import importlib
 
 import numpy as np
@@ -22,12 +23,19 @@ def trainer(backend, **settings):
     return backend.make_trainer(tiny_network(backend.name), config.from_flat(settings))
 
 
-@pytest.mark.parametrize('settings, steps, expected', [
-    ({'loss_scale': 8.0}, '++--+', [(8, 0)] * 5),
-    ({'loss_scale': 8.0, 'is_dynamic_loss_scale': True, 'scale_window': 2}, '+++-++-',
-     [(8, 1), (16, 0), (16, 1), (8, 0), (8, 1), (16, 0), (8, 0)]),
-    ({'loss_scale': 2.0, 'is_dynamic_loss_scale': True}, '---', [(1, 0), (1, 0), (1, 0)]),
-], ids=['static', 'dynamic', 'never below 1'])
+@pytest.mark.parametrize(
+    'settings, steps, expected',
+    [
+        ({'loss_scale': 8.0}, '++--+', [(8, 0)] * 5),
+        (
+            {'loss_scale': 8.0, 'is_dynamic_loss_scale': True, 'scale_window': 2},
+            '+++-++-',
+            [(8, 1), (16, 0), (16, 1), (8, 0), (8, 1), (16, 0), (8, 0)],
+        ),
+        ({'loss_scale': 2.0, 'is_dynamic_loss_scale': True}, '---', [(1, 0), (1, 0), (1, 0)]),
+    ],
+    ids=['static', 'dynamic', 'never below 1'],
+)
 def test_scale_after_each_step(settings, steps, expected):
     scaler = LossScaler(config.Precision(**settings))
     for sign, (scale, good_steps) in zip(steps, expected):
@@ -40,46 +48,49 @@ def test_scale_after_each_step(settings, steps, expected):
 
 @pytest.mark.parametrize('dynamic', [False, True])
 def test_a_step_with_overflow_is_skipped(backend, dynamic):
-    made = trainer(backend, amp_level='O2', loss_scale=2.0 ** 40, is_dynamic_loss_scale=dynamic, with_ema=True)
+    made = trainer(backend, amp_level='O2', loss_scale=2.0**40, is_dynamic_loss_scale=dynamic, with_ema=True)
     before, _ = made.state()
     values = made.step([batch(0)], 0.1)
     after, meta = made.state()
-    assert values['overflow'] == 1.0 and np.isfinite(values['loss']) and values['loss_scale'] == 2.0 ** 40
+    assert values['overflow'] == 1.0 and np.isfinite(values['loss']) and values['loss_scale'] == 2.0**40
     assert meta == {'steps': 1, 'optimizer_steps': 0, 'loss_scale': {'scale': 2.0 ** (39 if dynamic else 40), 'good_steps': 0}}
     moved = {name for name in before if not np.array_equal(before[name], after[name])}
     assert moved == {'model.block.bn.running_mean', 'model.block.bn.running_var'}
 
 
 def test_a_classifier_goes_on_after_an_overflow(backend):
-    settings = {'amp_level': 'O2', 'loss_scale': 2.0 ** 12, 'is_dynamic_loss_scale': True, 'with_ema': True}
+    settings = {'amp_level': 'O2', 'loss_scale': 2.0**12, 'is_dynamic_loss_scale': True, 'with_ema': True}
     made = backend.make_trainer(tiny_classifier(backend.name, 0.2), config.from_flat(settings))
     made.step([mixed_batch(0)], 0.1)
     before, meta = made.state()
-    made.load_state(before, {**meta, 'loss_scale': {'scale': 2.0 ** 60, 'good_steps': 0}})
+    made.load_state(before, {**meta, 'loss_scale': {'scale': 2.0**60, 'good_steps': 0}})
     values = made.step([mixed_batch(1)], 0.1)
     after, counted = made.state()
-    assert (values['overflow'], values['loss_scale']) == (1.0, 2.0 ** 60) and np.isfinite(values['loss'])
-    assert counted == {'steps': 2, 'optimizer_steps': 1, 'loss_scale': {'scale': 2.0 ** 59, 'good_steps': 0}}
+    assert (values['overflow'], values['loss_scale']) == (1.0, 2.0**60) and np.isfinite(values['loss'])
+    assert counted == {'steps': 2, 'optimizer_steps': 1, 'loss_scale': {'scale': 2.0**59, 'good_steps': 0}}
     moved = {name for name in before if not np.array_equal(before[name], after[name])}
     assert moved and all(name.startswith('model.') and 'running' in name for name in moved)
     overflows = []
     while not overflows or overflows[-1]:
         overflows.append(made.step([mixed_batch(2)], 0.1)['overflow'])
     last, counted = made.state()
-    assert counted == {'steps': 2 + len(overflows), 'optimizer_steps': 2,
-                       'loss_scale': {'scale': 2.0 ** (60 - len(overflows)), 'good_steps': 1}}
+    assert counted == {
+        'steps': 2 + len(overflows),
+        'optimizer_steps': 2,
+        'loss_scale': {'scale': 2.0 ** (60 - len(overflows)), 'good_steps': 1},
+    }
     assert not np.array_equal(last['model.linear.weight'], after['model.linear.weight'])
 
 
 def test_a_dynamic_scale_finds_its_place(backend):
-    made = trainer(backend, amp_level='O2', loss_scale=2.0 ** 24, is_dynamic_loss_scale=True)
+    made = trainer(backend, amp_level='O2', loss_scale=2.0**24, is_dynamic_loss_scale=True)
     overflows = [made.step([batch(0)], 0.1)['overflow'] for _ in range(12)]
     assert overflows[0] == 1.0 and overflows[-1] == 0.0
     assert made.scaler.scale == 2.0 ** (24 - sum(overflows))
 
 
 def test_a_static_scale_of_two_changes_nothing(backend):
-    plain, scaled = trainer(backend), trainer(backend, loss_scale=2.0 ** 20)
+    plain, scaled = trainer(backend), trainer(backend, loss_scale=2.0**20)
     for made in (plain, scaled):
         made.step([batch(0)], 0.1)
     for name, value in plain.state()[0].items():

@@ -1,4 +1,5 @@
 """A recipe on other devices: the batch, the learning rate and the images that the network sees."""
+
 import json
 
 import numpy as np
@@ -14,14 +15,17 @@ from twinseg.common.training.loop import global_batch
 STDC = 'stdc1_4xb12-80k_cityscapes-512x1024'
 
 
-@pytest.mark.parametrize('devices, batch_size, expected', [
-    (4, None, {'as published': (48, 0.01, 80000, 1000)}),
-    (1, None, {'accumulated': (48, 0.01, 80000, 1000), 'scaled': (12, 0.0025, 320000, 4000)}),
-    (1, 5, {'scaled': (5, 0.01 * 5 / 48, 768000, 9600)}),
-    (8, None, {'as published': (48, 0.01, 80000, 1000)}),  # six images each
-    (8, 12, {'scaled': (96, 0.02, 40000, 500)}),
-    (2, 8, {'accumulated': (48, 0.01, 80000, 1000), 'scaled': (16, 0.01 / 3, 240000, 3000)}),
-])
+@pytest.mark.parametrize(
+    'devices, batch_size, expected',
+    [
+        (4, None, {'as published': (48, 0.01, 80000, 1000)}),
+        (1, None, {'accumulated': (48, 0.01, 80000, 1000), 'scaled': (12, 0.0025, 320000, 4000)}),
+        (1, 5, {'scaled': (5, 0.01 * 5 / 48, 768000, 9600)}),
+        (8, None, {'as published': (48, 0.01, 80000, 1000)}),  # six images each
+        (8, 12, {'scaled': (96, 0.02, 40000, 500)}),
+        (2, 8, {'accumulated': (48, 0.01, 80000, 1000), 'scaled': (16, 0.01 / 3, 240000, 3000)}),
+    ],
+)
 def test_the_ways_keep_the_images_and_the_rate_for_each(devices, batch_size, expected):
     published = config.load(STDC)
     rows = rescale.ways(published, devices, batch_size)

@@ -2,6 +2,7 @@
 
 As a program, with other numbers: python -m tests.test_soak BACKEND FOLDER [KILLS [SEED]]
 """
+
 import json
 import os
 import signal
@@ -33,20 +34,47 @@ class Soak:
         self.unreadable: list[str] = []
         self.endings: list[dict[str, Any]] = []
         folder.mkdir(exist_ok=True)
-        keys = streets.settings(streets.make(folder / 'data'), arch='tiny', auxiliary_weights={}, model_args={}, batch_size=2,
-                                crop_size=[32, 48], with_ema=True, num_parallel_workers=1, max_iters=self.last,
-                                val_interval=60, checkpoint_interval=3, collective_timeout=60)
+        keys = streets.settings(
+            streets.make(folder / 'data'),
+            arch='tiny',
+            auxiliary_weights={},
+            model_args={},
+            batch_size=2,
+            crop_size=[32, 48],
+            with_ema=True,
+            num_parallel_workers=1,
+            max_iters=self.last,
+            val_interval=60,
+            checkpoint_interval=3,
+            collective_timeout=60,
+        )
         (folder / 'soak.yaml').write_text('\n'.join(f'{key}: {json.dumps(value)}' for key, value in keys.items()))
 
     def start(self, run: Path, *more: str) -> subprocess.Popen:
-        words = ['-m', 'tests.faulty', 'train', str(self.folder / 'soak.yaml'), '--backend', self.backend_name,
-                 '--device', 'cpu', '--work-dir', str(run), *more]
+        words = [
+            '-m',
+            'tests.faulty',
+            'train',
+            str(self.folder / 'soak.yaml'),
+            '--backend',
+            self.backend_name,
+            '--device',
+            'cpu',
+            '--work-dir',
+            str(run),
+            *more,
+        ]
         for name in NAMES:
             (self.folder / name).unlink(missing_ok=True)
         with (self.folder / 'output').open('a') as output:
-            return subprocess.Popen(ranks.command(self.backend_name, 2, self.folder / 'msrun', *words), cwd=self.folder,
-                                    env=ranks.environment(PIDS=str(self.folder), SLOW_DISK='0.1'), stdout=output, stderr=output,
-                                    start_new_session=True)
+            return subprocess.Popen(
+                ranks.command(self.backend_name, 2, self.folder / 'msrun', *words),
+                cwd=self.folder,
+                env=ranks.environment(PIDS=str(self.folder), SLOW_DISK='0.1'),
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
 
     def undisturbed(self) -> checkpoint.State:
         assert self.start(self.folder / 'whole').wait(1200) == 0
@@ -81,7 +109,7 @@ class Soak:
     def kill(self, process: subprocess.Popen, run: Path, moment: str, whom: int) -> None:
         """Rank 0, rank 1 or (2) all with their launcher; then waits until all have ended by themselves."""
         numbers = [int(path.read_text()) for name in NAMES if (path := self.folder / name).exists()]
-        for number in numbers[whom:whom + 1] if whom < 2 else numbers[:2]:
+        for number in numbers[whom : whom + 1] if whom < 2 else numbers[:2]:
             os.kill(number, signal.SIGKILL)
         if whom == 2:
             os.killpg(process.pid, signal.SIGKILL)
@@ -96,9 +124,15 @@ class Soak:
                 checkpoint.load(path)
             except checkpoint.StateError as error:
                 self.unreadable.append(str(error))
-        self.endings.append({'moment': moment, 'whom': ('rank 0', 'rank 1', 'all')[whom], 'step': steps(run),
-                             'seconds': round(time.monotonic() - before, 1),
-                             'left': sorted(path.name for path in (run / 'checkpoints').glob('*.tmp'))})
+        self.endings.append(
+            {
+                'moment': moment,
+                'whom': ('rank 0', 'rank 1', 'all')[whom],
+                'step': steps(run),
+                'seconds': round(time.monotonic() - before, 1),
+                'left': sorted(path.name for path in (run / 'checkpoints').glob('*.tmp')),
+            }
+        )
         print(self.endings[-1], flush=True)
 
 
@@ -136,6 +170,8 @@ def test_thirty_kills_change_nothing(backend_name, tmp_path, seed):
 if __name__ == '__main__':
     name, place, *numbers = sys.argv[1:]
     began = time.monotonic()
-    done = soak(name, Path(place), *map(int, [*numbers, *(KILLS, SEED)[len(numbers):]]))
-    print(f'{name}: {len(done.endings)} kills in {time.monotonic() - began:.0f} s, bit-identical, nothing unreadable; '
-          f'{sum(bool(end["left"]) for end in done.endings)} while a checkpoint was written')
+    done = soak(name, Path(place), *map(int, [*numbers, *(KILLS, SEED)[len(numbers) :]]))
+    print(
+        f'{name}: {len(done.endings)} kills in {time.monotonic() - began:.0f} s, bit-identical, nothing unreadable; '
+        f'{sum(bool(end["left"]) for end in done.endings)} while a checkpoint was written'
+    )

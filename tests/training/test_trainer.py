@@ -1,4 +1,5 @@
 """What a trainer, its predictors and the loader promise, in both backends; the loop around them is in test_training.py."""
+
 import importlib
 import threading
 
@@ -89,8 +90,10 @@ def test_states_are_copies(backend):
     assert all(np.array_equal(value, kept[name]) for name, value in tensors.items())
 
 
-@pytest.mark.parametrize('optimizer, has_run', [('momentum', False), ('momentum', True), ('adamw', False), ('adamw', True),
-                                                ('rmsprop', True), ('lamb', True)])
+@pytest.mark.parametrize(
+    'optimizer, has_run',
+    [('momentum', False), ('momentum', True), ('adamw', False), ('adamw', True), ('rmsprop', True), ('lamb', True)],
+)
 def test_a_loaded_state_continues_exactly(backend, optimizer, has_run):
     first, second = trainer(backend, optimizer=optimizer), trainer(backend, optimizer=optimizer)
     first.step([batch(0)], 0.1)
@@ -112,8 +115,10 @@ def test_a_step_on_mixed_batches(backend, accumulation_step):
     made = backend.make_trainer(tiny_classifier(backend.name), settings)
     before = backend.state(made.network)
     network = tiny_classifier(backend.name)
-    found = [backend.loss_and_gradients(network, (images - mean) / std, targets, settings.loss, training=True)
-             for images, targets in batches]
+    found = [
+        backend.loss_and_gradients(network, (images - mean) / std, targets, settings.loss, training=True)
+        for images, targets in batches
+    ]
     values = made.step(batches, 0.1)
     assert values['loss'] == pytest.approx(np.mean([loss for loss, _ in found]), rel=1e-6)
     after = backend.state(made.network)
@@ -144,8 +149,13 @@ def test_a_state_without_averages_is_refused(backend):
         trainer(backend).load_state(tensors, meta)
 
 
-@pytest.mark.parametrize('settings, message', [({'auxiliary_weights': {'aux': 0.4}}, "no auxiliary output 'aux'"),
-                                               ({'loss': 'ohem', 'label_smoothing': 0.1}, 'label_smoothing')])
+@pytest.mark.parametrize(
+    'settings, message',
+    [
+        ({'auxiliary_weights': {'aux': 0.4}}, "no auxiliary output 'aux'"),
+        ({'loss': 'ohem', 'label_smoothing': 0.1}, 'label_smoothing'),
+    ],
+)
 def test_a_loss_that_does_not_fit_is_refused(backend, settings, message):
     with pytest.raises(UserError, match=message):
         trainer(backend, **settings).step([batch(0)], 0.1)
@@ -171,7 +181,7 @@ def test_loader_passes_errors_on_and_can_be_left(backend, workers):
     with pytest.raises(DataError, match='truncated'):
         list(backend.make_loader(Samples(), iter([[(0, 0)], [(9, 9)]]), workers))
     before = threading.active_count()
-    loader = backend.make_loader(Samples(), ([(0, index)] for index in range(10 ** 9)), workers)
+    loader = backend.make_loader(Samples(), ([(0, index)] for index in range(10**9)), workers)
     next(iter(loader))
     loader.close()
     assert threading.active_count() <= before + workers  # workers end once their sample is made

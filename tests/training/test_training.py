@@ -1,4 +1,5 @@
 """The training loop: what a run leaves, exact resume, and what it refuses."""
+
 import json
 import os
 import signal
@@ -18,8 +19,20 @@ from twinseg.common.errors import Interrupted, StateError, UserError
 from twinseg.common.inference.evaluate import evaluate_run
 from twinseg.common.training.loop import train
 
-FIGURES = {'step', 'epoch', 'lr', 'loss', 'loss_logits', 'loss_aux_gfe', 'loss_scale', 'overflows', 'grad_norm', 'img_per_s',
-           'seconds_left', 'data_share'}
+FIGURES = {
+    'step',
+    'epoch',
+    'lr',
+    'loss',
+    'loss_logits',
+    'loss_aux_gfe',
+    'loss_scale',
+    'overflows',
+    'grad_norm',
+    'img_per_s',
+    'seconds_left',
+    'data_share',
+}
 
 
 @pytest.fixture(scope='module')
@@ -28,8 +41,9 @@ def data(tmp_path_factory):
 
 
 def run(backend_name, data, work_dir, *, resume=False, start_from=None, **changes):
-    return train(config.from_flat(streets.settings(data, **changes)), backend_name, 'cpu', work_dir, resume=resume,
-                 start_from=start_from)
+    return train(
+        config.from_flat(streets.settings(data, **changes)), backend_name, 'cpu', work_dir, resume=resume, start_from=start_from
+    )
 
 
 def records(work_dir, kind):
@@ -44,15 +58,27 @@ def same(one, other):
 
 
 def test_a_run_learns_and_leaves_its_files(backend_name, data, tmp_path):
-    scores = run(backend_name, data, tmp_path / 'run', max_iters=24, val_interval=24, checkpoint_interval=8, with_ema=True,
-                 ema_decay=0.5, max_keep_ckpts=2)
+    scores = run(
+        backend_name,
+        data,
+        tmp_path / 'run',
+        max_iters=24,
+        val_interval=24,
+        checkpoint_interval=8,
+        with_ema=True,
+        ema_decay=0.5,
+        max_keep_ckpts=2,
+    )
     steps = records(tmp_path / 'run', 'train')
     assert [line['step'] for line in steps] == list(range(1, 25))
     assert FIGURES <= steps[0].keys()
     assert np.mean([line['loss'] for line in steps[-4:]]) < 0.7 * steps[0]['loss']
     assert scores['mIoU'] == records(tmp_path / 'run', 'eval')[-1]['mIoU'] > 20
     assert sorted(p.name for p in (tmp_path / 'run' / 'checkpoints').iterdir()) == [
-        'best.safetensors', 'step_00000016.safetensors', 'step_00000024.safetensors']
+        'best.safetensors',
+        'step_00000016.safetensors',
+        'step_00000024.safetensors',
+    ]
     assert config.load(tmp_path / 'run' / 'config.yaml').data.classes == streets.CLASSES
     assert 'step 24/24' in (tmp_path / 'run' / 'log.txt').read_text()
     assert list((tmp_path / 'run' / 'tensorboard').glob('events.*'))
@@ -66,11 +92,23 @@ class Killed(BaseException):
 
 def test_resume_is_exact(backend_name, data, tmp_path, monkeypatch):
     # Dropout, moving averages and dynamic scaling are parts of the state that a resume can lose.
-    changes = {'arch': 'tiny', 'auxiliary_weights': {}, 'model_args': {}, 'with_ema': True, 'loss_scale': 1024.0,
-               'is_dynamic_loss_scale': True, 'scale_window': 4, 'max_iters': 5, 'val_interval': 5, 'optimizer': 'adamw',
-               'base_lr': 0.001, 'amp_level': 'O2'}
-    monkeypatch.setitem(get_backend(backend_name).MODELS, 'tiny',
-                        lambda num_classes: tiny_network(backend_name, 0.5, num_classes))
+    changes = {
+        'arch': 'tiny',
+        'auxiliary_weights': {},
+        'model_args': {},
+        'with_ema': True,
+        'loss_scale': 1024.0,
+        'is_dynamic_loss_scale': True,
+        'scale_window': 4,
+        'max_iters': 5,
+        'val_interval': 5,
+        'optimizer': 'adamw',
+        'base_lr': 0.001,
+        'amp_level': 'O2',
+    }
+    monkeypatch.setitem(
+        get_backend(backend_name).MODELS, 'tiny', lambda num_classes: tiny_network(backend_name, 0.5, num_classes)
+    )
     run(backend_name, data, tmp_path / 'whole', **changes)
 
     killed = tmp_path / 'killed'
@@ -86,6 +124,7 @@ def test_resume_is_exact(backend_name, data, tmp_path, monkeypatch):
             if counted.done == 4:
                 raise Killed
             return step(batches, learning_rate)
+
         counted.done = 0
         made.step = counted
         return made
@@ -109,8 +148,20 @@ def test_resume_after_kill_9(backend_name, data, tmp_path, delay):
     (tmp_path / 'run.yaml').write_text('\n'.join(f'{key}: {json.dumps(value)}' for key, value in keys.items()))
 
     def command(work_dir, *more):
-        return [sys.executable, '-m', 'twinseg', 'train', str(tmp_path / 'run.yaml'), '--backend', backend_name,
-                '--device', 'cpu', '--work-dir', str(tmp_path / work_dir), *more]
+        return [
+            sys.executable,
+            '-m',
+            'twinseg',
+            'train',
+            str(tmp_path / 'run.yaml'),
+            '--backend',
+            backend_name,
+            '--device',
+            'cpu',
+            '--work-dir',
+            str(tmp_path / work_dir),
+            *more,
+        ]
 
     subprocess.run(command('whole'), check=True, timeout=500)
     process = subprocess.Popen(command('killed'))
@@ -147,11 +198,14 @@ def contents(folder):
     return {path: path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
 
 
-@pytest.mark.parametrize('changes, options, message', [
-    ({}, {}, 'holds checkpoints already; continue with --resume'),
-    ({'batch_size': 2}, {'resume': True}, "was trained with batch_size: 4, the configuration says 2"),
-    ({'seed': 3}, {'resume': True}, 'was trained with seed: 0'),
-])
+@pytest.mark.parametrize(
+    'changes, options, message',
+    [
+        ({}, {}, 'holds checkpoints already; continue with --resume'),
+        ({'batch_size': 2}, {'resume': True}, 'was trained with batch_size: 4, the configuration says 2'),
+        ({'seed': 3}, {'resume': True}, 'was trained with seed: 0'),
+    ],
+)
 def test_a_used_folder_is_not_written_over(data, trained, changes, options, message):
     before = contents(trained)
     with pytest.raises(UserError, match=message):
@@ -159,14 +213,17 @@ def test_a_used_folder_is_not_written_over(data, trained, changes, options, mess
     assert contents(trained) == before
 
 
-@pytest.mark.parametrize('changes, message', [
-    ({'base_lr': 1e30}, 'training has diverged; lower base_lr'),
-    ({'num_classes': 2}, 'num_classes: 2, but custom has 3 classes'),
-    ({'arch': 'fast_scn'}, "no network 'fast_scn'; did you mean 'fast_scnn'"),
-    ({'batch_size': 99}, 'do not fill one batch of 99'),
-    ({'auxiliary_weights': {'aux': 1.0}}, "no auxiliary output 'aux'"),
-    ({'model_args': {'width': 2}}, "fast_scnn has no argument 'width'"),
-])
+@pytest.mark.parametrize(
+    'changes, message',
+    [
+        ({'base_lr': 1e30}, 'training has diverged; lower base_lr'),
+        ({'num_classes': 2}, 'num_classes: 2, but custom has 3 classes'),
+        ({'arch': 'fast_scn'}, "no network 'fast_scn'; did you mean 'fast_scnn'"),
+        ({'batch_size': 99}, 'do not fill one batch of 99'),
+        ({'auxiliary_weights': {'aux': 1.0}}, "no auxiliary output 'aux'"),
+        ({'model_args': {'width': 2}}, "fast_scnn has no argument 'width'"),
+    ],
+)
 def test_bad_settings(backend_name, data, tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         run(backend_name, data, tmp_path / 'run', **changes)
@@ -203,6 +260,7 @@ def test_a_signal_ends_a_run_after_its_step_and_nothing_is_lost(data, tmp_path, 
                 ended, left = psutil.wait_procs(workers, timeout=1)
                 assert workers and not ended and set(left) == set(workers)
             return step(batches, learning_rate)
+
         made.step = counted
         return made
 

@@ -3,6 +3,7 @@
 They start from weights that PyTorch trained for a moment: from drawn ones small batches are so chaotic that PyTorch in
 float32 leaves its own float64 course within three steps, and nothing could be compared.
 """
+
 from functools import lru_cache
 
 import numpy as np
@@ -56,10 +57,11 @@ def checkpoint(arch):
 
 def distance(trainers) -> float:
     """Relative L2 distance of all parameters and running statistics."""
-    ours, theirs = ({name: value for name, value in trainer.state()[0].items() if name.startswith('model.')}
-                    for trainer in trainers)
+    ours, theirs = (
+        {name: value for name, value in trainer.state()[0].items() if name.startswith('model.')} for trainer in trainers
+    )
     apart = sum(np.sum((theirs[name] - value) ** 2) for name, value in ours.items())
-    return float(np.sqrt(apart / sum(np.sum(value ** 2) for value in ours.values())))
+    return float(np.sqrt(apart / sum(np.sum(value**2) for value in ours.values())))
 
 
 def train(backends, arch, level, steps):
@@ -71,8 +73,10 @@ def train(backends, arch, level, steps):
         losses.append([trainer.step([batch(number)], RATE)['loss'] for trainer in trainers])
         distances.append(distance(trainers))
     ours, theirs = np.transpose(losses)
-    print(f'{arch} {level}: parameters {max(distances[:3]):.1e} apart after 3 steps, {distances[-1]:.1e} after {steps}; '
-          f'loss {ours[0]:.4f} -> {ours[-1]:.4f}, at most {np.max(np.abs(theirs / ours - 1)):.1e} apart')
+    print(
+        f'{arch} {level}: parameters {max(distances[:3]):.1e} apart after 3 steps, {distances[-1]:.1e} after {steps}; '
+        f'loss {ours[0]:.4f} -> {ours[-1]:.4f}, at most {np.max(np.abs(theirs / ours - 1)):.1e} apart'
+    )
     assert max(distances[:3]) <= PARAMETERS
     np.testing.assert_allclose(theirs, ours, rtol=LOSS)
 

@@ -1,4 +1,5 @@
 """The checkpoints in weights/: small, described, the same in both backends, and with the scores that their card gives."""
+
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,12 @@ each = pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 
 def card(path: Path) -> list[str]:
     """The cells of a file's row in weights/README.md."""
-    return [cell.strip() for line in (FOLDER / 'README.md').read_text(encoding='utf-8').splitlines()
-            if line.startswith(f'| `{path.name}` |') for cell in line.strip('|').split('|')]
+    return [
+        cell.strip()
+        for line in (FOLDER / 'README.md').read_text(encoding='utf-8').splitlines()
+        if line.startswith(f'| `{path.name}` |')
+        for cell in line.strip('|').split('|')
+    ]
 
 
 def test_they_are_few_and_small():

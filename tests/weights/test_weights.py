@@ -1,4 +1,5 @@
 """Published checkpoints: safe reading, renaming, and what is refused."""
+
 import io
 import os
 import pickle
@@ -23,8 +24,10 @@ STATE = {'a.weight': np.arange(6, dtype=np.float32).reshape(2, 3), 'b.bias': np.
 def in_their_names(table, state):
     """A state of ours under the publisher's names: the table read from right to left."""
     rules = [(_pattern(ours), _template(theirs)) for theirs, ours in table.rules.items()]
-    return {next(pattern.sub(theirs, name, count=1) for pattern, theirs in rules if pattern.match(name)): array
-            for name, array in state.items()}
+    return {
+        next(pattern.sub(theirs, name, count=1) for pattern, theirs in rules if pattern.match(name)): array
+        for name, array in state.items()
+    }
 
 
 class Bomb:
@@ -47,11 +50,19 @@ def write_zip(path, pickled, storages):
 
 def tensor_pickle(shape, strides, length):
     """The pickle of {'w': tensor} by hand: one FloatStorage '0' of ``length`` numbers."""
+
     def integers(values):
         return b'(' + b''.join(b'\x8a\x08' + struct.pack('<q', value) for value in values) + b't'
-    return (b'\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n'
-            b'X\x01\x00\x00\x000X\x03\x00\x00\x00cpu\x8a\x08' + struct.pack('<q', length) + b'tQK\x00' + integers(shape)
-            + integers(strides) + b'\x89}tRs.')
+
+    return (
+        b'\x80\x02}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n'
+        b'X\x01\x00\x00\x000X\x03\x00\x00\x00cpu\x8a\x08'
+        + struct.pack('<q', length)
+        + b'tQK\x00'
+        + integers(shape)
+        + integers(strides)
+        + b'\x89}tRs.'
+    )
 
 
 def name_of(table):
@@ -93,8 +104,10 @@ def test_in_place_norms_of_the_authors_scale_by_their_magnitude(backend):
 def test_wrappers_prefixes_and_counters():
     table = TABLES[0]
     names = {'module.' + mark: np.zeros((3, 1, 1, 1), np.float32) for mark in table.marks}
-    names |= {'module.' + table.classes: np.zeros((5, 1, 1, 1), np.float32),
-              'module.decode_head.convs.0.depthwise_conv.bn.num_batches_tracked': np.array(9)}
+    names |= {
+        'module.' + table.classes: np.zeros((5, 1, 1, 1), np.float32),
+        'module.decode_head.convs.0.depthwise_conv.bn.num_batches_tracked': np.array(9),
+    }
     converted = weights.convert({'state_dict': names, 'meta': {'epoch': 3}})
     assert converted.num_classes == 5
     assert converted.ignored == ['decode_head.convs.0.depthwise_conv.bn.num_batches_tracked']
@@ -124,12 +137,24 @@ def test_unknown_tensors_are_refused_and_listed():
 def test_reads_what_pytorch_saves(tmp_path, legacy):
     torch = pytest.importorskip('torch')
     base = torch.arange(24.0).reshape(4, 6)
-    state = OrderedDict(plain=base, view=base[1:3, 2:5], transposed=base.t(), half=base.half(), brain=base.bfloat16(),
-                        double=base.double(), counter=torch.tensor(7), flags=base > 3, empty=torch.zeros(0, 3),
-                        parameter=torch.nn.Parameter(base * 2))
+    state = OrderedDict(
+        plain=base,
+        view=base[1:3, 2:5],
+        transposed=base.t(),
+        half=base.half(),
+        brain=base.bfloat16(),
+        double=base.double(),
+        counter=torch.tensor(7),
+        flags=base > 3,
+        empty=torch.zeros(0, 3),
+        parameter=torch.nn.Parameter(base * 2),
+    )
     path = tmp_path / 'x.pth'
-    torch.save({'state_dict': state, 'meta': {'epoch': 1, 'classes': ('a', 'b'), 'lr': 0.1, 'none': None}}, path,
-               _use_new_zipfile_serialization=not legacy)
+    torch.save(
+        {'state_dict': state, 'meta': {'epoch': 1, 'classes': ('a', 'b'), 'lr': 0.1, 'none': None}},
+        path,
+        _use_new_zipfile_serialization=not legacy,
+    )
     arrays = weights.read(path)
     assert list(arrays) == list(state)
     for name, tensor in state.items():
@@ -150,7 +175,7 @@ def test_a_pickle_bomb_is_refused_and_not_executed(tmp_path, protocol, inside):
     content = pickle.dumps({'state_dict': OrderedDict(a=1), 'extra': bomb} if inside else bomb, protocol)
     write_zip(tmp_path / 'zip.pth', content, {})
     (tmp_path / 'plain.pth').write_bytes(content)
-    magic = pickle.dumps(0x1950a86a20f9469cfc6c, 2)
+    magic = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
     (tmp_path / 'legacy.pth').write_bytes(magic + pickle.dumps(1001, 2) + pickle.dumps({}, 2) + content)
     for name in ('zip', 'plain', 'legacy'):
         with pytest.raises(StateError, match=f'{name}.pth'):
@@ -158,14 +183,18 @@ def test_a_pickle_bomb_is_refused_and_not_executed(tmp_path, protocol, inside):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize('shape, strides, length', [
-    ([2, 3], [3, 1], 6 << 40),  # a storage larger than the file
-    ([1 << 20, 1 << 20], [1 << 20, 1], 6),  # a tensor larger than its storage
-    ([1 << 30, 1 << 30], [0, 0], 6),  # the same numbers again and again
-    ([2, 3], [-3, 1], 6),
-    ([2, 3], [3], 6),
-    ([1 << 62, 0], [1, 1], 6),
-], ids=['storage', 'tensor', 'expanded', 'negative', 'rank', 'empty'])
+@pytest.mark.parametrize(
+    'shape, strides, length',
+    [
+        ([2, 3], [3, 1], 6 << 40),  # a storage larger than the file
+        ([1 << 20, 1 << 20], [1 << 20, 1], 6),  # a tensor larger than its storage
+        ([1 << 30, 1 << 30], [0, 0], 6),  # the same numbers again and again
+        ([2, 3], [-3, 1], 6),
+        ([2, 3], [3], 6),
+        ([1 << 62, 0], [1, 1], 6),
+    ],
+    ids=['storage', 'tensor', 'expanded', 'negative', 'rank', 'empty'],
+)
 def test_sizes_are_checked_before_anything_is_allocated(tmp_path, shape, strides, length):
     path = tmp_path / 'x.pth'
     write_zip(path, tensor_pickle([2, 3], [3, 1], 6), {'0': np.arange(6, dtype='<f4').tobytes()})
@@ -175,10 +204,19 @@ def test_sizes_are_checked_before_anything_is_allocated(tmp_path, shape, strides
         weights.read(path)
 
 
-@pytest.mark.parametrize('content', [
-    b'\x80\x02' + b'(' * 100_000 + b'.', b'\x80\x02' + b']' * 100_000 + b'a' * 99_999 + b'.', b'\x80\x04\x94.',
-    b'\x80\x02}r\xff\xff\xff\x7f.', b'\x80\x02X\xff\xff\xff\x7fx.', b'\x80\x02K\x01K\x02s.', b'',
-], ids=['marks', 'nested', 'memo', 'memo index', 'string length', 'no dict', 'nothing'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        b'\x80\x02' + b'(' * 100_000 + b'.',
+        b'\x80\x02' + b']' * 100_000 + b'a' * 99_999 + b'.',
+        b'\x80\x04\x94.',
+        b'\x80\x02}r\xff\xff\xff\x7f.',
+        b'\x80\x02X\xff\xff\xff\x7fx.',
+        b'\x80\x02K\x01K\x02s.',
+        b'',
+    ],
+    ids=['marks', 'nested', 'memo', 'memo index', 'string length', 'no dict', 'nothing'],
+)
 def test_malformed_pickles_are_refused(tmp_path, content):
     write_zip(tmp_path / 'x.pth', content, {})
     with pytest.raises(StateError, match='x.pth'):
@@ -263,8 +301,9 @@ def test_a_classifier_for_other_classes_is_drawn_anew_only_when_told_to(tmp_path
     report = weights.load_pretrained(*arguments, reset_classifier=True)
     assert 'all of learning_to_downsample, global_feature_extractor, feature_fusion)' in str(report)
     classifiers = ('classifier.conv', 'aux_gfe.classifier', 'aux_ltd.classifier')
-    assert {line.split()[0] for line in report.mismatched} == {f'{name}.{leaf}' for name in classifiers
-                                                               for leaf in ('weight', 'bias')}
+    assert {line.split()[0] for line in report.mismatched} == {
+        f'{name}.{leaf}' for name in classifiers for leaf in ('weight', 'bias')
+    }
 
 
 @pytest.fixture
@@ -278,12 +317,18 @@ def test_reads_what_mindspore_saves(tmp_path, mindspore, monkeypatch, checksum):
     kinds = (np.float16, np.float32, np.float64, np.bool_, np.int8, np.int16, np.int32, np.int64, np.uint8)
     state = {np.dtype(kind).name: base.astype(kind) for kind in kinds}
     state['large'] = np.arange(900, dtype=np.float32).reshape(3, 300)
-    state |= {f'0.{leaf}': np.full(3, index, np.float32) for index, leaf in enumerate(
-        ('moving_mean', 'moving_variance', 'gamma', 'beta'))} | {'1.gamma': np.ones(2, np.float32)}
+    state |= {
+        f'0.{leaf}': np.full(3, index, np.float32)
+        for index, leaf in enumerate(('moving_mean', 'moving_variance', 'gamma', 'beta'))
+    } | {'1.gamma': np.ones(2, np.float32)}
     monkeypatch.setattr('mindspore.train.serialization.SLICE_SIZE', 1)  # KB: a larger one stands in several parts
     path = tmp_path / 'x.ckpt'
-    mindspore.save_checkpoint([{'name': name, 'data': mindspore.Tensor(array)} for name, array in state.items()], str(path),
-                              append_dict={'epoch_num': 3, 'lr': 0.5, 'text': 'grün'}, crc_check=checksum)
+    mindspore.save_checkpoint(
+        [{'name': name, 'data': mindspore.Tensor(array)} for name, array in state.items()],
+        str(path),
+        append_dict={'epoch_num': 3, 'lr': 0.5, 'text': 'grün'},
+        crc_check=checksum,
+    )
     path.chmod(0o644)
     arrays = weights.read(path)
     names = {'0.moving_mean': '0.running_mean', '0.moving_variance': '0.running_var', '0.gamma': '0.weight', '0.beta': '0.bias'}
@@ -301,21 +346,53 @@ def test_reads_what_mindspore_saves(tmp_path, mindspore, monkeypatch, checksum):
 
 def ckpt(dims, kind, content, tag=b'w'):
     """A value of a checkpoint by hand; all lengths below 128."""
+
     def field(number, data):
         return bytes((number << 3 | 2, len(data))) + data
-    sizes = b''.join(b'\x08' + bytes(side >> shift & 127 | 128 for shift in range(0, 63, 7)) + bytes([side >> 63 & 1])
-                     for side in dims)
+
+    sizes = b''.join(
+        b'\x08' + bytes(side >> shift & 127 | 128 for shift in range(0, 63, 7)) + bytes([side >> 63 & 1]) for side in dims
+    )
     return field(1, field(1, tag) + field(2, sizes + field(2, kind) + field(3, content)))
 
 
-@pytest.mark.parametrize('content', [
-    ckpt([3, 3], b'Float32', bytes(24)), ckpt([1 << 62, 0], b'Float32', b''), ckpt([1 << 40, 1 << 40], b'Float32', bytes(24)),
-    ckpt([-2 % (1 << 64), -3 % (1 << 64)], b'Float32', bytes(24)), ckpt([2, 3], b'Object', bytes(24)),
-    ckpt([2, 3], b'Float32', bytes(24)) + ckpt([6], b'Float32', bytes(24)), ckpt([2, 3], b'Float32', bytes(24)) * 2,
-    ckpt([1] * 10, b'Float32', bytes(4)).replace(b'Float32', b'Float3\xff'), ckpt([1], b'Float32', bytes(4), b'\xff'),
-    b'\n\xff\xff\xff\xff\x0f', b'\n' * 1000, b'\n' + b'\xff' * 30, b'\n\x04\x0a\x02ab', b'\n\x02\x08\x01', b'\n\x00',
-], ids=['size', 'empty', 'huge', 'negative', 'type', 'other part', 'twice', 'type name', 'tag', 'length', 'feeds', 'number',
-        'no tensor', 'no message', 'nothing'])
+@pytest.mark.parametrize(
+    'content',
+    [
+        ckpt([3, 3], b'Float32', bytes(24)),
+        ckpt([1 << 62, 0], b'Float32', b''),
+        ckpt([1 << 40, 1 << 40], b'Float32', bytes(24)),
+        ckpt([-2 % (1 << 64), -3 % (1 << 64)], b'Float32', bytes(24)),
+        ckpt([2, 3], b'Object', bytes(24)),
+        ckpt([2, 3], b'Float32', bytes(24)) + ckpt([6], b'Float32', bytes(24)),
+        ckpt([2, 3], b'Float32', bytes(24)) * 2,
+        ckpt([1] * 10, b'Float32', bytes(4)).replace(b'Float32', b'Float3\xff'),
+        ckpt([1], b'Float32', bytes(4), b'\xff'),
+        b'\n\xff\xff\xff\xff\x0f',
+        b'\n' * 1000,
+        b'\n' + b'\xff' * 30,
+        b'\n\x04\x0a\x02ab',
+        b'\n\x02\x08\x01',
+        b'\n\x00',
+    ],
+    ids=[
+        'size',
+        'empty',
+        'huge',
+        'negative',
+        'type',
+        'other part',
+        'twice',
+        'type name',
+        'tag',
+        'length',
+        'feeds',
+        'number',
+        'no tensor',
+        'no message',
+        'nothing',
+    ],
+)
 def test_malformed_mindspore_checkpoints_are_refused(tmp_path, content):
     path = tmp_path / 'x.ckpt'
     path.write_bytes(ckpt([2, 3], b'Float32', bytes(24)))
@@ -329,17 +406,23 @@ def test_training_checkpoints_of_the_mindspore_zoo(tmp_path, mindspore):
     """The network in MindSpore's names, beside the optimizer's state."""
     from twinseg.common.backend import get_backend
     from twinseg.mindspore_impl.layers import canonical_names
+
     table = next(table for table in TABLES if table.source == 'zoo')
     backend = get_backend('mindspore')
     network = backend.build_model(table.arch, num_classes=5, **table.arguments)
     state = backend.state(network)
     named = {theirs: state[ours] for theirs, ours in canonical_names(network).items()}
     leaves = {ours: theirs.rpartition('.')[2] for theirs, ours in canonical_names(network).items()}
-    published = {f'{next(iter(in_their_names(table, {ours: array}))).rpartition(".")[0]}.{leaves[ours]}': array
-                 for ours, array in state.items()}
+    published = {
+        f'{next(iter(in_their_names(table, {ours: array}))).rpartition(".")[0]}.{leaves[ours]}': array
+        for ours, array in state.items()
+    }
     assert len(published) == len(named) and 'conv1.1.gamma' in published
-    extra = {'moments.conv1.1.gamma': np.ones(64, np.float32), 'global_step': np.array([9], np.int32),
-             'learning_rate': np.array(0.1, np.float32)}
+    extra = {
+        'moments.conv1.1.gamma': np.ones(64, np.float32),
+        'global_step': np.array([9], np.int32),
+        'learning_rate': np.array(0.1, np.float32),
+    }
     content = [{'name': name, 'data': mindspore.Tensor(array)} for name, array in {**published, **extra}.items()]
     mindspore.save_checkpoint(content, str(tmp_path / 'zoo.ckpt'), append_dict={'epoch_num': 3})
     converted = weights.load(tmp_path / 'zoo.ckpt')

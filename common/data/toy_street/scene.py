@@ -4,6 +4,7 @@ A pinhole camera looks along a street (x to the right, y up, z ahead, in metres)
 and fences; things are drawn from far to near, into the image and into the label at once. A scene is a function of its
 split and its index alone.
 """
+
 import math
 from typing import Any, Optional, Sequence
 
@@ -27,12 +28,36 @@ Paint = Optional[Colour]  # none: in the label only
 Kind = Optional[str]  # name of a class; none: in the image only
 Points = Sequence[Sequence[float]]
 
-CAR_PAINT = ((190, 190, 195), (35, 35, 40), (120, 125, 130), (150, 25, 30), (30, 55, 120), (225, 225, 225), (70, 80, 75),
-             (180, 150, 90))
-FACADES = ((178, 150, 120), (160, 90, 70), (200, 190, 170), (140, 135, 130), (190, 165, 110), (120, 80, 70), (205, 205, 200),
-           (150, 160, 150))
-CLOTHES = ((40, 45, 60), (150, 40, 40), (60, 90, 140), (200, 200, 195), (90, 70, 50), (35, 35, 35), (190, 150, 60),
-           (80, 120, 80))
+CAR_PAINT = (
+    (190, 190, 195),
+    (35, 35, 40),
+    (120, 125, 130),
+    (150, 25, 30),
+    (30, 55, 120),
+    (225, 225, 225),
+    (70, 80, 75),
+    (180, 150, 90),
+)
+FACADES = (
+    (178, 150, 120),
+    (160, 90, 70),
+    (200, 190, 170),
+    (140, 135, 130),
+    (190, 165, 110),
+    (120, 80, 70),
+    (205, 205, 200),
+    (150, 160, 150),
+)
+CLOTHES = (
+    (40, 45, 60),
+    (150, 40, 40),
+    (60, 90, 140),
+    (200, 200, 195),
+    (90, 70, 50),
+    (35, 35, 35),
+    (190, 150, 60),
+    (80, 120, 80),
+)
 SKIN = ((225, 180, 150), (190, 140, 110), (120, 85, 65), (240, 200, 175))
 HAIR = ((25, 25, 28), (90, 65, 40), (170, 140, 80))
 DARK, GLASS, METAL, TYRE = (25, 25, 28), (55, 68, 80), (105, 108, 110), (22, 22, 22)
@@ -135,8 +160,9 @@ class Scene:
         """A level rectangle at height y."""
         self.fill([(x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1)], colour, name)
 
-    def disc(self, x: float, y: float, z: float, radius: tuple[float, float] | float, colour: Paint,
-             name: Kind, ring: float = 0) -> None:
+    def disc(
+        self, x: float, y: float, z: float, radius: tuple[float, float] | float, colour: Paint, name: Kind, ring: float = 0
+    ) -> None:
         """A disc or ellipse that faces the camera; ``ring`` metres thick if not filled."""
         across, up = radius if isinstance(radius, tuple) else (radius, radius)
         axes = (max(round(across * self.focal / z), 1), max(round(up * self.focal / z), 1))
@@ -147,8 +173,9 @@ class Scene:
         if name is not None:
             cv2.ellipse(self.label, place, axes, 0, 0, 360, (ID[name],), -1)
 
-    def limb(self, start: tuple[float, float], end: tuple[float, float], z: float, width: float, colour: Colour,
-             name: str) -> None:
+    def limb(
+        self, start: tuple[float, float], end: tuple[float, float], z: float, width: float, colour: Colour, name: str
+    ) -> None:
         """A thick line between two points (x, y) at one depth."""
         a, b = self.point(start[0], start[1], z), self.point(end[0], end[1], z)
         thickness = max(round(width * self.focal / z), 1)
@@ -175,7 +202,7 @@ class Scene:
                 axes = (max(int(width * self.rng.uniform(0.03, 0.1)), 1), max(int(height * self.rng.uniform(0.01, 0.04)), 1))
                 place = (int(x + self.rng.normal() * width * 0.05), int(y + self.rng.normal() * height * 0.015))
                 cv2.ellipse(self.image, place, axes, 0, 0, 360, [min(c + lighter, 250) for c in self.haze], -1)
-        sky = self.image[:max(int(self.horizon), 1)]
+        sky = self.image[: max(int(self.horizon), 1)]
         cv2.blur(sky, (max(width // 32, 1), max(height // 32, 1)), dst=sky)
         x = -160.0
         while x < 160:  # the skyline
@@ -401,8 +428,9 @@ class Scene:
     def shadow(self, x: float, z: float, half: float, length: float) -> None:
         self.flat(x - half, x + half, 0, z, z + length, DARK, None)
 
-    def box(self, x: float, z: float, half: float, low: float, high: float, length: float, colour: np.ndarray,
-            name: str) -> float:
+    def box(
+        self, x: float, z: float, half: float, low: float, high: float, length: float, colour: np.ndarray, name: str
+    ) -> float:
         """A box on the road: the side that we see, then the face towards us. Returns that side's x."""
         near = x + half if x < self.eye_x else x - half
         self.flank(near, low, high, z, z + length, colour * 0.75, name)
@@ -426,15 +454,39 @@ class Scene:
         near = self.box(x, z, half, 0.25, waist, length, paint, 'car')
         first, last = (0.25, length * 0.7) if away else (length * 0.3, length - 0.25)
         lean = math.copysign(half * 0.15, x - near)  # of the windows, inwards
-        self.fill([(near, waist, z + first), (near, waist, z + last), (near + lean, roof, z + last - 0.6),
-                   (near + lean, roof, z + first + 0.5)], paint * 0.8, 'car')
+        self.fill(
+            [
+                (near, waist, z + first),
+                (near, waist, z + last),
+                (near + lean, roof, z + last - 0.6),
+                (near + lean, roof, z + first + 0.5),
+            ],
+            paint * 0.8,
+            'car',
+        )
         low, high = near + lean * 0.1, near + lean * 0.8
-        self.fill([(low, waist + 0.05, z + first + 0.4), (low, waist + 0.05, z + last - 0.35),
-                   (high, roof - 0.1, z + last - 0.8), (high, roof - 0.1, z + first + 0.7)], GLASS, None)
+        self.fill(
+            [
+                (low, waist + 0.05, z + first + 0.4),
+                (low, waist + 0.05, z + last - 0.35),
+                (high, roof - 0.1, z + last - 0.8),
+                (high, roof - 0.1, z + first + 0.7),
+            ],
+            GLASS,
+            None,
+        )
         for scale, margin, colour, name in ((1.0, 0.0, paint * 0.95, 'car'), (0.88, 0.06, GLASS, None)):
             wide, narrow, sill, top = half * scale, half * 0.85 * scale, waist + margin, roof - margin
-            self.fill([(x - wide, sill, z + first), (x + wide, sill, z + first), (x + narrow, top, z + first + 0.5),
-                       (x - narrow, top, z + first + 0.5)], colour, name)
+            self.fill(
+                [
+                    (x - wide, sill, z + first),
+                    (x + wide, sill, z + first),
+                    (x + narrow, top, z + first + 0.5),
+                    (x - narrow, top, z + first + 0.5),
+                ],
+                colour,
+                name,
+            )
         self.wheels(near, z, (0.7, length - 0.7), 0.32, 'car')
         lamps = (200, 30, 30) if away else (250, 248, 225)
         for lamp in (-half + 0.22, half - 0.22):
@@ -447,7 +499,8 @@ class Scene:
         half, length, roof, paints = {
             'truck': (1.15, 7.0, 3.3, ((230, 230, 228), (200, 130, 40), (70, 110, 70))),
             'bus': (1.25, 11.0, 3.0, ((215, 190, 40), (180, 35, 35), (60, 100, 160))),
-            'train': (1.25, 26.0, 3.4, ((225, 215, 190), (160, 40, 45), (60, 120, 100)))}[name]
+            'train': (1.25, 26.0, 3.4, ((225, 215, 190), (160, 40, 45), (60, 120, 100))),
+        }[name]
         paint = self.pick(paints)
         self.shadow(x, z, half, length)
         for wheel in (-half + 0.2, half - 0.2):

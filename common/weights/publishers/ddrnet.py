@@ -1,4 +1,5 @@
 """The authors' ydhongHIT/DDRNet, and the MindSpore model zoo's DDRNet-23 (research/cv/DDRNet)."""
+
 from twinseg.common.weights.publishers.table import Arrays, Table
 
 CHANNELS = {'ddrnet23_slim': 32, 'ddrnet23': 64, 'ddrnet39': 64}  # of the stem
@@ -11,32 +12,62 @@ BLOCK = {
 }
 NORM_FIRST = {'0': 'bn', '2': 'conv'}
 HEAD = {'bn1': 'conv.bn', 'conv1': 'conv.conv', 'bn2': 'bn', 'conv2': 'classifier'}
-OPTIMIZER = ('accum', 'moments', 'moment1', 'moment2', 'stats', 'beta1_power', 'beta2_power', 'global_step', 'learning_rate',
-             'momentum', 'weight_decay', 'loss_scale', 'scale_sense', 'current_iterator_step', 'last_overflow_iterator_step',
-             'epoch_num', 'step_num')  # what MindSpore's training saves beside the network
+OPTIMIZER = (
+    'accum',
+    'moments',
+    'moment1',
+    'moment2',
+    'stats',
+    'beta1_power',
+    'beta2_power',
+    'global_step',
+    'learning_rate',
+    'momentum',
+    'weight_decay',
+    'loss_scale',
+    'scale_sense',
+    'current_iterator_step',
+    'last_overflow_iterator_step',
+    'epoch_num',
+    'step_num',
+)  # what MindSpore's training saves beside the network
 
 
 def _two(theirs: str, ours: str) -> dict[str, str]:
     """Two convolutions with norm in one list, a relu between."""
-    return {f'{theirs}.{3 * index + place}': f'{ours}.{index}.{part}'
-            for index in (0, 1) for place, part in enumerate(('conv', 'bn'))}
+    return {
+        f'{theirs}.{3 * index + place}': f'{ours}.{index}.{part}'
+        for index in (0, 1)
+        for place, part in enumerate(('conv', 'bn'))
+    }
 
 
 def _backbone(arch: str) -> dict[str, str]:
-    layers = {'layer1.{block}': 'layer1.{block}', 'layer2.{block}': 'layer2.{block}', 'layer5.0': 'last_low',
-              'layer5_.0': 'last_high'}
+    layers = {
+        'layer1.{block}': 'layer1.{block}',
+        'layer2.{block}': 'layer2.{block}',
+        'layer5.0': 'last_low',
+        'layer5_.0': 'last_high',
+    }
     rules = _two('conv1', 'backbone.stem')
     for index, stage in enumerate(STAGES[arch]):
         layers |= {f'layer{stage}.{{block}}': f'low.{index}.{{block}}', f'layer{stage}_.{{block}}': f'high.{index}.{{block}}'}
         rules |= {f'compression{stage}.{theirs}': f'backbone.compression.{index}.{part}' for theirs, part in CONV_BN.items()}
         rules |= _two(f'down{stage}', f'backbone.down.{index}')
-    return {**rules, **{f'{theirs}.{name}': f'backbone.{ours}.{part}'
-                        for theirs, ours in layers.items() for name, part in BLOCK.items()}}
+    return {
+        **rules,
+        **{f'{theirs}.{name}': f'backbone.{ours}.{part}' for theirs, ours in layers.items() for name, part in BLOCK.items()},
+    }
 
 
 def _classifier_rules(arch: str) -> dict[str, str]:
-    return {**_backbone(arch), **_two('down5', 'down'), 'last_layer.0': 'conv_last.conv', 'last_layer.1': 'conv_last.bn',
-            'linear': 'linear'}
+    return {
+        **_backbone(arch),
+        **_two('down5', 'down'),
+        'last_layer.0': 'conv_last.conv',
+        'last_layer.1': 'conv_last.bn',
+        'linear': 'linear',
+    }
 
 
 def _classifier(arch: str) -> Table:
@@ -47,7 +78,8 @@ def _classifier(arch: str) -> Table:
         condition=lambda published: len(published['conv1.0.bias']) == CHANNELS[arch],
         classes='linear.weight',
         arguments={'stem_bias': True},
-        rules=_classifier_rules(arch))
+        rules=_classifier_rules(arch),
+    )
 
 
 def _segmentation(arch: str) -> Table:
@@ -61,15 +93,26 @@ def _segmentation(arch: str) -> Table:
         arguments={'stem_bias': True},
         rules={
             **_backbone(arch),
-            **{f'spp.{name}.{theirs}': f'spp.{ours}.{part}' for theirs, part in NORM_FIRST.items() for name, ours in (
-                ('scale0', 'scales.0'), ('compression', 'compression'), ('shortcut', 'shortcut'),
-                *((f'process{index}', f'processes.{index - 1}') for index in (1, 2, 3, 4)))},
-            **{f'spp.scale{index}.{place}': f'spp.scales.{index}.{part}'
-               for index in (1, 2, 3, 4) for place, part in ((1, 'bn'), (3, 'conv'))},
+            **{
+                f'spp.{name}.{theirs}': f'spp.{ours}.{part}'
+                for theirs, part in NORM_FIRST.items()
+                for name, ours in (
+                    ('scale0', 'scales.0'),
+                    ('compression', 'compression'),
+                    ('shortcut', 'shortcut'),
+                    *((f'process{index}', f'processes.{index - 1}') for index in (1, 2, 3, 4)),
+                )
+            },
+            **{
+                f'spp.scale{index}.{place}': f'spp.scales.{index}.{part}'
+                for index in (1, 2, 3, 4)
+                for place, part in ((1, 'bn'), (3, 'conv'))
+            },
             **{f'final_layer.{theirs}': f'head.{ours}' for theirs, ours in HEAD.items()},
             **{f'seghead_extra.{theirs}': f'aux.{ours}' for theirs, ours in HEAD.items()},
         },
-        unused=('loss',))  # class weights that training code keeps beside the network
+        unused=('loss',),
+    )  # class weights that training code keeps beside the network
 
 
 def _of_mindspore(published: Arrays) -> bool:
@@ -85,6 +128,7 @@ ZOO = Table(
     classes='linear.weight',
     arguments={'same_padding': True, 'half_pixel': False, 'last_bn_momentum': 0.9},
     rules=_classifier_rules('ddrnet23'),
-    unused=OPTIMIZER)
+    unused=OPTIMIZER,
+)
 
 TABLES = (*(_segmentation(arch) for arch in CHANNELS), *(_classifier(arch) for arch in CHANNELS), ZOO)

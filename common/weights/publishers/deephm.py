@@ -1,4 +1,5 @@
 """DeepHM/deeplabv3plus_DPDDP."""
+
 from dataclasses import replace
 
 from twinseg.common.weights.publishers import yassouali
@@ -15,12 +16,16 @@ SEGNET = Table(
     arguments={'shared': True, 'last_convolutions': 2},
     rules={
         **yassouali.SEGNET_ENCODER,
-        **{f'stage{5 - stage}_decoder.{3 * number + place}': f'decoder.{stage}.0.{part}'
-           for stage, number in ((3, 2), (2, 2), (1, 1)) for place, part in enumerate(('conv', 'bn'))},
+        **{
+            f'stage{5 - stage}_decoder.{3 * number + place}': f'decoder.{stage}.0.{part}'
+            for stage, number in ((3, 2), (2, 2), (1, 1))
+            for place, part in enumerate(('conv', 'bn'))
+        },
         'stage5_decoder.3': 'last',
         'stage5_decoder.6': 'classifier',
     },
-    unused=tuple(yassouali.SEGNET_ALIASES))  # other names of the encoder's tensors
+    unused=tuple(yassouali.SEGNET_ALIASES),
+)  # other names of the encoder's tensors
 
 TABLES = (
     DEEPLABV3PLUS,

@@ -1,18 +1,38 @@
 """davidtvs/PyTorch-ENet."""
+
 from twinseg.common.weights.publishers.table import Table
 
 CONV_NORM = ('conv', 'bn', 'activation')
 STAGES = {  # its blocks' names, in order
     'stage1': [f'regular1_{number}' for number in range(1, 5)],
-    'stage2': ['regular2_1', 'dilated2_2', 'asymmetric2_3', 'dilated2_4', 'regular2_5', 'dilated2_6', 'asymmetric2_7',
-               'dilated2_8'],
-    'stage3': ['regular3_0', 'dilated3_1', 'asymmetric3_2', 'dilated3_3', 'regular3_4', 'dilated3_5', 'asymmetric3_6',
-               'dilated3_7'],
+    'stage2': [
+        'regular2_1',
+        'dilated2_2',
+        'asymmetric2_3',
+        'dilated2_4',
+        'regular2_5',
+        'dilated2_6',
+        'asymmetric2_7',
+        'dilated2_8',
+    ],
+    'stage3': [
+        'regular3_0',
+        'dilated3_1',
+        'asymmetric3_2',
+        'dilated3_3',
+        'regular3_4',
+        'dilated3_5',
+        'asymmetric3_6',
+        'dilated3_7',
+    ],
     'stage4': ['regular4_1', 'regular4_2'],
     'stage5': ['regular5_1'],
 }
-BLOCKS = {'downsample1_0': 'down1', 'downsample2_0': 'down2',
-          **{theirs: f'{stage}.{number}' for stage, names in STAGES.items() for number, theirs in enumerate(names)}}
+BLOCKS = {
+    'downsample1_0': 'down1',
+    'downsample2_0': 'down2',
+    **{theirs: f'{stage}.{number}' for stage, names in STAGES.items() for number, theirs in enumerate(names)},
+}
 
 
 def _layers(theirs: str, ours: str, first: int = 0) -> dict[str, str]:
@@ -39,21 +59,35 @@ def _upsample(theirs: str, ours: str) -> dict[str, str]:
     }
 
 
-TABLES: tuple[Table, ...] = (Table(
-    source='enet',
-    arch='enet',
-    marks=('initial_block.main_branch.weight', 'asymmetric3_6.ext_conv2.3.weight', 'upsample5_0.ext_tconv1.weight'),
-    classes='transposed_conv.weight',
-    classes_axis=1,
-    arguments={'initial_bias': False, 'initial_pool': 3, 'norm_eps': 1e-5, 'conv_bias': False, 'slopes': 'one',
-               'branch_activation': 'regular', 'columns_first': True, 'asymmetric_norm': True,
-               'asymmetric_bias': [False, False], 'narrow_by_input': True, 'upsample_kernel': 2, 'last_kernel': 3},
-    rules={
-        'initial_block.main_branch': 'initial.conv',
-        'initial_block.batch_norm': 'initial.bn',
-        'initial_block.out_activation': 'initial.activation',
-        **{rule: name for theirs, ours in BLOCKS.items() for rule, name in _block(theirs, ours).items()},
-        **_upsample('upsample4_0', 'up4'),
-        **_upsample('upsample5_0', 'up5'),
-        'transposed_conv': 'classifier',
-    }),)
+TABLES: tuple[Table, ...] = (
+    Table(
+        source='enet',
+        arch='enet',
+        marks=('initial_block.main_branch.weight', 'asymmetric3_6.ext_conv2.3.weight', 'upsample5_0.ext_tconv1.weight'),
+        classes='transposed_conv.weight',
+        classes_axis=1,
+        arguments={
+            'initial_bias': False,
+            'initial_pool': 3,
+            'norm_eps': 1e-5,
+            'conv_bias': False,
+            'slopes': 'one',
+            'branch_activation': 'regular',
+            'columns_first': True,
+            'asymmetric_norm': True,
+            'asymmetric_bias': [False, False],
+            'narrow_by_input': True,
+            'upsample_kernel': 2,
+            'last_kernel': 3,
+        },
+        rules={
+            'initial_block.main_branch': 'initial.conv',
+            'initial_block.batch_norm': 'initial.bn',
+            'initial_block.out_activation': 'initial.activation',
+            **{rule: name for theirs, ours in BLOCKS.items() for rule, name in _block(theirs, ours).items()},
+            **_upsample('upsample4_0', 'up4'),
+            **_upsample('upsample5_0', 'up5'),
+            'transposed_conv': 'classifier',
+        },
+    ),
+)

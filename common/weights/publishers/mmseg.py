@@ -1,4 +1,5 @@
 """mmsegmentation 0.x and 1.x: the checkpoints of its model zoo and those that its training writes."""
+
 from typing import Any, Callable
 
 from twinseg.common.weights.publishers import resnet
@@ -31,7 +32,8 @@ FAST_SCNN = Table(
         'auxiliary_head.0.conv_seg': 'aux_gfe.classifier',
         'auxiliary_head.1.convs.0': 'aux_ltd.conv',
         'auxiliary_head.1.conv_seg': 'aux_ltd.classifier',
-    })
+    },
+)
 
 STAGES = {
     'stages.0': 'backbone.stage1',
@@ -75,7 +77,8 @@ def _stdc_seg(arch: str, last_block: str) -> Table:
             'auxiliary_head.2.convs.0': 'detail.conv',
             'auxiliary_head.2.conv_seg': 'detail.classifier',
         },
-        unused=('auxiliary_head.2.fusion_kernel', 'auxiliary_head.2.laplacian_kernel'))
+        unused=('auxiliary_head.2.fusion_kernel', 'auxiliary_head.2.laplacian_kernel'),
+    )
 
 
 def _stdc_backbone(arch: str, last_block: str) -> Table:
@@ -86,12 +89,17 @@ def _stdc_backbone(arch: str, last_block: str) -> Table:
         arch=arch,
         marks=(f'{last_block}.layers.0.conv.weight',),
         classes=None,
-        rules={**STAGES, **old, 'final_conv': 'conv_last'})
+        rules={**STAGES, **old, 'final_conv': 'conv_last'},
+    )
 
 
 def _deeplabv3plus(state: Arrays) -> dict[str, Any]:
-    return {'backbone': resnet.name(state), 'stem': 'v1c' if 'backbone.stem.2.conv.weight' in state else '7x7',
-            'channels': len(state['aspp.project.bn.weight']), 'low_level_channels': len(state['low_level.bn.weight'])}
+    return {
+        'backbone': resnet.name(state),
+        'stem': 'v1c' if 'backbone.stem.2.conv.weight' in state else '7x7',
+        'channels': len(state['aspp.project.bn.weight']),
+        'low_level_channels': len(state['low_level.bn.weight']),
+    }
 
 
 DEEPLABV3PLUS = Table(
@@ -100,8 +108,14 @@ DEEPLABV3PLUS = Table(
     marks=('decode_head.c1_bottleneck.conv.weight', 'decode_head.sep_bottleneck.0.depthwise_conv.conv.weight'),
     classes='decode_head.conv_seg.weight',
     heads=('aux',),
-    arguments={'stem': 'v1c', 'output_stride': 8, 'channels': 512, 'convolution': 'separable', 'pool_first': True,
-               'project_kernel': 3},
+    arguments={
+        'stem': 'v1c',
+        'output_stride': 8,
+        'channels': 512,
+        'convolution': 'separable',
+        'pool_first': True,
+        'project_kernel': 3,
+    },
     more_arguments=_deeplabv3plus,
     rules={
         **resnet.rules('backbone.', 'v1c'),
@@ -117,7 +131,8 @@ DEEPLABV3PLUS = Table(
         'decode_head.conv_seg': 'classifier',
         'auxiliary_head.convs.0': 'aux.conv',
         'auxiliary_head.conv_seg': 'aux.classifier',
-    })
+    },
+)
 
 RESNET = {**resnet.rules('backbone.', 'v1c'), **resnet.rules('backbone.')}  # the second for ResNet-50b and the like
 AUXILIARY = {'auxiliary_head.convs.0': 'aux.conv', 'auxiliary_head.conv_seg': 'aux.classifier'}
@@ -125,11 +140,19 @@ AUXILIARY = {'auxiliary_head.convs.0': 'aux.conv', 'auxiliary_head.conv_seg': 'a
 
 def _channels(last: str) -> Callable[[Arrays], dict[str, Any]]:
     """Backbone, and the channels that a head's last norm and the auxiliary head's have."""
+
     def arguments(state: Arrays) -> dict[str, Any]:
-        names = {'channels': f'{last}.bn.weight', 'branch_channels': 'ppm.branches.0.bn.weight',
-                 'auxiliary_channels': 'aux.conv.bn.weight'}
-        return {'backbone': resnet.name(state), 'stem': resnet.stem(state),
-                **{argument: len(state[name]) for argument, name in names.items() if name in state}}
+        names = {
+            'channels': f'{last}.bn.weight',
+            'branch_channels': 'ppm.branches.0.bn.weight',
+            'auxiliary_channels': 'aux.conv.bn.weight',
+        }
+        return {
+            'backbone': resnet.name(state),
+            'stem': resnet.stem(state),
+            **{argument: len(state[name]) for argument, name in names.items() if name in state},
+        }
+
     return arguments
 
 
@@ -146,13 +169,17 @@ PSPNET = Table(
         'decode_head.psp_modules.{bin}.1': 'ppm.branches.{bin}',
         'decode_head.bottleneck': 'ppm.out',
         'decode_head.conv_seg': 'classifier',
-    })
+    },
+)
 
 UPERNET = Table(
     source='mmseg',
     arch='upernet',
-    marks=('decode_head.psp_modules.0.1.conv.weight', 'decode_head.fpn_bottleneck.conv.weight',
-           'backbone.layer4.0.conv1.weight'),
+    marks=(
+        'decode_head.psp_modules.0.1.conv.weight',
+        'decode_head.fpn_bottleneck.conv.weight',
+        'backbone.layer4.0.conv1.weight',
+    ),
     classes='decode_head.conv_seg.weight',
     heads=('aux',),
     more_arguments=_channels('fpn.fusion'),
@@ -165,7 +192,8 @@ UPERNET = Table(
         **{f'decode_head.fpn_convs.{level}': f'fpn.smooth.{2 - level}' for level in range(3)},
         'decode_head.fpn_bottleneck': 'fpn.fusion',
         'decode_head.conv_seg': 'classifier',
-    })
+    },
+)
 
 FCN = Table(
     source='mmseg',
@@ -180,7 +208,8 @@ FCN = Table(
         'decode_head.convs': 'head.convs',
         'decode_head.conv_cat': 'head.fusion',
         'decode_head.conv_seg': 'head.classifier',
-    })
+    },
+)
 
 DDRNET_BRANCHES = {
     'stem.2.{block}': 'layer1.{block}',
@@ -193,9 +222,15 @@ DDRNET_BRANCHES = {
 DDRNET = {
     'stem.0': 'backbone.stem.0',
     'stem.1': 'backbone.stem.1',
-    **{f'{theirs}.{name}': f'backbone.{ours}.{part}' for theirs, ours in DDRNET_BRANCHES.items() for name, part in (
-        ('downsample.0', 'downsample.conv'), ('downsample.1', 'downsample.bn'), *((f'conv{index}', f'conv{index}')
-                                                                                  for index in (1, 2, 3)))},
+    **{
+        f'{theirs}.{name}': f'backbone.{ours}.{part}'
+        for theirs, ours in DDRNET_BRANCHES.items()
+        for name, part in (
+            ('downsample.0', 'downsample.conv'),
+            ('downsample.1', 'downsample.bn'),
+            *((f'conv{index}', f'conv{index}') for index in (1, 2, 3)),
+        )
+    },
     'compression_1': 'backbone.compression.0',
     'compression_2': 'backbone.compression.1',
     'down_1': 'backbone.down.0.0',
@@ -223,7 +258,8 @@ def _ddrnet_seg(arch: str, channels: int) -> Table:
             'decode_head.aux_head.1': 'aux.bn',
             'decode_head.aux_cls_seg': 'aux.classifier',
         },
-        unused=tuple(f'decode_head.loss_decode.{index}.class_weight' for index in (0, 1)))
+        unused=tuple(f'decode_head.loss_decode.{index}.class_weight' for index in (0, 1)),
+    )
 
 
 def _ddrnet_backbone(arch: str, channels: int) -> Table:
@@ -234,10 +270,12 @@ def _ddrnet_backbone(arch: str, channels: int) -> Table:
         marks=('context_branch_layers.0.0.conv1.conv.weight',),
         condition=lambda published: len(published['context_branch_layers.0.0.conv1.conv.weight']) == 4 * channels,
         classes=None,
-        rules={**{f'stem.{index}.{part}': f'backbone.stem.{index}.{part}'
-                  for index in (0, 1) for part in ('conv.weight', 'bn')},
-               **{theirs: ours for theirs, ours in DDRNET.items() if theirs not in ('stem.0', 'stem.1')}},
-        unused=('stem.0.conv.bias', 'stem.1.conv.bias', 'down5', 'last_layer', 'linear'))
+        rules={
+            **{f'stem.{index}.{part}': f'backbone.stem.{index}.{part}' for index in (0, 1) for part in ('conv.weight', 'bn')},
+            **{theirs: ours for theirs, ours in DDRNET.items() if theirs not in ('stem.0', 'stem.1')},
+        },
+        unused=('stem.0.conv.bias', 'stem.1.conv.bias', 'down5', 'last_layer', 'linear'),
+    )
 
 
 UNET = Table(
@@ -250,13 +288,18 @@ UNET = Table(
     rules={
         'backbone.encoder.0.0.convs': 'backbone.stages.0',
         'backbone.encoder.{n}.1.convs': 'backbone.stages.{n}',
-        **{f'backbone.decoder.{3 - number}.{theirs}': f'ups.{number}.{ours}' for number in range(4)
-           for theirs, ours in (('conv_block.convs', 'convs'), ('upsample.interp_upsample.1', 'project'))},
+        **{
+            f'backbone.decoder.{3 - number}.{theirs}': f'ups.{number}.{ours}'
+            for number in range(4)
+            for theirs, ours in (('conv_block.convs', 'convs'), ('upsample.interp_upsample.1', 'project'))
+        },
         'decode_head.convs.0': 'head.conv',
         'decode_head.conv_seg': 'head.classifier',
         'auxiliary_head.convs.0': 'aux.conv',
         'auxiliary_head.conv_seg': 'aux.classifier',
-    })
+    },
+)
+
 
 def _resnet_backbone(arch: str, last_block: str) -> Table:
     """The ImageNet weights with three 3x3 convolutions as stem (V1c) that its ResNet recipes start from."""
@@ -266,7 +309,8 @@ def _resnet_backbone(arch: str, last_block: str) -> Table:
         marks=('stem.0.weight', f'layer3.{last_block}.weight'),
         classes=None,
         arguments={'stem': 'v1c'},
-        rules={**resnet.rules(stem='v1c'), 'fc': 'fc'})
+        rules={**resnet.rules(stem='v1c'), 'fc': 'fc'},
+    )
 
 
 TABLES = (

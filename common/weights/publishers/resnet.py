@@ -1,9 +1,15 @@
 """Names of the ResNets inside published networks, and which ResNet it is."""
+
 from twinseg.common.errors import StateError
 from twinseg.common.weights.publishers.table import Arrays
 
-STAGE_BLOCKS = {'resnet18': (2, 2, False), 'resnet34': (4, 6, False), 'resnet50': (4, 6, True), 'resnet101': (4, 23, True),
-                'resnet152': (8, 36, True)}  # blocks of the second and third stage, and whether they are bottlenecks
+STAGE_BLOCKS = {
+    'resnet18': (2, 2, False),
+    'resnet34': (4, 6, False),
+    'resnet50': (4, 6, True),
+    'resnet101': (4, 23, True),
+    'resnet152': (8, 36, True),
+}  # blocks of the second and third stage, and whether they are bottlenecks
 BLOCK = {
     **{f'conv{index}': f'conv{index}.conv' for index in (1, 2, 3)},
     **{f'bn{index}': f'conv{index}.bn' for index in (1, 2, 3)},
@@ -12,34 +18,54 @@ BLOCK = {
 }
 STEMS = {
     '7x7': {'conv1': 'stem.0.conv', 'bn1': 'stem.0.bn'},
-    'v1c': {f'stem.{3 * index + place}': f'stem.{index}.{part}'  # of mmsegmentation
-            for index in range(3) for place, part in enumerate(('conv', 'bn'))},
-    'deep': {**{f'conv1.{3 * index}': f'stem.{index}.conv' for index in range(3)},  # of torchvision's shape: the last norm
-             'conv1.1': 'stem.0.bn', 'conv1.4': 'stem.1.bn', 'bn1': 'stem.2.bn'},  # stands outside
+    'v1c': {
+        f'stem.{3 * index + place}': f'stem.{index}.{part}'  # of mmsegmentation
+        for index in range(3)
+        for place, part in enumerate(('conv', 'bn'))
+    },
+    'deep': {
+        **{f'conv1.{3 * index}': f'stem.{index}.conv' for index in range(3)},  # of torchvision's shape: the last norm
+        'conv1.1': 'stem.0.bn',
+        'conv1.4': 'stem.1.bn',
+        'bn1': 'stem.2.bn',
+    },  # stands outside
     'initial': {'initial.0': 'stem.0.conv', 'initial.1': 'stem.0.bn'},  # of yassouali's UperNet
-    'deep initial': {**{f'initial.0.{3 * index}': f'stem.{index}.conv' for index in range(3)},  # of its PSPNet
-                     'initial.0.1': 'stem.0.bn', 'initial.0.4': 'stem.1.bn', 'initial.1': 'stem.2.bn'},
+    'deep initial': {
+        **{f'initial.0.{3 * index}': f'stem.{index}.conv' for index in range(3)},  # of its PSPNet
+        'initial.0.1': 'stem.0.bn',
+        'initial.0.4': 'stem.1.bn',
+        'initial.1': 'stem.2.bn',
+    },
     'layer0': {'layer0.0': 'stem.0.conv', 'layer0.1': 'stem.0.bn'},  # of yassouali's DeepLab
 }
 
 
 def rules(theirs: str = '', stem: str = '7x7', ours: str = 'backbone.', stages: int = 4) -> dict[str, str]:
     """Rules for a ResNet, or its first stages, whose names begin with ``theirs`` (with its dot) in torchvision's form."""
-    return {**{f'{theirs}{name}': f'{ours}{target}' for name, target in STEMS[stem].items()},
-            **{f'{theirs}layer{stage}.{{block}}.{name}': f'{ours}layer{stage}.{{block}}.{target}'
-               for stage in range(1, stages + 1) for name, target in BLOCK.items()}}
+    return {
+        **{f'{theirs}{name}': f'{ours}{target}' for name, target in STEMS[stem].items()},
+        **{
+            f'{theirs}layer{stage}.{{block}}.{name}': f'{ours}layer{stage}.{{block}}.{target}'
+            for stage in range(1, stages + 1)
+            for name, target in BLOCK.items()
+        },
+    }
 
 
 def name(state: Arrays, prefix: str = 'backbone.') -> str:
     """Which ResNet: from our names. With two stages alone 'resnet50' stands for ResNet-101 too: there they are the same."""
-    found = [len({key.removeprefix(prefix).split('.')[1] for key in state if key.startswith(f'{prefix}layer{stage}.')})
-             for stage in (2, 3)]
+    found = [
+        len({key.removeprefix(prefix).split('.')[1] for key in state if key.startswith(f'{prefix}layer{stage}.')})
+        for stage in (2, 3)
+    ]
     bottlenecks = f'{prefix}layer2.0.conv3.conv.weight' in state
     for known, (second, third, kind) in STAGE_BLOCKS.items():
         if found in ([second, third], [second, 0]) and bottlenecks == kind:
             return known
-    raise StateError(f'its ResNet has {found[0]} and {found[1]} {"bottleneck" if bottlenecks else "basic"} blocks in stages 2 '
-                     'and 3: none that is known here')
+    raise StateError(
+        f'its ResNet has {found[0]} and {found[1]} {"bottleneck" if bottlenecks else "basic"} blocks in stages 2 '
+        'and 3: none that is known here'
+    )
 
 
 def stem(state: Arrays, prefix: str = 'backbone.') -> str:

@@ -1,4 +1,5 @@
 """segmentation-models-pytorch 0.6."""
+
 from twinseg.common.weights.publishers import resnet
 from twinseg.common.weights.publishers.table import Table
 
@@ -7,8 +8,17 @@ DEEPLABV3PLUS = Table(
     arch='deeplabv3plus',
     marks=('decoder.aspp.0.convs.1.0.1.weight', 'decoder.block2.0.0.weight', 'encoder.conv1.weight'),
     classes='segmentation_head.0.weight',
-    arguments={'auxiliary': False, 'contract_dilation': False, 'rates': [12, 24, 36], 'convolution': 'bare', 'refine': True,
-               'decoder_convolutions': 1, 'align_corners': True, 'aspp_dropout': 0.5, 'dropout': 0.0},
+    arguments={
+        'auxiliary': False,
+        'contract_dilation': False,
+        'rates': [12, 24, 36],
+        'convolution': 'bare',
+        'refine': True,
+        'decoder_convolutions': 1,
+        'align_corners': True,
+        'aspp_dropout': 0.5,
+        'dropout': 0.0,
+    },
     more_arguments=lambda state: {'backbone': resnet.name(state)},
     rules={
         **resnet.rules('encoder.'),
@@ -30,15 +40,26 @@ DEEPLABV3PLUS = Table(
         'decoder.block2.0.1': 'decoder.0.pointwise.conv',
         'decoder.block2.1': 'decoder.0.pointwise.bn',
         'segmentation_head.0': 'classifier',
-    })
+    },
+)
 
 PSPNET = Table(
     source='smp',
     arch='pspnet',
     marks=('decoder.psp.blocks.0.pool.1.0.weight', 'encoder.layer2.0.conv1.weight'),
     classes='segmentation_head.0.weight',
-    arguments={'auxiliary': False, 'stem': '7x7', 'stages': 2, 'pyramid_kernel': 1, 'input_last': True, 'norm_one_bin': False,
-               'classifier_kernel': 3, 'pyramid_align_corners': True, 'align_corners': True, 'dropout': 0.2},
+    arguments={
+        'auxiliary': False,
+        'stem': '7x7',
+        'stages': 2,
+        'pyramid_kernel': 1,
+        'input_last': True,
+        'norm_one_bin': False,
+        'classifier_kernel': 3,
+        'pyramid_align_corners': True,
+        'align_corners': True,
+        'dropout': 0.2,
+    },
     more_arguments=lambda state: {'backbone': resnet.name(state), 'channels': len(state['ppm.out.bn.weight'])},
     rules={
         **resnet.rules('encoder.', stages=2),
@@ -49,7 +70,8 @@ PSPNET = Table(
         'decoder.conv.1': 'ppm.out.bn',
         'segmentation_head.0': 'classifier',
     },
-    unused=('encoder.layer3', 'encoder.layer4'))
+    unused=('encoder.layer3', 'encoder.layer4'),
+)
 
 UPERNET = Table(
     source='smp',
@@ -72,7 +94,8 @@ UPERNET = Table(
         'decoder.fusion_block.0': 'fpn.fusion.conv',
         'decoder.fusion_block.1': 'fpn.fusion.bn',
         'segmentation_head.0': 'classifier',
-    })
+    },
+)
 
 UNET = Table(
     source='smp',
@@ -83,11 +106,15 @@ UNET = Table(
     more_arguments=lambda state: {'backbone': resnet.name(state)},
     rules={
         **resnet.rules('encoder.'),
-        **{f'decoder.blocks.{block}.conv{place + 1}.{index}': f'{ours}.convs.{place}.{part}'
-           for block, ours in (('4', 'more_ups.0'), ('{n}', 'ups.{n}')) for place in (0, 1)
-           for index, part in enumerate(('conv', 'bn'))},
+        **{
+            f'decoder.blocks.{block}.conv{place + 1}.{index}': f'{ours}.convs.{place}.{part}'
+            for block, ours in (('4', 'more_ups.0'), ('{n}', 'ups.{n}'))
+            for place in (0, 1)
+            for index, part in enumerate(('conv', 'bn'))
+        },
         'segmentation_head.0': 'head',
-    })
+    },
+)
 
 TABLES = (
     UNET,

@@ -3,6 +3,7 @@
 The segmentation network's norms outside the backbone are in-place ABN, which scales by |weight| + eps; the files hold the
 backbone twice (``x2`` to ``x32`` are ``features``) and parts that are never read.
 """
+
 import numpy as np
 
 from twinseg.common.weights.publishers.table import Table
@@ -41,7 +42,8 @@ def _classifier(arch: str) -> Table:
         marks=(_last(arch),),
         classes='linear.weight',
         rules={**_features(arch), 'conv_last': 'conv_last', 'fc': 'fc', 'linear': 'linear'},
-        unused=(*ALIASES, 'bn'))
+        unused=(*ALIASES, 'bn'),
+    )
 
 
 def _segmentation(arch: str) -> Table:
@@ -69,8 +71,13 @@ def _segmentation(arch: str) -> Table:
             **{f'{theirs}.conv': f'{ours}.conv' for theirs, ours in heads.items()},
             **{f'{theirs}.conv_out': f'{ours}.classifier' for theirs, ours in heads.items()},
         },
-        unused=(*(f'cp.backbone.{part}' for part in (*ALIASES, 'conv_last', 'fc', 'bn', 'linear')),
-                'conv_out_sp2', 'conv_out_sp4', 'conv_out_sp16'))
+        unused=(
+            *(f'cp.backbone.{part}' for part in (*ALIASES, 'conv_last', 'fc', 'bn', 'linear')),
+            'conv_out_sp2',
+            'conv_out_sp4',
+            'conv_out_sp16',
+        ),
+    )
 
 
 TABLES = (_segmentation('stdc2'), _segmentation('stdc1'), _classifier('stdc2'), _classifier('stdc1'))  # the longer first

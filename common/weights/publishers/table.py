@@ -1,4 +1,5 @@
 """How a publisher's weights become ours: a table of names per network, and the engine that applies it."""
+
 import re
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping
@@ -18,6 +19,7 @@ class Table:
     ``{x}`` stands for any one component and is carried over. ``unused`` are rules for what the publisher's own network
     never reads. ``marks`` are names that only this network has.
     """
+
     source: str
     arch: str
     marks: tuple[str, ...]
@@ -50,8 +52,10 @@ class Table:
                 names[name] = key
         if unknown:
             shown = ', '.join(unknown[:8]) + (f' and {len(unknown) - 8} more' if len(unknown) > 8 else '')
-            raise StateError(f'not a {self.arch} of {self.source} as published: {len(unknown)} of its {len(published)} tensors '
-                             f'are unknown: {shown}')
+            raise StateError(
+                f'not a {self.arch} of {self.source} as published: {len(unknown)} of its {len(published)} tensors '
+                f'are unknown: {shown}'
+            )
         return names, ignored
 
 

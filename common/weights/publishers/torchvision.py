@@ -1,4 +1,5 @@
 """torchvision's networks; timm's and mmsegmentation's ResNets have the same names."""
+
 from twinseg.common.weights.publishers import resnet
 from twinseg.common.weights.publishers.table import Table
 
@@ -9,7 +10,8 @@ def _resnet(arch: str, last_block: str) -> Table:
         arch=arch,
         marks=('conv1.weight', f'layer3.{last_block}.weight', 'fc.weight'),
         classes='fc.weight',
-        rules={**resnet.rules(), 'fc': 'fc'})
+        rules={**resnet.rules(), 'fc': 'fc'},
+    )
 
 
 def _vgg() -> dict[str, str]:
@@ -29,7 +31,8 @@ VGG16_BN = Table(
     arch='vgg16_bn',
     marks=('features.41.running_mean', 'classifier.6.weight'),
     classes='classifier.6.weight',
-    rules={**_vgg(), 'classifier.0': 'fc1', 'classifier.3': 'fc2', 'classifier.6': 'fc3'})
+    rules={**_vgg(), 'classifier.0': 'fc1', 'classifier.3': 'fc2', 'classifier.6': 'fc3'},
+)
 
 DEEPLABV3 = Table(
     source='torchvision',
@@ -53,7 +56,8 @@ DEEPLABV3 = Table(
         'aux_classifier.0': 'aux.conv.conv',
         'aux_classifier.1': 'aux.conv.bn',
         'aux_classifier.4': 'aux.classifier',
-    })
+    },
+)
 
 FCN = Table(
     source='torchvision',
@@ -71,7 +75,8 @@ FCN = Table(
         'aux_classifier.0': 'aux.conv.conv',
         'aux_classifier.1': 'aux.conv.bn',
         'aux_classifier.4': 'aux.classifier',
-    })
+    },
+)
 
 TABLES = (
     FCN,

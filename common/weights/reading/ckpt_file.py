@@ -3,6 +3,7 @@
 The file is a protobuf message, ``Checkpoint { repeated Value { tag, Tensor { dims, tensor_type, tensor_content } } }``, read
 here field by field; a tensor of more than 512 MB stands in several values of one tag. Nothing is allocated beyond the file.
 """
+
 import math
 import zlib
 from pathlib import Path
@@ -13,8 +14,21 @@ import numpy as np
 from twinseg.common.errors import StateError
 
 START = b'\n'  # field 1 of the message: a value
-DTYPES = {'Float16': '<f2', 'Float32': '<f4', 'Float64': '<f8', 'BFloat16': '<u2', 'Bool': '?', 'Int8': 'i1', 'Int16': '<i2',
-          'Int32': '<i4', 'Int64': '<i8', 'UInt8': 'u1', 'UInt16': '<u2', 'UInt32': '<u4', 'UInt64': '<u8'}
+DTYPES = {
+    'Float16': '<f2',
+    'Float32': '<f4',
+    'Float64': '<f8',
+    'BFloat16': '<u2',
+    'Bool': '?',
+    'Int8': 'i1',
+    'Int16': '<i2',
+    'Int32': '<i4',
+    'Int64': '<i8',
+    'UInt8': 'u1',
+    'UInt16': '<u2',
+    'UInt32': '<u4',
+    'UInt64': '<u8',
+}
 CRC = b'crc_num'  # before a checksum of ten bytes, where the writer was asked for one
 
 
@@ -26,8 +40,10 @@ def read_ckpt(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     try:
         return _arrays(path.read_bytes())
     except (OSError, ValueError, IndexError, MemoryError) as error:
-        raise StateError(f'{path}: not a readable MindSpore checkpoint (truncated, encrypted, or another kind of file): '
-                         f'{" ".join(str(error).split())}') from None
+        raise StateError(
+            f'{path}: not a readable MindSpore checkpoint (truncated, encrypted, or another kind of file): '
+            f'{" ".join(str(error).split())}'
+        ) from None
 
 
 def _arrays(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -106,7 +122,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
             length = value
             if length > len(message) - place:
                 raise ValueError(f'field of {length} bytes at byte {place}, {len(message) - place} are left')
-            value, place = message[place:place + length], place + length
+            value, place = message[place : place + length], place + length
         elif key & 7:
             raise ValueError(f'wire type {key & 7} at byte {place}')
         yield key >> 3, value

@@ -1,4 +1,5 @@
 """Weights from a file of any publisher, whatever its name ends in."""
+
 import json
 from pathlib import Path
 from typing import Any, Mapping

@@ -5,6 +5,7 @@ followed by raw storages. The pickle is read as data by a small stack machine: i
 containers and tensors need, and the only names that mean something are those of tensors and ordered dicts. Every other
 name is refused, except some that training frameworks leave in their logs: those become empty stand-ins and never run.
 """
+
 import io
 import math
 import pickletools
@@ -18,15 +19,41 @@ import numpy as np
 from twinseg.common.errors import StateError
 
 LEGACY_START = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # its magic number, pickled
-DTYPES = {'DoubleStorage': '<f8', 'FloatStorage': '<f4', 'HalfStorage': '<f2', 'BFloat16Storage': '<u2', 'LongStorage': '<i8',
-          'IntStorage': '<i4', 'ShortStorage': '<i2', 'CharStorage': 'i1', 'ByteStorage': 'u1', 'BoolStorage': '?'}
-INERT = ('mmengine.', 'mmcv.', 'numpy.core.multiarray.', 'numpy._core.multiarray.', 'numpy.ndarray', 'numpy.dtype',
-         'numpy.dtypes.', 'argparse.Namespace', 'torch.Size', 'torch.device', 'torch.float', 'builtins.set',
-         'builtins.getattr', '_codecs.encode', 'collections.defaultdict', 'pathlib.')
+DTYPES = {
+    'DoubleStorage': '<f8',
+    'FloatStorage': '<f4',
+    'HalfStorage': '<f2',
+    'BFloat16Storage': '<u2',
+    'LongStorage': '<i8',
+    'IntStorage': '<i4',
+    'ShortStorage': '<i2',
+    'CharStorage': 'i1',
+    'ByteStorage': 'u1',
+    'BoolStorage': '?',
+}
+INERT = (
+    'mmengine.',
+    'mmcv.',
+    'numpy.core.multiarray.',
+    'numpy._core.multiarray.',
+    'numpy.ndarray',
+    'numpy.dtype',
+    'numpy.dtypes.',
+    'argparse.Namespace',
+    'torch.Size',
+    'torch.device',
+    'torch.float',
+    'builtins.set',
+    'builtins.getattr',
+    '_codecs.encode',
+    'collections.defaultdict',
+    'pathlib.',
+)
 
 
 class Storage(NamedTuple):
     """A reference to numbers in the file."""
+
     kind: str
     key: str
     length: int
@@ -34,6 +61,7 @@ class Storage(NamedTuple):
 
 class View(NamedTuple):
     """A tensor: part of a storage."""
+
     storage: Storage
     offset: int
     shape: tuple[int, ...]
@@ -157,7 +185,7 @@ def _with_arrays(content: Any, load: Callable[[Storage], bytes]) -> Any:
         if last >= flat.size or math.prod(view.shape) > flat.size:
             raise StateError(f'a tensor {view.shape} reaches beyond its storage of {flat.size} numbers')
         strides = tuple(stride * flat.itemsize for stride in view.strides)
-        return np.lib.stride_tricks.as_strided(flat[view.offset:], view.shape, strides, writeable=False)
+        return np.lib.stride_tricks.as_strided(flat[view.offset :], view.shape, strides, writeable=False)
 
     seen, todo = set(), [content]
     while todo:
@@ -206,8 +234,19 @@ def _parse(file: BinaryIO) -> Any:
                     stack.append(None)
                 case 'NEWTRUE' | 'NEWFALSE':
                     stack.append(operation.name == 'NEWTRUE')
-                case ('BININT' | 'BININT1' | 'BININT2' | 'LONG1' | 'BINFLOAT' | 'BINUNICODE' | 'SHORT_BINUNICODE' | 'BINSTRING'
-                      | 'SHORT_BINSTRING' | 'BINBYTES' | 'SHORT_BINBYTES'):
+                case (
+                    'BININT'
+                    | 'BININT1'
+                    | 'BININT2'
+                    | 'LONG1'
+                    | 'BINFLOAT'
+                    | 'BINUNICODE'
+                    | 'SHORT_BINUNICODE'
+                    | 'BINSTRING'
+                    | 'SHORT_BINSTRING'
+                    | 'BINBYTES'
+                    | 'SHORT_BINBYTES'
+                ):
                     stack.append(argument)
                 case 'TUPLE1' | 'TUPLE2' | 'TUPLE3':
                     count = int(operation.name[-1])
@@ -255,8 +294,17 @@ def _parse(file: BinaryIO) -> Any:
 
 def _name(module: Any, name: Any) -> Name:
     full = f'{module}.{name}'
-    known = full in ('collections.OrderedDict', 'torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_tensor',
-                     'torch._utils._rebuild_parameter') or module == 'torch' and name in DTYPES
+    known = (
+        full
+        in (
+            'collections.OrderedDict',
+            'torch._utils._rebuild_tensor_v2',
+            'torch._utils._rebuild_tensor',
+            'torch._utils._rebuild_parameter',
+        )
+        or module == 'torch'
+        and name in DTYPES
+    )
     if not known and not full.startswith(INERT):
         raise StateError(f'refers to {full}, which a file of weights does not need; refused, nothing was executed')
     return Name(full)
