@@ -14,6 +14,8 @@ import pytest
 from twinseg.common.backend import available, get_backend
 
 ROOT = Path(__file__).parent.parent
+GOLDEN = Path(os.environ.get('TWINSEG_GOLDEN', ROOT / 'tests' / 'golden'))
+DATA = next((path for path in (ROOT / 'data', ROOT.parent / 'shared' / 'data') if path.is_dir()), ROOT / 'data')
 # Tests run side by side (scripts/test.sh), each on one thread; so do the commands that they start.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
@@ -54,13 +56,6 @@ def memory_is_given_back() -> Iterator[None]:
         _trimmed[0] = min(used, psutil.Process().memory_info().rss)
 
 
-def folder(variable: str, default: str) -> Path:
-    path = Path(os.environ.get(variable, ROOT.parent / 'shared' / default))
-    if not path.is_dir():
-        pytest.skip(f'{variable} is not set and {path} is absent')
-    return path
-
-
 def pytest_addoption(parser):
     parser.addoption('--slow', action='store_true', help='run the tests that take minutes each, too')
 
@@ -79,14 +74,17 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope='session')
 def data_folder() -> Path:
-    """Folder with real images (``camvid/``); skips where it is absent."""
-    return folder('TWINSEG_DATA', 'data')
+    """Folder with real images (``camvid/``): ``TWINSEG_DATA``, or ``data/`` of the checkout; skips where it is absent."""
+    path = Path(os.environ.get('TWINSEG_DATA', DATA))
+    if not path.is_dir():
+        pytest.skip(f'TWINSEG_DATA is not set and {path} is absent')
+    return path
 
 
 @pytest.fixture(scope='session')
 def golden_folder() -> Path:
-    """Folder with publishers' recorded networks; skips where it is absent."""
-    return folder('TWINSEG_GOLDEN', 'golden')
+    """Folder with the recordings of the publishers' networks."""
+    return GOLDEN
 
 
 @pytest.fixture(scope='session', params=['pytorch', 'mindspore'])

@@ -1,13 +1,13 @@
 """Our networks give what the publishers' networks gave, with the publishers' weights (DESIGN section 4)."""
 
-import importlib.util
 from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 import pytest
 
-from tests.conftest import folder, operator_by_operator
+from tests.conftest import GOLDEN, operator_by_operator
+from tests.golden import golden
 from twinseg.common import weights
 from twinseg.common.backend import get_backend
 from twinseg.common.config import Loss
@@ -50,28 +50,17 @@ LOSS_TOLERANCE = 1e-5
 
 
 def cases(gradients=False):
-    """Names of the fixtures that are there."""
-    try:
-        root = folder('TWINSEG_GOLDEN', 'golden')
-    except pytest.skip.Exception:
-        return [pytest.param('', marks=pytest.mark.skip(reason='no golden fixtures'))]
-    names = sorted(path.stem for path in root.glob('*.json') if path.stem != 'losses')
-    return [name for name in names if not gradients or golden(root).load(root / f'{name}.json')[0].get('gradients')]
-
-
-@lru_cache
-def golden(root):
-    spec = importlib.util.spec_from_file_location('golden', root / 'golden.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    """Names of the fixtures."""
+    names = sorted(path.stem for path in GOLDEN.glob('*.json') if path.stem != 'losses')
+    assert names, f'{GOLDEN}: no fixtures'
+    return [name for name in names if not gradients or golden.read(GOLDEN / f'{name}.json').get('gradients')]
 
 
 @lru_cache(maxsize=1)
 def published(root, case):
     """The description, the outputs, and the publisher's weights in our names."""
-    spec, outputs = golden(root).load(root / f'{case}.json')
-    converted = weights.convert(golden(root).state_dict(spec))
+    spec, outputs = golden.load(root / f'{case}.json')
+    converted = weights.convert(golden.state_dict(spec))
     chosen = {name: spec['arguments'][name] for name in NOT_IN_WEIGHTS.get(converted.arch, ()) if name in spec['arguments']}
     return spec, outputs, replace(converted, arguments={**converted.arguments, **chosen})
 
@@ -93,7 +82,7 @@ def test_outputs(golden_folder, backend, case):
     spec, recorded, converted = published(golden_folder, case)
     built = network(backend, converted)
     with operator_by_operator():
-        outputs = backend.forward(built, golden(golden_folder).input(case, spec['input_shape']), auxiliary=True)
+        outputs = backend.forward(built, golden.input(case, spec['input_shape']), auxiliary=True)
     for output in spec['outputs']:
         name = ours(output['name'], converted.arch)
         value = outputs[name]
@@ -102,7 +91,7 @@ def test_outputs(golden_folder, backend, case):
         assert list(value.shape) == output['shape']
         largest = output['absmax']
         tolerance = max(OUTPUT_TOLERANCE, 3 * output.get('noise', 0)) * largest
-        difference = np.abs(golden(golden_folder).sample(value, output['stride']) - recorded[output['name']]).max()
+        difference = np.abs(golden.sample(value, output['stride']) - recorded[output['name']]).max()
         assert difference <= tolerance, f'{output["name"]}: {difference / largest:.1e} of the largest magnitude'
         assert abs(np.abs(value).max() - largest) <= tolerance
         assert abs(value.mean(dtype=float) - output['mean']) <= STATISTICS_TOLERANCE * largest
@@ -137,8 +126,8 @@ def test_sizes(golden_folder, case):
 def test_gradient_norms(golden_folder, backend, case):
     """Cross-entropy of the main output, then of all listed outputs, at the input's size."""
     spec, _, converted = published(golden_folder, case)
-    images = golden(golden_folder).input(case, spec['input_shape'])
-    labels = golden(golden_folder).label(case, [spec['input_shape'][0], *spec['input_shape'][2:]], spec['num_classes'])
+    images = golden.input(case, spec['input_shape'])
+    labels = golden.label(case, [spec['input_shape'][0], *spec['input_shape'][2:]], spec['num_classes'])
     built = network(backend, converted)
     for record in spec['gradients']:
         tolerance = max(GRADIENT_TOLERANCE, 10 * record['noise'])

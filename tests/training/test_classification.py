@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.models.test_golden import golden
+from tests.golden import golden
 from tests.support import photos
 from tests.support.group import together
 from twinseg.common import checkpoint, cli, config
@@ -270,8 +270,7 @@ def test_benchmark_and_parity_of_a_classifier():
 
 def test_a_published_classifier_predicts_at_once(golden_folder, folder, tmp_path, monkeypatch, capsys):
     torch = pytest.importorskip('torch')
-    published = golden(golden_folder)
-    state = published.state_dict(published.load(golden_folder / 'official_ddrnet_23_slim_cls.json')[0])
+    state = golden.state_dict(golden.load(golden_folder / 'official_ddrnet_23_slim_cls.json')[0])
     torch.save({key: torch.from_numpy(np.asarray(array)) for key, array in state.items()}, tmp_path / 'slim.pth')
     monkeypatch.chdir(tmp_path)
     assert cli.main(['convert', 'slim.pth']) == 0

@@ -2,12 +2,12 @@
 
 import importlib
 import json
-import sys
 
 import numpy as np
 import pytest
 
 from tests.conftest import operator_by_operator
+from tests.golden import golden
 from twinseg.common import config
 from twinseg.common.errors import UserError
 from twinseg.common.training import loss_checks
@@ -102,21 +102,12 @@ def framework(backend_name):
 
 
 @pytest.fixture(scope='module')
-def golden(golden_folder):
-    sys.path.insert(0, str(golden_folder))
-    try:
-        return importlib.import_module('golden')
-    finally:
-        sys.path.pop(0)
-
-
-@pytest.fixture(scope='module')
 def recorded(golden_folder):
     return {case['name']: case for case in json.loads((golden_folder / 'losses.json').read_text())['losses']}
 
 
 @pytest.fixture(scope='module')
-def scores(golden):
+def scores():
     labels = golden.label('losses', [2, 48, 64], 19, block=8)
     return golden.scores('losses', labels, 19), labels.astype(np.int32)
 
@@ -140,7 +131,7 @@ def test_pixel_losses(framework, recorded, scores, name):
 
 
 @pytest.mark.parametrize('name', DETAIL)
-def test_detail_loss(framework, golden, recorded, name):
+def test_detail_loss(framework, recorded, name):
     labels = golden.label('detail', [2, 96, 128], 19, block=16, ignored=0.01).astype(np.int32)
     logits = golden.input(f'loss:detail{DETAIL[name]}', [2, DETAIL[name], 12, 16])
 
