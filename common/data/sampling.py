@@ -10,10 +10,9 @@ from typing import Callable, Iterator, Optional
 import numpy as np
 
 from twinseg.common.errors import DataError
-from twinseg.common.parallel.processes import places
 
-_ORDER, _SAMPLE, _MIXING = 0, 1, 2  # kinds of generators, so that no order shares its numbers with a sample
-_AGAIN = 1 << 24  # epochs between the first and the second time that an epoch shows a sample
+_ORDER, _SAMPLE, _MIXING, _BALANCED_ORDER = 0, 1, 2, 3  # kinds of generators: no order shares its numbers with a sample
+_REPEATED = 1 << 24  # epochs between the keys of the first and the second time that an epoch shows a sample
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -24,6 +23,11 @@ def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
 def mixing_rng(seed: int, step: int) -> np.random.Generator:
     """The generator of every random choice when the batch of a step is mixed."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_MIXING, step)))
+
+
+def balanced_order_rng(seed: int, epoch: int) -> np.random.Generator:
+    """The generator of the class-balanced order of an epoch (``balance.py``)."""
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_BALANCED_ORDER, epoch)))
 
 
 def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
@@ -42,6 +46,18 @@ def steps_per_epoch(length: int, batch_size: int, world_size: int = 1) -> int:
     return steps
 
 
+def rank_positions(batch_size: int, rank: int, world_size: int) -> np.ndarray:
+    """Positions in the global batch of the ``batch_size`` samples that the process ``rank`` takes, int64 (batch_size,).
+
+    They come from both ends of it, so that a sample and its partner in the reversed batch, with which it is mixed, are in
+    one process; the middle ones, where ``batch_size`` is odd, are not.
+    """
+    half = batch_size // 2
+    front = np.arange(rank * half, (rank + 1) * half)
+    middle = [world_size * half + rank] * (batch_size % 2)
+    return np.concatenate([front, middle, world_size * batch_size - 1 - front[::-1]]).astype(np.int64)
+
+
 def training_batches(
     length: int,
     batch_size: int,
@@ -55,13 +71,14 @@ def training_batches(
 ) -> Iterator[list[tuple[int, int]]]:
     """The keys ``(epoch, index)`` of batches ``start`` to ``stop - 1``, counted over epochs without end.
 
-    A global batch has ``batch_size * world_size`` samples; process ``rank`` takes its ``places``, so that the processes
+    A global batch has ``batch_size * world_size`` samples; process ``rank`` takes its ``rank_positions``, so that the processes
     together see what one process with the whole batch sees. ``order`` gives the samples of an epoch, by default
     ``epoch_order``; an epoch with ``repeat`` has that many orders, one after the other. Where a sample comes again in an
-    epoch, the key says another epoch, so that it is augmented anew.
+    epoch, the key says another epoch, so that it is augmented anew. DataError when an epoch does not fill one batch. The
+    parameters are nine because a batch depends on all of them and on nothing else.
     """
     steps, total = steps_per_epoch(length * repeat, batch_size, world_size), batch_size * world_size
-    own = places(batch_size, rank, world_size)
+    positions = rank_positions(batch_size, rank, world_size)
     batch = start
     while stop is None or batch < stop:
         epoch, step = divmod(batch, steps)
@@ -70,15 +87,16 @@ def training_batches(
             for part in range(epoch * repeat, (epoch + 1) * repeat)
             for key in _keys(order(part) if order else epoch_order(length, seed, part), part)
         ]
-        for place in range(step, steps if stop is None else min(steps, step + stop - batch)):
-            yield [keys[index] for index in place * total + own]
+        for number in range(step, steps if stop is None else min(steps, step + stop - batch)):
+            yield [keys[index] for index in number * total + positions]
             batch += 1
 
 
 def _keys(order: np.ndarray, epoch: int) -> list[tuple[int, int]]:
+    """The key of each sample of an order."""
     seen: Counter[int] = Counter()
     keys = []
     for index in order.tolist():
-        keys.append((epoch + seen[index] * _AGAIN, index))
+        keys.append((epoch + seen[index] * _REPEATED, index))
         seen[index] += 1
     return keys

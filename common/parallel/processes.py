@@ -103,18 +103,6 @@ def who() -> str:
     return f'rank {rank()}: ' if several else ''
 
 
-def places(batch_size: int, rank: int, world_size: int) -> np.ndarray:
-    """Places in the global batch of the ``batch_size`` samples that a process takes, int64.
-
-    They come from both ends of it, so that a sample and its partner in the reversed batch, with which it is mixed, are in
-    one process; the middle ones, where ``batch_size`` is odd, are not.
-    """
-    half = batch_size // 2
-    front = np.arange(rank * half, (rank + 1) * half)
-    middle = [world_size * half + rank] * (batch_size % 2)
-    return np.concatenate([front, middle, world_size * batch_size - 1 - front[::-1]]).astype(np.int64)
-
-
 def check_agreement(group: Group, facts: Mapping[str, bytes]) -> None:
     """UserError when a fact (name -> what it consists of) is not the same in all processes; says which and where."""
     if group.size == 1:

@@ -19,8 +19,8 @@ from typing import Mapping, Sequence
 
 import numpy as np
 
+from twinseg.common.data.sampling import rank_positions
 from twinseg.common.errors import UserError
-from twinseg.common.parallel.processes import places
 
 
 def schemes(own: Mapping[str, str | float | None]) -> dict[str, str | float]:
@@ -57,10 +57,10 @@ def dropout_mask(
 ) -> np.ndarray:
     """float32 factors of a dropout layer: 0 with probability ``ratio``, else 1 / (1 - ratio). A function of name and key.
 
-    Of several processes each gets the part of its ``places`` in the global batch of ``shape[0] * world_size``.
+    Of several processes each gets the part of its ``rank_positions`` in the global batch of ``shape[0] * world_size``.
     """
     rng = np.random.default_rng((*key, zlib.crc32(name.encode())))
-    kept = rng.random((shape[0] * world_size, *shape[1:]))[places(shape[0], rank, world_size)] >= ratio
+    kept = rng.random((shape[0] * world_size, *shape[1:]))[rank_positions(shape[0], rank, world_size)] >= ratio
     return (kept / (1 - ratio)).astype(np.float32)
 
 

@@ -14,7 +14,7 @@ from twinseg.common import config
 from twinseg.common.data import segmentation_transforms
 from twinseg.common.data.layouts import Dataset, Description, Sample
 from twinseg.common.data.samples import TrainSamples
-from twinseg.common.data.sampling import epoch_order, sample_rng, steps_per_epoch, training_batches
+from twinseg.common.data.sampling import epoch_order, rank_positions, sample_rng, steps_per_epoch, training_batches
 from twinseg.common.data.segmentation_transforms import (
     Crop,
     is_varied,
@@ -24,7 +24,6 @@ from twinseg.common.data.segmentation_transforms import (
     warp,
 )
 from twinseg.common.errors import DataError
-from twinseg.common.parallel.processes import places
 
 GREY_LEVELS = 2  # a warp in one step against scaling everything: OpenCV rounds weights to 1/32
 BORDER_SHARE = 0.02  # of label pixels whose centre falls between two pixels, on either way
@@ -88,9 +87,17 @@ def test_processes_share_an_epoch_without_overlap(world_size):
     assert {epoch for epoch, _ in seen} == {0}
     whole = list(training_batches(length, batch_size * world_size, 7, 0, steps))
     for rank, shard in enumerate(shards):
-        own = places(batch_size, rank, world_size)
-        assert shard == [[batch[place] for place in own] for batch in whole]
-        assert set(world_size * batch_size - 1 - own) == set(own), 'partners of the reversed batch are together'
+        positions = rank_positions(batch_size, rank, world_size)
+        assert shard == [[batch[position] for position in positions] for batch in whole]
+        assert set(world_size * batch_size - 1 - positions) == set(positions), 'partners of the reversed batch are together'
+
+
+@pytest.mark.parametrize('batch_size', [1, 2, 5, 6])
+@pytest.mark.parametrize('world_size', [1, 2, 3])
+def test_the_processes_share_the_global_batch(batch_size, world_size):
+    positions = [rank_positions(batch_size, rank, world_size).tolist() for rank in range(world_size)]
+    assert sorted(sum(positions, [])) == list(range(batch_size * world_size))
+    assert all(taken == sorted(taken) and len(taken) == batch_size for taken in positions)
 
 
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(0, 60), st.integers(0, 30))

@@ -12,7 +12,7 @@ from tests.support.group import together
 from tests.support.tiny import batch, tiny_network
 from twinseg.common import checkpoint, config
 from twinseg.common.errors import BackendError, UserError
-from twinseg.common.parallel.processes import Group, check_agreement, launched, pin, places
+from twinseg.common.parallel.processes import Group, check_agreement, launched, pin
 
 PARAMETERS = 1e-5  # relative L2 distance of two processes from one
 
@@ -25,7 +25,7 @@ def states(request, backend_name, tmp_path_factory):
     folder = tmp_path_factory.mktemp('states')
     for size in (1, 2):
         done = ranks.start(
-            backend_name, size, folder, '-m', 'tests.ranks', backend_name, str(folder), *ranks.CASES, *ranks.UNEQUAL
+            backend_name, size, folder, '-m', 'tests.support.ranks', backend_name, str(folder), *ranks.CASES, *ranks.UNEQUAL
         )
         assert done.returncode == 0, done.stdout + done.stderr
     return lambda case, size, rank: dict(np.load(folder / f'{case}_{size}_{rank}.npz'))
@@ -115,14 +115,6 @@ def test_processes_that_differ_are_named():
     found = together(4, check)
     assert len(set(found)) == 1 and found[0].startswith('the state of rank 2, 3 and of rank 0 differ')
     together(3, lambda group: check_agreement(group, {'the state': b'same'}))
-
-
-@pytest.mark.parametrize('batch_size', [1, 2, 5, 6])
-@pytest.mark.parametrize('world_size', [1, 2, 3])
-def test_places_cover_the_global_batch(batch_size, world_size):
-    found = [places(batch_size, rank, world_size).tolist() for rank in range(world_size)]
-    assert sorted(sum(found, [])) == list(range(batch_size * world_size))
-    assert all(own == sorted(own) and len(own) == batch_size for own in found)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What each process of a group runs for test_distributed.py, and how a group is started.
 
-As a program: python -m tests.ranks BACKEND FOLDER CASE...; every case leaves the trainer's state in FOLDER, by case, number of
-processes and rank.
+As a program: python -m tests.support.ranks BACKEND FOLDER CASE...; every case leaves the trainer's state in FOLDER, by
+case, number of processes and rank.
 """
 
 import os
@@ -16,7 +16,7 @@ from tests.support.tiny import CLASSES, batch, tiny_classifier, tiny_network
 from twinseg.common import config
 from twinseg.common.backend import get_backend
 from twinseg.common.data.mixing import Mixing, is_active
-from twinseg.common.parallel.processes import places
+from twinseg.common.data.sampling import rank_positions
 
 ROOT = Path(__file__).parents[2]
 BATCH = 4  # global
@@ -90,14 +90,14 @@ def train(backend, case: str) -> dict[str, np.ndarray]:
     settings = config.from_flat({**keys, **mode})
     network = tiny_classifier(backend.name, 0.4) if settings.classifies else tiny_network(backend.name, dropout=0.5)
     trainer, group = backend.make_trainer(network, settings), backend.group()
-    own = places(BATCH // group.size, group.rank, group.size)
+    positions = rank_positions(BATCH // group.size, group.rank, group.size)
     mixing = Mixing(settings.augment, CLASSES, 0.1, 0, group.rank, group.size) if is_active(settings.augment) else None
     losses = []
     for step in range(steps):
         batches = []
         for part in range(settings.optimizer.accumulation_step):
             images, labels = batch(100 * step + part, BATCH)
-            images, labels = images[own], labels[own, 0, 0] % CLASSES if mixing else labels[own]
+            images, labels = images[positions], labels[positions, 0, 0] % CLASSES if mixing else labels[positions]
             batches.append(mixing(images, labels, step, 0.0) if mixing else (images, labels))
         losses.append(trainer.step(batches, 0.1)['loss'])
     return {**trainer.state()[0], 'losses': np.array(losses)}
