@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from twinseg.common import config
 from twinseg.common.data import classification_transforms
-from twinseg.common.data.layouts import decode
+from twinseg.common.data.reading import decode
 from twinseg.common.data.sampling import sample_rng
 from twinseg.common.data.segmentation_transforms import channels_first
 

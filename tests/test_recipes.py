@@ -12,7 +12,7 @@ from tests.test_schedules import RELATIVE, mmengine
 from twinseg.common import config
 from twinseg.common.backend import get_backend
 from twinseg.common.config import load
-from twinseg.common.data.layouts import CAMVID_CLASSES, CITYSCAPES_CLASSES, VOC_CLASSES
+from twinseg.common.data.classes import CAMVID_CLASSES, CITYSCAPES_CLASSES, VOC_CLASSES
 from twinseg.common.schedules import learning_rates
 from twinseg.common.training.loop import global_batch
 from twinseg.common.training.loss_checks import check

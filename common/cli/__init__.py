@@ -419,24 +419,25 @@ def prepare(
     import os
 
     from twinseg.common import console
-    from twinseg.common.data import cache as caching
-    from twinseg.common.data import prepare as preparing
+    from twinseg.common.data.cache import build_cache
+    from twinseg.common.data.open import open_for_cache
+    from twinseg.common.data.prepare import PREPARABLE, prepare_dataset
 
     if not cache:
-        if config not in preparing.names():
+        if config not in PREPARABLE:
             raise UserError(
-                f'prepare {config or ""}: give a data set ({", ".join(preparing.names())}), or --cache with a configuration'
+                f'prepare {config or ""}: give a data set ({", ".join(PREPARABLE)}), or --cache with a configuration'
             )
         base = os.environ.get('TWINSEG_DATA')
         if folder is None and not base:
             raise UserError('give --folder, or set the environment variable TWINSEG_DATA')
         with console.progress(f'preparing {config}') as progress:
-            console.show_facts(preparing.prepare(config, (folder or Path(str(base)) / config).expanduser(), progress))
+            console.show_facts(prepare_dataset(config, (folder or Path(str(base)) / config).expanduser(), progress))
         return
     chosen = _config(config, settings, None)
     with console.progress('decoding') as progress:
-        found = caching.build(chosen, progress)
-    console.show('cached', [{'split': split, **facts, 'problems': len(facts['problems'])} for split, facts in found.items()])
+        summaries = build_cache(open_for_cache(chosen.data), chosen.data.on_error, progress)
+    console.show('cached', [{**vars(summary), 'problems': len(summary.problems)} for summary in summaries])
 
 
 @app.command('list')

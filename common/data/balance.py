@@ -4,10 +4,10 @@ from typing import Callable, Literal
 
 import numpy as np
 
-from twinseg.common.data.layouts import Dataset
+from twinseg.common.data.base import Dataset
+from twinseg.common.data.sampling import balanced_order_rng
 from twinseg.common.errors import DataError
 
-_BALANCED = 3  # kind of generator, beside those of common/data/sampling.py
 ENET_CONSTANT = 1.02  # ENet, arXiv:1606.02147, section 5.2
 
 
@@ -26,8 +26,8 @@ def class_counts(dataset: Dataset) -> np.ndarray:
 def class_weights(counts: np.ndarray, scheme: Literal['median_frequency', 'enet']) -> list[float]:
     """A weight for each class, from ``class_counts``; 0 for a class that no label shows.
 
-    - ``median_frequency`` (Eigen and Fergus 2015, section 6.3.2; SegNet): the median of the classes' frequencies by the
-      class's own, which is its share of the pixels of the images that show it;
+    - ``median_frequency`` (Eigen and Fergus 2015, section 6.3.2; SegNet): the median of the classes' frequencies divided by
+      the class's frequency, which is its share of the pixels of the images that show it;
     - ``enet``: 1 / ln(1.02 + p), p the share of the class of all labelled pixels.
     """
     pixels, seen = counts.sum(0), counts.any(0)
@@ -42,13 +42,14 @@ def class_weights(counts: np.ndarray, scheme: Literal['median_frequency', 'enet'
 
 def balanced_order(counts: np.ndarray, seed: int) -> Callable[[int], np.ndarray]:
     """The order of an epoch by its number, int64 (N,): the classes take turns, in shuffled rounds, and each takes the next
-    image of its own shuffled list of those that show it. An image may come several times in an epoch, or not at all."""
+    image of a shuffled list of those that show it. An image may come several times in an epoch, or not at all.
+    DataError when no label shows any class."""
     shown = [np.flatnonzero(column) for column in counts.T if column.any()]
     if not shown:
         raise DataError('sampling: class_balanced: no label shows any class')
 
     def order(epoch: int) -> np.ndarray:
-        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_BALANCED, epoch)))
+        rng = balanced_order_rng(seed, epoch)
         rounds = -(-len(counts) // len(shown))
         queues = [np.concatenate([rng.permutation(images) for _ in range(-(-rounds // len(images)))]) for images in shown]
         return np.concatenate([[queues[index][turn] for index in rng.permutation(len(shown))] for turn in range(rounds)])[

@@ -1,8 +1,8 @@
 """Decoded images in one memory-mapped file, from which a crop reads only the rows that it needs.
 
-``build`` writes, for each split, ``<name>.bin`` (for every sample its RGB image, then its label of train ids) and
-``<name>.json`` (where each lies, and of which files). They live in ``$TWINSEG_CACHE``, by default ``~/.cache/twinseg``. A cache
-whose files have changed since is not used.
+``build_cache`` writes, for each split, ``<name>.bin`` (for every sample its RGB image, then its label of train ids) and
+``<name>.json`` (where each begins, and of which files). They are in ``$TWINSEG_CACHE``, by default ``~/.cache/twinseg``. A
+cache whose files have changed since is not used.
 """
 
 import hashlib
@@ -10,18 +10,29 @@ import json
 import logging
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional, Sequence
 
 import numpy as np
 
-from twinseg.common.config import Config
-from twinseg.common.data.layouts import IMAGE_FOLDERS, Dataset, FileDataset, open_files
+from twinseg.common.data.base import Dataset, FileDataset, OnProgress
 from twinseg.common.errors import DataError
 
 VERSION = 1
-Progress = Callable[[int, int], None]
+Extent = tuple[int, int, int]  # of a sample in the file: offset in bytes, height, width
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CacheSummary:
+    """The cache of one split: its file, how many bytes and samples it holds, and what is wrong with the other samples."""
+
+    split: str
+    file: Path
+    bytes: int
+    samples: int
+    problems: list[str]
 
 
 class CachedDataset(Dataset):
@@ -30,43 +41,44 @@ class CachedDataset(Dataset):
     A sample that is not in the cache, because it was broken, is read from its files.
     """
 
-    def __init__(self, files: Dataset, path: Path, places: list[Optional[tuple[int, int, int]]]):
+    def __init__(self, files: Dataset, path: Path, extents: list[Optional[Extent]]):
         super().__init__(files.name, files.split, files.description, files.samples)
-        self.files, self.path, self.places = files, path, places  # places: offset, height, width
+        self.files, self.path, self.extents = files, path, extents
         self._pixels: Optional[np.memmap] = None  # opened where it is used: a pickled memmap is a copy of the whole file
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        place = self.places[index]
-        if place is None:
+        """Image, uint8 (H, W, 3) RGB, and label, uint8 (H, W) train ids, both read-only; DataError names a broken file."""
+        extent = self.extents[index]
+        if extent is None:
             return self.files.read(index)
         if self._pixels is None:
             self._pixels = np.memmap(self.path, np.uint8, 'r')
-        offset, height, width = place
-        middle = offset + 3 * height * width
-        image, label = self._pixels[offset:middle], self._pixels[middle : middle + height * width]
+        offset, height, width = extent
+        label_offset = offset + 3 * height * width
+        image, label = self._pixels[offset:label_offset], self._pixels[label_offset : label_offset + height * width]
         return np.asarray(image).reshape(height, width, 3), np.asarray(label).reshape(height, width)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_pixels': None}
 
 
-def folder() -> Path:
-    """Where caches live."""
+def cache_folder() -> Path:
+    """The folder of all caches."""
     return Path(os.environ.get('TWINSEG_CACHE') or '~/.cache/twinseg').expanduser()
 
 
-def attach(dataset: Dataset) -> Dataset:
-    """The data set, read from its cache if there is a good one."""
+def use_cache(dataset: Dataset) -> Dataset:
+    """The data set, read from its cache if there is one of its files as they are now; else the data set itself."""
     if not isinstance(dataset, FileDataset):
         return dataset
     pixels, index = _paths(dataset)
     if not index.is_file():
         return dataset
     try:
-        found = json.loads(index.read_text())
+        stored = json.loads(index.read_text())
         facts = {'version': VERSION, 'fingerprint': fingerprint(dataset), 'bytes': pixels.stat().st_size}
-        if facts == {key: found[key] for key in facts}:
-            return CachedDataset(dataset, pixels, [place and tuple(place) for place in found['places']])
+        if facts == {key: stored[key] for key in facts}:
+            return CachedDataset(dataset, pixels, [extent and tuple(extent) for extent in stored['places']])
         reason = 'is of other or older files'
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = f'is unreadable ({error})'
@@ -74,40 +86,34 @@ def attach(dataset: Dataset) -> Dataset:
     return dataset
 
 
-def build(config: Config, progress: Progress = lambda done, total: None) -> dict[str, Any]:
-    """Writes the caches of the training and the validation split; ``progress`` hears (samples done, all).
+def build_cache(
+    datasets: Sequence[FileDataset], on_error: str, progress: OnProgress = lambda done, total: None
+) -> list[CacheSummary]:
+    """Writes a cache for each of the data sets; ``progress`` hears (samples done, all).
 
-    Returns, per split, the file, its bytes, the samples in it, and what is wrong with the others: a broken sample is
-    DataError unless ``data.on_error`` is ``skip``. DataError, too, when the folder cannot be written.
+    A broken sample is DataError unless ``on_error`` is ``skip``: then it is left out, and the summary says what is wrong with
+    it. DataError, too, when the folder cannot be written.
     """
-    data = config.data
-    if data.set == 'toy_street':
-        raise DataError('toy_street is drawn on the fly: there is nothing to cache')
-    if data.set in IMAGE_FOLDERS:
-        raise DataError(f'set: {data.set}: only images with label images are cached; those of classifiers are read as is')
-    datasets = [open_files(data, split) for split in dict.fromkeys([data.train_split, data.val_split])]
-    total, summary = sum(map(len, datasets)), {}
-    done = 0
+    total, done, summaries = sum(map(len, datasets)), 0, []
     for dataset in datasets:
-        assert isinstance(dataset, FileDataset)
         try:
-            folder().mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder()) as unfinished:
-                summary[dataset.split] = _write(dataset, Path(unfinished), data.on_error, done, total, progress)
+            cache_folder().mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=cache_folder()) as unfinished:
+                summaries.append(_write(dataset, Path(unfinished), on_error, done, total, progress))
         except OSError as error:
             raise DataError(
-                f'{folder()}: the cache cannot be written ({error.strerror}); choose another folder with the '
+                f'{cache_folder()}: the cache cannot be written ({error.strerror}); choose another folder with the '
                 'environment variable TWINSEG_CACHE'
             ) from None
         done += len(dataset)
-    return summary
+    return summaries
 
 
-def _write(dataset: FileDataset, unfinished: Path, on_error: str, done: int, total: int, progress: Progress) -> dict[str, Any]:
-    """Writes both files into the folder ``unfinished``, then moves them to their places, the index last."""
+def _write(dataset: FileDataset, unfinished: Path, on_error: str, done: int, total: int, progress: OnProgress) -> CacheSummary:
+    """Writes both files into the folder ``unfinished``, then moves them to where they are looked for, the index last."""
     pixels, index = _paths(dataset)
     facts: dict[str, Any] = {'version': VERSION, 'fingerprint': fingerprint(dataset)}
-    places: list[Optional[tuple[int, int, int]]] = []
+    extents: list[Optional[Extent]] = []
     problems = []
     with open(unfinished / pixels.name, 'wb') as file:
         for number in range(len(dataset)):
@@ -116,24 +122,24 @@ def _write(dataset: FileDataset, unfinished: Path, on_error: str, done: int, tot
             except DataError as error:
                 if on_error == 'raise':
                     raise
-                places.append(None)
+                extents.append(None)
                 problems.append(str(error))
             else:
-                places.append((file.tell(), label.shape[0], label.shape[1]))
+                extents.append((file.tell(), label.shape[0], label.shape[1]))
                 file.write(image.tobytes())
                 file.write(label.tobytes())
             progress(done + number + 1, total)
         facts['bytes'] = file.tell()
-    (unfinished / index.name).write_text(json.dumps({**facts, 'places': places}))
+    (unfinished / index.name).write_text(json.dumps({**facts, 'places': extents}))
     for path in (pixels, index):
         os.replace(unfinished / path.name, path)
-    return {'file': str(pixels), 'bytes': facts['bytes'], 'samples': len(dataset) - len(problems), 'problems': problems}
+    return CacheSummary(dataset.split, pixels, facts['bytes'], len(dataset) - len(problems), problems)
 
 
 def fingerprint(dataset: FileDataset) -> str:
     """A digest of the files' names, sizes and times, and of what their ids mean."""
     colours = None if dataset.colours is None else dataset.colours.tolist()
-    digest = hashlib.sha256(json.dumps([sorted(dataset.ids.items()), colours]).encode())
+    digest = hashlib.sha256(json.dumps([sorted(dataset.label_map.items()), colours]).encode())
     for sample in dataset.samples:
         for path in (sample.image, sample.label):
             assert path is not None
@@ -142,9 +148,10 @@ def fingerprint(dataset: FileDataset) -> str:
     return digest.hexdigest()
 
 
-def _paths(dataset: Dataset) -> tuple[Path, Path]:
+def _paths(dataset: FileDataset) -> tuple[Path, Path]:
+    """The files of pixels and of the index: their name tells data sets apart by the folder of their images."""
     first = dataset.samples[0].image
     assert first is not None
-    place = hashlib.sha256(str(first.parent.resolve()).encode()).hexdigest()[:12]
-    stem = f'{dataset.name}-{dataset.split.replace(os.sep, "_")}-{place}'
-    return folder() / f'{stem}.bin', folder() / f'{stem}.json'
+    digest = hashlib.sha256(str(first.parent.resolve()).encode()).hexdigest()[:12]
+    stem = f'{dataset.name}-{dataset.split.replace(os.sep, "_")}-{digest}'
+    return cache_folder() / f'{stem}.bin', cache_folder() / f'{stem}.json'

@@ -14,11 +14,11 @@ from twinseg.common.config import Augment
 from twinseg.common.data.rand_augment import RandAugment
 from twinseg.common.errors import UserError
 
-CROP_TRIES = 10  # of a random box; then the largest one in the centre that has an allowed ratio (torchvision)
-ERASE_TRIES = 10  # of a box that fits
-ERASED_AREA = (0.02, 1 / 3)  # of the image, divided by the number of boxes (timm/data/random_erasing.py)
-ERASED_ASPECT = (0.3, 1 / 0.3)  # height to width
-MAX_ASPECT = 64  # of an image that is evaluated; what lies outside is far from the crop
+CROP_TRIES = 10  # random boxes; then the largest one in the centre that has an allowed ratio (torchvision)
+ERASE_TRIES = 10  # random boxes until one fits
+ERASED_AREA = (0.02, 1 / 3)  # share of the image, divided by the number of boxes (timm/data/random_erasing.py)
+ERASED_ASPECT = (0.3, 1 / 0.3)  # height to width of a box
+MAX_ASPECT = 64  # longer to shorter side of an image that is evaluated; the rest is far from the crop
 INTERPOLATIONS = {
     'nearest': (Image.Resampling.NEAREST,),
     'bilinear': (Image.Resampling.BILINEAR,),
@@ -34,7 +34,7 @@ Box = tuple[int, int, int, int]  # top, left, height, width
 rand_augment = functools.lru_cache(RandAugment)
 
 
-def check(augment: Augment) -> None:
+def check_augmentation(augment: Augment) -> None:
     """UserError where ``train_image`` could not do what is asked, before the first image."""
     for key in ('scale', 'ratio'):
         low, high = getattr(augment, key)
@@ -65,7 +65,7 @@ def train_image(image: np.ndarray, augment: Augment, size: tuple[int, int], rng:
 
 
 def eval_image(image: np.ndarray, augment: Augment, size: tuple[int, int]) -> np.ndarray:
-    """The centre of the resized image, uint8 (h, w, 3) of ``size`` (h, w).
+    """The centre of the resized image uint8 (H, W, 3): uint8 (h, w, 3) of ``size`` (h, w).
 
     The shorter side becomes the size / ``crop_pct`` (timm), or both do (``square_resize``, the model zoo).
     """
@@ -108,8 +108,8 @@ def color_jitter(picture: Image.Image, strength: float, rng: np.random.Generator
     """Brightness, contrast and saturation in random order, each times a factor of 1 - strength (at least 0) to 1 + strength
     (torchvision's ColorJitter)."""
     factors = rng.uniform(max(0.0, 1 - strength), 1 + strength, len(JITTERS))
-    for place in rng.permutation(len(JITTERS)):
-        picture = JITTERS[place](picture).enhance(factors[place])
+    for index in rng.permutation(len(JITTERS)):
+        picture = JITTERS[index](picture).enhance(factors[index])
     return picture
 
 

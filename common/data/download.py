@@ -13,17 +13,17 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Callable, Iterator, NamedTuple
 
+from twinseg.common.data.base import OnProgress
 from twinseg.common.errors import DataError
 
 CHUNK = 1 << 20
 TIMEOUT = 60  # seconds without a byte
 PATIENCE = 5  # tries in a row that bring nothing
 PAUSE = 1.0  # seconds between tries
-MAX_BYTES = 4 << 30  # of a download: larger than each of the archives known here
+MAX_BYTES = 4 << 30  # bytes of a download: more than each of the archives known here has
 MAX_RATIO = 50  # unpacked bytes for each packed one (tars of images have 1, label PNGs 2); and FREE_BYTES at no ratio
 FREE_BYTES = 64 << 20
 MAX_FILES = 1 << 20
-Progress = Callable[[int, int], None]
 Member = tuple[str, int, Callable[[], IO[bytes]]]  # path, bytes, and a stream of them
 
 
@@ -35,11 +35,12 @@ class Archive(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The name of the file."""
         return PurePosixPath(self.url).name
 
 
-def fetch(archive: Archive, folder: Path, progress: Progress = lambda done, total: None) -> Path:
-    """The archive in the folder, downloaded unless it is there; a download that broke off goes on where it stopped.
+def fetch(archive: Archive, folder: Path, progress: OnProgress = lambda done, total: None) -> Path:
+    """The path of the archive in the folder, downloaded unless it is there; a download that broke off goes on where it stopped.
 
     DataError when it cannot be had, or is not the file that the digest belongs to.
     """
@@ -75,7 +76,7 @@ def fetch(archive: Archive, folder: Path, progress: Progress = lambda done, tota
     return path
 
 
-def _receive(archive: Archive, part: Path, start: int, progress: Progress) -> bool:
+def _receive(archive: Archive, part: Path, start: int, progress: OnProgress) -> bool:
     """Appends what is missing of a download; whether it is whole."""
     request = urllib.request.Request(archive.url, headers={'Range': f'bytes={start}-'} if start else {})
     try:
@@ -103,6 +104,7 @@ def _receive(archive: Archive, part: Path, start: int, progress: Progress) -> bo
 
 
 def _verify(path: Path, archive: Archive, advice: str) -> None:
+    """DataError, with the advice, when a file has another digest than the archive."""
     algorithm, _, expected = archive.digest.partition(':')
     digest = hashlib.new(algorithm)
     with path.open('rb') as file:
@@ -112,7 +114,7 @@ def _verify(path: Path, archive: Archive, advice: str) -> None:
         raise DataError(f'{path}: {algorithm} {digest.hexdigest()}, expected {expected}: broken or another file; {advice}')
 
 
-def unpack(path: Path, folder: Path, progress: Progress = lambda done, total: None) -> int:
+def unpack(path: Path, folder: Path, progress: OnProgress = lambda done, total: None) -> int:
     """Unpacks a tar, packed or not, or a zip into the folder and returns the number of files.
 
     DataError for what is no whole archive, for a member that is a link or a device or would lie outside the folder, and when
@@ -165,6 +167,7 @@ def _extracted(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
 
 
 def _inside(folder: Path, name: str, path: Path) -> Path:
+    """Where a member of the archive ``path`` is unpacked; DataError when that is not in the folder."""
     parts = PurePosixPath(name.replace('\\', '/')).parts
     target = folder.joinpath(*parts)
     if name.startswith('/') or '..' in parts or not target.resolve().is_relative_to(folder.resolve()):

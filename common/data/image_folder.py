@@ -2,7 +2,7 @@
 
 Below ``data_url``, ``<split>/<class>/**/<image>``, where any folder may be a tar of that name (``train.tar``,
 ``train/n01440764.tar``, the tar of tars that ImageNet is published as), or ``data_url`` itself is one. A tar is indexed when it
-is opened and never unpacked: an image is read at its place. Links and special files in it are ignored.
+is opened and never unpacked: an image is read where it lies. Links and special files in it are ignored.
 """
 
 import functools
@@ -18,19 +18,21 @@ from typing import Any, Iterator, Optional
 import numpy as np
 
 from twinseg.common import config
-from twinseg.common.data.layouts import Dataset, Description, data_root, decode, default_palette
+from twinseg.common.data.base import Dataset, Description
+from twinseg.common.data.classes import default_palette
+from twinseg.common.data.reading import decode, to_rgb
 from twinseg.common.errors import DataError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
-MAX_BYTES = 1 << 28  # of an image's file in a tar, and of a class file
-MAX_HEADER = 1 << 20  # of a tar's header: names of paths and the like
-MAX_DEPTH = 16  # of folders, and tars in tars
+MAX_BYTES = 1 << 28  # bytes of an image's file in a tar, and of a class file
+MAX_HEADER = 1 << 20  # bytes of a tar's header: names of paths and the like
+MAX_DEPTH = 16  # folders in folders, and tars in tars
 COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'\x28\xb5\x2f\xfd': 'zstd'}
-PUBLISHED = 'ILSVRC2012_img_'  # what the names of ImageNet's own tars start with
-EXPECTED = '{split}/<class>/<image>, with {split} or each class as a folder or an uncompressed tar'
+PUBLISHED = 'ILSVRC2012_img_'  # beginning of the names of ImageNet's tars
+LAYOUT = '{split}/<class>/<image>, with {split} or each class as a folder or an uncompressed tar'
 
-Names = tuple[str, ...]  # of the folders down to a file, and its own
-Place = tuple[str, int, Optional[int]]  # file, and in a tar the image's offset and size
+Names = tuple[str, ...]  # the folders down to a file, and the file
+Location = tuple[str, int, Optional[int]]  # a file on the disk, and, if it is a tar, the image's offset and size in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,39 +65,35 @@ class ImageFolder(Dataset):
         return self.read_image(index), int(self.labels[index])
 
     def read_image(self, index: int) -> np.ndarray:
-        """The image alone: any that Pillow reads, made RGB by ``Image.convert`` (transparency is dropped, 16 bits are cut to
-        8), as timm and torchvision do it."""
+        """The image alone, uint8 (H, W, 3) RGB, read-only: any that Pillow reads, made RGB by ``Image.convert`` (transparency
+        is dropped, 16 bits are cut to 8), as timm and torchvision do it. DataError names a broken file."""
         sample: ImageSample = self.samples[index]
         where = sample.path if sample.size is None else f'{sample.path}: {self.split}: {sample.name}'
-        image = decode(Path(sample.path) if sample.size is None else _member(sample, where), where, self.exif_rotate)
-        try:
-            return np.asarray(image if image.mode == 'RGB' else image.convert('RGB'))
-        except ValueError as error:
-            raise DataError(f'{where}: pixels of kind {image.mode} cannot be made RGB ({error})') from None
+        source = Path(sample.path) if sample.size is None else _member(sample, where)
+        return np.asarray(to_rgb(decode(source, where, self.exif_rotate), where))
 
 
-def open_image_folder(data: config.Data, split: str) -> ImageFolder:
-    """The images of a split, sorted by class and name.
+def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
+    """The images of a split below the folder, or in the tar, ``root``, sorted by class and name.
 
     Classes are numbered by ``data.class_file``, or in the order of the names of the folders of ``data.train_split``, so that
     another split that lacks some of them keeps the numbers; without that split, of its own. DataError when the split, its
     images or a class are missing: it says what was found.
     """
-    root = data_root(data)
-    found = sorted(_split(root, split).items())
-    if not found:
+    images = sorted(_split(root, split).items())
+    if not images:
         raise DataError(
-            f'{root}: no images of the split {split!r}; expected {EXPECTED.replace("{split}", split)}, images as '
+            f'{root}: no images of the split {split!r}; expected {LAYOUT.replace("{split}", split)}, images as '
             f'{" ".join(SUFFIXES)}; splits found: {_some(_splits(root)) or "none"}'
         )
-    outside = [names for names, _ in found if len(names) == 1]
+    outside = [names for names, _ in images if len(names) == 1]
     if outside:
         raise DataError(
             f'{root}: {len(outside)} images of the split {split!r} lie in no class folder, first {outside[0][0]}; '
-            f'expected {EXPECTED.replace("{split}", split)}'
+            f'expected {LAYOUT.replace("{split}", split)}'
         )
-    samples = [ImageSample('/'.join(names), *place) for names, place in found]
-    folders = [names[0] for names, _ in found]
+    samples = [ImageSample('/'.join(names), *location) for names, location in images]
+    folders = [names[0] for names, _ in images]
     if data.class_file is not None:
         where = data.class_file
         numbers, readable = _read_classes(Path(data.class_file).expanduser(), set(folders))
@@ -115,7 +113,7 @@ def open_image_folder(data: config.Data, split: str) -> ImageFolder:
             f'of {where}: {_some(unknown)}'
         )
     labels = np.array([numbers[folder] for folder in folders], np.int64)
-    description = Description(tuple(readable), np.array(default_palette(len(readable)), np.uint8))
+    description = Description.of(readable, default_palette(len(readable)))
     return ImageFolder(data.set, split, description, samples, labels, data.exif_rotate)
 
 
@@ -131,10 +129,10 @@ def _member(sample: ImageSample, where: str) -> io.BytesIO:
         raise DataError(f'{where}: not readable ({error.strerror})') from None
 
 
-def _split(root: Path, split: str) -> dict[Names, Place]:
+def _split(root: Path, split: str) -> dict[Names, Location]:
     """The images of a split by their names below it; none if there is no such split."""
     if root.is_file():
-        return {names[1:]: place for names, place in _unwrapped(root).items() if names[0] == split and len(names) > 1}
+        return {names[1:]: location for names, location in _unwrapped(root).items() if names[0] == split and len(names) > 1}
     if (root / split).is_dir():
         return dict(_walk(root / split))
     tar = next((path for path in _tars(root, split) if path.is_file()), None)
@@ -142,7 +140,7 @@ def _split(root: Path, split: str) -> dict[Names, Place]:
         return {}
     index = _index(tar)
     if all(names[0] == split and len(names) > 2 for names in index):
-        return {names[1:]: place for names, place in index.items()}
+        return {names[1:]: location for names, location in index.items()}
     return index
 
 
@@ -154,12 +152,14 @@ def _splits(root: Path) -> set[str]:
 
 
 def _class_folders(root: Path, split: str) -> set[str]:
+    """The folders of the classes of a split; none if there is no such split."""
     if (root / split).is_dir():
         return _folders(root / split)
     return {names[0] for names in _split(root, split)}
 
 
 def _tars(root: Path, split: str) -> list[Path]:
+    """The tars that a split may be."""
     return [root / f'{split}.tar', root / f'{PUBLISHED}{split}.tar']
 
 
@@ -168,7 +168,7 @@ def _folders(folder: Path) -> set[str]:
     return {entry.name.removesuffix('.tar') for entry in _visible(folder) if entry.is_dir() or entry.name.endswith('.tar')}
 
 
-def _walk(folder: str | Path, above: Names = ()) -> Iterator[tuple[Names, Place]]:
+def _walk(folder: str | Path, above: Names = ()) -> Iterator[tuple[Names, Location]]:
     """The images below a folder and in the tars there. Links are followed."""
     if len(above) > MAX_DEPTH:
         raise DataError(f'{folder}: more than {MAX_DEPTH} folders deep; is there a link to a folder above?')
@@ -177,12 +177,13 @@ def _walk(folder: str | Path, above: Names = ()) -> Iterator[tuple[Names, Place]
         if entry.is_dir():
             yield from _walk(entry.path, (*above, entry.name))
         elif suffix == '.tar' and entry.is_file():
-            yield from (((*above, stem, *names), place) for names, place in _index(Path(entry.path)).items())
+            yield from (((*above, stem, *names), location) for names, location in _index(Path(entry.path)).items())
         elif suffix.lower() in SUFFIXES and entry.is_file():
             yield (*above, entry.name), (entry.path, 0, None)
 
 
 def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
+    """What is in a folder, hidden files left out; DataError when it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith('.')]
@@ -190,21 +191,22 @@ def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
         raise DataError(f'{folder}: not readable ({error.strerror})') from None
 
 
-def _unwrapped(tar: Path) -> dict[Names, Place]:
+def _unwrapped(tar: Path) -> dict[Names, Location]:
     """The images in a tar of splits, without the folders around all of the splits."""
     index = _index(tar)
     while index and len({names[0] for names in index}) == 1 and min(map(len, index)) > 3:
-        index = {names[1:]: place for names, place in index.items()}
+        index = {names[1:]: location for names, location in index.items()}
     return index
 
 
-def _index(tar: Path) -> dict[Names, Place]:
+def _index(tar: Path) -> dict[Names, Location]:
+    """The images in a tar, indexed once for as long as the file does not change."""
     status = tar.stat()
     return _indexed(str(tar), status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)
-def _indexed(path: str, size: int, _time: int) -> dict[Names, Place]:
+def _indexed(path: str, size: int, _time: int) -> dict[Names, Location]:
     """The images in a tar; in one that holds a file twice, the later one."""
     with open(path, 'rb', buffering=0) as file:
         return dict(_members(path, _Part(file.fileno(), 0, size)))
@@ -231,7 +233,7 @@ class _Part:
         return data
 
 
-def _members(path: str, part: _Part, above: Names = ()) -> Iterator[tuple[Names, Place]]:
+def _members(path: str, part: _Part, above: Names = ()) -> Iterator[tuple[Names, Location]]:
     """The images of a tar, and of the tars in it; DataError when it is broken or compressed."""
     where = '/'.join((path, *above))
     start = part.read(max(map(len, COMPRESSED)))
@@ -279,7 +281,7 @@ def _read_classes(path: Path, folders: set[str]) -> tuple[dict[str, int], list[s
         ) from None
     numbers = sorted(number for _, number, _ in entries)
     if numbers != list(range(len(numbers))):
-        wrong = next(place for place, number in enumerate(numbers) if place != number)
+        wrong = next(expected for expected, number in enumerate(numbers) if expected != number)
         raise DataError(f'class_file: {path}: expected the numbers 0 to {len(numbers) - 1}, each once; {wrong} is missing')
     by_folder = {folder: number for folder, number, _ in entries}
     if len(by_folder) < len(entries):
@@ -299,7 +301,8 @@ def _from_json(content: dict[str, Any]) -> list[tuple[str, int, str]]:
 
 
 def _from_lines(text: str, folders: set[str]) -> list[tuple[str, int, str]]:
-    """The same of lines; a folder's name may hold blanks if it is one of the ``folders``."""
+    """Folder, number and readable name of each class, from its line; a folder's name may hold blanks if it is one of the
+    ``folders``."""
     entries = []
     for number, line in enumerate(filter(None, map(str.strip, text.splitlines()))):
         folder, _, name = (line, '', '') if line in folders else line.replace('\t', ' ', 1).partition(' ')
@@ -308,4 +311,5 @@ def _from_lines(text: str, folders: set[str]) -> list[tuple[str, int, str]]:
 
 
 def _some(names: set[str]) -> str:
+    """The first eight names, for an error."""
     return ', '.join(sorted(names)[:8]) + (', ...' if len(names) > 8 else '')

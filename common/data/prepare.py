@@ -1,26 +1,21 @@
-"""Data sets made ready by name: fetched where that is allowed, unpacked, converted; else what to fetch by hand, and whereto."""
+"""Makes data sets ready by name: fetches them where that is allowed, unpacks and converts them; else says what to fetch by
+hand, and whereto."""
 
 import json
 import shutil
 import zlib
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from twinseg.common.data.download import Archive, Progress, fetch, unpack
-from twinseg.common.data.layouts import (
-    CITYSCAPES_LABEL_IDS,
-    CITYSCAPES_NAMES,
-    IGNORE,
-    MAX_PIXELS,
-    VOC_CLASSES,
-    default_palette,
-    read_label,
-    voc_root,
-)
+from twinseg.common.data.base import IGNORE, OnProgress
+from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, VOC_CLASSES, default_palette
+from twinseg.common.data.download import Archive, fetch, unpack
+from twinseg.common.data.layouts import voc_root
+from twinseg.common.data.reading import MAX_PIXELS, read_label
 from twinseg.common.errors import DataError
 
 # No licence forbids fetching these two (the images are Flickr's, under its terms of use); digests as torchvision checks them.
@@ -31,9 +26,9 @@ SBD = Archive(
     'http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz',
     'md5:82b4d87ceb2ed10f6038a1cba92111cb',
 )
-VOC_AUGMENTED = 10582  # images of train_aug when both are whole
+TRAIN_AUG_IMAGES = 10582  # in train_aug when VOC and SBD are whole
 MAX_MATRIX = 64 << 20  # bytes that a .mat file of SBD may unpack to; they have less than 1 MB
-VOC_PALETTE = np.array([[0, 0, 0], *default_palette(255)], np.uint8)
+VOC_PNG_PALETTE = [0, 0, 0, *np.ravel(default_palette(255)).tolist()]  # of all 256 indices
 BY_HAND = {
     'cityscapes': 'sign in at https://www.cityscapes-dataset.com (its licence lets nobody pass the data on), download '
     'leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip and put both into {folder}',
@@ -47,12 +42,16 @@ BY_HAND = {
 }
 
 
-def prepare(name: str, folder: Path, progress: Progress = lambda done, total: None) -> dict[str, Any]:
+PREPARABLE = ('voc', *BY_HAND)  # names that ``prepare_dataset`` takes
+Facts = dict[str, str]  # what was prepared, for the user: a split or a folder, and what it holds
+
+
+def prepare_dataset(name: str, folder: Path, progress: OnProgress = lambda done, total: None) -> Facts:
     """Makes the data set ready in the folder, as ``data_url`` takes it, and says what is there.
 
     Done again, it goes on where it stopped. DataError says what is to be fetched by hand, and whereto.
     """
-    makers: dict[str, Callable[[Path, Progress], dict[str, Any]]] = {
+    makers: dict[str, Callable[[Path, OnProgress], Facts]] = {
         'voc': _voc,
         'cityscapes': _cityscapes,
         'camvid': _camvid,
@@ -71,11 +70,6 @@ def prepare(name: str, folder: Path, progress: Progress = lambda done, total: No
     )
 
 
-def names() -> tuple[str, ...]:
-    """The data sets that ``prepare`` knows."""
-    return ('voc', *BY_HAND)
-
-
 def _by_hand(name: str, folder: Path) -> DataError:
     return DataError(f'{name}: not in {folder}: {BY_HAND[name].format(folder=folder)}; then run this again')
 
@@ -85,13 +79,13 @@ def _unfinished(archive: Path) -> bool:
     return archive.is_file() and not _with(archive, '.unpacked').is_file()
 
 
-def _unpack_once(archive: Path, progress: Progress) -> None:
+def _unpack_once(archive: Path, progress: OnProgress) -> None:
     """Unpacks an archive beside itself, and remembers it."""
     unpack(archive, archive.parent, progress)
     _with(archive, '.unpacked').touch()
 
 
-def _unpack_as(archive: Path, folder: Path, progress: Progress) -> None:
+def _unpack_as(archive: Path, folder: Path, progress: OnProgress) -> None:
     """Unpacks an archive whose files lie in a folder of that name, or in none, as the folder."""
     part = folder.with_name(f'.{folder.name}.part')
     part.mkdir(exist_ok=True)
@@ -104,7 +98,7 @@ def _unpack_as(archive: Path, folder: Path, progress: Progress) -> None:
 # Pascal VOC 2012 with SBD
 
 
-def _voc(folder: Path, progress: Progress) -> dict[str, Any]:
+def _voc(folder: Path, progress: OnProgress) -> Facts:
     if voc_root(folder) is None or _unfinished(folder / VOC.name):
         _unpack_once(fetch(VOC, folder, progress), progress)
     base = voc_root(folder)
@@ -121,28 +115,28 @@ def _voc(folder: Path, progress: Progress) -> dict[str, Any]:
         augmented = sorted((train | more) - val)
         (lists / 'trainval_aug.txt').write_text(''.join(f'{name}\n' for name in sorted(train | more | val)))
         (lists / 'train_aug.txt').write_text(''.join(f'{name}\n' for name in augmented))  # last: says that all is done
-    found = len(_listed(lists / 'train_aug.txt'))
+    count = len(_listed(lists / 'train_aug.txt'))
     return {
-        'train': len(train),
-        'val': len(val),
-        'train_aug': f'{found}' + ('' if found == VOC_AUGMENTED else f' ({VOC_AUGMENTED} when VOC and SBD are whole)'),
+        'train': f'{len(train)}',
+        'val': f'{len(val)}',
+        'train_aug': f'{count}' + ('' if count == TRAIN_AUG_IMAGES else f' ({TRAIN_AUG_IMAGES} when VOC and SBD are whole)'),
     }
 
 
-def _sbd(folder: Path, labels: Path, progress: Progress) -> set[str]:
+def _sbd(folder: Path, labels: Path, progress: OnProgress) -> set[str]:
     """Writes SBD's labels as palette PNGs; the names of its images."""
-    places = [folder / 'benchmark_RELEASE/dataset', folder / 'dataset']
-    place = next((path for path in places if (path / 'cls').is_dir()), None)
-    if place is None or _unfinished(folder / SBD.name):
+    candidates = [folder / 'benchmark_RELEASE/dataset', folder / 'dataset']
+    source = next((path for path in candidates if (path / 'cls').is_dir()), None)
+    if source is None or _unfinished(folder / SBD.name):
         _unpack_once(fetch(SBD, folder, progress), progress)
-        place = places[0]
-    images = _listed(place / 'train.txt') | _listed(place / 'val.txt')
+        source = candidates[0]
+    images = _listed(source / 'train.txt') | _listed(source / 'val.txt')
     labels.mkdir(exist_ok=True)
     for done, name in enumerate(sorted(images), 1):
         target = labels / f'{name}.png'
         if not target.is_file():
-            picture = Image.fromarray(sbd_label(place / 'cls' / f'{name}.mat'), 'P')
-            picture.putpalette(VOC_PALETTE.ravel().tolist())
+            picture = Image.fromarray(sbd_label(source / 'cls' / f'{name}.mat'), 'P')
+            picture.putpalette(VOC_PNG_PALETTE)
             part = target.with_suffix('.part')
             picture.save(part, 'PNG')
             part.replace(target)
@@ -176,52 +170,52 @@ def sbd_label(path: Path) -> np.ndarray:
 def _check_matrix(content: bytes, path: Path) -> None:
     """DataError where the packed elements of a MATLAB 5 file are larger than MAX_MATRIX."""
     order = 'little' if content[126:128] == b'IM' else 'big'
-    place, unpacked = 128, 0
-    while place + 8 <= len(content):
-        kind, size = (int.from_bytes(content[at : at + 4], order) for at in (place, place + 4))  # type: ignore[arg-type]
+    start, unpacked = 128, 0
+    while start + 8 <= len(content):
+        kind, size = (int.from_bytes(content[at : at + 4], order) for at in (start, start + 4))  # type: ignore[arg-type]
         if kind == 15:  # miCOMPRESSED
-            unpacked += len(zlib.decompressobj().decompress(content[place + 8 : place + 8 + size], MAX_MATRIX + 1))
+            unpacked += len(zlib.decompressobj().decompress(content[start + 8 : start + 8 + size], MAX_MATRIX + 1))
         if unpacked > MAX_MATRIX:
             raise DataError(f'{path}: unpacks to more than {MAX_MATRIX} bytes; not a label of SBD')
-        place += 8 + size
+        start += 8 + size
 
 
 def _listed(path: Path) -> set[str]:
-    """The names in a list, one a line."""
+    """The names in a list, one a line; DataError when it cannot be read, or names something else than images."""
     try:
-        found = {line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()}
+        names = {line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()}
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f'{path}: not readable ({getattr(error, "strerror", None) or error})') from None
-    strange = sorted(name for name in found if Path(name).name != name)
+    strange = sorted(name for name in names if Path(name).name != name)
     if strange:
         raise DataError(f'{path}: {strange[0]!r} is no name of an image')
-    return found
+    return names
 
 
 # Cityscapes
 
 
-def _cityscapes(folder: Path, progress: Progress) -> dict[str, Any]:
+def _cityscapes(folder: Path, progress: OnProgress) -> Facts:
     for name, archive in {'leftImg8bit': 'leftImg8bit_trainvaltest.zip', 'gtFine': 'gtFine_trainvaltest.zip'}.items():
         if _unfinished(folder / archive):
             _unpack_once(folder / archive, progress)
         if not (folder / name).is_dir():
             raise _by_hand('cityscapes', folder)
-    found: dict[str, Any] = {}
+    facts: Facts = {}
     for split in ('train', 'val'):
         images = sorted((folder / 'leftImg8bit' / split).glob('*/*_leftImg8bit.png'))
         stems = [folder / 'gtFine' / split / path.parent.name / path.name.removesuffix('_leftImg8bit.png') for path in images]
         labels = [_with(stem, '_gtFine_labelIds.png') for stem in stems]
         if all(path.is_file() for path in labels):
-            found[split] = f'{len(images)} images with labelIds'
+            facts[split] = f'{len(images)} images with labelIds'
             continue
         for count, stem in enumerate(stems, 1):
             target = _with(stem, '_gtFine_labelTrainIds.png')
             if not target.is_file():
                 Image.fromarray(_train_ids(stem)).save(target)
             progress(count, len(stems))
-        found[split] = f'{len(images)} images with labelTrainIds'
-    return found
+        facts[split] = f'{len(images)} images with labelTrainIds'
+    return facts
 
 
 def _train_ids(stem: Path) -> np.ndarray:
@@ -262,26 +256,27 @@ def polygon_label(path: Path) -> np.ndarray:
 
 
 def _with(stem: Path, ending: str) -> Path:
+    """The path with a longer name."""
     return stem.with_name(stem.name + ending)
 
 
 # CamVid
 
 
-def _camvid(folder: Path, progress: Progress) -> dict[str, Any]:
-    found = {split: len(list((folder / split).glob('*.png'))) for split in ('train', 'val', 'test')}
-    if not found['train']:
+def _camvid(folder: Path, progress: OnProgress) -> Facts:
+    counts = {split: len(list((folder / split).glob('*.png'))) for split in ('train', 'val', 'test')}
+    if not counts['train']:
         raise _by_hand('camvid', folder)
-    return {split: f'{count} images' for split, count in found.items() if count}
+    return {split: f'{count} images' for split, count in counts.items() if count}
 
 
-def _camvid32(folder: Path, progress: Progress) -> dict[str, Any]:
-    found = {}
+def _camvid32(folder: Path, progress: OnProgress) -> Facts:
+    facts = {}
     for name in ('701_StillsRaw_full', 'LabeledApproved_full'):
         archive = folder / f'{name}.zip'
         if not (folder / name).is_dir() and archive.is_file():
             _unpack_as(archive, folder / name, progress)
         if not (folder / name).is_dir():
             raise _by_hand('camvid32', folder)
-        found[name] = f'{len(list((folder / name).glob("*.png")))} files'
-    return found
+        facts[name] = f'{len(list((folder / name).glob("*.png")))} files'
+    return facts

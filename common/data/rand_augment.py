@@ -40,7 +40,7 @@ INCREASING_LEVELS: dict[str, Optional[Level]] = {
     'Solarize': lambda level, sign: max(256 - int(level * 256), 0),
     **dict.fromkeys(('Color', 'Contrast', 'Brightness', 'Sharpness'), lambda level, sign: max(0.1, 1 + sign * level * 0.9)),
 }
-WEIGHTS = {  # w0: of the choice of an operation; the others have none
+WEIGHTS = {  # w0: probabilities of the operations; those that are not here are never chosen
     'Rotate': 0.3,
     'ShearX': 0.2,
     'ShearY': 0.2,
@@ -105,17 +105,17 @@ class RandAugment:
         interpolations: tuple[Image.Resampling, ...] = (Image.Resampling.BICUBIC,),
     ) -> Image.Image:
         """The augmented RGB image. Operations that move pixels draw one of the ``interpolations``."""
-        for place in rng.choice(len(self.names), self.count, replace=self.weights is None, p=self.weights):
+        for index in rng.choice(len(self.names), self.count, replace=self.weights is None, p=self.weights):
             if rng.random() < self.probability:
                 level, sign = self._magnitude(rng) / LEVELS, 1 if rng.random() < 0.5 else -1
                 interpolation = interpolations[rng.integers(len(interpolations))]
-                image = self.apply(image, self.names[place], level, sign, interpolation)
+                image = self.apply(image, self.names[index], level, sign, interpolation)
         return image
 
     def apply(
         self, image: Image.Image, name: str, level: float, sign: int, interpolation: Image.Resampling = Image.Resampling.BICUBIC
     ) -> Image.Image:
-        """One operation at a level of 0..1; the sign turns those that have two directions."""
+        """One operation on an RGB image, at a level of 0..1; the sign, -1 or 1, turns those that have two directions."""
         function = self.levels[name]
         return operate(image, name, function(level, sign) if function else 0, self.fill, interpolation)
 
@@ -159,14 +159,14 @@ def operate(
 
 
 def _parse(description: str) -> dict[str, float]:
-    """``rand-m9-mstd0.5`` -> {'m': 9, 'mstd': 0.5}."""
+    """``rand-m9-mstd0.5`` -> {'m': 9, 'mstd': 0.5}; UserError names a part that is not in PARTS."""
     family, *rest = description.split('-')
     if family != 'rand':
         raise UserError(f'auto_augment: {description!r} starts with {family!r}; expected rand, as in rand-m9-mstd0.5-inc1')
     parts: dict[str, float] = {}
     for part in rest:
-        found = re.fullmatch(r'([a-z]+)([0-9]+(?:\.[0-9]*)?)', part)
-        key, value = (found[1], float(found[2])) if found else ('', math.nan)
+        match = re.fullmatch(r'([a-z]+)([0-9]+(?:\.[0-9]*)?)', part)
+        key, value = (match[1], float(match[2])) if match else ('', math.nan)
         whole = value.is_integer()
         good = {
             'm': whole,

@@ -7,18 +7,19 @@ from typing import Any, Literal, Optional
 import numpy as np
 
 from twinseg.common.config import Augment
-from twinseg.common.data.classification_transforms import check, eval_image, train_image
-from twinseg.common.data.layouts import Dataset
+from twinseg.common.data.base import Dataset
+from twinseg.common.data.classification_transforms import check_augmentation, eval_image, train_image
 from twinseg.common.data.sampling import sample_rng
 from twinseg.common.data.segmentation_transforms import channels_first, class_mix, train_transform
 from twinseg.common.errors import DataError
 
-SMALLEST = 32  # pixels a side of what stands for a broken image
+BLANK = 32  # pixels a side of the black image in place of a broken one, where no size is given
 log = logging.getLogger(__name__)
 
 
 class TrainSamples:
-    """``samples[epoch, index]`` is image uint8 (3, h, w) and label uint8 (h, w), the same whoever asks, and when.
+    """``samples[epoch, index]`` is image uint8 (3, h, w) and label uint8 (h, w) of ``augment.crop_size``, the same whoever
+    asks, and when.
 
     With ``on_error='skip'`` a broken sample is replaced by the next readable one (its random numbers stay), and
     remembered; more than ``max_errors`` broken ones raise DataError. Loader processes share what they remember.
@@ -50,17 +51,18 @@ class TrainSamples:
             image, label = class_mix(image, label, *train_transform(*other, self.augment, rng), rng)
         return channels_first(image), label
 
-    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, index: int) -> tuple[np.ndarray, Any]:
+        """The sample as stored; in place of a broken one the next that is readable, if those are skipped."""
         for offset in range(len(self.dataset)):
-            place = (index + offset) % len(self.dataset)
-            if self._broken[place]:
+            candidate = (index + offset) % len(self.dataset)
+            if self._broken[candidate]:
                 continue
             try:
-                return self.dataset.read(place)
+                return self.dataset.read(candidate)
             except DataError as error:
                 if self.on_error == 'raise':
                     raise
-                self._broken[place] = 1
+                self._broken[candidate] = 1
                 count = sum(self._broken)
                 log.warning('skipped (%d broken so far): %s', count, error)
                 if count > self.max_errors:
@@ -71,7 +73,8 @@ class TrainSamples:
 
 
 class TrainImages(TrainSamples):
-    """The same for classifiers: image uint8 (3, h, w) of ``size`` and label int64 ()."""
+    """The same for classifiers: image uint8 (3, h, w) of ``size`` (h, w) and label int64 (). UserError where the augmentation
+    cannot be done."""
 
     def __init__(
         self,
@@ -84,16 +87,17 @@ class TrainImages(TrainSamples):
     ):
         super().__init__(dataset, augment, seed, on_error, max_errors)
         self.size = (size[0], size[1])
-        check(augment)
+        check_augmentation(augment)
 
     def _augmented(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return channels_first(train_image(image, self.augment, self.size, rng)), np.array(label, np.int64)
 
 
 class EvaluationImages:
-    """``samples[index]`` is image uint8 (3, h, w) and label int64 () as evaluation sees them; without ``size``, as stored.
+    """``samples[index]`` is image uint8 (3, h, w) of ``size`` (h, w) and label int64 () as a classifier's evaluation sees them;
+    without ``size``, as stored.
 
-    With ``on_error='skip'`` a broken image is black and has the label -1.
+    With ``on_error='skip'`` a broken image is black and has the label -1; else it is DataError.
     """
 
     def __init__(self, dataset: Dataset, augment: Augment, size: Optional[list[int]], on_error: Literal['raise', 'skip']):
@@ -107,7 +111,7 @@ class EvaluationImages:
             if self.on_error == 'raise':
                 raise
             log.warning('skipped: %s', error)
-            return np.zeros((3, *(self.size or (SMALLEST, SMALLEST))), np.uint8), np.array(-1)
+            return np.zeros((3, *(self.size or (BLANK, BLANK))), np.uint8), np.array(-1)
         if self.size:
             image = eval_image(image, self.augment, self.size)
         return channels_first(image), np.array(label, np.int64)

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 
 from twinseg.common.config import Augment
+from twinseg.common.data.base import IGNORE
 
 cv2.setNumThreads(0)  # loaders work in parallel by samples; OpenCV's own threads do not survive a fork
 
-IGNORE = 255
-CROP_TRIES = 10  # of a crop that holds too much of one class; the last is taken as it is (mmsegmentation, RandomCrop)
+CROP_TRIES = 10  # random boxes; the last is taken whatever it holds (mmsegmentation, RandomCrop)
 
 
 @dataclass(frozen=True)
@@ -60,17 +60,17 @@ def scaled_size(height: int, width: int, base: Optional[Sequence[int]], ratio: f
 
 
 def random_crop(label: np.ndarray, augment: Augment, rng: np.random.Generator) -> Crop:
-    """A random scale and a random box, of ``crop_size`` or as large as the scaled image.
+    """A random scale and a random box for a label (H, W), of ``crop_size`` or as large as the scaled image.
 
     A box passes if it holds more than one class, and none has ``cat_max_ratio`` of its pixels or more; ignored pixels
     do not count.
     """
     low, high = augment.ratio_range
     ratio = rng.uniform(low, high)
-    places = rng.random((CROP_TRIES, 2))
+    corners = rng.random((CROP_TRIES, 2))  # as shares of the free height and width
     scaled_height, scaled_width = scaled_size(label.shape[0], label.shape[1], augment.base_size, ratio)
     height, width = min(augment.crop_size[0], scaled_height), min(augment.crop_size[1], scaled_width)
-    boxes = [(int(y * (scaled_height - height + 1)), int(x * (scaled_width - width + 1))) for y, x in places]
+    boxes = [(int(y * (scaled_height - height + 1)), int(x * (scaled_width - width + 1))) for y, x in corners]
     crops = [Crop(scaled_height, scaled_width, top, left, height, width) for top, left in dict.fromkeys(boxes)]
     if augment.cat_max_ratio >= 1:
         return crops[0]
@@ -81,7 +81,7 @@ def random_crop(label: np.ndarray, augment: Augment, rng: np.random.Generator) -
 
 
 def is_varied(label: np.ndarray, cat_max_ratio: float) -> bool:
-    """Whether a label holds several classes, none of them with ``cat_max_ratio`` of the pixels or more."""
+    """Whether a label, uint8 (H, W), holds several classes, none of them with ``cat_max_ratio`` of the pixels or more."""
     counts = cv2.calcHist([label], [0], None, [256], [0, 256])[:IGNORE]
     return bool((counts > 0).sum() > 1 and counts.max() / counts.sum() < cat_max_ratio)
 
@@ -128,7 +128,8 @@ def photometric_distortion(image: np.ndarray, augment: Augment, rng: np.random.G
 
 
 def rotate(image: np.ndarray, label: np.ndarray, degrees: float, mean: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Both turned about their middle, anticlockwise, in their size; the corners get the mean colour and are ignored."""
+    """Image (H, W, 3) and label (H, W), both turned about their middle, anticlockwise, in their size; the corners get the mean
+    colour and are ignored."""
     height, width = label.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     return (
@@ -155,7 +156,7 @@ def class_mix(
     image: np.ndarray, label: np.ndarray, other: np.ndarray, other_label: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Half of the classes of the other sample, drawn at random, are pasted over the first, pixels and labels (ClassMix,
-    Olsson et al., WACV 2021, section 3.1, with true labels). All of one size."""
+    Olsson et al., WACV 2021, section 3.1, with true labels). Images uint8 (H, W, 3), labels uint8 (H, W), all of one size."""
     present = np.flatnonzero(cv2.calcHist([other_label], [0], None, [256], [0, 256])[:IGNORE])
     pasted = np.zeros(256, bool)
     pasted[rng.permutation(present)[: (len(present) + 1) // 2]] = True
@@ -164,8 +165,8 @@ def class_mix(
 
 
 def pad(pixels: np.ndarray, size: list[int], value: list[float]) -> np.ndarray:
-    """``pixels`` with a border to the right and below, up to ``size`` (height, width). An image is padded with the mean
-    colour, which is zero after normalisation."""
+    """``pixels`` with a border to the right and below, up to ``size`` (height, width): uint8 (H, W) or (H, W, 3). An image
+    is padded with the mean colour, which is zero after normalisation."""
     bottom, right = size[0] - pixels.shape[0], size[1] - pixels.shape[1]
     if not bottom and not right:
         return pixels
@@ -180,4 +181,5 @@ def channels_first(image: np.ndarray) -> np.ndarray:
 
 
 def _levels(values: np.ndarray) -> np.ndarray:
+    """Rounded to grey levels, uint8."""
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationEr
 
 from twinseg.common import config as configuration
 from twinseg.common.config import Config, Data
-from twinseg.common.data.layouts import open_dataset
+from twinseg.common.data.open import open_dataset
 from twinseg.common.data.samples import EvaluationImages
 from twinseg.common.deploy.export import TOLERANCE
 from twinseg.common.deploy.exported_file import Facts, FilePredictor

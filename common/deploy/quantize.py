@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator, Optional
 import numpy as np
 
 from twinseg.common.config import Config
-from twinseg.common.data.layouts import open_dataset
+from twinseg.common.data.open import open_dataset
 from twinseg.common.data.samples import EvaluationImages
 from twinseg.common.deploy.exported_file import FilePredictor
 from twinseg.common.errors import UserError

@@ -11,7 +11,8 @@ from twinseg.common import checkpoint
 from twinseg.common import config as configuration
 from twinseg.common.backend import Predictor, get_backend
 from twinseg.common.config import Config
-from twinseg.common.data.layouts import Dataset, open_dataset
+from twinseg.common.data.base import Dataset
+from twinseg.common.data.open import open_dataset
 from twinseg.common.data.samples import EvaluationImages
 from twinseg.common.data.segmentation_transforms import scaled_size
 from twinseg.common.deploy.exported_file import FilePredictor

@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from twinseg.common.config import Config
+from twinseg.common.data.classes import default_palette
 from twinseg.common.data.classification_transforms import eval_image
-from twinseg.common.data.layouts import default_palette, read_image
+from twinseg.common.data.reading import read_image
 from twinseg.common.data.segmentation_transforms import channels_first
 from twinseg.common.deploy.exported_file import FilePredictor
 from twinseg.common.drawing import overlay

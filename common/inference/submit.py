@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image
 
 from twinseg.common.config import Config
-from twinseg.common.data.layouts import CITYSCAPES_LABEL_IDS, VOC_CLASSES, Dataset, default_palette, open_files
+from twinseg.common.data.base import Dataset
+from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, VOC_PALETTE
+from twinseg.common.data.open import open_files
 from twinseg.common.errors import UserError
 from twinseg.common.inference.evaluate import class_ids, load_run, published_views
 
@@ -70,7 +72,7 @@ def _picture(ids: np.ndarray, dataset: Dataset) -> Image.Image:
     if dataset.name == 'cityscapes':
         return Image.fromarray(np.array(CITYSCAPES_LABEL_IDS, np.uint8)[ids])
     picture = Image.fromarray(ids, 'P')
-    picture.putpalette([0, 0, 0, *np.ravel(default_palette(len(VOC_CLASSES) - 1)).tolist()])
+    picture.putpalette(np.ravel(VOC_PALETTE).tolist())
     return picture
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from twinseg.common import checkpoint, console
 from twinseg.common.backend import Backend, get_backend
 from twinseg.common.config import Config, Data
-from twinseg.common.data.layouts import IGNORE, open_dataset
+from twinseg.common.data.base import IGNORE
+from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import UserError
 from twinseg.common.inference.evaluate import network_arguments
 

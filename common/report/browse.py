@@ -11,7 +11,8 @@ from PIL import Image
 
 from twinseg.common import console
 from twinseg.common.config import Config
-from twinseg.common.data.layouts import IGNORE, Dataset, open_files
+from twinseg.common.data.base import IGNORE, Dataset
+from twinseg.common.data.open import open_files
 from twinseg.common.data.samples import TrainImages, TrainSamples
 from twinseg.common.drawing import blend, legend
 from twinseg.common.errors import DataError

@@ -7,7 +7,8 @@ from twinseg.common import config as configuration
 from twinseg.common import weights
 from twinseg.common.backend import available, get_backend
 from twinseg.common.data import image_folder
-from twinseg.common.data.layouts import CAMVID_CLASSES, CITYSCAPES_CLASSES, EXPECTED, VOC_CLASSES
+from twinseg.common.data.classes import CITYSCAPES_CLASSES
+from twinseg.common.data.layouts import DATASETS
 from twinseg.common.measure.benchmark import measures
 
 CLASSIFIER_INPUT, SEGMENTATION_INPUT = (224, 224), (512, 1024)
@@ -33,18 +34,12 @@ def keys() -> list[Row]:
 
 def datasets() -> list[Row]:
     """The data sets and the files that each expects."""
-    classes = {
-        'camvid': len(CAMVID_CLASSES),
-        'camvid32': len(CAMVID_CLASSES),
-        'cityscapes': len(CITYSCAPES_CLASSES),
-        'voc': len(VOC_CLASSES),
-    }
-    rows = [{'set': name, 'classes': str(classes[name]), 'below data_url': layout} for name, layout in EXPECTED.items()]
+    rows = [{'set': name, 'classes': str(len(spec.classes)), 'below data_url': spec.layout} for name, spec in DATASETS.items()]
     return [
         {'set': 'toy_street', 'classes': str(len(CITYSCAPES_CLASSES)), 'below data_url': 'nothing: it is drawn'},
         *rows,
         {'set': 'custom', 'classes': 'classes', 'below data_url': 'image_dir/*image_suffix with label_dir/*label_suffix'},
-        {'set': 'imagenet, image_folder', 'classes': 'the folders', 'below data_url': image_folder.EXPECTED},
+        {'set': 'imagenet, image_folder', 'classes': 'the folders', 'below data_url': image_folder.LAYOUT},
     ]
 
 

@@ -7,7 +7,8 @@ from typing import Any, Iterable, Optional, Sequence
 
 import numpy as np
 
-from twinseg.common.data.layouts import Dataset, open_dataset
+from twinseg.common.data.base import Dataset
+from twinseg.common.data.open import open_dataset
 from twinseg.common.data.samples import EvaluationImages
 from twinseg.common.errors import DataError
 from twinseg.common.inference.evaluate import Run, class_ids, published_views

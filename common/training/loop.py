@@ -24,8 +24,9 @@ from twinseg.common import config as configuration
 from twinseg.common.backend import Backend, Predictor, Trainer, get_backend
 from twinseg.common.config import Config
 from twinseg.common.data.balance import balanced_order, class_counts, class_weights
-from twinseg.common.data.layouts import Dataset, open_dataset
+from twinseg.common.data.base import Dataset
 from twinseg.common.data.mixing import Mixing, is_active
+from twinseg.common.data.open import open_dataset
 from twinseg.common.data.samples import TrainImages, TrainSamples
 from twinseg.common.data.sampling import steps_per_epoch, training_batches
 from twinseg.common.errors import DivergedError, Interrupted, StateError, UserError

@@ -9,7 +9,7 @@ import numpy as np
 
 from twinseg.common import checkpoint, weights
 from twinseg.common.backend import available, get_backend
-from twinseg.common.data.layouts import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
+from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from twinseg.common.errors import StateError, UserError
 
 SUFFIX = '.safetensors'

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from twinseg.common import config
 from twinseg.common.data import segmentation_transforms
-from twinseg.common.data.layouts import Dataset, Description, Sample
+from twinseg.common.data.base import Dataset, Description, Sample
 from twinseg.common.data.samples import TrainSamples
 from twinseg.common.data.sampling import epoch_order, rank_positions, sample_rng, steps_per_epoch, training_batches
 from twinseg.common.data.segmentation_transforms import (

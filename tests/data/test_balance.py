@@ -6,7 +6,8 @@ import pytest
 from tests.support import streets
 from twinseg.common import config
 from twinseg.common.data.balance import balanced_order, class_counts, class_weights
-from twinseg.common.data.layouts import Dataset, Description, Sample, open_dataset
+from twinseg.common.data.base import Dataset, Description, Sample
+from twinseg.common.data.open import open_dataset
 from twinseg.common.data.sampling import training_batches
 from twinseg.common.errors import DataError
 from twinseg.common.inference.evaluate import stored_config

@@ -11,9 +11,8 @@ import pytest
 
 from tests.support.streets import make, settings
 from twinseg.common import config
-from twinseg.common.data import cache
-from twinseg.common.data.cache import CachedDataset
-from twinseg.common.data.layouts import open_dataset, open_files
+from twinseg.common.data.cache import CachedDataset, CacheSummary, build_cache, cache_folder
+from twinseg.common.data.open import open_dataset, open_files, open_for_cache
 from twinseg.common.data.samples import TrainSamples
 from twinseg.common.errors import DataError
 from twinseg.common.report import browse
@@ -29,6 +28,12 @@ def configuration(streets: Path, **changes) -> config.Config:
     return config.from_flat(settings(streets, crop_size=[32, 48], **changes))
 
 
+def build(run: config.Config, *progress) -> dict[str, CacheSummary]:
+    """The caches of both splits, by split."""
+    summaries = build_cache(open_for_cache(run.data), run.data.on_error, *progress)
+    return {summary.split: summary for summary in summaries}
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
@@ -39,9 +44,9 @@ def truncate(path: Path) -> None:
 def test_cache_gives_the_same_pixels_and_the_same_samples(streets):
     run = configuration(streets)
     heard = []
-    summary = cache.build(run, lambda done, total: heard.append((done, total)))
+    summary = build(run, lambda done, total: heard.append((done, total)))
     assert heard == [(done, 8) for done in range(1, 9)]
-    assert summary['train']['samples'] == 4 and summary['train']['bytes'] == 4 * 48 * 64 * 4 and not summary['val']['problems']
+    assert summary['train'].samples == 4 and summary['train'].bytes == 4 * 48 * 64 * 4 and not summary['val'].problems
     cached, files = open_dataset(run.data, 'train'), open_files(run.data, 'train')
     assert isinstance(cached, CachedDataset) and not isinstance(files, CachedDataset)
     for index in range(4):
@@ -52,7 +57,7 @@ def test_cache_gives_the_same_pixels_and_the_same_samples(streets):
 
 def test_cache_is_mapped_not_read_and_travels_to_processes_by_name(streets):
     run = configuration(streets)
-    cache.build(run)
+    build(run)
     cached = open_dataset(run.data, 'train')
     image, _ = cached.read(1)
     assert not image.flags.writeable and not image.flags.owndata
@@ -82,35 +87,35 @@ def map_ids(streets: Path) -> dict:
 
 
 def cut_cache(streets: Path) -> dict:
-    for path in cache.folder().glob('*.bin'):
+    for path in cache_folder().glob('*.bin'):
         truncate(path)
     return {}
 
 
 def cut_index(streets: Path) -> dict:
-    for path in cache.folder().glob('*.json'):
+    for path in cache_folder().glob('*.json'):
         truncate(path)
     return {}
 
 
 @pytest.mark.parametrize('change', [change_image, touch, add, map_ids, cut_cache, cut_index])
 def test_stale_cache_is_not_used(streets, caplog, change):
-    cache.build(configuration(streets))
+    build(configuration(streets))
     run = configuration(streets, **change(streets))
     dataset = open_dataset(run.data, 'train')
     assert not isinstance(dataset, CachedDataset)
     assert 'not used; make it again with `twinseg prepare --cache`' in caplog.text
-    cache.build(run)
+    build(run)
     assert isinstance(open_dataset(run.data, 'train'), CachedDataset)
 
 
 def test_broken_sample_stops_the_cache_or_is_left_out(streets):
     truncate(streets / 'images/train/002.png')
     with pytest.raises(DataError, match='002.png: .*truncated'):
-        cache.build(configuration(streets))
-    assert list(cache.folder().iterdir()) == []
-    summary = cache.build(configuration(streets, on_error='skip'))
-    assert summary['train']['samples'] == 3 and '002.png' in summary['train']['problems'][0]
+        build(configuration(streets))
+    assert list(cache_folder().iterdir()) == []
+    summary = build(configuration(streets, on_error='skip'))
+    assert summary['train'].samples == 3 and '002.png' in summary['train'].problems[0]
     cached = open_dataset(configuration(streets).data, 'train')
     assert isinstance(cached, CachedDataset) and cached.read(3)[0].shape == (48, 64, 3)
     with pytest.raises(DataError, match='002.png: .*truncated'):
@@ -121,12 +126,12 @@ def test_cache_folder_that_cannot_be_written(streets, monkeypatch):
     (streets / 'file').write_text('')
     monkeypatch.setenv('TWINSEG_CACHE', str(streets / 'file/below'))
     with pytest.raises(DataError, match='the cache cannot be written .* TWINSEG_CACHE'):
-        cache.build(configuration(streets))
+        build(configuration(streets))
 
 
 def test_toy_street_needs_no_cache():
     with pytest.raises(DataError, match='nothing to cache'):
-        cache.build(config.from_flat({}))
+        open_for_cache(config.from_flat({}).data)
 
 
 # Browse

@@ -4,14 +4,17 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from twinseg.common import config
-from twinseg.common.data import layouts
-from twinseg.common.data.layouts import CAMVID32, CAMVID_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_LABEL_IDS, open_dataset
+from twinseg.common.data.classes import CAMVID32, CAMVID_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_LABEL_IDS, default_palette
+from twinseg.common.data.layouts import DATASETS
+from twinseg.common.data.open import IMAGE_FOLDERS, open_dataset
+from twinseg.common.data.reading import read_image
 from twinseg.common.errors import DataError
 
 SIZE = (6, 8)  # height, width
@@ -64,6 +67,11 @@ def custom(root: Path, **changes) -> config.Data:
 # Layouts
 
 
+def test_the_configuration_names_the_data_sets_that_can_be_opened():
+    names = get_args(config.Data.model_fields['set'].annotation)
+    assert sorted(names) == sorted(['toy_street', *IMAGE_FOLDERS, *DATASETS, 'custom'])
+
+
 def test_camvid(tmp_path):
     dataset = open_dataset(camvid(tmp_path), 'train')
     assert [sample.name for sample in dataset.samples] == ['a', 'b'] and len(dataset) == 2
@@ -109,7 +117,7 @@ def test_cityscapes(tmp_path, kind):
 def voc(root: Path) -> Path:
     """Five images: three labelled by VOC (palette, 255 for borders), two by SBD alone; lists as they are found in the wild."""
     base = root / 'VOCdevkit/VOC2012'
-    palette = [channel for colour in [[0, 0, 0], *layouts.default_palette(20)] for channel in colour] + [224, 224, 192] * 235
+    palette = [channel for colour in [[0, 0, 0], *default_palette(20)] for channel in colour] + [224, 224, 192] * 235
     for number, name in enumerate(('2007_000032', '2007_000039', '2008_000003', '2010_000001', '2010_000002')):
         save(base / f'JPEGImages/{name}.jpg', photo(number))
         label = Image.fromarray(ids(0, number, 20, 255)).convert('P')
@@ -196,7 +204,7 @@ def test_palette_label_is_read_as_indices(tmp_path):
 def test_any_8_bit_image_becomes_rgb(tmp_path, mode):
     path = tmp_path / 'image.tif'
     Image.fromarray(photo()).convert(mode).save(path)
-    image = layouts.read_image(path)
+    image = read_image(path)
     assert image.shape == (*SIZE, 3) and image.dtype == np.uint8
 
 

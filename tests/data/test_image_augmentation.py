@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from twinseg.common import config
 from twinseg.common.data.classification_transforms import (
-    check,
+    check_augmentation,
     color_jitter,
     crop_box,
     erase,
@@ -19,7 +19,7 @@ from twinseg.common.data.classification_transforms import (
     eval_image,
     train_image,
 )
-from twinseg.common.data.layouts import open_dataset
+from twinseg.common.data.open import open_dataset
 from twinseg.common.data.rand_augment import BASE_LEVELS, INCREASING_LEVELS, WEIGHTS, RandAugment
 from twinseg.common.errors import UserError
 
@@ -414,8 +414,8 @@ def test_erasing_has_its_probability():
 )
 def test_what_cannot_be_done_is_known_before_the_first_image(keys, message):
     with pytest.raises(UserError, match=message):
-        check(augment(**keys))
-    check(augment(auto_augment='rand-m9-mstd0.5-inc1'))
+        check_augmentation(augment(**keys))
+    check_augmentation(augment(auto_augment='rand-m9-mstd0.5-inc1'))
 
 
 ZOO = {'auto_augment': 'rand-m9-mstd0.5-inc1', 're_prob': 0.25, 're_mode': 'pixel', 'interpolation': 'bicubic'}

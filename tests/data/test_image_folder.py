@@ -16,8 +16,8 @@ import pytest
 from PIL import Image, ImageOps
 
 from twinseg.common import config
-from twinseg.common.data import cache, image_folder
-from twinseg.common.data.layouts import open_dataset
+from twinseg.common.data import image_folder
+from twinseg.common.data.open import open_dataset, open_for_cache
 from twinseg.common.errors import DataError
 
 IMAGES = {  # below a split: class folders, one with a folder of its own; sorted
@@ -488,7 +488,7 @@ def test_damaged_tars_are_errors_or_read(tmp_path):
 def test_there_is_no_cache_of_image_folders(tmp_path):
     write(tmp_path, files())
     with pytest.raises(DataError, match='set: image_folder: only images with label images are cached'):
-        cache.build(config.from_flat({'set': 'image_folder', 'data_url': str(tmp_path)}))
+        open_for_cache(config.from_flat({'set': 'image_folder', 'data_url': str(tmp_path)}).data)
 
 
 @pytest.mark.parametrize('split, count', [('train', 1000), ('val', 200)])

@@ -19,8 +19,9 @@ from tests.data.test_datasets import ids, photo, save, voc
 from twinseg.common import config
 from twinseg.common.cli import main
 from twinseg.common.data import download, prepare
+from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES
 from twinseg.common.data.download import Archive, fetch, unpack
-from twinseg.common.data.layouts import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, open_dataset
+from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import DataError
 
 CONTENT = bytes(range(256)) * 4000
@@ -235,8 +236,8 @@ def published(tmp_path, monkeypatch):
 
 def test_voc_with_sbd_from_the_archives(tmp_path, published):
     labels, asked = published
-    found = prepare.prepare('voc', tmp_path / 'data')
-    assert (found['train'], found['val']) == (1, 2) and found['train_aug'].startswith('3 (10582')
+    found = prepare.prepare_dataset('voc', tmp_path / 'data')
+    assert (found['train'], found['val']) == ('1', '2') and found['train_aug'].startswith('3 (10582')
     data = config.from_flat({'set': 'voc', 'data_url': found['data_url']}).data
     dataset = open_dataset(data, 'train_aug')
     assert [sample.name for sample in dataset.samples] == ['2007_000032', '2010_000001', '2010_000002']  # none of val
@@ -244,7 +245,7 @@ def test_voc_with_sbd_from_the_archives(tmp_path, published):
     with Image.open(dataset.samples[1].label) as picture:
         assert picture.mode == 'P' and picture.getpalette()[3 * 15 : 3 * 16] == [192, 128, 128]
     assert len(open_dataset(data, 'trainval_aug')) == 5 and len(open_dataset(data, 'val')) == 2
-    prepare.prepare('voc', tmp_path / 'data')
+    prepare.prepare_dataset('voc', tmp_path / 'data')
     assert len(asked) == 2  # nothing is fetched again
 
 
@@ -260,8 +261,8 @@ def test_voc_goes_on_after_a_break(tmp_path, published, monkeypatch):
     read = prepare.sbd_label
     monkeypatch.setattr(prepare, 'sbd_label', breaking)
     with pytest.raises(KeyboardInterrupt):
-        prepare.prepare('voc', tmp_path / 'data')
-    assert prepare.prepare('voc', tmp_path / 'data')['train_aug'].startswith('3 ')
+        prepare.prepare_dataset('voc', tmp_path / 'data')
+    assert prepare.prepare_dataset('voc', tmp_path / 'data')['train_aug'].startswith('3 ')
     assert len(saved) == 4  # the second label twice, the first one once
 
 
@@ -274,7 +275,7 @@ def test_voc_with_the_png_archive(tmp_path, published):
         pictures[f'SegmentationClassAug/{name}.png'] = file.getvalue()
     (tmp_path / 'data').mkdir()
     zipped(tmp_path / 'data/SegmentationClassAug.zip', {**pictures, '__MACOSX/SegmentationClassAug/._x.png': b'x'})
-    assert prepare.prepare('voc', tmp_path / 'data')['train_aug'].startswith('2 ')
+    assert prepare.prepare_dataset('voc', tmp_path / 'data')['train_aug'].startswith('2 ')
     dataset = open_dataset(config.from_flat({'set': 'voc', 'data_url': str(tmp_path / 'data')}).data, 'train_aug')
     assert [sample.name for sample in dataset.samples] == ['2007_000032', '2010_000001']
     assert np.array_equal(dataset.read(1)[1], labels['2010_000001']) and len(asked) == 1
@@ -309,7 +310,7 @@ def test_sbd_labels_are_checked(tmp_path, content, message):
 @pytest.mark.parametrize('name', ['cityscapes', 'camvid', 'camvid32', 'imagenet'])
 def test_what_to_fetch_by_hand(tmp_path, name):
     with pytest.raises(DataError, match=f'{name}: .*https?://.*{tmp_path}/data') as error:
-        prepare.prepare(name, tmp_path / 'data')
+        prepare.prepare_dataset(name, tmp_path / 'data')
     assert '\n' not in str(error.value)
 
 
@@ -344,9 +345,9 @@ def test_cityscapes_from_the_archives(tmp_path):
     Image.fromarray(ids(*range(34))).save(label, 'PNG')
     zipped(tmp_path / 'leftImg8bit_trainvaltest.zip', {f'leftImg8bit/{stem}_leftImg8bit.png': image.getvalue()})
     with pytest.raises(DataError, match='gtFine_trainvaltest.zip'):
-        prepare.prepare('cityscapes', tmp_path)
+        prepare.prepare_dataset('cityscapes', tmp_path)
     zipped(tmp_path / 'gtFine_trainvaltest.zip', {f'gtFine/{stem}_gtFine_labelIds.png': label.getvalue()})
-    assert prepare.prepare('cityscapes', tmp_path)['val'] == '1 images with labelIds'
+    assert prepare.prepare_dataset('cityscapes', tmp_path)['val'] == '1 images with labelIds'
     dataset = open_dataset(config.from_flat({'set': 'cityscapes', 'data_url': str(tmp_path)}).data, 'val')
     assert dataset.read(0)[1][0, 7] == 0  # the label id 7 is the road
 
@@ -362,7 +363,7 @@ def test_cityscapes_from_polygons(tmp_path):
             ('road', WHOLE), ('persongroup', [[2, 2], [4, 2], [4, 4], [2, 4]]), ('license plate', [[0, 0], [1, 0], [1, 1]])
         )
     )
-    assert prepare.prepare('cityscapes', tmp_path)['val'] == '2 images with labelTrainIds'
+    assert prepare.prepare_dataset('cityscapes', tmp_path)['val'] == '2 images with labelTrainIds'
     dataset = open_dataset(config.from_flat({'set': 'cityscapes', 'data_url': str(tmp_path)}).data, 'val')
     assert np.array_equal(dataset.read(0)[1], ids(0, 13, 255))
     expected = np.zeros((6, 8), np.uint8)
@@ -411,7 +412,7 @@ def test_camvid(tmp_path):
     for split, count in {'train': 2, 'val': 1}.items():
         for index in range(count):
             save(tmp_path / f'{split}/{index}.png', photo())
-    assert prepare.prepare('camvid', tmp_path) == {'data_url': str(tmp_path), 'train': '2 images', 'val': '1 images'}
+    assert prepare.prepare_dataset('camvid', tmp_path) == {'data_url': str(tmp_path), 'train': '2 images', 'val': '1 images'}
 
 
 def test_camvid32_from_the_archives(tmp_path):
@@ -419,6 +420,6 @@ def test_camvid32_from_the_archives(tmp_path):
     Image.fromarray(photo()).save(picture, 'PNG')
     zipped(tmp_path / '701_StillsRaw_full.zip', {'701_StillsRaw_full/a.png': picture.getvalue()})
     zipped(tmp_path / 'LabeledApproved_full.zip', {'a_L.png': picture.getvalue()})
-    found = prepare.prepare('camvid32', tmp_path)
+    found = prepare.prepare_dataset('camvid32', tmp_path)
     assert found['701_StillsRaw_full'] == found['LabeledApproved_full'] == '1 files'
     assert (tmp_path / 'LabeledApproved_full/a_L.png').is_file()

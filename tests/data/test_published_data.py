@@ -14,7 +14,7 @@ from PIL import Image
 from twinseg.common import checkpoint, config
 from twinseg.common.backend import available
 from twinseg.common.cli import main
-from twinseg.common.data.layouts import CITYSCAPES_LABEL_IDS, default_palette
+from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, default_palette
 from twinseg.common.inference.evaluate import evaluate_run, find_checkpoint
 from twinseg.common.inference.submit import submit
 from twinseg.common.training.loop import train

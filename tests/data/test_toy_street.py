@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from twinseg.common import config
-from twinseg.common.data.layouts import CITYSCAPES_CLASSES, open_dataset
+from twinseg.common.data.classes import CITYSCAPES_CLASSES
+from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import DataError
 
 

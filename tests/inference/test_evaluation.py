@@ -8,7 +8,7 @@ from tests.support import streets
 from tests.support.tiny import batch, tiny_network
 from twinseg.common import config
 from twinseg.common.backend import get_backend
-from twinseg.common.data.layouts import open_dataset
+from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import UserError
 from twinseg.common.inference.evaluate import SCALES, Views, averaged_probabilities, class_ids, evaluate, slide_logits
 from twinseg.common.interpolation import resize_bilinear

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.support.checkpoints import CLASSES, SIZE, write
 from twinseg.common import checkpoint as checkpoints
-from twinseg.common.data.layouts import CITYSCAPES_PALETTE
+from twinseg.common.data.classes import CITYSCAPES_PALETTE
 from twinseg.common.deploy.export import export_checkpoint
 from twinseg.common.drawing import blend, overlay, shares
 from twinseg.common.errors import UserError

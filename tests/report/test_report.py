@@ -10,7 +10,7 @@ import pytest
 
 from twinseg.common import config as configuration
 from twinseg.common import report
-from twinseg.common.data.layouts import open_dataset
+from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.inference.evaluate import Run
 from twinseg.common.metrics import Scores

@@ -6,7 +6,7 @@ import numpy as np
 
 from twinseg.common import checkpoint
 from twinseg.common.backend import get_backend
-from twinseg.common.data.layouts import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
+from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 
 CLASSES = 5
 SIZE = (64, 96)

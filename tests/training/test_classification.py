@@ -11,7 +11,7 @@ from tests.support import photos
 from tests.support.group import together
 from twinseg.common import checkpoint, cli, config
 from twinseg.common.backend import get_backend
-from twinseg.common.data.layouts import open_dataset
+from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.inference.evaluate import evaluate_images, evaluate_run
 from twinseg.common.measure.benchmark import benchmark

@@ -6,7 +6,8 @@ import pytest
 from tests.support.zoo import NETWORKS, OVERFIT
 from twinseg.common import config
 from twinseg.common.backend import available, get_backend
-from twinseg.common.data.layouts import CAMVID_CLASSES, open_dataset
+from twinseg.common.data.classes import CAMVID_CLASSES
+from twinseg.common.data.open import open_dataset
 
 ACCURACY = 0.95  # of the pixels that are not ignored, in evaluation mode
 SIDE, SIDES = 128, {'segnet': 64, 'unet': 64}  # of the crops; those two compute 40 times what Fast-SCNN does

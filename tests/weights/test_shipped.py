@@ -10,7 +10,8 @@ from twinseg.common import config as configuration
 from twinseg.common import weights
 from twinseg.common.backend import get_backend
 from twinseg.common.cli import main
-from twinseg.common.data.layouts import CAMVID_CLASSES, open_dataset
+from twinseg.common.data.classes import CAMVID_CLASSES
+from twinseg.common.data.open import open_dataset
 from twinseg.common.inference.evaluate import evaluate_run, load_run
 
 FOLDER = Path(__file__).parents[2] / 'weights'

@@ -1,32 +1,17 @@
-"""Street scenes drawn on the fly, in Cityscapes' form: the data set that needs no download.
-
-A pinhole camera looks along a street (x to the right, y up, z ahead, in metres) between rows of buildings, trees, walls
-and fences; things are drawn from far to near, into the image and into the label at once. A scene is a function of its
-split and its index alone.
-"""
+"""What a street scene shows: sky, ground, rows of buildings, trees, walls and fences on both sides, and the things between
+them, from far to near. A scene is a function of its random numbers alone."""
 
 import math
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
 import cv2
 import numpy as np
 
-from twinseg.common import config
-from twinseg.common.data.layouts import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE, IGNORE, Dataset, Description, Sample
-from twinseg.common.data.sampling import sample_rng
-from twinseg.common.errors import DataError
+from twinseg.common.data.base import IGNORE
+from twinseg.common.data.toy_street.canvas import TRAIN_IDS, Camera, Canvas, Colour
 
-SEEDS = {'train': 1, 'val': 2}
-KEPT_BYTES = 1 << 27  # of drawn scenes that a process keeps for the next epoch
-EYE = 1.5  # height of the camera
-NEAR, FAR = 2.2, 90.0  # depths of the street's rows
+NEAR, FAR = 2.2, 90.0  # depths of the first and the last of the street's rows, metres
 VIEW = 0.72  # focal length in image widths
-ID = {name: i for i, name in enumerate(CITYSCAPES_CLASSES)}
-
-Colour = Sequence[float] | np.ndarray
-Paint = Optional[Colour]  # none: in the label only
-Kind = Optional[str]  # name of a class; none: in the image only
-Points = Sequence[Sequence[float]]
 
 CAR_PAINT = (
     (190, 190, 195),
@@ -63,33 +48,6 @@ HAIR = ((25, 25, 28), (90, 65, 40), (170, 140, 80))
 DARK, GLASS, METAL, TYRE = (25, 25, 28), (55, 68, 80), (105, 108, 110), (22, 22, 22)
 
 
-class ToyStreet(Dataset):
-    """``data.train_samples`` or ``data.val_samples`` scenes of ``data.image_size``, as read-only arrays."""
-
-    def __init__(self, data: config.Data, split: str):
-        lengths = {'train': data.train_samples, 'val': data.val_samples}
-        if split not in lengths:
-            raise DataError(f'toy_street has no split {split!r}; choose {" or ".join(lengths)}')
-        samples = [Sample(f'{split}_{i:05d}', None, None) for i in range(lengths[split])]
-        super().__init__('toy_street', split, Description(CITYSCAPES_CLASSES, np.array(CITYSCAPES_PALETTE, np.uint8)), samples)
-        self.height, self.width = data.image_size
-        self.kept: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-
-    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        index = range(len(self))[index]
-        if index in self.kept:
-            return self.kept[index]
-        image, label = draw(sample_rng(SEEDS[self.split], 0, index), self.height, self.width)
-        for pixels in (image, label):
-            pixels.setflags(write=False)
-        if (len(self.kept) + 1) * (image.nbytes + label.nbytes) <= KEPT_BYTES:
-            self.kept[index] = image, label
-        return image, label
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, 'kept': {}}
-
-
 def draw(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """One scene: image uint8 (height, width, 3) RGB and label uint8 (height, width) of Cityscapes' train ids."""
     scene = Scene(rng, height, width)
@@ -101,108 +59,44 @@ def draw(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray,
     return scene.developed(), scene.label
 
 
-class Scene:
-    """A canvas, the camera in front of it, and what a street is made of."""
+class Scene(Canvas):
+    """A street, and what it is made of."""
 
     def __init__(self, rng: np.random.Generator, height: int, width: int):
         self.rng = rng
-        self.image = np.zeros((height, width, 3), np.uint8)
-        self.label = np.full((height, width), IGNORE, np.uint8)
-        self.focal = VIEW * width * rng.uniform(0.9, 1.15)
-        self.horizon, self.centre = height * rng.uniform(0.4, 0.5), width * rng.uniform(0.42, 0.58)
-        self.road, self.pavement = rng.uniform(4.0, 6.5), rng.uniform(2.2, 4.0)
+        focal = VIEW * width * rng.uniform(0.9, 1.15)
+        horizon, centre = height * rng.uniform(0.4, 0.5), width * rng.uniform(0.42, 0.58)
+        self.road, self.pavement = rng.uniform(4.0, 6.5), rng.uniform(2.2, 4.0)  # half the road's width, and the pavement's
         self.verge = rng.uniform(1.5, 3.5) if rng.uniform() < 0.5 else 0.0  # grass between pavement and houses
-        self.eye_x = self.road * rng.uniform(0.25, 0.5)  # we drive on the right
-        self.eye, self.scale = np.array([self.eye_x, EYE]), np.array([self.focal, -self.focal])
-        self.middle = np.array([self.centre, self.horizon])
+        eye_x = self.road * rng.uniform(0.25, 0.5)  # we drive on the right
         self.overcast = rng.uniform() < 0.4
         self.sun_side = rng.choice([-1, 1])
-        self.haze = (205.0, 212.0, 220.0) if self.overcast else (185.0, 205.0, 230.0)
         self.crossing = rng.uniform(14, 45) if rng.uniform() < 0.6 else math.inf  # depth of a side street
-
-    # Drawing: everything below goes through these.
-
-    def project(self, points: Any) -> np.ndarray:
-        """(..., 3) metres -> (..., 2) pixels, int32."""
-        points = np.asarray(points, float)
-        return np.rint((points[..., :2] - self.eye) * self.scale / points[..., 2:] + self.middle).astype(np.int32)
-
-    def point(self, x: float, y: float, z: float) -> tuple[int, int]:
-        """The same for one point."""
-        return round(self.centre + self.focal * (x - self.eye_x) / z), round(self.horizon + self.focal * (EYE - y) / z)
-
-    def shade(self, colour: Colour, z: float) -> tuple[float, ...]:
-        """The colour as it looks from afar."""
-        clear = math.exp(-z / 130)
-        (red, green, blue), (r, g, b) = colour, self.haze
-        return red * clear + r * (1 - clear), green * clear + g * (1 - clear), blue * clear + b * (1 - clear)
-
-    def fill(self, points: Points, colour: Paint, name: Kind) -> None:
-        """A polygon, in the image and in the label."""
-        self.fills(np.array([points]), colour, name)
-
-    def fills(self, polygons: np.ndarray, colour: Paint, name: Kind) -> None:
-        pixels = list(self.project(polygons))
-        if colour is not None:
-            cv2.fillPoly(self.image, pixels, self.shade(colour, float(polygons[0, 0, 2])))
-        if name is not None:
-            cv2.fillPoly(self.label, pixels, (ID[name],))
-
-    def front(self, x0: float, x1: float, y0: float, y1: float, z: float, colour: Paint, name: Kind) -> None:
-        """A rectangle that faces the camera."""
-        self.fill([(x0, y0, z), (x1, y0, z), (x1, y1, z), (x0, y1, z)], colour, name)
-
-    def flank(self, x: float, y0: float, y1: float, z0: float, z1: float, colour: Paint, name: Kind) -> None:
-        """An upright rectangle along the street."""
-        self.fill([(x, y0, z0), (x, y0, z1), (x, y1, z1), (x, y1, z0)], colour, name)
-
-    def flat(self, x0: float, x1: float, y: float, z0: float, z1: float, colour: Paint, name: Kind) -> None:
-        """A level rectangle at height y."""
-        self.fill([(x0, y, z0), (x1, y, z0), (x1, y, z1), (x0, y, z1)], colour, name)
-
-    def disc(
-        self, x: float, y: float, z: float, radius: tuple[float, float] | float, colour: Paint, name: Kind, ring: float = 0
-    ) -> None:
-        """A disc or ellipse that faces the camera; ``ring`` metres thick if not filled."""
-        across, up = radius if isinstance(radius, tuple) else (radius, radius)
-        axes = (max(round(across * self.focal / z), 1), max(round(up * self.focal / z), 1))
-        place = self.point(x, y, z)
-        if colour is not None:
-            thickness = max(round(ring * self.focal / z), 1) if ring else -1
-            cv2.ellipse(self.image, place, axes, 0, 0, 360, self.shade(colour, z), thickness)
-        if name is not None:
-            cv2.ellipse(self.label, place, axes, 0, 0, 360, (ID[name],), -1)
-
-    def limb(
-        self, start: tuple[float, float], end: tuple[float, float], z: float, width: float, colour: Colour, name: str
-    ) -> None:
-        """A thick line between two points (x, y) at one depth."""
-        a, b = self.point(start[0], start[1], z), self.point(end[0], end[1], z)
-        thickness = max(round(width * self.focal / z), 1)
-        cv2.line(self.image, a, b, self.shade(colour, z), thickness)
-        cv2.line(self.label, a, b, (ID[name],), thickness)
+        haze = (205.0, 212.0, 220.0) if self.overcast else (185.0, 205.0, 230.0)
+        super().__init__(height, width, Camera(focal, horizon, centre, eye_x), haze)
 
     def pick(self, colours: Sequence[Colour]) -> np.ndarray:
-        """One of some colours, a little off."""
+        """One of some colours, a little brighter or darker, float64 (3,)."""
         colour = np.array(colours[self.rng.integers(len(colours))])
         return np.clip(colour * self.rng.uniform(0.85, 1.1) + self.rng.uniform(-8, 8, 3), 0, 255)
 
     # The stage.
 
     def draw_sky(self) -> None:
+        """The sky from top to horizon, its clouds, and the skyline."""
         height, width = self.label.shape
         top = np.array([150, 160, 172] if self.overcast else [70, 125, 195], float) + self.rng.uniform(-15, 15, 3)
-        ramp = np.clip(np.arange(height) / max(self.horizon, 1), 0, 1)[:, None]
+        ramp = np.clip(np.arange(height) / max(self.camera.horizon, 1), 0, 1)[:, None]
         self.image[:] = np.rint(top * (1 - ramp) + np.array(self.haze) * ramp).astype(np.uint8)[:, None]
-        self.label[:] = ID['sky']
+        self.label[:] = TRAIN_IDS['sky']
         for _ in range(self.rng.integers(2, 7)):
-            x, y = self.rng.uniform(0, width), self.rng.uniform(0, self.horizon)
+            x, y = self.rng.uniform(0, width), self.rng.uniform(0, self.camera.horizon)
             lighter = self.rng.uniform(0, 35)
             for _ in range(4):
                 axes = (max(int(width * self.rng.uniform(0.03, 0.1)), 1), max(int(height * self.rng.uniform(0.01, 0.04)), 1))
-                place = (int(x + self.rng.normal() * width * 0.05), int(y + self.rng.normal() * height * 0.015))
-                cv2.ellipse(self.image, place, axes, 0, 0, 360, [min(c + lighter, 250) for c in self.haze], -1)
-        sky = self.image[: max(int(self.horizon), 1)]
+                middle = (int(x + self.rng.normal() * width * 0.05), int(y + self.rng.normal() * height * 0.015))
+                cv2.ellipse(self.image, middle, axes, 0, 0, 360, [min(c + lighter, 250) for c in self.haze], -1)
+        sky = self.image[: max(int(self.camera.horizon), 1)]
         cv2.blur(sky, (max(width // 32, 1), max(height // 32, 1)), dst=sky)
         x = -160.0
         while x < 160:  # the skyline
@@ -212,6 +106,7 @@ class Scene:
             x += step
 
     def draw_ground(self) -> None:
+        """Grass, pavements, road, side street, and what is painted on them."""
         edge, kerb = self.road + self.pavement + self.verge, self.road
         grass = self.pick([(95, 115, 55), (112, 122, 68), (80, 108, 52)])
         self.floor(-200, 200, 1, 140, grass, 'terrain')
@@ -247,20 +142,8 @@ class Scene:
         if not self.overcast:
             self.cast_shadow()
 
-    def floor(self, x0: float, x1: float, z0: float, z1: float, colour: Colour, name: Kind) -> None:
-        """A strip on the ground, cut into pieces where it is long, so that the haze deepens along it."""
-        if z1 <= z0:
-            return
-        depths = np.geomspace(z0, z1, 2 + int(math.log(z1 / z0) * 3))
-        for polygon in self.slabs(x0, x1, depths[:-1], depths[1:])[::-1]:
-            self.fills(polygon[None], colour, name)
-
-    @staticmethod
-    def slabs(x0: float, x1: float, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """Rectangles on the ground, (n, 4, 3)."""
-        return np.array([[(x0, 0, a), (x1, 0, a), (x1, 0, b), (x0, 0, b)] for a, b in zip(starts, ends)])
-
     def cast_shadow(self) -> None:
+        """The houses' shadow on the side of the sun, in the image alone."""
         reach = self.rng.uniform(-0.6, 0.7) * self.road
         edge = self.sun_side * (self.road + self.pavement + self.verge + 10)
         mask = np.zeros(self.label.shape, np.uint8)
@@ -276,13 +159,14 @@ class Scene:
     # The rows along both sides.
 
     def draw_rows(self) -> None:
+        """The rows along both sides, from far to near: buildings, or trees with a wall, a fence or bushes."""
         for side in (-1, 1):
             city = self.rng.uniform(0.35, 0.95)  # share of buildings
             z = NEAR
             slots = []
             while z < FAR:
                 end = z + self.rng.uniform(7, 18)
-                if z < self.crossing + 8 and end > self.crossing:  # nothing stands in the side street
+                if z < self.crossing + 8 and end > self.crossing:  # the side street is empty
                     if self.crossing - z > 3:
                         slots.append((z, self.crossing))
                     z = self.crossing + 8
@@ -308,6 +192,7 @@ class Scene:
                     self.bushes(x + side * 0.8, start, end)
 
     def building(self, x: float, side: int, start: float, end: float, light: float) -> None:
+        """A building with windows, its front at ``x``, from depth ``start`` to ``end``."""
         height, colour = self.rng.uniform(6, 20), self.pick(FACADES) * light
         window = np.array(GLASS) * self.rng.uniform(0.6, 1.5)
         storey, bay = self.rng.uniform(2.8, 3.4), self.rng.uniform(2.0, 3.2)
@@ -338,6 +223,7 @@ class Scene:
             self.fills(np.stack(faces, 1), window * 0.8, None)
 
     def wall(self, x: float, start: float, end: float) -> None:
+        """A wall along the street."""
         height, colour = self.rng.uniform(1.3, 2.6), self.pick([(150, 130, 110), (140, 138, 135), (150, 95, 80)])
         self.flank(x, 0, height, start, end, colour, 'wall')
         for y in np.arange(0.35, height, 0.35):
@@ -345,6 +231,7 @@ class Scene:
         self.flank(x, height, height + 0.12, start, end, colour * 1.1, 'wall')
 
     def fence(self, x: float, start: float, end: float) -> None:
+        """A fence along the street; its label covers the gaps, too."""
         height, colour = self.rng.uniform(1.1, 1.9), self.pick([(60, 62, 60), (130, 100, 70), (190, 190, 190)])
         self.flank(x, 0, height, start, end, None, 'fence')
         posts = np.arange(start, end, self.rng.uniform(0.3, 0.6)).tolist()
@@ -354,12 +241,14 @@ class Scene:
             self.flank(x, y, y + 0.1, start, end, colour, None)
 
     def tree(self, x: float, z: float, height: float) -> None:
+        """A tree, not nearer than the first row."""
         z = max(z, NEAR)
         crown = height * self.rng.uniform(0.22, 0.34)
         self.front(x - 0.15, x + 0.15, 0, height * 0.7, z, self.pick([(75, 58, 42)]), 'vegetation')
         self.leaves(x, height - crown, z, crown, crown)
 
     def leaves(self, x: float, y: float, z: float, reach_x: float, reach_y: float) -> None:
+        """A crown of leaves around a point."""
         green = self.pick([(62, 92, 40), (80, 105, 45), (50, 78, 45), (105, 105, 50)])
         count = min(max(int(500 / z), 8), 40)
         spots = np.hstack([self.rng.normal(0, 0.42, (count, 2)).clip(-1, 1), self.rng.uniform(0.12, 0.4, (count, 1))])
@@ -368,13 +257,15 @@ class Scene:
             self.disc(x + dx * reach_x, y + dy * reach_y, z, reach_x * radius, colour, 'vegetation')
 
     def bushes(self, x: float, start: float, end: float) -> None:
+        """A row of bushes."""
         for z in np.arange(end, start, -2.5):
             if self.rng.uniform() < 0.6:
                 self.leaves(x, 0.5, z, self.rng.uniform(0.6, 1.1), 0.5)
 
-    # Things: each is drawn at its place, from far to near.
+    # Things: drawn from far to near.
 
     def draw_things(self) -> None:
+        """Vehicles, people, lamps, signs and trees, from far to near."""
         things: list[tuple[float, Any, tuple]] = []
 
         def put(thing: Any, x: float, z: float, *arguments: Any) -> None:
@@ -426,26 +317,18 @@ class Scene:
             thing(*arguments)
 
     def shadow(self, x: float, z: float, half: float, length: float) -> None:
+        """The shadow under a vehicle."""
         self.flat(x - half, x + half, 0, z, z + length, DARK, None)
 
-    def box(
-        self, x: float, z: float, half: float, low: float, high: float, length: float, colour: np.ndarray, name: str
-    ) -> float:
-        """A box on the road: the side that we see, then the face towards us. Returns that side's x."""
-        near = x + half if x < self.eye_x else x - half
-        self.flank(near, low, high, z, z + length, colour * 0.75, name)
-        if high < EYE:
-            self.flat(x - half, x + half, high, z, z + length, colour * 1.1, name)
-        self.front(x - half, x + half, low, high, z, colour, name)
-        return near
-
-    def wheels(self, near: float, z: float, places: Sequence[float], radius: float, name: str) -> None:
-        for dz in sorted(places, reverse=True):
+    def wheels(self, near: float, z: float, axles: Sequence[float], radius: float, name: str) -> None:
+        """The wheels on the side ``near``, with ``axles`` metres behind ``z``."""
+        for dz in sorted(axles, reverse=True):
             angles = np.linspace(0, 2 * math.pi, 10, endpoint=False)
             rim = np.stack([np.full(10, near), radius + radius * np.sin(angles), z + dz + radius * np.cos(angles)], -1)
             self.fills(rim[None], TYRE, name)
 
     def car(self, x: float, z: float, away: bool) -> None:
+        """A car, seen from behind (``away``) or from ahead."""
         paint, half = self.pick(CAR_PAINT), self.rng.uniform(0.82, 0.95)
         length, waist, roof = self.rng.uniform(3.6, 4.7), self.rng.uniform(0.85, 1.0), self.rng.uniform(1.4, 1.75)
         self.shadow(x, z, half + 0.1, length)
@@ -524,6 +407,7 @@ class Scene:
             self.front(x + lamp - 0.15, x + lamp + 0.15, 0.85, 1.05, z, (220, 60, 40) if x > 0 else (250, 245, 220), None)
 
     def person(self, x: float, z: float) -> None:
+        """A person, grown up or a child."""
         size = self.rng.uniform(0.85, 1.1) if self.rng.uniform() < 0.85 else 0.65
         coat, trousers, stride = self.pick(CLOTHES), self.pick(CLOTHES) * 0.7, self.rng.uniform(0.05, 0.28) * size
         hip, shoulder = 0.88 * size, 1.42 * size
@@ -562,15 +446,18 @@ class Scene:
         self.disc(neck[0] + 0.02 * turn, 1.73, z, (0.13, 0.09), self.pick(CAR_PAINT), 'rider')
 
     def pole(self, x: float, z: float, height: float, colour: Colour = METAL) -> None:
+        """A pole."""
         self.front(x - 0.06, x + 0.06, 0, height, z, colour, 'pole')
 
     def lamp(self, x: float, z: float, side: int) -> None:
+        """A street lamp, its arm over the road."""
         height = self.rng.uniform(5.5, 8)
         self.pole(x, z, height, self.pick([METAL, (70, 75, 72)]))
         self.limb((x, height), (x - side * 1.6, height + 0.2), z, 0.1, METAL, 'pole')
         self.disc(x - side * 1.6, height + 0.15, z, (0.35, 0.1), (215, 215, 205), 'pole')
 
     def sign(self, x: float, z: float) -> None:
+        """A traffic sign of one of five kinds on its pole."""
         y, size = self.rng.uniform(2.2, 2.8), self.rng.uniform(0.36, 0.52)
         self.pole(x, z, y)
         kind = self.rng.integers(5)
@@ -593,6 +480,7 @@ class Scene:
                 self.fill([(x, y + half, z), (x + half, y, z), (x, y - half, z), (x - half, y, z)], colour, name)
 
     def traffic_light(self, x: float, z: float) -> None:
+        """A traffic light, one of its three lamps lit."""
         self.pole(x, z, 3.4)
         self.front(x - 0.24, x + 0.24, 2.5, 3.9, z, DARK, 'traffic light')
         lit = self.rng.integers(3)
@@ -610,7 +498,7 @@ class Scene:
         cv2.ellipse(self.label, (width // 2, height), axes, 0, 0, 360, (IGNORE,), -1)
 
     def developed(self) -> np.ndarray:
-        """The image with blur, noise, uneven light, exposure and a colour cast."""
+        """The image, uint8 (H, W, 3), with blur, noise, uneven light, exposure and a colour cast."""
         height, width = self.label.shape
         image = cv2.GaussianBlur(self.image, (3, 3), self.rng.uniform(0.4, 0.8))
         grain = (np.arange(256) - 127.5) * self.rng.uniform(0.03, 0.12)
