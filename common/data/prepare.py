@@ -5,7 +5,7 @@ import json
 import shutil
 import zlib
 from pathlib import Path
-from typing import Callable
+from typing import Any, Callable
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, 
 from twinseg.common.data.download import Archive, fetch, unpack
 from twinseg.common.data.layouts import voc_root
 from twinseg.common.data.reading import MAX_PIXELS, read_label
-from twinseg.common.errors import DataError
+from twinseg.common.errors import DataError, UserError
 
 # No licence forbids fetching these two (the images are Flickr's, under its terms of use); digests as torchvision checks them.
 VOC = Archive(
@@ -49,7 +49,8 @@ Facts = dict[str, str]  # what was prepared, for the user: a split or a folder, 
 def prepare_dataset(name: str, folder: Path, progress: OnProgress = lambda done, total: None) -> Facts:
     """Makes the data set ready in the folder, as ``data_url`` takes it, and says what is there.
 
-    Done again, it goes on where it stopped. DataError says what is to be fetched by hand, and whereto.
+    Done again, it goes on where it stopped. DataError says what is to be fetched by hand, and whereto; UserError names an extra
+    that is not installed.
     """
     makers: dict[str, Callable[[Path, OnProgress], Facts]] = {
         'voc': _voc,
@@ -125,6 +126,7 @@ def _voc(folder: Path, progress: OnProgress) -> Facts:
 
 def _sbd(folder: Path, labels: Path, progress: OnProgress) -> set[str]:
     """Writes SBD's labels as palette PNGs; the names of its images."""
+    _loadmat()  # before an archive of gigabytes is fetched
     candidates = [folder / 'benchmark_RELEASE/dataset', folder / 'dataset']
     source = next((path for path in candidates if (path / 'cls').is_dir()), None)
     if source is None or _unfinished(folder / SBD.name):
@@ -145,9 +147,8 @@ def _sbd(folder: Path, labels: Path, progress: OnProgress) -> set[str]:
 
 
 def sbd_label(path: Path) -> np.ndarray:
-    """The class ids of a .mat file of SBD, uint8 (H, W); DataError when it is none."""
-    from scipy.io import loadmat
-
+    """The class ids of a .mat file of SBD, uint8 (H, W); DataError when it is none, UserError without SciPy."""
+    loadmat = _loadmat()
     try:
         with path.open('rb') as file:
             _check_matrix(file.read(MAX_MATRIX), path)
@@ -165,6 +166,15 @@ def sbd_label(path: Path) -> np.ndarray:
     if len(outside):
         raise DataError(f'{path}: ids {outside[:8].tolist()}; expected 0 to {len(VOC_CLASSES) - 1}, or {IGNORE}')
     return label.astype(np.uint8)
+
+
+def _loadmat() -> Callable[..., Any]:
+    """SciPy's reader of .mat files; UserError where SciPy is not installed."""
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise UserError(f'{SBD.name}: its labels are .mat files, which SciPy reads: pip install "twinseg[voc]"') from None
+    return loadmat
 
 
 def _check_matrix(content: bytes, path: Path) -> None:
