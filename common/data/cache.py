@@ -9,15 +9,15 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Literal, Optional, Sequence
 
 import numpy as np
 
 from twinseg.common.data.base import Dataset, FileDataset, OnProgress
 from twinseg.common.errors import DataError
+from twinseg.common.files import write_text, written_beside
 
 VERSION = 1
 Extent = tuple[int, int, int]  # of a sample in the file: offset in bytes, height, width
@@ -87,7 +87,7 @@ def use_cache(dataset: Dataset) -> Dataset:
 
 
 def build_cache(
-    datasets: Sequence[FileDataset], on_error: str, progress: OnProgress = lambda done, total: None
+    datasets: Sequence[FileDataset], on_error: Literal['raise', 'skip'], progress: OnProgress = lambda done, total: None
 ) -> list[CacheSummary]:
     """Writes a cache for each of the data sets; ``progress`` hears (samples done, all).
 
@@ -97,9 +97,7 @@ def build_cache(
     total, done, summaries = sum(map(len, datasets)), 0, []
     for dataset in datasets:
         try:
-            cache_folder().mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache_folder()) as unfinished:
-                summaries.append(_write(dataset, Path(unfinished), on_error, done, total, progress))
+            summaries.append(_write(dataset, on_error, done, total, progress))
         except OSError as error:
             raise DataError(
                 f'{cache_folder()}: the cache cannot be written ({error.strerror}); choose another folder with the '
@@ -109,13 +107,15 @@ def build_cache(
     return summaries
 
 
-def _write(dataset: FileDataset, unfinished: Path, on_error: str, done: int, total: int, progress: OnProgress) -> CacheSummary:
-    """Writes both files into the folder ``unfinished``, then moves them to where they are looked for, the index last."""
+def _write(
+    dataset: FileDataset, on_error: Literal['raise', 'skip'], done: int, total: int, progress: OnProgress
+) -> CacheSummary:
+    """Writes both files, the index last; of the ``total`` samples of all data sets, ``done`` are in other caches."""
     pixels, index = _paths(dataset)
     facts: dict[str, Any] = {'version': VERSION, 'fingerprint': fingerprint(dataset)}
     extents: list[Optional[Extent]] = []
     problems = []
-    with open(unfinished / pixels.name, 'wb') as file:
+    with written_beside(pixels) as part, part.open('wb') as file:
         for number in range(len(dataset)):
             try:
                 image, label = dataset.read(number)
@@ -130,9 +130,7 @@ def _write(dataset: FileDataset, unfinished: Path, on_error: str, done: int, tot
                 file.write(label.tobytes())
             progress(done + number + 1, total)
         facts['bytes'] = file.tell()
-    (unfinished / index.name).write_text(json.dumps({**facts, 'places': extents}))
-    for path in (pixels, index):
-        os.replace(unfinished / path.name, path)
+    write_text(index, json.dumps({**facts, 'places': extents}))
     return CacheSummary(dataset.split, pixels, facts['bytes'], len(dataset) - len(problems), problems)
 
 

@@ -17,6 +17,7 @@ from twinseg.common.data.download import Archive, fetch, unpack
 from twinseg.common.data.layouts import voc_root
 from twinseg.common.data.reading import MAX_PIXELS, read_label
 from twinseg.common.errors import DataError, UserError
+from twinseg.common.files import write_text, written_beside
 
 # No licence forbids fetching these two (the images are Flickr's, under its terms of use); digests as torchvision checks them.
 VOC = Archive(
@@ -114,8 +115,8 @@ def _voc(folder: Path, progress: OnProgress) -> Facts:
     if not (lists / 'train_aug.txt').is_file():
         more = {path.stem for path in labels.glob('[!.]*.png')} if by_hand else _sbd(folder, labels, progress)
         augmented = sorted((train | more) - val)
-        (lists / 'trainval_aug.txt').write_text(''.join(f'{name}\n' for name in sorted(train | more | val)))
-        (lists / 'train_aug.txt').write_text(''.join(f'{name}\n' for name in augmented))  # last: says that all is done
+        write_text(lists / 'trainval_aug.txt', ''.join(f'{name}\n' for name in sorted(train | more | val)))
+        write_text(lists / 'train_aug.txt', ''.join(f'{name}\n' for name in augmented))  # last: says that all is done
     count = len(_listed(lists / 'train_aug.txt'))
     return {
         'train': f'{len(train)}',
@@ -139,9 +140,8 @@ def _sbd(folder: Path, labels: Path, progress: OnProgress) -> set[str]:
         if not target.is_file():
             picture = Image.fromarray(sbd_label(source / 'cls' / f'{name}.mat'), 'P')
             picture.putpalette(VOC_PNG_PALETTE)
-            part = target.with_suffix('.part')
-            picture.save(part, 'PNG')
-            part.replace(target)
+            with written_beside(target) as part:
+                picture.save(part)
         progress(done, len(images))
     return images
 
@@ -222,7 +222,8 @@ def _cityscapes(folder: Path, progress: OnProgress) -> Facts:
         for count, stem in enumerate(stems, 1):
             target = _with(stem, '_gtFine_labelTrainIds.png')
             if not target.is_file():
-                Image.fromarray(_train_ids(stem)).save(target)
+                with written_beside(target) as part:
+                    Image.fromarray(_train_ids(stem)).save(part)
             progress(count, len(stems))
         facts[split] = f'{len(images)} images with labelTrainIds'
     return facts

@@ -384,6 +384,25 @@ def test_cityscapes_from_polygons(tmp_path):
     assert np.array_equal(dataset.read(1)[1], expected)
 
 
+def test_a_break_leaves_no_half_label(tmp_path, monkeypatch):
+    stem = 'val/ulm/ulm_000000_000001'
+    save(tmp_path / f'leftImg8bit/{stem}_leftImg8bit.png', photo())
+    (tmp_path / f'gtFine/{stem}').parent.mkdir(parents=True)
+    (tmp_path / f'gtFine/{stem}_gtFine_polygons.json').write_bytes(polygons(('road', WHOLE)))
+
+    def breaking(image, path):
+        path.write_bytes(b'half')
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, 'save', breaking)
+        with pytest.raises(KeyboardInterrupt):
+            prepare.prepare_dataset('cityscapes', tmp_path)
+    prepare.prepare_dataset('cityscapes', tmp_path)
+    dataset = open_dataset(config.from_flat({'set': 'cityscapes', 'data_url': str(tmp_path)}).data, 'val')
+    assert np.array_equal(dataset.read(0)[1], ids(0))
+
+
 def test_polygons_are_drawn_as_cityscapesscripts_draws_them(tmp_path):
     drawing = pytest.importorskip('cityscapesscripts.preparation.json2labelImg')
     rng = np.random.default_rng(0)
