@@ -158,7 +158,7 @@ class Two:
     def start(self, *more: str, size: int = 2, command: str = 'train', **faults: str) -> subprocess.Popen:
         words = [
             '-m',
-            'tests.faulty',
+            'tests.support.faulty',
             command,
             'two.yaml',
             '--backend',

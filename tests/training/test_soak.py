@@ -53,7 +53,7 @@ class Soak:
     def start(self, run: Path, *more: str) -> subprocess.Popen:
         words = [
             '-m',
-            'tests.faulty',
+            'tests.support.faulty',
             'train',
             str(self.folder / 'soak.yaml'),
             '--backend',
