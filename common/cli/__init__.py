@@ -324,9 +324,9 @@ def convert(
     """Published weights as a checkpoint of ours, for both backends; or one of ours without what only training needs."""
     from twinseg.common import console
     from twinseg.common.config import parse_override
-    from twinseg.common.weights import convert_file
+    from twinseg.common.weights.convert_file import convert_file
 
-    console.show_facts(convert_file.convert(file, source, out, dict(map(parse_override, settings or ())), half))
+    console.show_facts(convert_file(file, source, out, dict(map(parse_override, settings or ())), half).facts())
 
 
 @app.command()

@@ -1,29 +1,41 @@
 """``twinseg convert``: a published checkpoint as one of ours, which then carries all that the other commands need."""
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
 import numpy as np
 
 from twinseg.common import checkpoint, weights
-from twinseg.common.backend import available, get_backend
+from twinseg.common.backend import Network, available, get_backend
 from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from twinseg.common.errors import StateError, UserError
 
 SUFFIX = '.safetensors'
-HOW = ('amp_level', 'dtype', 'threads', 'torch_compile', 'pretrained')  # keys of a training that users of the weights may lack
+TRAINING_KEYS = ('amp_level', 'dtype', 'threads', 'torch_compile', 'pretrained')  # left out: users of the weights may lack them
 NATIVE = {'.pth': 'pytorch', '.ckpt': 'mindspore'}  # files of one framework, and the backend that writes them
 
 
-def convert(
+@dataclass(frozen=True)
+class Conversion:
+    """What was recognised, what each backend's network took of it, and the file that was written."""
+
+    found: str
+    loaded: dict[str, str]  # by backend
+    written: Path
+
+    def facts(self) -> dict[str, str]:
+        return {'found': self.found, **self.loaded, 'written': str(self.written)}
+
+
+def convert_file(
     file: Path,
     source: Optional[str] = None,
     out: Optional[Path] = None,
     arguments: Optional[Mapping[str, Any]] = None,
     half: bool = False,
-) -> dict[str, Any]:
+) -> Conversion:
     """Reads weights, published or our own, loads them into the network of every installed backend, and writes ``out``.
 
     ``source`` is one of ``weights.SOURCES``, None: recognised. ``out`` is by default the file's name in the current folder,
@@ -33,8 +45,8 @@ def convert(
 
     Of ours, the averaged weights are taken where there are any, and what the file says of its data and training is kept, but
     for precision and threads. A published classifier is taken for one of ImageNet, a network of 19 classes for one of
-    Cityscapes. Returns what was found, read and written; StateError for a file that is unreadable or does not fit,
-    BackendError when ``out`` needs an absent framework.
+    Cityscapes. Raises StateError for a file that is unreadable or does not fit, BackendError when ``out`` needs an absent
+    framework.
     """
     out = out or Path(file.stem + SUFFIX)
     if out.suffix not in (SUFFIX, *NATIVE):
@@ -53,25 +65,26 @@ def convert(
         backend.setup('cpu')
         networks[name] = backend.build_model(converted.arch, **converted.arguments)
         loaded[name] = str(backend.load_state(networks[name], converted.state))
-    kept = {key: value for key, value in converted.arguments.items() if key != 'num_classes'}
+    model_args = {key: value for key, value in converted.arguments.items() if key != 'num_classes'}
     if converted.meta:
         meta = {key: value for key, value in converted.meta.items() if key != 'trainer'}  # the state of an optimizer left out
-        meta['config'] = {**{key: value for key, value in meta['config'].items() if key not in HOW}, 'model_args': kept}
+        config = {key: value for key, value in meta['config'].items() if key not in TRAINING_KEYS}
+        meta['config'] = {**config, 'model_args': model_args}
     else:
-        meta = _meta(converted, kept, any(not network.align_corners for network in networks.values()), file.name)
+        meta = _meta(converted, model_args, any(not network.align_corners for network in networks.values()), file.name)
     if out.suffix in NATIVE:
         _save_native(NATIVE[out.suffix], networks[NATIVE[out.suffix]], out, meta)
     else:
         checkpoint.save(
             out, {f'model.{name}': _halved(name, array) if half else array for name, array in converted.state.items()}, meta
         )
-    return {'found': str(converted), **loaded, 'written': str(out)}
+    return Conversion(str(converted), loaded, out)
 
 
-def _meta(converted: weights.Converted, arguments: dict[str, Any], classifies: bool, name: str) -> dict[str, Any]:
+def _meta(converted: weights.Converted, model_args: dict[str, Any], classifies: bool, name: str) -> dict[str, Any]:
     """What our file says of published weights, of the file ``name``."""
     classes = CITYSCAPES_CLASSES if converted.num_classes == len(CITYSCAPES_CLASSES) and not classifies else ()
-    config: dict[str, Any] = {'arch': converted.arch, 'num_classes': converted.num_classes, 'model_args': arguments}
+    config: dict[str, Any] = {'arch': converted.arch, 'num_classes': converted.num_classes, 'model_args': model_args}
     if classes or classifies:
         config['set'] = 'cityscapes' if classes else 'imagenet'
     return {
@@ -93,7 +106,7 @@ def _halved(name: str, array: np.ndarray) -> np.ndarray:
     return array.astype(np.float16)
 
 
-def _save_native(backend: str, network: Any, out: Path, meta: dict[str, Any]) -> None:
+def _save_native(backend: str, network: Network, out: Path, meta: dict[str, Any]) -> None:
     temporary = out.with_name(f'{out.stem}.part{out.suffix}')
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

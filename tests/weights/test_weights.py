@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from twinseg.common import checkpoint, weights
 from twinseg.common.errors import StateError
 from twinseg.common.weights import TABLES
-from twinseg.common.weights.publishers.table import _pattern, _template
+from twinseg.common.weights.publishers.table import rule_pattern, rule_template
 
 NETWORKS = [table for table in TABLES if table.classes]  # the others are backbones
 STATE = {'a.weight': np.arange(6, dtype=np.float32).reshape(2, 3), 'b.bias': np.ones(4, np.float32)}
@@ -23,7 +23,7 @@ STATE = {'a.weight': np.arange(6, dtype=np.float32).reshape(2, 3), 'b.bias': np.
 
 def in_their_names(table, state):
     """A state of ours under the publisher's names: the table read from right to left."""
-    rules = [(_pattern(ours), _template(theirs)) for theirs, ours in table.rules.items()]
+    rules = [(rule_pattern(ours), rule_template(theirs)) for theirs, ours in table.rules.items()]
     return {
         next(pattern.sub(theirs, name, count=1) for pattern, theirs in rules if pattern.match(name)): array
         for name, array in state.items()

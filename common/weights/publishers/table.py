@@ -38,12 +38,12 @@ class Table:
 
     def rename(self, published: Arrays) -> tuple[dict[str, str], list[str]]:
         """Our names -> theirs, and the names that are left out on purpose; StateError for a name that no rule takes."""
-        rules = [(_pattern(theirs), ours) for theirs, ours in self.rules.items()]
-        unused = [_pattern(theirs) for theirs in self.unused]
+        rules = [(rule_pattern(theirs), ours) for theirs, ours in self.rules.items()]
+        unused = [rule_pattern(theirs) for theirs in self.unused]
         names: dict[str, str] = {}
         ignored, unknown = [], []
         for key in published:
-            name = next((pattern.sub(_template(ours), key, 1) for pattern, ours in rules if pattern.match(key)), None)
+            name = next((pattern.sub(rule_template(ours), key, 1) for pattern, ours in rules if pattern.match(key)), None)
             if key.endswith('num_batches_tracked') or name is None and any(pattern.match(key) for pattern in unused):
                 ignored.append(key)
             elif name is None or name in names:
@@ -59,10 +59,12 @@ class Table:
         return names, ignored
 
 
-def _pattern(rule: str) -> re.Pattern[str]:
+def rule_pattern(rule: str) -> re.Pattern[str]:
+    """Matches the names that a rule takes, up to the end of one of their components."""
     parts = [f'(?P<{part[1:-1]}>[^.]+)' if part.startswith('{') else re.escape(part) for part in rule.split('.')]
     return re.compile(r'\.'.join(parts) + r'(?=\.|$)')
 
 
-def _template(ours: str) -> str:
-    return re.sub(r'{(\w+)}', r'\\g<\1>', ours)
+def rule_template(rule: str) -> str:
+    """What ``re.sub`` puts in the matched part's stead, components in braces carried over."""
+    return re.sub(r'{(\w+)}', r'\\g<\1>', rule)

@@ -13,7 +13,7 @@ import numpy as np
 
 from twinseg.common.errors import StateError
 
-START = b'\n'  # field 1 of the message: a value
+FIRST_BYTE = b'\n'  # field 1 of the message: a value
 DTYPES = {
     'Float16': '<f2',
     'Float32': '<f4',
@@ -30,6 +30,15 @@ DTYPES = {
     'UInt64': '<u8',
 }
 CRC = b'crc_num'  # before a checksum of ten bytes, where the writer was asked for one
+
+
+def is_ckpt(path: Path) -> bool:
+    """Whether a file begins like a checkpoint of MindSpore; StateError when it is not readable."""
+    try:
+        with open(path, 'rb') as file:
+            return file.read(1) == FIRST_BYTE
+    except OSError as error:
+        raise StateError(f'{path}: not readable: {error.strerror or error}') from None
 
 
 def read_ckpt(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -51,17 +60,17 @@ def _arrays(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         content, checksum = content[:-17], int.from_bytes(content[-10:], 'big')
         if zlib.crc32(content) != checksum:
             raise ValueError('its checksum does not agree with its content')
-    found: dict[str, tuple[tuple[int, ...], str, list[memoryview]]] = {}
+    values: dict[str, tuple[tuple[int, ...], str, list[memoryview]]] = {}
     for number, value in _fields(memoryview(content)):
         if number != 1 or isinstance(value, int):
             raise ValueError(f'field {number} where a value is expected')
         tag, dims, kind, data = _value(value)
-        known = found.setdefault(tag, (dims, kind, []))
+        known = values.setdefault(tag, (dims, kind, []))
         if known[:2] != (dims, kind):
             raise ValueError(f'{tag}: parts of different tensors')
         known[2].append(data)
     arrays, texts = {}, {}
-    for tag, (dims, kind, parts) in found.items():
+    for tag, (dims, kind, parts) in values.items():
         joined = b''.join(parts)
         if kind == 'str':
             texts[tag] = joined.decode('utf-32-le')
@@ -100,49 +109,49 @@ def _messages(message: memoryview, names: dict[int, str]) -> dict[str, list]:
     """Field values by name; ValueError for a missing, unknown or wrong one."""
     if isinstance(message, int):
         raise ValueError('a number where a message is expected')
-    found: dict[str, list] = {}
+    values: dict[str, list] = {}
     for number, value in _fields(message):
         if number not in names or isinstance(value, int) and names[number] != 'dims':
             raise ValueError(f'unknown field {number}')
-        found.setdefault(names[number], []).append(value)
+        values.setdefault(names[number], []).append(value)
     for name in names.values():
-        if name not in found and name in ('tag', 'tensor', 'tensor_type'):
+        if name not in values and name in ('tag', 'tensor', 'tensor_type'):
             raise ValueError(f'no {name}')
-    return found
+    return values
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Field numbers and values: numbers, or what has a length."""
-    place = 0
-    while place < len(message):
-        key, place = _varint(message, place)
+    offset = 0
+    while offset < len(message):
+        key, offset = _varint(message, offset)
         value: int | memoryview
-        value, place = _varint(message, place)
+        value, offset = _varint(message, offset)
         if key & 7 == 2:
             length = value
-            if length > len(message) - place:
-                raise ValueError(f'field of {length} bytes at byte {place}, {len(message) - place} are left')
-            value, place = message[place : place + length], place + length
+            if length > len(message) - offset:
+                raise ValueError(f'field of {length} bytes at byte {offset}, {len(message) - offset} are left')
+            value, offset = message[offset : offset + length], offset + length
         elif key & 7:
-            raise ValueError(f'wire type {key & 7} at byte {place}')
+            raise ValueError(f'wire type {key & 7} at byte {offset}')
         yield key >> 3, value
 
 
 def _packed(message: memoryview) -> list[int]:
-    numbers, place = [], 0
-    while place < len(message):
-        number, place = _varint(message, place)
+    numbers, offset = [], 0
+    while offset < len(message):
+        number, offset = _varint(message, offset)
         numbers.append(number)
     return numbers
 
 
-def _varint(message: memoryview, place: int) -> tuple[int, int]:
-    """A number of up to ten bytes, and the place behind it."""
+def _varint(message: memoryview, offset: int) -> tuple[int, int]:
+    """A number of up to ten bytes, and the offset behind it."""
     number = 0
     for shift in range(0, 70, 7):
-        byte = message[place]
-        place += 1
+        byte = message[offset]
+        offset += 1
         number |= (byte & 127) << shift
         if byte < 128:
-            return number, place
-    raise ValueError(f'a number that does not end at byte {place}')
+            return number, offset
+    raise ValueError(f'a number that does not end at byte {offset}')

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from twinseg.common import checkpoint
 from twinseg.common.errors import StateError
-from twinseg.common.weights.reading.ckpt_file import START, read_ckpt
+from twinseg.common.weights.reading.ckpt_file import is_ckpt, read_ckpt
 from twinseg.common.weights.reading.torch_file import read_torch
 
 WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net', 'network', 'module')  # where publishers put the weights
@@ -39,7 +39,7 @@ def read(path: str | Path) -> Weights:
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
     content: Any
-    if _first(path) == START:
+    if is_ckpt(path):
         content, texts = read_ckpt(path)
         described = texts.get('twinseg')
     else:
@@ -57,21 +57,13 @@ def unwrap(content: Any, where: str = 'weights') -> dict[str, np.ndarray]:
     items = content.items() if isinstance(content, Mapping) else ()
     arrays = {key: value for key, value in items if isinstance(key, str) and isinstance(value, np.ndarray)}
     if not arrays:
-        found = f'a dict of {list(content)[:5]}' if isinstance(content, Mapping) else type(content).__name__
-        raise StateError(f'{where}: no weights in it: found {found}, expected arrays by name, or below one of {list(WRAPPERS)}')
+        what = f'a dict of {list(content)[:5]}' if isinstance(content, Mapping) else type(content).__name__
+        raise StateError(f'{where}: no weights in it: found {what}, expected arrays by name, or below one of {list(WRAPPERS)}')
     for prefix in PREFIXES:
         if all(key.startswith((prefix, 'loss.')) for key in arrays):  # training code may keep its loss beside the network
             arrays = {key.removeprefix(prefix): value for key, value in arrays.items()}
     norms = {key.removesuffix('.moving_mean') for key in arrays if key.endswith('.moving_mean')}
     return {_canonical(key, norms): value for key, value in arrays.items()}
-
-
-def _first(path: Path) -> bytes:
-    try:
-        with open(path, 'rb') as file:
-            return file.read(1)
-    except OSError as error:
-        raise StateError(f'{path}: not readable: {error.strerror or error}') from None
 
 
 def _canonical(name: str, norms: set[str]) -> str:

@@ -31,7 +31,13 @@ DTYPES = {
     'ByteStorage': 'u1',
     'BoolStorage': '?',
 }
-INERT = (
+MEANT = (  # names that are acted upon
+    'collections.OrderedDict',
+    'torch._utils._rebuild_tensor_v2',
+    'torch._utils._rebuild_tensor',
+    'torch._utils._rebuild_parameter',
+)
+INERT = (  # beginnings of names that become stand-ins
     'mmengine.',
     'mmcv.',
     'numpy.core.multiarray.',
@@ -126,7 +132,7 @@ def _read_legacy(file: BinaryIO) -> Any:
     content, keys = _parse(file), _parse(file)
     if not isinstance(keys, list):
         raise StateError('truncated, or damaged: it has no list of storages')
-    places: dict[str, tuple[int, int]] = {}
+    positions: dict[str, tuple[int, int]] = {}
     sizes = {storage.key: _bytes(storage) for storage in _storages(content)}
     for key in keys:
         head = file.read(8)
@@ -134,13 +140,13 @@ def _read_legacy(file: BinaryIO) -> Any:
         size = sizes.get(str(key))
         if size is None or len(head) < 8 or file.tell() + size > end:
             raise StateError(f'storage {key} is not in the file at the size that it declares (truncated?)')
-        places[str(key)] = file.tell(), length
+        positions[str(key)] = file.tell(), length
         file.seek(size, 1)
 
     def load(storage: Storage) -> bytes:
-        if storage.key not in places or places[storage.key][1] != storage.length:
+        if storage.key not in positions or positions[storage.key][1] != storage.length:
             raise StateError(f'storage {storage.key} is not in the file at the size that it declares')
-        file.seek(places[storage.key][0])
+        file.seek(positions[storage.key][0])
         return file.read(_bytes(storage))
 
     return _with_arrays(content, load)
@@ -210,13 +216,13 @@ def _parse(file: BinaryIO) -> Any:
 
     def popped() -> list[Any]:
         """What was pushed since the last mark."""
-        place = marks.pop()
-        values = stack[place:]
-        del stack[place:]
+        start = marks.pop()
+        values = stack[start:]
+        del stack[start:]
         return values
 
     try:
-        for operation, argument, place in operations:
+        for operation, argument, position in operations:
             match operation.name:
                 case 'PROTO' | 'FRAME':
                     pass
@@ -286,7 +292,9 @@ def _parse(file: BinaryIO) -> Any:
                     if isinstance(stack[-1], OrderedDict) and isinstance(attributes, dict):
                         stack[-1].metadata = attributes.get('_metadata')  # type: ignore[attr-defined]
                 case _:
-                    raise StateError(f'pickle operation {operation.name} at byte {place} is not one that tensors need; refused')
+                    raise StateError(
+                        f'pickle operation {operation.name} at byte {position} is not one that tensors need; refused'
+                    )
     except (ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         raise StateError(f'not a readable pickle (truncated, or damaged): {" ".join(str(error).split())}') from None
     raise StateError('not a readable pickle: it does not end')
@@ -294,18 +302,7 @@ def _parse(file: BinaryIO) -> Any:
 
 def _name(module: Any, name: Any) -> Name:
     full = f'{module}.{name}'
-    known = (
-        full
-        in (
-            'collections.OrderedDict',
-            'torch._utils._rebuild_tensor_v2',
-            'torch._utils._rebuild_tensor',
-            'torch._utils._rebuild_parameter',
-        )
-        or module == 'torch'
-        and name in DTYPES
-    )
-    if not known and not full.startswith(INERT):
+    if full not in MEANT and not (module == 'torch' and name in DTYPES) and not full.startswith(INERT):
         raise StateError(f'refers to {full}, which a file of weights does not need; refused, nothing was executed')
     return Name(full)
 

@@ -61,7 +61,7 @@ def _upsample(theirs: str, ours: str) -> dict[str, str]:
 
 TABLES: tuple[Table, ...] = (
     Table(
-        source='enet',
+        source='davidtvs',
         arch='enet',
         marks=('initial_block.main_branch.weight', 'asymmetric3_6.ext_conv2.3.weight', 'upsample5_0.ext_tconv1.weight'),
         classes='transposed_conv.weight',
