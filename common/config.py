@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from twinseg.common.errors import UserError
+from twinseg.common.presets import preset_arguments
 
 RECIPES = Path(__file__).parent / 'configs'
 IMAGENET_MEAN = [123.675, 116.28, 103.53]  # of RGB in 0..255, as torchvision and mmsegmentation use
@@ -38,6 +39,11 @@ class Model(Group):
     arch: str = Field('fast_scnn', description='network, a name of `twinseg list --models`')
     num_classes: Optional[Positive] = Field(None, description="classes; by default the data set's")
     backbone: Optional[str] = Field(None, description='of networks that take one: resnet18 to resnet152, vgg16_bn, ...')
+    preset: Optional[str] = Field(
+        None,
+        description="a publisher's settings of the network: davidtvs, yassouali, smp, ...; they become model_args when the "
+        'configuration is read, below those given',
+    )
     model_args: dict[str, Any] = Field({}, description="further arguments of the network's builder")
     pretrained: Optional[str] = Field(None, description='weights to start from: ours or a published checkpoint')
     reset_classifier: bool = Field(False, description='with pretrained: classifiers for other classes are drawn anew')
@@ -48,6 +54,24 @@ class Model(Group):
     drop_path_on: Literal['branch', 'shortcut'] = Field(
         'branch', description="what is dropped: a block's branch (timm) or its shortcut (the model zoo)"
     )
+
+    @model_validator(mode='before')
+    @classmethod
+    def _expand_preset(cls, keys: Any) -> Any:
+        """Arguments in place of the preset's name, so that what a checkpoint says of its network outlives the preset."""
+        if not isinstance(keys, dict) or keys.get('preset') is None:
+            return keys
+        arch, preset, given = keys.get('arch', cls.model_fields['arch'].default), keys['preset'], keys.get('model_args', {})
+        if not isinstance(arch, str) or not isinstance(preset, str) or not isinstance(given, dict):
+            return keys  # the wrong type is reported by the field
+        try:
+            arguments = preset_arguments(preset, arch)
+        except UserError as error:
+            raise ValueError(f'preset: {error}') from None
+        backbone = keys.get('backbone') or arguments.get('backbone')
+        arguments.pop('backbone', None)
+        others = {key: value for key, value in keys.items() if key not in ('preset', 'backbone')}
+        return {**others, **({'backbone': backbone} if backbone else {}), 'model_args': {**arguments, **given}}
 
     def arguments(self) -> dict[str, Any]:
         """Of the network's builder, but for the number of classes."""
@@ -346,13 +370,7 @@ CLASSIFICATION_DEFAULTS = {'image_size': [224, 224], 'lr_batch_size': 256, 'norm
 
 # The model zoo's spellings, and what its command line takes besides.
 ZOO_SETS = {'ImageNet': 'imagenet'}
-ZOO_ARCHS: dict[str, dict[str, Any]] = {
-    'DDRNet23': {
-        'arch': 'ddrnet23',
-        'drop_path_on': 'shortcut',
-        'model_args': {'same_padding': True, 'half_pixel': False, 'last_bn_momentum': 0.9},
-    }
-}
+ZOO_ARCHS = {'DDRNet23': {'arch': 'ddrnet23', 'preset': 'zoo', 'drop_path_on': 'shortcut'}}
 ZOO_KEYS = {'learning_rate': 'base_lr', 'keep_checkpoint_max': 'max_keep_ckpts', 'train_url': 'work_dir'}
 ZOO_ONLY: dict[str, tuple[Any, str]] = {  # key -> the one value that it may have, and what to do instead of others
     'in_channel': (3, 'the networks take RGB images'),
@@ -503,6 +521,8 @@ def from_flat(keys: Mapping[str, Any], where: str = 'configuration') -> Config:
     Takes the model zoo's spellings, too. With the data set of a classifier some defaults are others.
     """
     keys = _from_zoo(keys, where)
+    if keys.get('arch') in ZOO_ARCHS:  # not before, so that another arch laid over it leaves nothing of it
+        keys = {**ZOO_ARCHS[keys.pop('arch')], **keys}
     if keys.get('set') in ('imagenet', 'image_folder'):
         keys = {**CLASSIFICATION_DEFAULTS, **keys}
     groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
@@ -538,9 +558,6 @@ def _from_zoo(keys: Mapping[str, Any], where: str = 'configuration') -> dict[str
         found['set'] = ZOO_SETS[found['set']]
     if 'lr_scheduler' in found and found['lr_scheduler'] is None:
         found['lr_scheduler'] = 'constant_lr'
-    if found.get('arch') in ZOO_ARCHS:
-        zoo = ZOO_ARCHS[found.pop('arch')]
-        found = {**zoo, **found, 'model_args': {**zoo['model_args'], **(found.get('model_args') or {})}}
     return found
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from twinseg.common import config
+from twinseg.common import config, presets
 from twinseg.common.config import Config, from_flat, load, override, parse_override
 from twinseg.common.errors import UserError
+from twinseg.common.presets import preset_arguments
 
 
 @pytest.fixture
@@ -196,6 +197,56 @@ def test_variants_differ_in_network_and_weights_only():
     one = yaml.safe_load(config.dump(load('stdc1_4xb12-80k_cityscapes-512x1024')))
     two = yaml.safe_load(config.dump(load('stdc2_in1k-pre_4xb12-80k_cityscapes-512x1024')))
     assert {key for key in one if one[key] != two[key]} == {'arch', 'pretrained', 'recipe'}
+
+
+def test_a_preset_stands_for_the_publishers_arguments():
+    """It becomes ``model_args`` when the configuration is read; single arguments, and the backbone, are the user's."""
+    keys = {'arch': 'unet', 'preset': 'yassouali_resnet'}
+    preset = preset_arguments('yassouali_resnet', 'unet')
+    assert config.from_flat(keys).model.arguments() == preset
+    assert config.from_flat({**keys, 'model_args': {'block': 'wide', 'x': 1}}).model.arguments() == {
+        **preset,
+        'block': 'wide',
+        'x': 1,
+    }
+    assert config.from_flat({**keys, 'backbone': 'resnet18'}).model.arguments() == {**preset, 'backbone': 'resnet18'}
+    assert config.from_flat({**keys, 'backbone': None}).model.arguments() == preset
+    assert config.from_flat({**keys, 'preset': None}).model.arguments() == {}
+    assert config.Model(arch='enet', preset='davidtvs').arguments() == preset_arguments('davidtvs', 'enet')
+    recipe = config.load('enet_camvid-360x480', ['model_args={dropout: 0.5}'])
+    assert recipe.model.arguments() == {**preset_arguments('davidtvs', 'enet'), 'dropout': 0.5}
+    assert config.load('enet_camvid-360x480', ['preset=null', 'model_args={}']).model.arguments() == {}
+
+
+def test_a_configuration_outlives_its_preset(monkeypatch):
+    """What is written (``config.yaml``, checkpoints) holds the arguments themselves."""
+    chosen = config.load('enet_camvid-360x480')
+    arguments, written, flat = chosen.model.arguments(), config.dump(chosen), chosen.flat()
+    monkeypatch.setitem(presets.PRESETS, 'davidtvs', {'enet': {'conv_bias': True, 'new': 1}})
+    assert config.load('enet_camvid-360x480').model.arguments() != arguments
+    for keys in (yaml.safe_load(written), flat):
+        assert config.from_flat(keys).model.arguments() == arguments
+    assert chosen.replace(seed=3).model.arguments() == arguments
+
+
+@pytest.mark.parametrize(
+    'keys, message',
+    [
+        ({'arch': 'enet', 'preset': 'davidtv'}, "preset: no preset 'davidtv' of enet: it has davidtvs, yassouali$"),
+        ({'arch': 'unet', 'preset': 'davidtvs'}, "'davidtvs' of unet: it has mmseg, smp, .*; davidtvs is of enet$"),
+        ({'arch': 'nonsense', 'preset': 'smp'}, "'smp' of nonsense: it has none; smp is of unet, pspnet, "),
+        ({'arch': 'enet', 'preset': 5}, 'preset: Input should be a valid string'),
+        ({'arch': 'enet', 'preset': 'davidtvs', 'model_args': 5}, 'model_args: Input should be a valid dict'),
+    ],
+)
+def test_presets_that_there_are_not_are_refused(keys, message):
+    with pytest.raises(UserError, match=message):
+        config.from_flat(keys)
+
+
+def test_presets_are_copies():
+    preset_arguments('davidtvs', 'enet')['asymmetric_bias'].append(True)
+    assert preset_arguments('davidtvs', 'enet')['asymmetric_bias'] == [False, False]
 
 
 def test_backbone_is_an_argument_of_the_network():

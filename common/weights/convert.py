@@ -79,7 +79,7 @@ def _ours(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Converted
 
 def _by_table(table: Table, arrays: Mapping[str, np.ndarray]) -> Converted:
     names, ignored = table.rename(arrays)
-    arguments, num_classes = dict(table.arguments), None
+    arguments, num_classes = table.arguments, None
     if table.classes is not None:
         if table.classes not in arrays:
             raise StateError(f'{table.arch} of {table.source}: {table.classes} is missing')

@@ -1,6 +1,5 @@
 """``twinseg convert``: a published checkpoint as one of ours, which then carries all that the other commands need."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Mapping, Optional
@@ -11,6 +10,7 @@ from twinseg.common import checkpoint, weights
 from twinseg.common.backend import Network, available, get_backend
 from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from twinseg.common.errors import StateError, UserError
+from twinseg.common.files import written_beside
 
 SUFFIX = '.safetensors'
 TRAINING_KEYS = ('amp_level', 'dtype', 'threads', 'torch_compile', 'pretrained')  # left out: users of the weights may lack them
@@ -107,12 +107,8 @@ def _halved(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _save_native(backend: str, network: Network, out: Path, meta: dict[str, Any]) -> None:
-    temporary = out.with_name(f'{out.stem}.part{out.suffix}')
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        get_backend(backend).save_native(network, temporary, meta)
-        os.replace(temporary, out)
+        with written_beside(out) as part:
+            get_backend(backend).save_native(network, part, meta)
     except (OSError, RuntimeError) as error:
         raise StateError(f'{out}: not written: {" ".join(str(error).split())}; free space or choose another folder') from None
-    finally:
-        temporary.unlink(missing_ok=True)

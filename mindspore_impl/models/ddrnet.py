@@ -1,9 +1,9 @@
 """DDRNet: Deep Dual-resolution Networks for Real-time Semantic Segmentation (Hong et al. 2021, arXiv:2101.06085).
 
 ``ddrnet23_slim``, ``ddrnet23`` and ``ddrnet39`` classify images (table 1), the names with ``_seg`` segment them (section 3).
-The defaults are mmsegmentation's networks. The authors' ydhongHIT/DDRNet has ``stem_bias=True``, the MindSpore model zoo's
-DDRNet-23 ``same_padding=True, half_pixel=False, last_bn_momentum=0.9, drop_path_on='shortcut'``. All of them take images whose
-sides are multiples of 8; here the low resolution is brought to the size of the high one, so that other sides work, too.
+The defaults are mmsegmentation's networks; presets are ``ddrnet``, the authors' ydhongHIT/DDRNet, and ``zoo``, the MindSpore
+model zoo's DDRNet-23, which has ``drop_path_on='shortcut'`` besides. All of them take images whose sides are multiples of 8;
+here the low resolution is brought to the size of the high one, so that other sides work, too.
 """
 
 from typing import NamedTuple

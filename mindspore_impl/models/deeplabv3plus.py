@@ -2,17 +2,14 @@
 
 ``DeepLabV3Plus`` is by default the paper's network: output stride 16, rates 6, 12 and 18, 256 channels, 48 of the low-level
 features, a decoder of two 3x3 convolutions, all separable with Xception. What the paper leaves open is as in mmsegmentation,
-with its auxiliary head. Publishers differ from the defaults in
+with its auxiliary head. Publishers' networks are presets:
 
-- mmsegmentation: ``stem='v1c', output_stride=8, channels=512, convolution='separable', pool_first=True, project_kernel=3``;
-  with ResNet-18 ``channels=128, low_level_channels=12``
-- yassouali and DeepHM: ``auxiliary=False, contract_dilation=False, low_level_first=True, align_corners=True,
-  aspp_dropout=0.5, convolution='dense'``; with Xception ``shared_relu=True``; DeepHM's ResNet is always ResNet-101
-- segmentation-models-pytorch: ``auxiliary=False, contract_dilation=False, rates=[12, 24, 36], convolution='bare', refine=True,
-  decoder_convolutions=1, align_corners=True, aspp_dropout=0.5, dropout=0.0``
+- ``mmseg``: mmsegmentation; with ResNet-18 ``channels=128, low_level_channels=12``
+- ``yassouali``, with Xception ``yassouali_xception``, and ``deephm``, whose ResNet is always ResNet-101
+- ``smp``: segmentation-models-pytorch
 
-``DeepLabV3`` has no decoder; torchvision's is the same with ``output_stride=8, refine=True``. The paper's multi-grid is
-in neither, as with these publishers. Dropout is by channel, also where a publisher drops single elements.
+``DeepLabV3`` has no decoder; its preset is ``torchvision``. The paper's multi-grid is in neither, as with these publishers.
+Dropout is by channel, also where a publisher drops single elements.
 """
 
 from collections.abc import Sequence

@@ -1,15 +1,12 @@
 """FCN: Fully Convolutional Networks for Semantic Segmentation (Long et al. 2015, arXiv:1411.4038).
 
 With ``backbone='vgg16'`` it is the paper's FCN-8s, all at once as its authors released it: the image padded by 100, skips
-scaled by 0.01 and 0.0001, upsampling by fixed bilinear kernels, no norm. That is yassouali's FCN8.
+scaled by 0.01 and 0.0001, upsampling by fixed bilinear kernels, no norm. That is the preset ``yassouali``, his FCN8.
 
 With a ResNet it is today's network of that name: output stride 8 and a head of 3x3 convolutions, by default mmsegmentation's:
-two of them, joined with the head's input by a third. Publishers differ from the defaults in
-
-- mmsegmentation: ``stem='7x7'`` in its "b" variants; with ResNet-18 ``channels=128, auxiliary_channels=64``
-- torchvision: ``stem='7x7', convolutions=1, concat_input=False``
-
-Dropout is by channel, also where a publisher drops single elements.
+two of them, joined with the head's input by a third. Its "b" variants have ``stem='7x7'``, those with ResNet-18
+``channels=128, auxiliary_channels=64``. The other preset is ``torchvision``. Dropout is by channel, also where a publisher
+drops single elements.
 """
 
 from mindspore import Tensor, nn

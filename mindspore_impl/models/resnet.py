@@ -1,7 +1,8 @@
 """ResNet: Deep Residual Learning for Image Recognition (He et al. 2016, arXiv:1512.03385), tables 1 and 2.
 
 ``ResNet`` is the backbone of the segmentation networks, ``resnet18`` to ``resnet152`` classify images. As all publishers here
-do, a bottleneck block strides in its 3x3 convolution (torchvision's V1.5), not in the first 1x1 as the paper does.
+do, a bottleneck block strides in its 3x3 convolution (torchvision's V1.5), not in the first 1x1 as the paper does. The preset
+``mmseg`` of the classifiers is mmsegmentation's ResNetV1c, with three 3x3 convolutions as stem.
 """
 
 from collections.abc import Collection, Mapping, Sequence

@@ -1,8 +1,7 @@
 """STDC: Rethinking BiSeNet For Real-time Semantic Segmentation (Fan et al. 2021, arXiv:2104.13188).
 
 ``stdc1`` and ``stdc2`` classify images (table 2), ``stdc1_seg`` and ``stdc2_seg`` segment them (section 3.2). The defaults
-are mmsegmentation's network; the authors' STDC-Seg is the same class with ``detail_channels=1, class_bias=False,
-auxiliary_align_corners=True, dropout=0.0``.
+are mmsegmentation's network; the authors' STDC-Seg is the preset ``stdc_seg``.
 """
 
 from mindspore import Tensor, nn

@@ -3,10 +3,10 @@
 A ResNet (the paper's is ResNet-101) at output stride 8 whose last two stages dilate in cycles (hybrid dilated convolution,
 section 3.2, configuration RF), atrous spatial pyramid pooling, and dense upsampling convolutions (DUC, section 3.1) in place
 of interpolation. By default, as in the paper, one DUC brings the pooled features from 1/8 to the image's size; the pyramid
-pooling is that of DeepLabV3, with the image's average among the joined branches, where the paper has DeepLabV2's. yassouali's
-network is the same class with ``backbone='resnet101', decoder=True, logits_norm=True, aspp_dropout=0.5``: DeepLabV3+ with a DUC
-to 1/4 and another one to the image's size, whose norm and relu make the logits non-negative. His DUCs start as nearest
-neighbour upsampling; here they start as other convolutions do. There is no auxiliary head.
+pooling is that of DeepLabV3, with the image's average among the joined branches, where the paper has DeepLabV2's. The preset
+``yassouali`` is DeepLabV3+ with a DUC to 1/4 and another one to the image's size, whose norm and relu make the logits
+non-negative. His DUCs start as nearest neighbour upsampling; here they start as other convolutions do. There is no auxiliary
+head.
 """
 
 from collections.abc import Sequence

@@ -2,13 +2,8 @@
 
 The defaults are the network of the authors' code (e-lab/ENet-training), but for two things: images may have any size (theirs
 multiples of 8), and the decoder has the dropout that the paper's section 4 tells (theirs has none: ``decoder_dropout=0``).
-In all networks here dropout takes whole channels.
-
-- davidtvs/PyTorch-ENet: ``initial_bias=False, initial_pool=3, norm_eps=1e-5, conv_bias=False, slopes='one',
-  branch_activation='regular', columns_first=True, asymmetric_norm=True, asymmetric_bias=[False, False],
-  narrow_by_input=True, upsample_kernel=2, last_kernel=3``
-- yassouali/pytorch-segmentation: ``pool_first=True, norm_eps=1e-5, conv_bias=False, slopes='initial',
-  branch_activation='all', asymmetric_norm=True, asymmetric_bias=[True, True], narrow_by_input=True, last_kernel=3``
+In all networks here dropout takes whole channels. Presets are ``davidtvs`` (davidtvs/PyTorch-ENet) and ``yassouali``
+(yassouali/pytorch-segmentation).
 """
 
 from collections.abc import Collection, Sequence

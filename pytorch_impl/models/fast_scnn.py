@@ -1,9 +1,7 @@
 """Fast-SCNN: Fast Semantic Segmentation Network (Poudel et al. 2019, arXiv:1902.04502).
 
 The defaults are mmsegmentation's network, which deviates from the paper's table 1 in one place: the pyramid pooling is
-closed by a 3x3 convolution (0.26 M parameters more). Tramac/Fast-SCNN-pytorch is the same class with
-``stem_padding=0, depthwise_relu=True, ppm_kernel=1, fusion_bias=True, align_corners=True, auxiliary_heads=['aux_ltd'],
-bn_momentum=0.1``.
+closed by a 3x3 convolution (0.26 M parameters more). Tramac/Fast-SCNN-pytorch is the preset ``tramac``.
 """
 
 from collections.abc import Sequence

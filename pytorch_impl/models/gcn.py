@@ -2,9 +2,9 @@
 arXiv:1703.02719).
 
 The defaults follow the paper: kernels of 15 and five learned upsamplings by 2, each a transposed 3x3 convolution whose size
-the paper leaves open. yassouali's is the same class with ``kernel_size=11``, and with ``transposed=False`` for his variant that
-interpolates: there the scores go from 1/4 to the image's size in one step. His boundary refinements hold norms that are never
-used; they are left out here. There is no auxiliary head.
+the paper leaves open. Presets are ``yassouali_transposed`` and ``yassouali``, his variant that interpolates: there the scores
+go from 1/4 to the image's size in one step. His boundary refinements hold norms that are never used; they are left out here.
+There is no auxiliary head.
 """
 
 from torch import Tensor, nn

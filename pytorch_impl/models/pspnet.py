@@ -2,12 +2,11 @@
 
 The defaults are the paper's network as mmsegmentation builds it: dilated ResNet at output stride 8, pyramid pooling of 1, 2, 3
 and 6 bins, a 3x3 convolution to 512 channels, an auxiliary head on the third stage. The stem is mmsegmentation's (V1c), the
-authors' has 64, 64 and 128 channels ('deep'). Publishers differ from the defaults in
+authors' has 64, 64 and 128 channels ('deep'). mmsegmentation's "b" variants have ``stem='7x7'``, those with ResNet-18
+``channels=128, auxiliary_channels=64``. Presets are
 
-- mmsegmentation: ``stem='7x7'`` in its "b" variants; with ResNet-18 ``channels=128, auxiliary_channels=64``
-- yassouali: ``stem='deep', dilate_second=True, pyramid_align_corners=True, auxiliary_channels=512``
-- segmentation-models-pytorch: ``auxiliary=False, stem='7x7', stages=2, pyramid_kernel=1, input_last=True, norm_one_bin=False,
-  classifier_kernel=3, pyramid_align_corners=True, align_corners=True, dropout=0.2``
+- ``yassouali``; with ``auxiliary_channels=512``, on ResNet-18 and 34 ``channels=128, auxiliary_channels=128``
+- ``smp``: segmentation-models-pytorch
 """
 
 from torch import Tensor

@@ -1,10 +1,10 @@
 """SegNet: A Deep Convolutional Encoder-Decoder Architecture for Image Segmentation (Badrinarayanan et al., arXiv:1511.00561).
 
 The decoder mirrors VGG-16 and unpools to where the encoder found its maxima; as in the authors' code, convolutions have
-biases although a norm follows. yassouali/pytorch-segmentation has one convolution more (``last_convolutions=2``), and the
-older version of it that DeepHM/deeplabv3plus_DPDDP keeps uses the encoder's own layers in the decoder (``shared=True`` too).
+biases although a norm follows. The preset ``yassouali`` (yassouali/pytorch-segmentation) has one convolution more, and
+``deephm``, the older version of it that DeepHM/deeplabv3plus_DPDDP keeps, uses the encoder's layers in the decoder, too.
 
-``backbone='resnet50'`` is yassouali's SegResNet: it unpools once, to the places of the stem's pooling, and upsamples otherwise
+``yassouali_resnet`` is his SegResNet: it unpools once, to the places of the stem's pooling, and upsamples otherwise
 by transposed convolutions. His wants sides that are multiples of 32; here every feature gets its size in the encoder back.
 """
 

@@ -2,13 +2,11 @@
 
 The defaults are the paper's figure 1 with padded convolutions, so that the logits have the image's size, and with batch norm,
 as all publishers have it (``batch_norm=False``: without, as in the paper); the auxiliary head is mmsegmentation's. Unlike in
-the paper, images of any size work: features that do not meet are interpolated. Publishers differ from the defaults in
+the paper, images of any size work: features that do not meet are interpolated. Publishers' networks are presets:
 
-- mmsegmentation (UNet-S5-D16): ``upsampling='bilinear', head='fcn'``
-- yassouali (UNet): ``auxiliary=False, block='narrow', late_pool=True, align_corners=True``
-- yassouali (UNetResnet): ``auxiliary=False, backbone='resnet50', stem='deep', output_stride=8, block='linear',
-  upsampling='wide', align_corners=True``
-- segmentation-models-pytorch: ``auxiliary=False, backbone='resnet34', upsampling='nearest', head='3x3'``
+- ``mmseg``: mmsegmentation's UNet-S5-D16
+- ``yassouali``: his UNet; ``yassouali_resnet``: his UNetResnet
+- ``smp``: segmentation-models-pytorch, by default with ResNet-34
 """
 
 from torch import Tensor, nn

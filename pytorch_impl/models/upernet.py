@@ -1,12 +1,10 @@
 """UperNet: Unified Perceptual Parsing for Scene Understanding (Xiao et al. 2018, arXiv:1807.10221), its semantic segmentation.
 
 The defaults are mmsegmentation's network: ResNet at output stride 32, pyramid pooling on its last feature, a feature pyramid
-that sums from the top down, and a fusion of all levels at 1/4 (figure 4). Publishers differ from the defaults in
+that sums from the top down, and a fusion of all levels at 1/4 (figure 4); its "b" ResNets have ``stem='7x7'``. Presets are
 
-- mmsegmentation: nothing; its "b" ResNets have ``stem='7x7'``
-- yassouali: ``auxiliary=False, backbone='resnet101', stem='7x7', output_stride=16, contract_dilation=False, channels=256,
-  bins=[1, 2, 4, 6], fpn='shared', classifier_kernel=3, inner_align_corners=True``; it builds ResNet-101 whatever it is told
-- segmentation-models-pytorch: ``auxiliary=False, stem='7x7', channels=256, layer_norm=True, align_corners=True, dropout=0.0``
+- ``yassouali``; his code builds ResNet-101 whatever it is told
+- ``smp``: segmentation-models-pytorch
 """
 
 from collections.abc import Sequence

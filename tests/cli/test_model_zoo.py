@@ -125,6 +125,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(zoo_file
     assert config.load(zoo_file).optimizer.weight_decay == 0.0001
     found = config.load(zoo_file, ['weight_decay=0', 'learning_rate=0.3', 'arch=resnet18', 'mix_up=0'])
     assert (found.optimizer.weight_decay, found.optimizer.base_lr, found.model.arch) == (0, 0.3, 'resnet18')
+    assert found.model.arguments() == {'drop_path_rate': 0.1, 'drop_path_on': 'branch'}  # nothing of DDRNet23
     assert found.augment.mix_up == 0  # the default, and it stays 0 whatever the file says
 
 

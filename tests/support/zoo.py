@@ -2,6 +2,8 @@
 
 from typing import Any, Mapping, NamedTuple
 
+from twinseg.common.presets import preset_arguments
+
 
 class Case(NamedTuple):
     """A network with arguments that keep it small enough for tests; one case for each structure that publishers give it."""
@@ -14,84 +16,37 @@ class Case(NamedTuple):
     batch_of_one: bool = True  # whether it trains on a single image (a norm over one value a channel cannot)
 
 
+def published(preset: str, arch: str, **settings: Any) -> dict[str, Any]:
+    """The arguments of a publisher's network, some of them smaller for tests."""
+    return {**preset_arguments(preset, arch), **settings}
+
+
 NETWORKS = {
     'fast_scnn': Case('fast_scnn', {}, (1_456_617, 1_399_939), batch_of_one=False),
-    'fast_scnn of Tramac': Case(
-        'fast_scnn',
-        {
-            'auxiliary_heads': ['aux_ltd'],
-            'stem_padding': 0,
-            'depthwise_relu': True,
-            'ppm_kernel': 1,
-            'fusion_bias': True,
-            'align_corners': True,
-            'bn_momentum': 0.1,
-        },
-        (1_157_174, 1_138_051),
-        batch_of_one=False,
-    ),
+    'fast_scnn of Tramac': Case('fast_scnn', published('tramac', 'fast_scnn'), (1_157_174, 1_138_051), batch_of_one=False),
     'enet': Case('enet', {}, (364_311, 364_311)),
-    'enet of davidtvs': Case(
-        'enet',
-        {
-            'num_classes': 20,
-            'initial_bias': False,
-            'initial_pool': 3,
-            'norm_eps': 1e-5,
-            'conv_bias': False,
-            'slopes': 'one',
-            'branch_activation': 'regular',
-            'columns_first': True,
-            'asymmetric_norm': True,
-            'asymmetric_bias': [False, False],
-            'narrow_by_input': True,
-            'upsample_kernel': 2,
-            'last_kernel': 3,
-        },
-        (351_804, 351_804),
-        size=(129, 193),
-    ),
-    'enet of yassouali': Case(
-        'enet',
-        {
-            'pool_first': True,
-            'norm_eps': 1e-5,
-            'conv_bias': False,
-            'slopes': 'initial',
-            'branch_activation': 'all',
-            'asymmetric_norm': True,
-            'asymmetric_bias': [True, True],
-            'narrow_by_input': True,
-            'last_kernel': 3,
-        },
-        (358_344, 358_344),
-        size=(129, 193),
-    ),
+    'enet of davidtvs': Case('enet', published('davidtvs', 'enet', num_classes=20), (351_804, 351_804), size=(129, 193)),
+    'enet of yassouali': Case('enet', published('yassouali', 'enet'), (358_344, 358_344), size=(129, 193)),
     'segnet': Case('segnet', {}, (29_453_971, 29_453_971)),
-    'segnet of yassouali': Case('segnet', {'last_convolutions': 2}, (29_491_027, 29_491_027)),
-    'segnet of DeepHM': Case('segnet', {'last_convolutions': 2, 'shared': True}, (16_320_659, 16_320_659)),
-    'segnet resnet50': Case('segnet', {'backbone': 'resnet50'}, (53_563_155, 53_563_155)),
+    'segnet of yassouali': Case('segnet', published('yassouali', 'segnet'), (29_491_027, 29_491_027)),
+    'segnet of DeepHM': Case('segnet', published('deephm', 'segnet'), (16_320_659, 16_320_659)),
+    'segnet resnet50': Case('segnet', published('yassouali_resnet', 'segnet'), (53_563_155, 53_563_155)),
     'stdc1': Case('stdc1', {}, (8_441_504, 8_441_504)),  # the authors' 8.4436 M count a norm that is never used
     'stdc2': Case('stdc2', {}, (12_471_968, 12_471_968)),
     'stdc1_seg': Case('stdc1_seg', {}, (8_573_019, 8_275_123), batch_of_one=False),
     'stdc2_seg': Case('stdc2_seg', {}, (12_603_483, 12_305_587), batch_of_one=False),
     'stdc1_seg of its authors': Case(
-        'stdc1_seg',
-        {'detail_channels': 1, 'class_bias': False, 'auxiliary_align_corners': True, 'dropout': 0.0},
-        (8_572_896, 8_275_104),
-        batch_of_one=False,
+        'stdc1_seg', published('stdc_seg', 'stdc1_seg'), (8_572_896, 8_275_104), batch_of_one=False
     ),
     'resnet18': Case('resnet18', {}, (11_689_512, 11_689_512)),
-    'resnet50 v1c': Case('resnet50', {'stem': 'v1c'}, (25_576_264, 25_576_264)),
+    'resnet50 v1c': Case('resnet50', published('mmseg', 'resnet50'), (25_576_264, 25_576_264)),
     'ddrnet23_slim': Case('ddrnet23_slim', {}, (7_574_600, 7_574_600)),
-    'ddrnet23_slim of its authors': Case('ddrnet23_slim', {'stem_bias': True}, (7_574_664, 7_574_664)),
-    'ddrnet23 of the MindSpore zoo': Case(
-        'ddrnet23', {'same_padding': True, 'half_pixel': False, 'last_bn_momentum': 0.9}, (28_216_488, 28_216_488)
-    ),
+    'ddrnet23_slim of its authors': Case('ddrnet23_slim', published('ddrnet', 'ddrnet23_slim'), (7_574_664, 7_574_664)),
+    'ddrnet23 of the MindSpore zoo': Case('ddrnet23', published('zoo', 'ddrnet23'), (28_216_488, 28_216_488)),
     'ddrnet39': Case('ddrnet39', {}, (40_130_216, 40_130_216)),
     'ddrnet23_slim_seg': Case('ddrnet23_slim_seg', {}, (5_734_278, 5_695_923), batch_of_one=False),
     'ddrnet23_slim_seg of its authors': Case(
-        'ddrnet23_slim_seg', {'stem_bias': True}, (5_734_342, 5_695_987), batch_of_one=False
+        'ddrnet23_slim_seg', published('ddrnet', 'ddrnet23_slim_seg'), (5_734_342, 5_695_987), batch_of_one=False
     ),
     'ddrnet23_seg': Case('ddrnet23_seg', {}, (20_299_238, 20_148_819), batch_of_one=False),
     'ddrnet39_seg': Case('ddrnet39_seg', {}, (32_660_710, 32_360_147), batch_of_one=False),
@@ -99,72 +54,31 @@ NETWORKS = {
     'deeplabv3plus': Case('deeplabv3plus', {'backbone': 'resnet18'}, (16_756_486, 16_607_667), batch_of_one=False),
     'deeplabv3plus of mmsegmentation': Case(
         'deeplabv3plus',
-        {  # with ResNet-50 and its 512 and 48 channels 43.59 M
-            'backbone': 'resnet18',
-            'stem': 'v1c',
-            'output_stride': 8,
-            'channels': 128,
-            'low_level_channels': 12,
-            'convolution': 'separable',
-            'pool_first': True,
-            'project_kernel': 3,
-        },
+        # with ResNet-50 and its 512 and 48 channels 43.59 M
+        published('mmseg', 'deeplabv3plus', backbone='resnet18', channels=128, low_level_channels=12),
         (12_468_962, 12_320_143),
         batch_of_one=False,
     ),
     'deeplabv3plus of yassouali': Case(
         'deeplabv3plus',
-        {  # with ResNet-50 40.35 M
-            'auxiliary': False,
-            'backbone': 'resnet18',
-            'contract_dilation': False,
-            'low_level_first': True,
-            'align_corners': True,
-            'aspp_dropout': 0.5,
-        },
+        published('yassouali', 'deeplabv3plus', backbone='resnet18'),  # with ResNet-50 40.35 M
         (16_607_667, 16_607_667),
         batch_of_one=False,
     ),
     'deeplabv3plus of smp': Case(
         'deeplabv3plus',
-        {  # with ResNet-50 26.68 M
-            'auxiliary': False,
-            'backbone': 'resnet18',
-            'contract_dilation': False,
-            'rates': [12, 24, 36],
-            'convolution': 'bare',
-            'refine': True,
-            'decoder_convolutions': 1,
-            'align_corners': True,
-            'aspp_dropout': 0.5,
-            'dropout': 0.0,
-        },
+        published('smp', 'deeplabv3plus', backbone='resnet18'),  # with ResNet-50 26.68 M
         (12_333_923, 12_333_923),
         batch_of_one=False,
     ),
     'deeplabv3plus xception': Case('deeplabv3plus', {'backbone': 'xception'}, (42_245_060, 41_048_755), batch_of_one=False),
     'deeplabv3plus xception of yassouali': Case(
-        'deeplabv3plus',
-        {
-            'auxiliary': False,
-            'backbone': 'xception',
-            'shared_relu': True,
-            'convolution': 'dense',
-            'low_level_first': True,
-            'align_corners': True,
-            'aspp_dropout': 0.5,
-        },
-        (54_704_803, 54_704_803),
-        batch_of_one=False,
+        'deeplabv3plus', published('yassouali_xception', 'deeplabv3plus'), (54_704_803, 54_704_803), batch_of_one=False
     ),
     'deeplabv3': Case('deeplabv3', {'backbone': 'resnet18'}, (15_462_054, 15_313_235), batch_of_one=False),
     'deeplabv3 of torchvision': Case(
         'deeplabv3',
-        {  # with ResNet-50 and 21 classes 42.00 M
-            'backbone': 'resnet18',
-            'output_stride': 8,
-            'refine': True,
-        },
+        published('torchvision', 'deeplabv3', backbone='resnet18'),  # with ResNet-50 and 21 classes 42.00 M
         (16_052_390, 15_903_571),
         batch_of_one=False,
     ),
@@ -176,31 +90,13 @@ NETWORKS = {
     ),
     'pspnet of yassouali': Case(
         'pspnet',
-        {
-            'backbone': 'resnet18',
-            'stem': 'deep',
-            'dilate_second': True,
-            'pyramid_align_corners': True,
-            'channels': 128,
-            'auxiliary_channels': 128,
-        },
+        published('yassouali', 'pspnet', auxiliary_channels=128, backbone='resnet18', channels=128),
         (13_068_134, 12_770_515),
         batch_of_one=False,
     ),
     'pspnet of smp': Case(
         'pspnet',
-        {
-            'backbone': 'resnet18',
-            'stem': '7x7',
-            'stages': 2,
-            'pyramid_kernel': 1,
-            'input_last': True,
-            'norm_one_bin': False,
-            'classifier_kernel': 3,
-            'pyramid_align_corners': True,
-            'align_corners': True,
-            'dropout': 0.2,
-        },
+        published('smp', 'pspnet', backbone='resnet18', auxiliary=True),  # two stages have no auxiliary head
         (919_347, 919_347),
     ),
     'upernet': Case(
@@ -211,98 +107,43 @@ NETWORKS = {
     ),
     'upernet of yassouali': Case(
         'upernet',
-        {
-            'auxiliary': False,
-            'backbone': 'resnet18',
-            'stem': '7x7',
-            'output_stride': 16,
-            'contract_dilation': False,
-            'channels': 64,
-            'bins': [1, 2, 4, 6],
-            'fpn': 'shared',
-            'classifier_kernel': 3,
-            'inner_align_corners': True,
-        },
+        published('yassouali', 'upernet', backbone='resnet18', channels=64),
         (16_412_307, 16_412_307),
         batch_of_one=False,
     ),
     'upernet of smp': Case(
-        'upernet',
-        {
-            'auxiliary': False,
-            'backbone': 'resnet18',
-            'stem': '7x7',
-            'channels': 64,
-            'layer_norm': True,
-            'align_corners': True,
-            'dropout': 0.0,
-        },
-        (12_041_363, 12_041_363),
-        batch_of_one=False,
+        'upernet', published('smp', 'upernet', backbone='resnet18', channels=64), (12_041_363, 12_041_363), batch_of_one=False
     ),
     'fcn': Case('fcn', {'backbone': 'resnet18', 'channels': 128, 'auxiliary_channels': 64}, (12_822_342, 12_673_523)),
     'fcn of torchvision': Case(
         'fcn',
-        {
-            'backbone': 'resnet18',
-            'stem': '7x7',
-            'convolutions': 1,
-            'concat_input': False,
-            'channels': 128,
-            'auxiliary_channels': 64,
-        },
+        published('torchvision', 'fcn', auxiliary_channels=64, backbone='resnet18', channels=128),
         (11_917_862, 11_769_043),
     ),
-    'fcn of 2015': Case('fcn', {'backbone': 'vgg16', 'channels': 64}, (16_340_409, 16_340_409)),
+    'fcn of 2015': Case('fcn', published('yassouali', 'fcn', channels=64), (16_340_409, 16_340_409)),
     'unet': Case('unet', {}, (31_113_894, 31_038_803)),
-    'unet of mmsegmentation': Case('unet', {'upsampling': 'bilinear', 'head': 'fcn'}, (29_062_886, 28_987_795)),
-    'unet of yassouali': Case(
-        'unet', {'auxiliary': False, 'block': 'narrow', 'late_pool': True, 'align_corners': True}, (26_356_339, 26_356_339)
-    ),
+    'unet of mmsegmentation': Case('unet', published('mmseg', 'unet'), (29_062_886, 28_987_795)),
+    'unet of yassouali': Case('unet', published('yassouali', 'unet'), (26_356_339, 26_356_339)),
     'unet of yassouali behind a ResNet': Case(
         'unet',
-        {  # with ResNet-50 30.00 M
-            'auxiliary': False,
-            'backbone': 'resnet18',
-            'stem': 'deep',
-            'output_stride': 8,
-            'block': 'linear',
-            'upsampling': 'wide',
-            'align_corners': True,
-        },
+        published('yassouali_resnet', 'unet', backbone='resnet18'),  # with ResNet-50 30.00 M
         (13_712_336, 13_712_336),
     ),
     'unet of smp': Case(
         'unet',
-        {  # with ResNet-34 24.44 M
-            'auxiliary': False,
-            'backbone': 'resnet18',
-            'upsampling': 'nearest',
-            'head': '3x3',
-        },
+        published('smp', 'unet', backbone='resnet18'),  # with ResNet-34 24.44 M
         (14_330_819, 14_330_819),
     ),
     'gcn': Case('gcn', {'backbone': 'resnet18'}, (11_842_785, 11_842_785)),
     'gcn of yassouali': Case(
         'gcn',
-        {  # with ResNet-50 and its unused norms 25.21 M
-            'auxiliary': False,
-            'backbone': 'resnet18',
-            'kernel_size': 11,
-            'transposed': False,
-        },
+        published('yassouali', 'gcn', backbone='resnet18'),  # with ResNet-50 and its unused norms 25.21 M
         (11_669_068, 11_669_068),
     ),
     'duc_hdc': Case('duc_hdc', {'backbone': 'resnet34'}, (28_220_416, 28_220_416), batch_of_one=False),
     'duc_hdc of yassouali': Case(
         'duc_hdc',
-        {  # with ResNet-101 69.18 M
-            'auxiliary': False,
-            'backbone': 'resnet18',
-            'decoder': True,
-            'logits_norm': True,
-            'aspp_dropout': 0.5,
-        },
+        published('yassouali', 'duc_hdc', backbone='resnet18'),  # with ResNet-101 69.18 M
         (19_369_635, 19_369_635),
         batch_of_one=False,
     ),

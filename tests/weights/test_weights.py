@@ -1,10 +1,14 @@
 """Published checkpoints: safe reading, renaming, and what is refused."""
 
+import importlib
+import inspect
 import io
 import os
 import pickle
 import re
 import struct
+import subprocess
+import sys
 import zipfile
 from collections import OrderedDict
 
@@ -13,7 +17,10 @@ import pytest
 from safetensors.numpy import save_file
 
 from twinseg.common import checkpoint, weights
+from twinseg.common import config as configuration
 from twinseg.common.errors import StateError
+from twinseg.common.inference.evaluate import load_run
+from twinseg.common.presets import PRESETS, preset_arguments
 from twinseg.common.weights import TABLES
 from twinseg.common.weights.publishers.table import rule_pattern, rule_template
 
@@ -91,6 +98,46 @@ def test_a_file_without_auxiliary_heads_makes_a_network_without(backend, table):
     converted = weights.convert(in_their_names(table, state))
     assert converted.arguments['auxiliary'] is False
     backend.load_state(backend.MODELS[converted.arch](**converted.arguments), converted.state)
+
+
+def test_convert_is_the_function_and_not_its_module():
+    """The package's function has the name of one of its modules, whose import must not put the module in its stead."""
+    module = 'twinseg.common.weights.convert'
+    code = (
+        f'import {module}; from {module} import convert; from twinseg.common import weights; assert weights.convert is convert'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+    importlib.import_module(module)
+    assert inspect.isfunction(weights.convert)
+
+
+PRESET_NETWORKS = [(preset, arch) for preset, networks in PRESETS.items() for arch in networks]
+
+
+@pytest.mark.parametrize('preset, arch', PRESET_NETWORKS)
+def test_presets_are_what_differs_from_the_defaults_and_the_network_names_them(backend, preset, arch):
+    builder = backend.MODELS[arch]
+    defaults = {name: parameter.default for name, parameter in inspect.signature(builder).parameters.items()}
+    arguments = preset_arguments(preset, arch)
+    assert not {key for key, value in arguments.items() if defaults[key] == value}
+    assert not arguments or f'``{preset}``' in inspect.getmodule(builder).__doc__
+
+
+def test_every_preset_is_of_a_published_network():
+    """So ``test_every_tensor_of_the_network_has_a_published_name`` builds all of them."""
+    assert {(table.preset or table.source, table.arch) for table in TABLES} == set(PRESET_NETWORKS)
+
+
+def test_a_checkpoint_outlives_its_preset(tmp_path, backend, monkeypatch):
+    config = configuration.from_flat({'arch': 'enet', 'preset': 'davidtvs', 'num_classes': 3})
+    network = backend.build_model('enet', num_classes=3, **config.model.arguments())
+    state, path = backend.state(network), tmp_path / 'x.safetensors'
+    checkpoint.save(path, {f'model.{name}': array for name, array in state.items()}, {'config': config.flat()})
+    monkeypatch.setitem(PRESETS, 'davidtvs', {})
+    converted = weights.load(path)
+    assert converted.arguments == {'num_classes': 3, **config.model.arguments()}
+    run = load_run(path, backend.name, 'cpu')
+    assert run.config.model.arguments() == config.model.arguments()
 
 
 def test_in_place_norms_of_the_authors_scale_by_their_magnitude(backend):

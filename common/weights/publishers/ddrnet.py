@@ -36,9 +36,9 @@ OPTIMIZER = (
 def _two(theirs: str, ours: str) -> dict[str, str]:
     """Two convolutions with norm in one list, a relu between."""
     return {
-        f'{theirs}.{3 * index + place}': f'{ours}.{index}.{part}'
+        f'{theirs}.{3 * index + layer}': f'{ours}.{index}.{part}'
         for index in (0, 1)
-        for place, part in enumerate(('conv', 'bn'))
+        for layer, part in enumerate(('conv', 'bn'))
     }
 
 
@@ -77,7 +77,6 @@ def _classifier(arch: str) -> Table:
         marks=('conv1.0.bias', f'layer{STAGES[arch][0]}.0.conv1.weight', 'down5.0.weight'),
         condition=lambda published: len(published['conv1.0.bias']) == CHANNELS[arch],
         classes='linear.weight',
-        arguments={'stem_bias': True},
         rules=_classifier_rules(arch),
     )
 
@@ -90,7 +89,6 @@ def _segmentation(arch: str) -> Table:
         condition=lambda published: len(published['conv1.0.bias']) == CHANNELS[arch],
         classes='final_layer.conv2.weight',
         heads=('aux',),
-        arguments={'stem_bias': True},
         rules={
             **_backbone(arch),
             **{
@@ -104,9 +102,9 @@ def _segmentation(arch: str) -> Table:
                 )
             },
             **{
-                f'spp.scale{index}.{place}': f'spp.scales.{index}.{part}'
+                f'spp.scale{index}.{layer}': f'spp.scales.{index}.{part}'
                 for index in (1, 2, 3, 4)
-                for place, part in ((1, 'bn'), (3, 'conv'))
+                for layer, part in ((1, 'bn'), (3, 'conv'))
             },
             **{f'final_layer.{theirs}': f'head.{ours}' for theirs, ours in HEAD.items()},
             **{f'seghead_extra.{theirs}': f'aux.{ours}' for theirs, ours in HEAD.items()},
@@ -126,7 +124,6 @@ ZOO = Table(
     marks=('conv1.1.running_mean', 'layer3_.0.bn1.weight', 'down5.1.weight'),
     condition=_of_mindspore,
     classes='linear.weight',
-    arguments={'same_padding': True, 'half_pixel': False, 'last_bn_momentum': 0.9},
     rules=_classifier_rules('ddrnet23'),
     unused=OPTIMIZER,
 )

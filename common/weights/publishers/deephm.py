@@ -13,13 +13,12 @@ SEGNET = Table(
     marks=('stage1_encoder.0.weight', 'stage2_decoder.6.weight', 'stage5_decoder.6.weight'),
     condition=yassouali.segnet_is_shared,
     classes='stage5_decoder.6.weight',
-    arguments={'shared': True, 'last_convolutions': 2},
     rules={
         **yassouali.SEGNET_ENCODER,
         **{
-            f'stage{5 - stage}_decoder.{3 * number + place}': f'decoder.{stage}.0.{part}'
+            f'stage{5 - stage}_decoder.{3 * number + layer}': f'decoder.{stage}.0.{part}'
             for stage, number in ((3, 2), (2, 2), (1, 1))
-            for place, part in enumerate(('conv', 'bn'))
+            for layer, part in enumerate(('conv', 'bn'))
         },
         'stage5_decoder.3': 'last',
         'stage5_decoder.6': 'classifier',

@@ -108,14 +108,6 @@ DEEPLABV3PLUS = Table(
     marks=('decode_head.c1_bottleneck.conv.weight', 'decode_head.sep_bottleneck.0.depthwise_conv.conv.weight'),
     classes='decode_head.conv_seg.weight',
     heads=('aux',),
-    arguments={
-        'stem': 'v1c',
-        'output_stride': 8,
-        'channels': 512,
-        'convolution': 'separable',
-        'pool_first': True,
-        'project_kernel': 3,
-    },
     more_arguments=_deeplabv3plus,
     rules={
         **resnet.rules('backbone.', 'v1c'),
@@ -284,7 +276,6 @@ UNET = Table(
     marks=('backbone.encoder.0.0.convs.0.conv.weight', 'decode_head.convs.0.conv.weight'),
     classes='decode_head.conv_seg.weight',
     heads=('aux',),
-    arguments={'upsampling': 'bilinear', 'head': 'fcn'},
     rules={
         'backbone.encoder.0.0.convs': 'backbone.stages.0',
         'backbone.encoder.{n}.1.convs': 'backbone.stages.{n}',
@@ -308,7 +299,6 @@ def _resnet_backbone(arch: str, last_block: str) -> Table:
         arch=arch,
         marks=('stem.0.weight', f'layer3.{last_block}.weight'),
         classes=None,
-        arguments={'stem': 'v1c'},
         rules={**resnet.rules(stem='v1c'), 'fc': 'fc'},
     )
 

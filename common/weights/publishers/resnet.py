@@ -18,25 +18,17 @@ BLOCK = {
 }
 STEMS = {
     '7x7': {'conv1': 'stem.0.conv', 'bn1': 'stem.0.bn'},
-    'v1c': {
-        f'stem.{3 * index + place}': f'stem.{index}.{part}'  # of mmsegmentation
-        for index in range(3)
-        for place, part in enumerate(('conv', 'bn'))
+    'v1c': {  # mmsegmentation
+        f'stem.{3 * index + layer}': f'stem.{index}.{part}' for index in range(3) for layer, part in enumerate(('conv', 'bn'))
     },
-    'deep': {
-        **{f'conv1.{3 * index}': f'stem.{index}.conv' for index in range(3)},  # of torchvision's shape: the last norm
-        'conv1.1': 'stem.0.bn',
-        'conv1.4': 'stem.1.bn',
-        'bn1': 'stem.2.bn',
-    },  # stands outside
-    'initial': {'initial.0': 'stem.0.conv', 'initial.1': 'stem.0.bn'},  # of yassouali's UperNet
-    'deep initial': {
-        **{f'initial.0.{3 * index}': f'stem.{index}.conv' for index in range(3)},  # of its PSPNet
+    'initial': {'initial.0': 'stem.0.conv', 'initial.1': 'stem.0.bn'},  # yassouali's UperNet and GCN
+    'deep initial': {  # yassouali's PSPNet and U-Net: the last norm is outside the list
+        **{f'initial.0.{3 * index}': f'stem.{index}.conv' for index in range(3)},
         'initial.0.1': 'stem.0.bn',
         'initial.0.4': 'stem.1.bn',
         'initial.1': 'stem.2.bn',
     },
-    'layer0': {'layer0.0': 'stem.0.conv', 'layer0.1': 'stem.0.bn'},  # of yassouali's DeepLab
+    'layer0': {'layer0.0': 'stem.0.conv', 'layer0.1': 'stem.0.bn'},  # yassouali's DeepLabV3+ and DUC-HDC
 }
 
 
@@ -53,17 +45,17 @@ def rules(theirs: str = '', stem: str = '7x7', ours: str = 'backbone.', stages: 
 
 
 def name(state: Arrays, prefix: str = 'backbone.') -> str:
-    """Which ResNet: from our names. With two stages alone 'resnet50' stands for ResNet-101 too: there they are the same."""
-    found = [
+    """Which ResNet: from our names. With two stages alone 'resnet50' is ResNet-101 too: there they are the same."""
+    counts = [
         len({key.removeprefix(prefix).split('.')[1] for key in state if key.startswith(f'{prefix}layer{stage}.')})
         for stage in (2, 3)
     ]
     bottlenecks = f'{prefix}layer2.0.conv3.conv.weight' in state
     for known, (second, third, kind) in STAGE_BLOCKS.items():
-        if found in ([second, third], [second, 0]) and bottlenecks == kind:
+        if counts in ([second, third], [second, 0]) and bottlenecks == kind:
             return known
     raise StateError(
-        f'its ResNet has {found[0]} and {found[1]} {"bottleneck" if bottlenecks else "basic"} blocks in stages 2 '
+        f'its ResNet has {counts[0]} and {counts[1]} {"bottleneck" if bottlenecks else "basic"} blocks in stages 2 '
         'and 3: none that is known here'
     )
 

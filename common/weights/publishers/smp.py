@@ -8,17 +8,6 @@ DEEPLABV3PLUS = Table(
     arch='deeplabv3plus',
     marks=('decoder.aspp.0.convs.1.0.1.weight', 'decoder.block2.0.0.weight', 'encoder.conv1.weight'),
     classes='segmentation_head.0.weight',
-    arguments={
-        'auxiliary': False,
-        'contract_dilation': False,
-        'rates': [12, 24, 36],
-        'convolution': 'bare',
-        'refine': True,
-        'decoder_convolutions': 1,
-        'align_corners': True,
-        'aspp_dropout': 0.5,
-        'dropout': 0.0,
-    },
     more_arguments=lambda state: {'backbone': resnet.name(state)},
     rules={
         **resnet.rules('encoder.'),
@@ -48,18 +37,6 @@ PSPNET = Table(
     arch='pspnet',
     marks=('decoder.psp.blocks.0.pool.1.0.weight', 'encoder.layer2.0.conv1.weight'),
     classes='segmentation_head.0.weight',
-    arguments={
-        'auxiliary': False,
-        'stem': '7x7',
-        'stages': 2,
-        'pyramid_kernel': 1,
-        'input_last': True,
-        'norm_one_bin': False,
-        'classifier_kernel': 3,
-        'pyramid_align_corners': True,
-        'align_corners': True,
-        'dropout': 0.2,
-    },
     more_arguments=lambda state: {'backbone': resnet.name(state), 'channels': len(state['ppm.out.bn.weight'])},
     rules={
         **resnet.rules('encoder.', stages=2),
@@ -78,7 +55,6 @@ UPERNET = Table(
     arch='upernet',
     marks=('decoder.feature_norms.0.weight', 'decoder.psp.blocks.0.1.0.weight', 'encoder.layer4.0.conv1.weight'),
     classes='segmentation_head.0.weight',
-    arguments={'auxiliary': False, 'stem': '7x7', 'layer_norm': True, 'align_corners': True, 'dropout': 0.0},
     more_arguments=lambda state: {'backbone': resnet.name(state), 'channels': len(state['fpn.fusion.bn.weight'])},
     rules={
         **resnet.rules('encoder.'),
@@ -102,14 +78,13 @@ UNET = Table(
     arch='unet',
     marks=('decoder.blocks.0.conv1.0.weight', 'segmentation_head.0.weight', 'encoder.layer4.0.conv1.weight'),
     classes='segmentation_head.0.weight',
-    arguments={'auxiliary': False, 'backbone': 'resnet34', 'upsampling': 'nearest', 'head': '3x3'},
     more_arguments=lambda state: {'backbone': resnet.name(state)},
     rules={
         **resnet.rules('encoder.'),
         **{
-            f'decoder.blocks.{block}.conv{place + 1}.{index}': f'{ours}.convs.{place}.{part}'
+            f'decoder.blocks.{block}.conv{layer + 1}.{index}': f'{ours}.convs.{layer}.{part}'
             for block, ours in (('4', 'more_ups.0'), ('{n}', 'ups.{n}'))
-            for place in (0, 1)
+            for layer in (0, 1)
             for index, part in enumerate(('conv', 'bn'))
         },
         'segmentation_head.0': 'head',

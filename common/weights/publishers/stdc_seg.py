@@ -1,6 +1,6 @@
 """The authors' MichaelFan01/STDC-Seg: ImageNet classifiers and segmentation networks.
 
-The segmentation network's norms outside the backbone are in-place ABN, which scales by |weight| + eps; the files hold the
+The segmentation network's norms outside the backbone are in-block ABN, which scales by |weight| + eps; the files hold the
 backbone twice (``x2`` to ``x32`` are ``features``) and parts that are never read.
 """
 
@@ -16,11 +16,11 @@ ALIASES = ('x2', 'x4', 'x8', 'x16', 'x32')
 def _features(arch: str) -> dict[str, str]:
     """The publisher numbers all blocks in one list; we count them by stage."""
     rules = {'features.0': 'backbone.stage1', 'features.1': 'backbone.stage2'}
-    blocks = [f'stage{stage}.{block}' for stage, count in zip((3, 4, 5), BLOCKS[arch]) for block in range(count)]
-    for index, place in enumerate(blocks, start=2):
-        rules[f'features.{index}.conv_list'] = f'backbone.{place}.convs'
-        rules[f'features.{index}.avd_layer.0'] = f'backbone.{place}.downsample.conv'
-        rules[f'features.{index}.avd_layer.1'] = f'backbone.{place}.downsample.bn'
+    blocks = [f'stage{stage}.{number}' for stage, count in zip((3, 4, 5), BLOCKS[arch]) for number in range(count)]
+    for index, block in enumerate(blocks, start=2):
+        rules[f'features.{index}.conv_list'] = f'backbone.{block}.convs'
+        rules[f'features.{index}.avd_layer.0'] = f'backbone.{block}.downsample.conv'
+        rules[f'features.{index}.avd_layer.1'] = f'backbone.{block}.downsample.bn'
     return rules
 
 
@@ -54,7 +54,6 @@ def _segmentation(arch: str) -> Table:
         marks=(f'cp.backbone.{_last(arch)}',),
         classes='conv_out.conv_out.weight',
         heads=('aux16', 'aux32', 'detail'),
-        arguments={'detail_channels': 1, 'class_bias': False, 'auxiliary_align_corners': True, 'dropout': 0.0},
         values=_in_place_abn,
         rules={
             **{f'cp.backbone.{theirs}': ours for theirs, ours in _features(arch).items()},

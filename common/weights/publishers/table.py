@@ -1,37 +1,52 @@
 """How a publisher's weights become ours: a table of names per network, and the engine that applies it."""
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Callable, Mapping
 
 import numpy as np
 
 from twinseg.common.errors import StateError
+from twinseg.common.presets import preset_arguments
 
 Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Table:
-    """One network of one publisher.
+    """Which network of ours one network of one publisher is, and how its tensors are called here.
 
-    ``rules`` maps the publisher's names to ours, the first that fits: whole components from the left, the rest is kept;
-    ``{x}`` stands for any one component and is carried over. ``unused`` are rules for what the publisher's own network
-    never reads. ``marks`` are names that only this network has.
+    ``source``: the publisher; ``arch``: the name of our network.
+    ``marks``: published names that this network has and no other.
+    ``classes``: published name of the tensor that is as long as there are classes, along ``classes_axis`` (1 in a transposed
+    convolution); None: a backbone without classifier.
+    ``rules``: published name -> ours. The first rule that fits is taken. It replaces whole components from the left and keeps
+    those that follow; ``{x}`` is any one component, which our name repeats.
+    ``unused``: rules for tensors that the publisher's network never reads.
+    ``heads``: our names of the auxiliary heads, which a published file may lack.
+    ``preset``: name of the settings of our network in ``presets``; None: the publisher's name.
+    ``more_arguments``: the settings that can be seen from the shapes of our state.
+    ``values``: our name and a published array -> the array of ours.
+    ``condition``: what else a published state must fulfil where its names do not tell two networks apart.
     """
 
     source: str
     arch: str
     marks: tuple[str, ...]
-    classes: str | None  # its first dimension is the number of classes; None: a backbone without classifier
+    classes: str | None
     rules: Mapping[str, str]
     unused: tuple[str, ...] = ()
-    classes_axis: int = 0  # of ``classes``, where the number of classes stands: 1 in a transposed convolution
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    heads: tuple[str, ...] = ()  # our names of the auxiliary heads, which a published file may lack
-    more_arguments: Callable[[Arrays], dict[str, Any]] = lambda state: {}  # what our state says further
-    values: Callable[[str, np.ndarray], np.ndarray] = lambda name, array: array  # by our name
-    condition: Callable[[Arrays], bool] = lambda published: True  # for ``fits``, where names alone do not tell
+    classes_axis: int = 0
+    heads: tuple[str, ...] = ()
+    preset: str | None = None
+    more_arguments: Callable[[Arrays], dict[str, Any]] = lambda state: {}
+    values: Callable[[str, np.ndarray], np.ndarray] = lambda name, array: array
+    condition: Callable[[Arrays], bool] = lambda published: True
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The settings of the publisher's network, but for what its weights tell."""
+        return preset_arguments(self.preset or self.source, self.arch)
 
     def fits(self, published: Arrays) -> bool:
         return all(mark in published for mark in self.marks) and self.condition(published)

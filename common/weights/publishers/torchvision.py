@@ -40,7 +40,6 @@ DEEPLABV3 = Table(
     marks=('classifier.0.convs.4.1.weight', 'backbone.conv1.weight'),
     classes='classifier.4.weight',
     heads=('aux',),
-    arguments={'output_stride': 8, 'refine': True},
     more_arguments=lambda state: {'backbone': resnet.name(state)},
     rules={
         **resnet.rules('backbone.'),
@@ -65,7 +64,6 @@ FCN = Table(
     marks=('classifier.0.weight', 'classifier.4.weight', 'backbone.layer4.0.conv1.weight'),
     classes='classifier.4.weight',
     heads=('aux',),
-    arguments={'stem': '7x7', 'convolutions': 1, 'concat_input': False},
     more_arguments=lambda state: {'backbone': resnet.name(state)},
     rules={
         **resnet.rules('backbone.'),

@@ -22,15 +22,6 @@ TABLES = (
         marks=('learning_to_downsample.conv.conv.0.weight', 'global_feature_extractor.ppm.out.conv.0.weight'),
         classes='classifier.conv.1.weight',
         heads=('aux_ltd',),
-        arguments={
-            'auxiliary_heads': ['aux_ltd'],
-            'stem_padding': 0,
-            'depthwise_relu': True,
-            'ppm_kernel': 1,
-            'fusion_bias': True,
-            'align_corners': True,
-            'bn_momentum': 0.1,
-        },
         rules={
             **_conv_bn('learning_to_downsample.conv.conv', 'learning_to_downsample.conv'),
             **_separable('learning_to_downsample.dsconv1', 'learning_to_downsample.dsconv1'),

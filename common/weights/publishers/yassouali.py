@@ -23,14 +23,6 @@ DEEPLAB = {  # without its backbone
     'decoder.output.4': 'decoder.1.bn',
     'decoder.output.7': 'classifier',
 }
-DEEPLAB_ARGUMENTS = {
-    'auxiliary': False,
-    'contract_dilation': False,
-    'convolution': 'dense',
-    'low_level_first': True,
-    'align_corners': True,
-    'aspp_dropout': 0.5,
-}
 
 
 def _separable(theirs: str, norm: str, ours: str) -> dict[str, str]:
@@ -50,8 +42,8 @@ def _xception() -> dict[str, str]:
         theirs, first = f'block{number}', 0 if number == 1 else 1  # the first block has no relu in front
         rules |= {f'{theirs}.skip': f'{ours}.shortcut.conv', f'{theirs}.skipbn': f'{ours}.shortcut.bn'}
         for index in range(3):
-            place = first + 3 * index
-            rules |= _separable(f'{theirs}.rep.{place}', f'{theirs}.rep.{place + 1}', f'{ours}.conv{index + 1}')
+            layer = first + 3 * index
+            rules |= _separable(f'{theirs}.rep.{layer}', f'{theirs}.rep.{layer + 1}', f'{ours}.conv{index + 1}')
     for index in range(3):
         rules |= _separable(f'conv{index + 3}', f'bn{index + 3}', f'convs.{index}')
     return {f'backbone.{theirs}': f'backbone.{ours}' for theirs, ours in rules.items()}
@@ -62,16 +54,15 @@ DEEPLABV3PLUS = Table(
     arch='deeplabv3plus',
     marks=('ASSP.aspp1.0.weight', 'decoder.output.7.weight', 'backbone.layer0.0.weight'),
     classes='decoder.output.7.weight',
-    arguments=DEEPLAB_ARGUMENTS,
     more_arguments=lambda state: {'backbone': resnet.name(state)},
     rules={**resnet.rules('backbone.', 'layer0'), **DEEPLAB},
 )
 DEEPLABV3PLUS_XCEPTION = Table(
     source='yassouali',
     arch='deeplabv3plus',
+    preset='yassouali_xception',
     marks=('ASSP.aspp1.0.weight', 'decoder.output.7.weight', 'backbone.block20.skip.weight'),
     classes='decoder.output.7.weight',
-    arguments={**DEEPLAB_ARGUMENTS, 'backbone': 'xception', 'shared_relu': True},
     rules={**_xception(), **DEEPLAB},
 )
 
@@ -90,7 +81,6 @@ PSPNET = Table(
     marks=('initial.0.0.weight', 'layer4.0.conv1.weight', 'master_branch.0.stages.0.1.weight'),
     classes='master_branch.1.weight',
     heads=('aux',),
-    arguments={'stem': 'deep', 'dilate_second': True, 'pyramid_align_corners': True},
     more_arguments=_pspnet,
     rules={
         **resnet.rules('', 'deep initial'),
@@ -110,17 +100,6 @@ UPERNET = Table(
     arch='upernet',
     marks=('backbone.initial.0.weight', 'PPN.stages.0.1.weight', 'FPN.conv1x1.0.weight'),
     classes='head.weight',
-    arguments={
-        'auxiliary': False,
-        'stem': '7x7',
-        'output_stride': 16,
-        'contract_dilation': False,
-        'channels': 256,
-        'bins': [1, 2, 4, 6],
-        'fpn': 'shared',
-        'classifier_kernel': 3,
-        'inner_align_corners': True,
-    },
     more_arguments=lambda state: {'backbone': resnet.name(state)},
     rules={
         **resnet.rules('backbone.', 'initial'),
@@ -142,7 +121,6 @@ FCN8 = Table(
     arch='fcn',
     marks=('pool3.0.weight', 'adj_pool3.weight', 'up_final.weight'),
     classes='output.6.weight',
-    arguments={'backbone': 'vgg16'},
     rules={
         **{
             f'{part}.{index}': f'backbone.stages.{stage}.{number}.0'
@@ -214,17 +192,6 @@ ENET = Table(
     marks=('initial.conv.weight', 'bottleneck40.spatil_conv.weight', 'fullconv.weight'),
     classes='fullconv.weight',
     classes_axis=1,
-    arguments={
-        'pool_first': True,
-        'norm_eps': 1e-5,
-        'conv_bias': False,
-        'slopes': 'initial',
-        'branch_activation': 'all',
-        'asymmetric_norm': True,
-        'asymmetric_bias': [True, True],
-        'narrow_by_input': True,
-        'last_kernel': 3,
-    },
     rules={
         'initial.conv': 'initial.conv',
         'initial.bn': 'initial.bn',
@@ -252,25 +219,24 @@ GCN = Table(
     arch='gcn',
     marks=('gcn1.conv11.weight', 'br9.conv2.weight'),
     classes='final_conv.weight',
-    arguments={'transposed': False, 'auxiliary': False},
     more_arguments=lambda state: {'backbone': resnet.name(state), 'kernel_size': state['coarsest.0.left.0.weight'].shape[2]},
     rules={
         **resnet.rules('backbone.', 'initial'),
         **{
-            f'gcn{number}.conv{side}{place}': f'{ours}.0.{branch}.{place - 1}'
+            f'gcn{number}.conv{side}{layer}': f'{ours}.0.{branch}.{layer - 1}'
             for number, ours in GCN_SCORES.items()
             for side, branch in ((1, 'left'), (2, 'right'))
-            for place in (1, 2)
+            for layer in (1, 2)
         },
-        **{f'br{number}.conv{place}': f'{ours}.conv{place}' for number, ours in GCN_REFINEMENTS.items() for place in (1, 2)},
+        **{f'br{number}.conv{layer}': f'{ours}.conv{layer}' for number, ours in GCN_REFINEMENTS.items() for layer in (1, 2)},
         'final_conv': 'classifier',
     },
-    unused=tuple(f'br{number}.bn{place}' for number in GCN_REFINEMENTS for place in (1, 2)),
+    unused=tuple(f'br{number}.bn{layer}' for number in GCN_REFINEMENTS for layer in (1, 2)),
 )
 GCN_TRANSPOSED = replace(
     GCN,
+    preset='yassouali_transposed',
     marks=(*GCN.marks, 'decon5.weight'),
-    arguments={'transposed': True, 'auxiliary': False},
     rules={
         **GCN.rules,
         'decon4': 'levels.0.up',
@@ -286,7 +252,6 @@ DUC_HDC = Table(
     arch='duc_hdc',
     marks=('DUC_out.conv.weight', 'ASSP.aspp6.0.weight'),
     classes='decoder.output.7.weight',
-    arguments={'decoder': True, 'logits_norm': True, 'aspp_dropout': 0.5, 'auxiliary': False},
     more_arguments=lambda state: {'backbone': resnet.name(state)},
     rules={
         **resnet.rules('backbone.', 'layer0'),
@@ -317,7 +282,6 @@ UNET = Table(
     arch='unet',
     marks=('start_conv.0.weight', 'up4.up_conv.0.weight'),
     classes='final_conv.weight',
-    arguments={'auxiliary': False, 'block': 'narrow', 'late_pool': True, 'align_corners': True},
     rules={
         **{
             f'{theirs}.{index}': f'{ours}.{part}'
@@ -336,17 +300,9 @@ UNET = Table(
 UNET_RESNET = Table(
     source='yassouali',
     arch='unet',
+    preset='yassouali_resnet',
     marks=('upconv5.weight', 'conv7.weight', 'initial.0.0.weight'),
     classes='conv7.weight',
-    arguments={
-        'auxiliary': False,
-        'backbone': 'resnet50',
-        'stem': 'deep',
-        'output_stride': 8,
-        'block': 'linear',
-        'upsampling': 'wide',
-        'align_corners': True,
-    },
     more_arguments=lambda state: {'backbone': resnet.name(state)},
     rules={
         **resnet.rules('', 'deep initial'),
@@ -361,26 +317,26 @@ UNET_RESNET = Table(
 )
 
 SEGNET_ENCODER = {  # its layers: convolution, norm and relu in turn
-    f'stage{stage + 1}_encoder.{3 * number + place}': f'backbone.stages.{stage}.{number}.{part}'
+    f'stage{stage + 1}_encoder.{3 * number + layer}': f'backbone.stages.{stage}.{number}.{part}'
     for stage, count in enumerate((2, 2, 3, 3, 3))
     for number in range(count)
-    for place, part in enumerate(('conv', 'bn'))
+    for layer, part in enumerate(('conv', 'bn'))
 }
 SEGNET_DECODER = {  # it counts from the deepest stage
-    f'stage{5 - stage}_decoder.{3 * number + place}': f'decoder.{stage}.{number}.{part}'
+    f'stage{5 - stage}_decoder.{3 * number + layer}': f'decoder.{stage}.{number}.{part}'
     for stage, count in enumerate((2, 2, 3, 3, 3))
     for number in range(count)
-    for place, part in enumerate(('conv', 'bn'))
+    for layer, part in enumerate(('conv', 'bn'))
 }
 SEGNET_ALIASES = {  # layers of the decoder that are layers of the encoder in its older version
     'stage1_decoder.6': 'stage5_encoder.0',
     'stage1_decoder.7': 'stage5_encoder.1',
     'stage5_decoder.4': 'stage1_encoder.1',
     **{
-        f'stage{6 - stage}_decoder.{3 * number + place}': f'stage{stage}_encoder.{3 * (count - 1 - number) + place}'
+        f'stage{6 - stage}_decoder.{3 * number + layer}': f'stage{stage}_encoder.{3 * (count - 1 - number) + layer}'
         for stage, count in enumerate((2, 2, 3, 3, 3), start=1)
         for number in range(count - 1)
-        for place in (0, 1)
+        for layer in (0, 1)
     },
 }
 
@@ -400,7 +356,6 @@ SEGNET = Table(
     marks=('stage1_encoder.0.weight', 'stage1_decoder.0.weight', 'stage5_decoder.6.weight'),
     condition=lambda published: not segnet_is_shared(published),
     classes='stage5_decoder.6.weight',
-    arguments={'last_convolutions': 2},
     rules={**SEGNET_ENCODER, **SEGNET_DECODER, 'stage5_decoder.6': 'classifier'},
 )
 
@@ -430,9 +385,9 @@ def _segresnet_decoder() -> dict[str, str]:
 SEGRESNET = Table(
     source='yassouali',
     arch='segnet',
+    preset='yassouali_resnet',
     marks=('first_conv.0.weight', 'encoder.0.0.conv1.weight', 'last_conv.1.weight'),
     classes='last_conv.1.weight',
-    arguments={'backbone': 'resnet50'},
     rules={
         'first_conv.0': 'backbone.stem.0.conv',
         'first_conv.1': 'backbone.stem.0.bn',
