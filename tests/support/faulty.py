@@ -1,4 +1,4 @@
-"""The twinseg command in a world where things go wrong: python -m tests.support.faulty ARGUMENTS, which are those of ``twinseg``.
+"""The twinseg command in a world where things go wrong: ``python -m tests.support.faulty`` with the arguments of ``twinseg``.
 
 It knows a network ``tiny``, and its environment says what is to go wrong:
 
