@@ -1,4 +1,4 @@
-"""What the command line prints: tables and progress."""
+"""What the command line prints: tables, facts, progress."""
 
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ from twinseg.common import metrics
 from twinseg.common.metrics import ImageScores, Scores
 
 MOST_CLASSES = 100  # of a classifier that are printed, those with the lowest accuracy
+MOST_PROBLEMS = 20  # of a data set that are printed; browse.json has all of them
 
 console = Console()
 
@@ -81,6 +82,106 @@ def show_facts(facts: Mapping[str, Any]) -> None:
     for key, value in facts.items():
         text = f'{value:.3g}' if isinstance(value, float) else str(value)
         console.print(f'{key}: {text}', markup=False, highlight=False, soft_wrap=True)
+
+
+def show_likeliest(images: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """The likeliest classes of every image, the best first, as ``predictions.json`` holds them."""
+    show(
+        'likeliest classes',
+        [
+            {
+                'image': image,
+                **{str(rank): f'{guess["class"]} {100 * guess["probability"]:.1f} %' for rank, guess in enumerate(guesses, 1)},
+            }
+            for image, guesses in images.items()
+        ],
+    )
+
+
+def show_parity(result: Mapping[str, Any]) -> None:
+    """What ``parity`` compared, a row each."""
+    conditions = result['conditions']
+    show(
+        f'{conditions["arch"]}: PyTorch and MindSpore, {conditions["steps"]} steps at {conditions["amp_level"]}',
+        [
+            {
+                'compared': row['compared'],
+                'found': f'{row["found"]:.1e}',
+                'tolerance': f'{row["tolerance"]:.1e}',
+                'passed': 'yes' if row['passed'] else 'NO',
+            }
+            for row in result['rows']
+        ],
+    )
+
+
+def show_benchmark(result: Mapping[str, Any]) -> None:
+    """What ``benchmark`` measured, with the conditions that it holds under."""
+    names = {'inference': 'inference', 'training': 'training step'}
+    show(
+        f'{result["arch"]} at {result["input_size"][0]}x{result["input_size"][1]}: '
+        f'{result["parameters"] / 1e6:.3f} M parameters ({result["parameters_inference"] / 1e6:.3f} M without '
+        f'auxiliary heads), {result["macs"] / 1e9:.3f} G MACs',
+        [
+            {
+                'what': names[key],
+                'batch': found['batch'],
+                'median ms': round(found['median'] * 1000, 2),
+                'p10 ms': round(found['p10'] * 1000, 2),
+                'p90 ms': round(found['p90'] * 1000, 2),
+                'first ms': round(found['first'] * 1000, 1),
+                'images/s': round(found['images_per_second'], 2),
+                'peak MB': round(found['memory']),
+            }
+            for key in names
+            if (found := result.get(key))
+        ],
+    )
+    show_facts(
+        {
+            'backend': f'{result["backend"]} on {result["device"]}',
+            'precision': f'{result["amp_level"]} ({result["dtype"]})',
+            **result['machine'],
+            **result['versions'],
+        }
+    )
+
+
+def show_browse(summary: Mapping[str, Any]) -> None:
+    """What ``browse`` returned."""
+    splits = summary['splits']
+    show(
+        summary['set'],
+        [
+            {
+                'split': split,
+                'images': found['images'],
+                'sizes': _image_sizes(found['sizes']),
+                'ignored %': found['ignored'],
+                'problems': len(found['problems']),
+            }
+            for split, found in splits.items()
+        ],
+    )
+    names = list(next(iter(splits.values()))['classes'])
+    pixels = next(iter(splits.values()))['ignored'] is not None
+    show(
+        f'per cent of the {"labelled pixels" if pixels else "images"}',
+        [{'class': name, **{split: found['classes'][name] for split, found in splits.items()}} for name in names],
+    )
+    problems = summary['problems']
+    for problem in problems[:MOST_PROBLEMS]:
+        console.print(f'problem: {problem}', style='red', markup=False, highlight=False, soft_wrap=True)
+    if len(problems) > MOST_PROBLEMS:
+        console.print(f'... and {len(problems) - MOST_PROBLEMS} more problems in browse.json')
+    if not problems:
+        console.print('no problems found')
+    if 'picture' in summary:
+        show_facts({'picture': summary['picture']})
+
+
+def _image_sizes(sizes: dict[str, int]) -> str:
+    return ', '.join(f'{count} of {size}' for size, count in list(sizes.items())[:4]) + (', ...' if len(sizes) > 4 else '')
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import json
 import os
 from collections import Counter
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Callable, Iterator, Literal, Mapping, Optional
 
@@ -21,6 +20,7 @@ from twinseg.common.deploy.exported_file import Facts
 from twinseg.common.errors import BackendError, UserError
 from twinseg.common.inference.evaluate import load_run, network_arguments
 from twinseg.common.interpolation import resize_bilinear
+from twinseg.common.version import version
 
 Format = Literal['onnx', 'mindir', 'air']
 FORMATS = ('onnx', 'mindir', 'air')
@@ -113,7 +113,7 @@ def metadata(config: Config, meta: Mapping[str, Any], align_corners: Optional[bo
     }
     if config.classifies:
         facts |= {key: getattr(config.augment, key) for key in ('crop_pct', 'square_resize', 'interpolation')}
-    return {'arch': config.model.arch, 'twinseg_version': version('twinseg'), **{key: json.dumps(facts[key]) for key in facts}}
+    return {'arch': config.model.arch, 'twinseg_version': version(), **{key: json.dumps(facts[key]) for key in facts}}
 
 
 def write_verified(

@@ -9,7 +9,6 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from twinseg.common import console
 from twinseg.common.backend import get_backend
 from twinseg.common.config import Config
 from twinseg.common.errors import UserError
@@ -132,35 +131,3 @@ def peak_memory() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MEGABYTE if platform.system() == 'Darwin' else 1024)
-
-
-def show(result: dict[str, Any]) -> None:
-    """Prints what ``benchmark`` found, with the conditions it holds under."""
-    names = {'inference': 'inference', 'training': 'training step'}
-    console.show(
-        f'{result["arch"]} at {result["input_size"][0]}x{result["input_size"][1]}: '
-        f'{result["parameters"] / 1e6:.3f} M parameters ({result["parameters_inference"] / 1e6:.3f} M without '
-        f'auxiliary heads), {result["macs"] / 1e9:.3f} G MACs',
-        [
-            {
-                'what': names[key],
-                'batch': found['batch'],
-                'median ms': round(found['median'] * 1000, 2),
-                'p10 ms': round(found['p10'] * 1000, 2),
-                'p90 ms': round(found['p90'] * 1000, 2),
-                'first ms': round(found['first'] * 1000, 1),
-                'images/s': round(found['images_per_second'], 2),
-                'peak MB': round(found['memory']),
-            }
-            for key in names
-            if (found := result.get(key))
-        ],
-    )
-    console.show_facts(
-        {
-            'backend': f'{result["backend"]} on {result["device"]}',
-            'precision': f'{result["amp_level"]} ({result["dtype"]})',
-            **result['machine'],
-            **result['versions'],
-        }
-    )

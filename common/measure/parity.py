@@ -6,7 +6,7 @@ from typing import Any, Mapping, Optional
 
 import numpy as np
 
-from twinseg.common import checkpoint, console
+from twinseg.common import checkpoint
 from twinseg.common.backend import Backend, get_backend
 from twinseg.common.config import Config, Data
 from twinseg.common.data.base import IGNORE
@@ -79,23 +79,6 @@ def parity(
         'learning_rate': learning_rate(config),
     }
     return {'ok': all(row['passed'] for row in rows), 'rows': rows, 'losses': losses, 'conditions': conditions}
-
-
-def show(result: Mapping[str, Any]) -> None:
-    """Prints what ``parity`` found as a table."""
-    conditions = result['conditions']
-    console.show(
-        f'{conditions["arch"]}: PyTorch and MindSpore, {conditions["steps"]} steps at {conditions["amp_level"]}',
-        [
-            {
-                'compared': row['compared'],
-                'found': f'{row["found"]:.1e}',
-                'tolerance': f'{row["tolerance"]:.1e}',
-                'passed': 'yes' if row['passed'] else 'NO',
-            }
-            for row in result['rows']
-        ],
-    )
 
 
 def _at(config: Config, level: str) -> Config:

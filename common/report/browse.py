@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from twinseg.common import console
 from twinseg.common.config import Config
 from twinseg.common.data.base import IGNORE, Dataset
 from twinseg.common.data.open import open_files
@@ -19,7 +18,6 @@ from twinseg.common.errors import DataError
 
 AUGMENTED = 3  # augmented versions of each sample in the picture
 TILE_WIDTH = 320  # pixels of one image in the picture
-SHOWN = 20  # problems that are printed; the JSON file has all of them
 Progress = Callable[[int, int], None]
 
 
@@ -120,43 +118,6 @@ def _draw_images(dataset: Dataset, config: Config, indices: list[int]) -> np.nda
         for index in indices
     ]
     return np.vstack([np.hstack([_tile(view, TILE_WIDTH, 4) for view in row]) for row in views])
-
-
-def show(summary: dict[str, Any]) -> None:
-    """Prints what ``browse`` returned."""
-    splits = summary['splits']
-    console.show(
-        summary['set'],
-        [
-            {
-                'split': split,
-                'images': found['images'],
-                'sizes': _sizes(found['sizes']),
-                'ignored %': found['ignored'],
-                'problems': len(found['problems']),
-            }
-            for split, found in splits.items()
-        ],
-    )
-    names = list(next(iter(splits.values()))['classes'])
-    pixels = next(iter(splits.values()))['ignored'] is not None
-    console.show(
-        f'per cent of the {"labelled pixels" if pixels else "images"}',
-        [{'class': name, **{split: found['classes'][name] for split, found in splits.items()}} for name in names],
-    )
-    problems = summary['problems']
-    for problem in problems[:SHOWN]:
-        console.console.print(f'problem: {problem}', style='red', markup=False, highlight=False, soft_wrap=True)
-    if len(problems) > SHOWN:
-        console.console.print(f'... and {len(problems) - SHOWN} more problems in browse.json')
-    if not problems:
-        console.console.print('no problems found')
-    if 'picture' in summary:
-        console.show_facts({'picture': summary['picture']})
-
-
-def _sizes(sizes: dict[str, int]) -> str:
-    return ', '.join(f'{count} of {size}' for size, count in list(sizes.items())[:4]) + (', ...' if len(sizes) > 4 else '')
 
 
 def _tile(image: np.ndarray, height: int, gap: int) -> np.ndarray:

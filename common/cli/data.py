@@ -1,0 +1,63 @@
+"""Commands for data sets: ``prepare``, ``browse``."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from twinseg.common.cli.options import ConfigName, Settings, load_config
+from twinseg.common.errors import UserError
+
+
+def prepare(
+    config: Annotated[
+        Optional[str],
+        typer.Argument(
+            metavar='NAME | CONFIG',
+            show_default=False,
+            help='a data set: voc, cityscapes, camvid, camvid32, imagenet; with --cache a recipe or a YAML file',
+        ),
+    ] = None,
+    settings: Settings = None,
+    folder: Annotated[Optional[Path], typer.Option(help='for the data; by default $TWINSEG_DATA/NAME')] = None,
+    cache: Annotated[bool, typer.Option('--cache', help='decode images into a memory-mapped file')] = False,
+) -> None:
+    """Makes a data set ready: fetches it, or says what to fetch, unpacks and converts it; --cache decodes it once."""
+    from twinseg.common import console
+    from twinseg.common.data.cache import build_cache
+    from twinseg.common.data.open import open_for_cache
+    from twinseg.common.data.prepare import PREPARABLE, prepare_dataset
+
+    if not cache:
+        if config not in PREPARABLE:
+            raise UserError(
+                f'prepare {config or ""}: give a data set ({", ".join(PREPARABLE)}), or --cache with a configuration'
+            )
+        base = os.environ.get('TWINSEG_DATA')
+        if folder is None and not base:
+            raise UserError('give --folder, or set the environment variable TWINSEG_DATA')
+        with console.progress(f'preparing {config}') as progress:
+            console.show_facts(prepare_dataset(config, (folder or Path(str(base)) / config).expanduser(), progress))
+        return
+    chosen = load_config(config, settings)
+    with console.progress('decoding') as progress:
+        summaries = build_cache(open_for_cache(chosen.data), chosen.data.on_error, progress)
+    console.show('cached', [{**vars(summary), 'problems': len(summary.problems)} for summary in summaries])
+
+
+def browse(
+    config: ConfigName = None,
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option(metavar='FOLDER', help='for browse.json and browse.png')] = Path('browse'),
+    samples: Annotated[int, typer.Option(min=1, help='training images in the picture')] = 4,
+) -> None:
+    """Checks a data set (counts, sizes, ids, broken or missing files: exit status 1) and draws augmented samples."""
+    from twinseg.common import console
+    from twinseg.common.report import browse
+
+    with console.progress('reading') as progress:
+        found = browse.browse(load_config(config, settings), out, samples, progress)
+    console.show_browse(found)
+    if found['problems']:
+        raise typer.Exit(1)

@@ -1,0 +1,134 @@
+"""Commands around exported files: ``export``, ``quantize``, ``preprocess``, ``postprocess``, and one for convert_om.sh."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from twinseg.common.cli.options import (
+    Backend,
+    Checkpoint,
+    ConfigName,
+    Device,
+    Json,
+    Settings,
+    Size,
+    choose_backend,
+    load_config,
+    load_config_for_file,
+    parse_size,
+    report_scores,
+    write_json,
+)
+
+
+def export(
+    checkpoint: Checkpoint,
+    config: ConfigName = None,
+    backend: Backend = None,
+    device: Device = None,
+    settings: Settings = None,
+    format: Annotated[Literal['onnx', 'mindir', 'air'], typer.Option()] = 'onnx',
+    out: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default ARCH.FORMAT')] = None,
+    size: Size = None,
+    batch: Annotated[int, typer.Option(min=1)] = 1,
+    dynamic: Annotated[bool, typer.Option('--dynamic', help='for any size')] = False,
+    uint8: Annotated[bool, typer.Option('--uint8', help='takes uint8 NHWC images as they are')] = False,
+    argmax: Annotated[bool, typer.Option('--argmax', help='returns class ids at full size')] = False,
+    json_file: Json = None,
+) -> None:
+    """Writes ONNX, MINDIR or AIR, runs the file on the host and compares it with the network."""
+    from twinseg.common import console
+    from twinseg.common.deploy.export import export_checkpoint
+
+    chosen = load_config(config, settings, checkpoint)
+    found = export_checkpoint(
+        chosen,
+        choose_backend(chosen, backend),
+        device,
+        checkpoint,
+        format,
+        out or Path(f'{chosen.model.arch}.{format}'),
+        size=parse_size(size),
+        dynamic=dynamic,
+        batch=batch,
+        uint8=uint8,
+        argmax=argmax,
+    )
+    console.show_facts({key: value for key, value in found.items() if key != 'operators'})
+    write_json(json_file, found)
+
+
+def quantize(
+    model: Annotated[Path, typer.Argument(metavar='MODEL', help='exported .onnx')],
+    config: ConfigName = None,
+    settings: Settings = None,
+    out: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default MODEL_int8.onnx')] = None,
+    images: Annotated[int, typer.Option(min=1, help='training images to calibrate on')] = 64,
+    json_file: Json = None,
+) -> None:
+    """Writes an exported ONNX in int8, calibrated on real images, and says what it costs on the validation split."""
+    from twinseg.common import console
+    from twinseg.common.deploy import quantize
+    from twinseg.common.deploy.exported_file import FilePredictor
+
+    chosen = load_config_for_file(FilePredictor(model).facts, config, settings)
+    with console.progress('evaluating') as progress:
+        found = quantize.quantize(
+            model, out or model.with_name(f'{model.stem}_int8.onnx'), chosen, images=images, progress=progress
+        )
+    console.show_facts(found)
+    write_json(json_file, found)
+
+
+def preprocess(
+    model: Annotated[Path, typer.Argument(metavar='MODEL', help='the exported .onnx (or .mindir), of one size')],
+    dataset_name: Annotated[str, typer.Argument(help='imagenet2012, cityscapes, camvid, custom, ...')],
+    dataset_path: Annotated[Path, typer.Argument(help='its folder (of ImageNet also that of the split, or a tar)')],
+    config: Annotated[Optional[Path], typer.Option(metavar='FILE', help='recipe with further keys; custom needs one')] = None,
+    uint8: Annotated[bool, typer.Option('--uint8', help='not normalised: the card does it (AIPP)')] = False,
+    out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('preprocess_Result'),
+) -> None:
+    """Writes a validation set as .bin inputs and labels for ascend310_infer."""
+    from twinseg.common import console
+    from twinseg.common.deploy import ascend310
+
+    with console.progress('writing') as progress:
+        console.show_facts(ascend310.preprocess(model, dataset_name, dataset_path, out, config, uint8=uint8, progress=progress))
+
+
+def postprocess(
+    model: Annotated[Path, typer.Argument(metavar='MODEL', help='the exported .onnx (or .mindir) of preprocess')],
+    inputs: Annotated[Path, typer.Option(metavar='FOLDER', help='of preprocess')] = Path('preprocess_Result'),
+    results: Annotated[Path, typer.Option(metavar='FOLDER', help='of ascend310_infer')] = Path('result_Files'),
+    precision: Annotated[Literal['fp32', 'fp16', 'int8'], typer.Option(help='that the results were computed in')] = 'fp32',
+    json_file: Json = None,
+) -> None:
+    """Scores the results of ascend310_infer, and compares a sample with the model's own. Exit status 1 when they differ."""
+    from twinseg.common import console, metrics
+    from twinseg.common.deploy import ascend310
+
+    with console.progress('reading') as progress:
+        found, comparison = ascend310.postprocess(model, inputs, results, precision, progress)
+    report_scores(found, json_file)
+    scores = found['scores']
+    if isinstance(scores, metrics.ImageScores):
+        print(f'Top1 acc: {metrics.show(scores.top1)}\nTop5 acc: {metrics.show(scores.top5)}')
+    else:
+        print(f'mIoU: {metrics.show(scores.miou)}')
+    if not comparison.difference <= comparison.tolerance:
+        print(
+            f'twinseg: error: {results}: the results differ from those of {model} by {comparison.difference:.1e} '
+            f'{comparison.unit} (tolerance in {precision}: {comparison.tolerance:.0e}); was the model made from this file, '
+            'in this precision?',
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
+def conversion_facts(model: Path, aipp: Annotated[bool, typer.Option('--aipp')] = False) -> None:
+    """For scripts/convert_om.sh."""
+    from twinseg.common.deploy import ascend310
+
+    print('\n'.join(ascend310.conversion_facts(model, aipp)))

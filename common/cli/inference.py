@@ -1,0 +1,143 @@
+"""Commands that run a trained network: ``eval``, ``predict``, ``submit``."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from twinseg.common.cli.options import (
+    Backend,
+    Checkpoint,
+    ConfigName,
+    Device,
+    Engine,
+    ExportedFile,
+    Json,
+    MultiScaleFlip,
+    Settings,
+    Slide,
+    choose_backend,
+    load_config,
+    load_config_for_file,
+    report_scores,
+)
+from twinseg.common.errors import UserError
+
+
+def evaluate(
+    config: ConfigName = None,
+    checkpoint: Annotated[Optional[Path], typer.Option(metavar='PATH', help='checkpoint, or run folder: its best one')] = None,
+    model: ExportedFile = None,
+    engine: Engine = None,
+    backend: Backend = None,
+    device: Device = None,
+    settings: Settings = None,
+    ms_flip: MultiScaleFlip = False,
+    slide: Slide = False,
+    boundary: Annotated[bool, typer.Option('--boundary', help='boundary IoU, too')] = False,
+    real_size: Annotated[bool, typer.Option('--real-size', help='classifiers: images as they are')] = False,
+    split: Annotated[Optional[str], typer.Option(help='by default the validation split')] = None,
+    json_file: Json = None,
+) -> None:
+    """Scores of a checkpoint or an exported file: mIoU, mAcc, aAcc, or of a classifier top-1, top-5 and loss, and a table of
+    the classes."""
+    from twinseg.common import console
+    from twinseg.common.inference import evaluate
+    from twinseg.common.parallel import processes
+
+    if (checkpoint is None) == (model is None):
+        raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
+    how: dict[str, Any] = {'ms_flip': ms_flip, 'slide': slide, 'boundary': boundary, 'real_size': real_size, 'split': split}
+    with console.progress('evaluating') as progress:
+        if model is not None:
+            from twinseg.common.deploy.exported_file import FilePredictor
+
+            predictor = FilePredictor(model, engine)
+            chosen = load_config_for_file(predictor.facts, config, settings)
+            found = evaluate.evaluate_file(predictor, chosen, **how, progress=progress)
+        else:
+            assert checkpoint is not None
+            chosen = load_config(config, settings, checkpoint)
+            found = evaluate.evaluate_run(
+                checkpoint,
+                choose_backend(chosen, backend),
+                device,
+                chosen,
+                **how,
+                progress=None if processes.rank() else progress,
+            )
+    if processes.rank() == 0:
+        report_scores(found, json_file)
+
+
+def predict(
+    words: Annotated[list[str], typer.Argument(metavar='[CONFIG] INPUT...', help='images, folders, videos')],
+    checkpoint: Annotated[Optional[Path], typer.Option(metavar='PATH', help='checkpoint or run folder')] = None,
+    model: ExportedFile = None,
+    engine: Engine = None,
+    backend: Backend = None,
+    device: Device = None,
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('predictions'),
+    logits: Annotated[Optional[Path], typer.Option(metavar='FILE.npy', help='raw logits of one image')] = None,
+) -> None:
+    """Class ids and overlays with a legend, of images, folders or videos; of a classifier the five likeliest classes."""
+    from twinseg.common import console
+    from twinseg.common.inference import predict
+
+    config = words.pop(0) if len(words) > 1 and _is_config(words[0]) else None
+    chosen = load_config(config, settings, checkpoint) if checkpoint else None
+    for path in predict.predict(
+        chosen,
+        choose_backend(chosen, backend),
+        device,
+        checkpoint,
+        list(map(Path, words)),
+        out,
+        logits=logits,
+        model=model,
+        engine=engine,
+    ):
+        print(path)
+        if path.name == 'predictions.json':
+            console.show_likeliest(json.loads(path.read_text(encoding='utf-8')))
+
+
+def submit(
+    checkpoint: Checkpoint,
+    config: ConfigName = None,
+    backend: Backend = None,
+    device: Device = None,
+    settings: Settings = None,
+    out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('submission'),
+    split: Annotated[str, typer.Option(help='images to predict; they need no labels')] = 'test',
+    ms_flip: MultiScaleFlip = False,
+    slide: Slide = False,
+) -> None:
+    """Predictions as the test servers of Cityscapes and Pascal VOC take them, and one archive of all."""
+    from twinseg.common import console
+    from twinseg.common.inference import submit
+
+    chosen = load_config(config, settings, checkpoint)
+    with console.progress('predicting') as progress:
+        console.show_facts(
+            submit.submit(
+                checkpoint,
+                out,
+                choose_backend(chosen, backend),
+                device,
+                chosen,
+                split=split,
+                ms_flip=ms_flip,
+                slide=slide,
+                progress=progress,
+            )
+        )
+
+
+def _is_config(word: str) -> bool:
+    from twinseg.common.config import recipes
+
+    names = {name for path in recipes() for name in (path.stem, f'{path.parent.name}/{path.stem}')}
+    return word.endswith(('.yaml', '.yml')) or word in names

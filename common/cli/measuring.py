@@ -1,0 +1,71 @@
+"""Commands that measure: ``parity``, ``benchmark``."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Optional
+
+import typer
+
+from twinseg.common.cli.options import (
+    Backend,
+    ConfigName,
+    Device,
+    Json,
+    Settings,
+    Size,
+    choose_backend,
+    load_config,
+    parse_size,
+    write_json,
+)
+
+
+def parity(
+    config: ConfigName = None,
+    settings: Settings = None,
+    weights: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default drawn from the seed')] = None,
+    steps: Annotated[int, typer.Option(min=1)] = 20,
+    size: Annotated[Optional[str], typer.Option(metavar='HxW', help='by default 64x96')] = None,
+    batch_size: Annotated[int, typer.Option(min=4, help='with fewer, batch norm amplifies rounding')] = 4,
+    amp: Annotated[Optional[Literal['O0', 'O1', 'O2', 'O3']], typer.Option(help='precision level')] = None,
+    json_file: Json = None,
+) -> None:
+    """Compares the twins: logits, gradients, training steps. Exit status 1 when they differ."""
+    from twinseg.common import console
+    from twinseg.common.measure import parity
+
+    found = parity.parity(
+        load_config(config, settings, weights),
+        steps=steps,
+        size=parse_size(size) or (64, 96),
+        weights=weights,
+        amp=amp,
+        batch_size=batch_size,
+    )
+    console.show_parity(found)
+    write_json(json_file, found)
+    if not found['ok']:
+        raise typer.Exit(1)
+
+
+def benchmark(
+    config: ConfigName = None,
+    backend: Backend = None,
+    device: Device = None,
+    settings: Settings = None,
+    checkpoint: Annotated[Optional[Path], typer.Option(metavar='PATH', help='gives the configuration')] = None,
+    size: Size = None,
+    batch: Annotated[int, typer.Option(min=1, help='images of an inference')] = 1,
+    runs: Annotated[int, typer.Option(min=1)] = 20,
+    train: Annotated[bool, typer.Option(help='training steps, too')] = True,
+    json_file: Json = None,
+) -> None:
+    """Latency, throughput, parameters, MACs and peak memory, with the machine and the precision that they hold for."""
+    from twinseg.common import console
+    from twinseg.common.measure import benchmark
+
+    chosen = load_config(config, settings, checkpoint)
+    found = benchmark.benchmark(
+        chosen, choose_backend(chosen, backend), device, size=parse_size(size), batch=batch, runs=runs, train=train
+    )
+    console.show_benchmark(found)
+    write_json(json_file, found)

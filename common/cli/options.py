@@ -1,0 +1,102 @@
+"""What several commands share: options, what they turn into, and scores on the screen and in a file."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
+
+import typer
+
+from twinseg.common.errors import UserError
+
+if TYPE_CHECKING:
+    from twinseg.common.config import Config
+    from twinseg.common.deploy.exported_file import Facts
+
+
+def _in_a_folder(file: Optional[Path]) -> Optional[Path]:
+    """The file; UserError, before the work and not after it, where the folder that it goes into is absent."""
+    if file is not None and not file.absolute().parent.is_dir():
+        raise UserError(f'{file}: there is no folder {file.parent}')
+    return file
+
+
+ConfigName = Annotated[Optional[str], typer.Argument(metavar='CONFIG', show_default=False, help='a recipe or a YAML file')]
+Backend = Annotated[
+    Optional[Literal['pytorch', 'mindspore']],
+    typer.Option(help="by default the configuration's, else PyTorch where it is installed"),
+]
+Device = Annotated[
+    Optional[Literal['cpu', 'gpu', 'ascend']], typer.Option(case_sensitive=False, help='by default the best present')
+]
+Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='changes the configuration')]
+Checkpoint = Annotated[Path, typer.Option(metavar='PATH', help='checkpoint, or run folder: its best one')]
+Size = Annotated[Optional[str], typer.Option(metavar='HxW', help='input size; by default the crop size')]
+ExportedFile = Annotated[Optional[Path], typer.Option(metavar='FILE', help='exported .onnx or .mindir instead')]
+Engine = Annotated[
+    Optional[Literal['onnxruntime', 'openvino', 'mindspore']],
+    typer.Option(help='what runs --model: by default onnxruntime for .onnx, mindspore for .mindir'),
+]
+MultiScaleFlip = Annotated[bool, typer.Option('--ms-flip', help='average over six scales, mirrored too')]
+Slide = Annotated[bool, typer.Option('--slide', help='average over overlapping windows of the crop size')]
+Json = Annotated[
+    Optional[Path], typer.Option('--json', metavar='FILE', help='also writes the figures here', callback=_in_a_folder)
+]
+Runs = Annotated[list[Path], typer.Argument(metavar='RUN...', help='run folders')]
+
+
+def load_config(name: Optional[str], settings: Optional[list[str]], checkpoint: Optional[Path] = None) -> 'Config':
+    """The configuration of a recipe, or the one that a checkpoint carries; with ``--set``."""
+    from twinseg.common import config
+
+    if name is not None:
+        return config.load(name, settings or ())
+    if checkpoint is None:
+        raise UserError('give CONFIG: a recipe (`twinseg list --configs`) or a YAML file')
+    from twinseg.common.inference.evaluate import stored_config
+
+    return config.override(stored_config(checkpoint), settings or ())
+
+
+def load_config_for_file(facts: 'Facts', name: Optional[str], settings: Optional[list[str]]) -> 'Config':
+    """The configuration of an exported file's evaluation: the data of a recipe, or of the set that the file names."""
+    from twinseg.common import config
+
+    return config.override(facts.configuration(None if name is None else config.load(name)), settings or ())
+
+
+def choose_backend(config: Optional['Config'], asked: Optional[str]) -> str:
+    """The backend that is asked for, or the configuration's, or the first that is installed."""
+    from twinseg.common.backend import available
+
+    return asked or (config and config.runtime.backend) or next(iter(available()), 'pytorch')
+
+
+def parse_size(text: Optional[str]) -> Optional[tuple[int, int]]:
+    """``512x1024`` -> (512, 1024)."""
+    if text is None:
+        return None
+    height, _, width = text.lower().partition('x')
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise UserError(f'--size {text!r}: expected height x width, such as 512x1024')
+    return int(height), int(width)
+
+
+def write_json(file: Optional[Path], values: dict[str, Any]) -> None:
+    """Writes the values where ``--json`` names a file."""
+    if file is not None:
+        file.write_text(json.dumps(values, indent=1, default=str) + '\n', encoding='utf-8')
+
+
+def report_scores(evaluation: dict[str, Any], file: Optional[Path]) -> None:
+    """Prints the scores of an evaluation with the conditions that they hold under, and writes them where ``--json`` says."""
+    from twinseg.common import console
+
+    console.show_scores(evaluation['scores'], evaluation['conditions'])
+    write_json(
+        file,
+        {
+            **evaluation['scores'].to_json(),
+            'conditions': evaluation['conditions'],
+            'confusion': evaluation['matrix'].tolist(),
+        },
+    )

@@ -1,0 +1,25 @@
+"""Commands for weights: ``convert``."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+
+def convert(
+    file: Annotated[Path, typer.Argument(metavar='FILE', help='weights: .pth, .tar, .ckpt, .safetensors, ...')],
+    source: Annotated[Optional[str], typer.Option('--from', metavar='PUBLISHER', help='by default recognised')] = None,
+    out: Annotated[
+        Optional[Path], typer.Option(metavar='FILE', help='by default FILE.safetensors; .pth and .ckpt for one framework')
+    ] = None,
+    settings: Annotated[
+        Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='what weights do not tell: output_stride=8')
+    ] = None,
+    half: Annotated[bool, typer.Option('--half', help='float16 kernels: half the size')] = False,
+) -> None:
+    """Published weights as a checkpoint of ours, for both backends; or one of ours without what only training needs."""
+    from twinseg.common import console
+    from twinseg.common.config import parse_override
+    from twinseg.common.weights.convert_file import convert_file
+
+    console.show_facts(convert_file(file, source, out, dict(map(parse_override, settings or ())), half).facts())
