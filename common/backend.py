@@ -14,7 +14,7 @@ from typing import Any, Callable, Iterable, Literal, Mapping, Protocol, cast
 import numpy as np
 
 from twinseg.common.config import Config, Loss, nearest
-from twinseg.common.errors import BackendError, UserError
+from twinseg.common.errors import BackendError, UserError, require
 from twinseg.common.parallel.processes import Group
 
 PACKAGES = {'pytorch': ('torch', 'twinseg.pytorch_impl.backend'), 'mindspore': ('mindspore', 'twinseg.mindspore_impl.backend')}
@@ -110,14 +110,19 @@ def get_backend(name: str) -> Backend:
     if name not in PACKAGES:
         raise BackendError(f'no backend {name!r}: choose {" or ".join(PACKAGES)}')
     framework, module = PACKAGES[name]
-    if importlib.util.find_spec(framework) is None:
-        raise BackendError(f'{framework} is not installed: pip install -e ".[{name}]" -c constraints.txt')
+    require(framework, name)
     return cast(Backend, importlib.import_module(module))
 
 
 def available() -> list[str]:
     """The backends whose frameworks are installed; imports neither."""
     return [name for name, (framework, _) in PACKAGES.items() if importlib.util.find_spec(framework)]
+
+
+def preferred(name: str | None = None) -> str:
+    """The backend ``name`` where its framework is installed, else the first that is; ``pytorch`` where none is."""
+    installed = available()
+    return name if name in installed else next(iter(installed), 'pytorch')
 
 
 def find_builder(models: Mapping[str, Callable[..., Network]], arch: str, arguments: Iterable[str]) -> Callable[..., Network]:

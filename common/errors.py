@@ -1,5 +1,7 @@
 """Errors that a user can act on; the command line prints them in one line and exits with status 2."""
 
+import importlib.util
+
 
 class UserError(Exception):
     """Bad input: the message says what was found, where, and what to change; ``status``: what the command exits with."""
@@ -48,4 +50,10 @@ class StateError(UserError):
 
 
 class BackendError(UserError):
-    """A framework or a device that is not there."""
+    """A framework, another package or a device that is not there."""
+
+
+def require(package: str, extra: str) -> None:
+    """BackendError where a package is not installed that an extra of ``pyproject.toml`` brings."""
+    if importlib.util.find_spec(package) is None:
+        raise BackendError(f'{package} is not installed: pip install "twinseg[{extra}]"')

@@ -66,9 +66,9 @@ def load_config_for_file(facts: 'Facts', name: Optional[str], settings: Optional
 
 def choose_backend(config: Optional['Config'], asked: Optional[str]) -> str:
     """The backend that is asked for, or the configuration's, or the first that is installed."""
-    from twinseg.common.backend import available
+    from twinseg.common.backend import preferred
 
-    return asked or (config and config.runtime.backend) or next(iter(available()), 'pytorch')
+    return asked or (config and config.runtime.backend) or preferred()
 
 
 def parse_size(text: Optional[str]) -> Optional[tuple[int, int]]:

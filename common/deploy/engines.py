@@ -11,7 +11,7 @@ from typing import Optional, Protocol, Sequence
 import numpy as np
 
 from twinseg.common.backend import get_backend
-from twinseg.common.errors import BackendError, UserError
+from twinseg.common.errors import UserError, require
 
 Shape = tuple[Optional[int], ...]
 ENGINES = {'.onnx': ('onnxruntime', 'openvino'), '.mindir': ('mindspore',)}  # by suffix, the usual one first
@@ -60,6 +60,7 @@ class OnnxRuntime:
     name = 'onnxruntime'
 
     def __init__(self, path: Path, threads: int = 0):
+        require('onnxruntime', 'deploy')
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -85,10 +86,9 @@ class OpenVino:
     name = 'openvino'
 
     def __init__(self, path: Path, threads: int = 0):
-        try:
-            import openvino
-        except ImportError:
-            raise BackendError('openvino is not installed: pip install openvino') from None
+        require('openvino', 'deploy')
+        import openvino
+
         core = openvino.Core()
         settings = {'INFERENCE_PRECISION_HINT': 'f32'} | ({'INFERENCE_NUM_THREADS': threads} if threads else {})
         try:

@@ -17,7 +17,7 @@ from twinseg.common.backend import available, get_backend
 from twinseg.common.config import Config
 from twinseg.common.deploy.engines import Engine, OnnxRuntime, OpenVino, open_engine
 from twinseg.common.deploy.exported_file import Facts
-from twinseg.common.errors import BackendError, UserError
+from twinseg.common.errors import BackendError, UserError, require
 from twinseg.common.inference.evaluate import load_run, network_arguments
 from twinseg.common.interpolation import resize_bilinear
 from twinseg.common.version import version
@@ -28,6 +28,7 @@ TOLERANCE = 1e-4  # largest difference to the network, of its largest logit; mor
 NUDGE = 1e-5  # of a pixel's normalised value: some ten times the rounding errors of an engine
 RUN_AS = {'.air': '.mindir'}  # nothing on a host runs AIR: what is compared is a MINDIR of the same network
 OPSETS = {17: 8, 18: 8}  # ONNX operator set -> IR version; Ascend's ATC and its peers read these
+ONNX_PACKAGES = ('onnxscript', 'onnxruntime', 'openvino')  # what ONNX is written and run with
 Run = Callable[[np.ndarray], np.ndarray]
 
 
@@ -63,6 +64,8 @@ def export_checkpoint(
         raise UserError(f'--format {format!r}: choose {", ".join(FORMATS)}')
     if out.suffix != f'.{format}':
         raise UserError(f'{out}: a file of format {format} is named *.{format}')
+    for package in ONNX_PACKAGES if format == 'onnx' else ():
+        require(package, 'deploy')
     run = load_run(checkpoint, backend_name, device, config)
     name = run.meta['backend']
     writer_name = ('pytorch' if 'pytorch' in available() else name) if format == 'onnx' else 'mindspore'

@@ -9,7 +9,7 @@ import numpy as np
 
 from twinseg.common import checkpoint
 from twinseg.common import config as configuration
-from twinseg.common.backend import Predictor, get_backend
+from twinseg.common.backend import Predictor, get_backend, preferred
 from twinseg.common.config import Config
 from twinseg.common.data.base import Dataset
 from twinseg.common.data.open import open_dataset
@@ -74,7 +74,7 @@ def load_run(
     state, meta = checkpoint.model_state(path)
     if config is None:
         config = configuration.from_flat(meta.get('config') or {}, str(path))
-    name = backend_name or config.runtime.backend or meta.get('backend') or 'pytorch'
+    name = backend_name or config.runtime.backend or preferred(meta.get('backend'))
     backend = get_backend(name)
     device = backend.setup(
         device or config.runtime.device_target,
