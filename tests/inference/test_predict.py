@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import twinseg
 from tests.support.checkpoints import CLASSES, SIZE, write
 from twinseg.common import checkpoint as checkpoints
 from twinseg.common.data.classes import CITYSCAPES_PALETTE
@@ -14,7 +15,8 @@ from twinseg.common.deploy.export import export_checkpoint
 from twinseg.common.drawing import blend, overlay, shares
 from twinseg.common.errors import UserError
 from twinseg.common.inference.evaluate import load_run
-from twinseg.common.inference.predict import SMALLEST, predict
+from twinseg.common.inference.model import SMALLEST
+from twinseg.common.inference.predict import predict
 
 SIZES = [SIZE, (1, 1), (20, 30), (31, 200), (97, 61), (64, 33)]
 DIFFERENT = 1e-3  # share of the pixels that an exported file may give another class
@@ -118,6 +120,7 @@ def test_exported_files_predict_what_the_checkpoint_does(checkpoint, tmp_path):
         export_checkpoint(None, 'pytorch', 'cpu', checkpoint, 'onnx', model, dynamic=dynamic)
         files = run(None, images, tmp_path / model.stem, model=model)
         found = [read(path) for path in files[1::2]]
+        np.testing.assert_array_equal(twinseg.load(model).predict(images[0]).mask, found[0])
         assert [ids.shape for ids in found] == [ids.shape for ids in expected]
         for ours, theirs in list(zip(found, expected))[:same]:
             assert (ours != theirs).mean() <= DIFFERENT

@@ -32,7 +32,7 @@ def write(folder: Path, backend_name: str, arch: str, **keys) -> Path:
     network = backend.build_model(arch, num_classes=CLASSES, **keys.get('model_args', {}))
     tensors = {f'model.{name}': array for name, array in random_state(backend, network).items()}
     meta = {
-        'config': {'arch': arch, 'crop_size': list(SIZE), 'threads': 1, **keys},
+        'config': {'arch': arch, **({} if 'image_size' in keys else {'crop_size': list(SIZE)}), 'threads': 1, **keys},
         'backend': backend_name,
         'step': 7,
         'num_classes': CLASSES,
