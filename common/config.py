@@ -1,8 +1,8 @@
 """The configuration: flat YAML outside, typed groups inside.
 
 A recipe is one flat YAML file. Its keys are the MindSpore model zoo's where the zoo has one (``base_lr``, ``amp_level``,
-...) and mmsegmentation's otherwise (``ratio_range``, ``cat_max_ratio``, ...). ``base:`` names another recipe, relative to
-the file, whose keys are taken first. In code the keys live in typed groups: ``config.optimizer.base_lr``.
+...) and mmsegmentation's otherwise (``ratio_range``, ``cat_max_ratio``, ...). ``base:`` names a file, relative to this
+one, or a recipe, whose keys are taken first. In code the keys live in typed groups: ``config.optimizer.base_lr``.
 """
 
 import difflib
@@ -482,15 +482,21 @@ def find(name: str | Path) -> Path:
     path = Path(name).expanduser()
     if path.is_file():
         return path
-    stem = str(name).removesuffix('.yaml')
-    found = [p for p in recipes() if stem in (p.stem, str(p.relative_to(RECIPES).with_suffix('')))]
-    if len(found) == 1:
-        return found[0]
-    near = nearest(Path(stem).name, [p.stem for p in recipes()])
+    recipe = _recipe(str(name))
+    if recipe is not None:
+        return recipe
+    near = nearest(Path(str(name).removesuffix('.yaml')).name, [p.stem for p in recipes()])
     raise UserError(
         f'no configuration {str(name)!r}: neither a file nor a recipe'
         + (f'; did you mean {near!r}?' if near else '; `twinseg list --configs` names them')
     )
+
+
+def _recipe(name: str) -> Optional[Path]:
+    """The recipe of a name, with or without its folder and suffix; None where there is none, or more than one."""
+    name = name.removesuffix('.yaml')
+    matching = [path for path in recipes() if name in (path.stem, str(path.relative_to(RECIPES).with_suffix('')))]
+    return matching[0] if len(matching) == 1 else None
 
 
 def recipes() -> list[Path]:
@@ -590,9 +596,11 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = keys.pop('base', None)
     if base is None:
         return keys
-    if not isinstance(base, str) or not (path.parent / base).is_file():
-        raise UserError(f'{path}: base: {base!r} is no file beside it')
-    return _overlay(_read(path.parent / base, (*seen, path)), keys)
+    beside = path.parent / str(base)
+    below = beside if beside.is_file() else _recipe(str(base))
+    if below is None:
+        raise UserError(f'{path}: base: {base!r} is no file beside it and no recipe')
+    return _overlay(_read(below, (*seen, path)), keys)
 
 
 def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,16 @@ def test_base_comes_first(write):
     assert (found.model.arch, found.optimizer.base_lr, found.optimizer.momentum) == ('stdc2_seg', 0.2, 0.5)
 
 
+@pytest.mark.parametrize('name', ['fast_scnn_toy_street', 'fastscnn/fast_scnn_toy_street.yaml'])
+def test_base_may_be_a_recipe(write, name):
+    """... from any folder; a file of that name beside the file comes first."""
+    found = load(write(f'base: {name}\nbase_lr: 0.2\n'))
+    assert (found.model.arch, found.optimizer.base_lr, found.data.set) == ('fast_scnn', 0.2, 'toy_street')
+    if '/' not in name:
+        write('arch: stdc1_seg\n', name)
+        assert load(write(f'base: {name}\n')).model.arch == 'stdc1_seg'
+
+
 @pytest.mark.parametrize(
     'text, expected',
     [
@@ -107,7 +117,7 @@ def test_a_length_replaces_the_other_kind_of_length(write, below, above, expecte
         ('a: [', 'not readable as YAML'),
         ('x: &a [1]\ny: *a', 'aliases are not allowed'),
         ('x: !!python/object/apply:os.system [exit]', 'not readable as YAML'),
-        ('base: nowhere.yaml', "base: 'nowhere.yaml' is no file beside it"),
+        ('base: nowhere.yaml', "base: 'nowhere.yaml' is no file beside it and no recipe"),
         ('base: 3', 'base: 3 is no file'),
         ('base: x.yaml', 'leads back to the file itself'),
         ('a: ' + '[' * 5000, 'not readable as YAML'),
