@@ -30,8 +30,7 @@ use_python() { # extras of pyproject.toml, such as all or all,dev
         PYTHON=$ROOT/.venv/bin/python
         install_once "$1"
     fi
-    # The checkout itself comes first, and a folder `common/` where the user stands does not.
-    export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1
+    export PYTHONPATH=$ROOT${PYTHONPATH:+:$PYTHONPATH} # this checkout's twinseg, from any folder
 }
 
 install_once() { # extras; repeated when pyproject.toml or constraints.txt changed, or when it was interrupted

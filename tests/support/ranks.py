@@ -67,7 +67,7 @@ def command(backend_name: str, size: int, logs: Path, *words: str) -> list[str]:
 def environment(**more: str) -> dict[str, str]:
     """The tests' own, for a process in any folder; msrun takes the first ``python`` of the PATH."""
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
-    return {**os.environ, 'PATH': path, 'PYTHONPATH': str(ROOT), 'PYTHONSAFEPATH': '1', 'OMP_NUM_THREADS': '1', **more}
+    return {**os.environ, 'PATH': path, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1', **more}
 
 
 def start(backend_name: str, size: int, folder: Path, *words: str) -> subprocess.CompletedProcess:
