@@ -1,5 +1,6 @@
 """The command line: what it says about bad input, what it answers with, and that it answers fast."""
 
+import importlib.util
 import io
 import json
 import os
@@ -37,7 +38,7 @@ COMMANDS = (
     'ranks',
     'report',
 )
-HEAVY = ('torch', 'mindspore', 'numpy', 'cv2', 'onnx', 'onnxruntime', 'pydantic', 'matplotlib', 'safetensors')
+HEAVY = ('torch', 'mindspore', 'numpy', 'cv2', 'onnx', 'onnxruntime', 'pydantic', 'yaml', 'safetensors')
 
 
 def twinseg(*words) -> int:
@@ -215,6 +216,23 @@ def test_framework_that_is_not_installed(folder, capfd, monkeypatch):
         error = capfd.readouterr().err
         assert error.count('\n') == 1 and 'is not installed: pip install' in error
     assert not (folder / 'new').exists()
+
+
+@pytest.mark.parametrize('package', ['onnxscript', 'onnxruntime', 'openvino'])
+def test_an_extra_that_is_not_installed_is_named(folder, capfd, monkeypatch, package):
+    """Before any work, in one line; what needs none of it goes on working."""
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name, *_: None if name == package else find_spec(name, *_))
+    (folder / 'net.onnx').write_bytes(b'')
+    words = {
+        'onnxscript': ['export', '--checkpoint', 'run'],
+        'onnxruntime': ['predict', 'data/images/val/000.png', '--model', 'net.onnx'],
+        'openvino': ['eval', '--model', 'net.onnx', '--engine', 'openvino'],
+    }
+    for command in (words[package], ['export', '--checkpoint', 'run', '--out', 'new.onnx']):
+        assert twinseg(*command) == 2
+        assert capfd.readouterr().err == f'twinseg: error: {package} is not installed: pip install "twinseg[deploy]"\n'
+    assert not (folder / 'new.onnx').exists()
 
 
 def test_full_disk_while_training(folder, capfd):
