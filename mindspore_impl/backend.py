@@ -1,4 +1,4 @@
-"""The MindSpore backend: the functions of ``common.backend.Backend``."""
+"""The MindSpore backend: the functions of ``twinseg.common.backend.Backend``."""
 
 import contextlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Carries the samples that ``common.data`` makes: threads, because MindSpore must not run in a forked process.
+"""Carries the samples that ``twinseg.common.data`` makes: threads, because MindSpore must not run in a forked process.
 
 MindSpore's own ``GeneratorDataset`` is no faster, hides the errors of a sample in a RuntimeError and cannot be left early.
 """

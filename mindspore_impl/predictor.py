@@ -15,7 +15,7 @@ MAX_PIXELS = 1 << 20  # of results that are found in the graph; larger ones on t
 
 
 class Predictor:
-    """A network in evaluation mode behind uint8 images (see ``common.backend.Predictor``).
+    """A network in evaluation mode behind uint8 images (see ``twinseg.common.backend.Predictor``).
 
     Every new size of images or results is compiled once, which takes seconds.
     """

@@ -1,4 +1,4 @@
-"""The PyTorch backend: the functions of ``common.backend.Backend``."""
+"""The PyTorch backend: the functions of ``twinseg.common.backend.Backend``."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Carries the samples that ``common.data`` makes: PyTorch's DataLoader, nothing else."""
+"""Carries the samples that ``twinseg.common.data`` makes: PyTorch's DataLoader, nothing else."""
 
 import signal
 from typing import Any, Iterable, Iterator

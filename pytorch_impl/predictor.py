@@ -13,7 +13,7 @@ from twinseg.pytorch_impl.layers import normalise, resize
 
 
 class Predictor:
-    """A network in evaluation mode behind uint8 images (see ``common.backend.Predictor``)."""
+    """A network in evaluation mode behind uint8 images (see ``twinseg.common.backend.Predictor``)."""
 
     def __init__(self, network: nn.Module, mean: list[float], std: list[float], settings: Precision):
         self.network, self.mean, self.std = network, mean, std

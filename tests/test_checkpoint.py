@@ -154,7 +154,7 @@ def test_folder_that_cannot_be_written(tmp_path, folder):
 KILLED = """
 import sys, numpy as np
 from pathlib import Path
-from common import checkpoint
+from twinseg.common import checkpoint
 for step in range(10 ** 6):
     path = checkpoint.step_path(Path(sys.argv[1]), step % 3)
     checkpoint.save(path, {'model.x': np.full(200000, step, np.float32)}, {'step': step})

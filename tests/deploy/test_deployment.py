@@ -141,7 +141,7 @@ def test_views_of_files_for_any_size_are_the_checkpoints(street, tmp_path):
 
 HIDDEN = """
 import sys
-from common import cli
+from twinseg.common import cli
 for name in ('torch', 'mindspore'):
     sys.modules[name] = None
 sys.exit(cli.main(sys.argv[1:]))
