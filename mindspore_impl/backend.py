@@ -15,9 +15,9 @@ from twinseg.common.parallel.processes import launched
 from twinseg.mindspore_impl import distributed, exporter
 from twinseg.mindspore_impl.data import make_loader as make_loader
 from twinseg.mindspore_impl.distributed import group as group
-from twinseg.mindspore_impl.layers import initialise
 from twinseg.mindspore_impl.losses import constants, segmentation_loss
 from twinseg.mindspore_impl.models import MODELS
+from twinseg.mindspore_impl.network import initialise
 from twinseg.mindspore_impl.predictor import Predictor
 from twinseg.mindspore_impl.state import load_state as load_state
 from twinseg.mindspore_impl.state import save_native as save_native

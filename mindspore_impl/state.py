@@ -9,7 +9,7 @@ import numpy as np
 from mindspore import nn, ops
 
 from twinseg.common import checkpoint
-from twinseg.mindspore_impl.layers import canonical_names
+from twinseg.mindspore_impl.network import canonical_names
 
 
 def state(network: nn.Cell) -> dict[str, np.ndarray]:

@@ -13,8 +13,9 @@ from twinseg.common.errors import ONE_VALUE, BatchError
 from twinseg.common.schedules import average_decay
 from twinseg.common.training.loss_scaling import LossScaler
 from twinseg.mindspore_impl import distributed, optim, precision, state
-from twinseg.mindspore_impl.layers import draw_dropout, normalise, synchronise
+from twinseg.mindspore_impl.layers import normalise
 from twinseg.mindspore_impl.losses import constants, segmentation_loss
+from twinseg.mindspore_impl.network import draw_dropout, synchronise
 from twinseg.mindspore_impl.predictor import Predictor
 
 

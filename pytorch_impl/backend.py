@@ -15,9 +15,9 @@ from twinseg.common.parallel.processes import launched
 from twinseg.pytorch_impl import distributed, exporter
 from twinseg.pytorch_impl.data import make_loader as make_loader
 from twinseg.pytorch_impl.distributed import group as group
-from twinseg.pytorch_impl.layers import initialise
 from twinseg.pytorch_impl.losses import segmentation_loss
 from twinseg.pytorch_impl.models import MODELS
+from twinseg.pytorch_impl.network import initialise
 from twinseg.pytorch_impl.predictor import Predictor
 from twinseg.pytorch_impl.state import load_state as load_state
 from twinseg.pytorch_impl.state import save_native as save_native

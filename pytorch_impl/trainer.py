@@ -12,8 +12,9 @@ from twinseg.common.config import Config
 from twinseg.common.schedules import average_decay
 from twinseg.common.training.loss_scaling import LossScaler
 from twinseg.pytorch_impl import distributed, optim, precision, state
-from twinseg.pytorch_impl.layers import draw_dropout, normalise, synchronise
+from twinseg.pytorch_impl.layers import normalise
 from twinseg.pytorch_impl.losses import segmentation_loss
+from twinseg.pytorch_impl.network import draw_dropout, synchronise
 from twinseg.pytorch_impl.predictor import Predictor
 
 

@@ -23,7 +23,6 @@ from twinseg.mindspore_impl.layers import (
     Dropout2d,
     FCNHead,
     ModuleList,
-    Network,
     SeparableConv,
     Sequential,
     concat,
@@ -32,6 +31,7 @@ from twinseg.mindspore_impl.layers import (
 )
 from twinseg.mindspore_impl.models.resnet import BLOCKS, ResNet
 from twinseg.mindspore_impl.models.xception import Xception
+from twinseg.mindspore_impl.network import Network
 
 RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # by output stride (DeepLabV3, section 3.3)
 BACKBONES = (*BLOCKS, 'xception')

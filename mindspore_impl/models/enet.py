@@ -18,7 +18,6 @@ from twinseg.mindspore_impl.layers import (
     ConvTranspose2d,
     Dropout2d,
     MaxPool2d,
-    Network,
     PReLU,
     ReLU,
     Sequential,
@@ -27,6 +26,7 @@ from twinseg.mindspore_impl.layers import (
     max_unpool,
     pad_channels,
 )
+from twinseg.mindspore_impl.network import Network
 
 INITIAL, FIRST, SECOND = 16, 64, 128  # channels at 1/2, 1/4 and 1/8 (table 1)
 REDUCTION = 4  # of the channels inside a bottleneck

@@ -10,8 +10,9 @@ There is no auxiliary head.
 from mindspore import Tensor, nn
 
 from twinseg.common.errors import UserError
-from twinseg.mindspore_impl.layers import Conv2d, ConvTranspose2d, ModuleList, Network, ReLU, Sequential, resize
+from twinseg.mindspore_impl.layers import Conv2d, ConvTranspose2d, ModuleList, ReLU, Sequential, resize
 from twinseg.mindspore_impl.models.resnet import ResNet
+from twinseg.mindspore_impl.network import Network
 
 
 class GlobalConvolution(nn.Cell):

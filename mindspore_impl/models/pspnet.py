@@ -11,8 +11,9 @@ authors' has 64, 64 and 128 channels ('deep'). mmsegmentation's "b" variants hav
 
 from mindspore import Tensor
 
-from twinseg.mindspore_impl.layers import Conv2d, Dropout2d, FCNHead, Network, PyramidPooling
+from twinseg.mindspore_impl.layers import Conv2d, Dropout2d, FCNHead, PyramidPooling
 from twinseg.mindspore_impl.models.resnet import ResNet
+from twinseg.mindspore_impl.network import Network
 
 
 class PSPNet(Network):

@@ -19,7 +19,6 @@ from twinseg.mindspore_impl.layers import (
     ConvBN,
     ConvTranspose2d,
     ModuleList,
-    Network,
     ReLU,
     Sequential,
     max_pool_indices,
@@ -27,6 +26,7 @@ from twinseg.mindspore_impl.layers import (
 )
 from twinseg.mindspore_impl.models.resnet import BLOCKS, Bottleneck, ResNet
 from twinseg.mindspore_impl.models.vgg import CHANNELS, CONVOLUTIONS, VGG
+from twinseg.mindspore_impl.network import Network
 
 BACKBONES = ('vgg16_bn', 'resnet50', 'resnet101', 'resnet152')
 UNPOOLED = 64  # channels of the last unpooling

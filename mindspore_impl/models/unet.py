@@ -19,7 +19,6 @@ from twinseg.mindspore_impl.layers import (
     FCNHead,
     MaxPool2d,
     ModuleList,
-    Network,
     ReLU,
     Sequential,
     concat,
@@ -27,6 +26,7 @@ from twinseg.mindspore_impl.layers import (
     resize_nearest,
 )
 from twinseg.mindspore_impl.models.resnet import BLOCKS, ResNet
+from twinseg.mindspore_impl.network import Network
 
 CHANNELS = (64, 128, 256, 512, 1024)  # of the plain encoder (figure 1)
 RESNET_CHANNELS = (256, 128, 64, 32, 16)  # of the decoder behind a ResNet

@@ -19,12 +19,12 @@ from twinseg.mindspore_impl.layers import (
     FCNHead,
     LayerNorm2d,
     ModuleList,
-    Network,
     PyramidPooling,
     concat,
     resize,
 )
 from twinseg.mindspore_impl.models.resnet import ResNet
+from twinseg.mindspore_impl.network import Network
 
 FPNS = ('cascaded', 'shared')
 

@@ -19,7 +19,6 @@ from twinseg.pytorch_impl.layers import (
     DropPath,
     Linear,
     ModuleList,
-    Network,
     ReLU,
     Sequential,
     concat,
@@ -28,6 +27,7 @@ from twinseg.pytorch_impl.layers import (
     relu,
     resize,
 )
+from twinseg.pytorch_impl.network import Network
 
 POOLING = ((5, 2, 2), (9, 4, 4), (17, 8, 8))  # kernel, stride and padding of the DAPPM's averages (figure 5)
 POOLING_CHANNELS = 128  # of each of its branches

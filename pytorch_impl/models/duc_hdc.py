@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from twinseg.pytorch_impl.layers import Conv2d, ConvBN, Dropout2d, Network, Sequential, concat, pixel_shuffle
+from twinseg.pytorch_impl.layers import Conv2d, ConvBN, Dropout2d, Sequential, concat, pixel_shuffle
 from twinseg.pytorch_impl.models.deeplabv3plus import ASPP
 from twinseg.pytorch_impl.models.resnet import ResNet
+from twinseg.pytorch_impl.network import Network
 
 CYCLES = {3: (1, 2, 3), 4: (3, 4, 5)}  # of the dilations (section 4.2, RF); the last two blocks of stage 3 keep 2
 RATES = (6, 12, 18, 24, 36)  # of the pyramid pooling

@@ -14,13 +14,13 @@ from twinseg.pytorch_impl.layers import (
     ConvBN,
     Dropout2d,
     FCNHead,
-    Network,
     PyramidPooling,
     ReLU,
     SeparableConv,
     Sequential,
     resize,
 )
+from twinseg.pytorch_impl.network import Network
 
 EXPANSION = 6  # of the bottlenecks (table 1, t)
 AUXILIARY_HEADS = ('aux_gfe', 'aux_ltd')  # on the global feature extractor (1/32) and on learning to downsample (1/8)

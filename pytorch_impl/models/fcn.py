@@ -12,9 +12,10 @@ drops single elements.
 from torch import Tensor, nn
 
 from twinseg.common.errors import UserError
-from twinseg.pytorch_impl.layers import Conv2d, ConvBN, ConvTranspose2d, Dropout2d, FCNHead, ModuleList, Network, ReLU, concat
+from twinseg.pytorch_impl.layers import Conv2d, ConvBN, ConvTranspose2d, Dropout2d, FCNHead, ModuleList, ReLU, concat
 from twinseg.pytorch_impl.models.resnet import ResNet
 from twinseg.pytorch_impl.models.vgg import VGG
+from twinseg.pytorch_impl.network import Network
 
 PADDING = 100  # around the image, so that small ones leave something for the 7x7 convolution
 OFFSET4, OFFSET3, OFFSET = 5, 9, 31  # of the coarser feature inside that of pool4, of pool3, and of the image

@@ -10,8 +10,9 @@ There is no auxiliary head.
 from torch import Tensor, nn
 
 from twinseg.common.errors import UserError
-from twinseg.pytorch_impl.layers import Conv2d, ConvTranspose2d, ModuleList, Network, ReLU, Sequential, resize
+from twinseg.pytorch_impl.layers import Conv2d, ConvTranspose2d, ModuleList, ReLU, Sequential, resize
 from twinseg.pytorch_impl.models.resnet import ResNet
+from twinseg.pytorch_impl.network import Network
 
 
 class GlobalConvolution(nn.Module):

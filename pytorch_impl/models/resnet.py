@@ -16,12 +16,12 @@ from twinseg.pytorch_impl.layers import (
     DropPath,
     Linear,
     MaxPool2d,
-    Network,
     ReLU,
     Sequential,
     flatten,
     global_avg_pool,
 )
+from twinseg.pytorch_impl.network import Network
 
 BLOCKS = {
     'resnet18': (2, 2, 2, 2),

@@ -14,7 +14,6 @@ from twinseg.pytorch_impl.layers import (
     FCNHead,
     Linear,
     ModuleList,
-    Network,
     ReLU,
     Sequential,
     Sigmoid,
@@ -23,6 +22,7 @@ from twinseg.pytorch_impl.layers import (
     global_avg_pool,
     resize_nearest,
 )
+from twinseg.pytorch_impl.network import Network
 
 STDC1_BLOCKS = (2, 2, 2)  # in stages 3, 4 and 5 (table 2)
 STDC2_BLOCKS = (4, 5, 3)

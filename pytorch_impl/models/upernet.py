@@ -19,12 +19,12 @@ from twinseg.pytorch_impl.layers import (
     FCNHead,
     LayerNorm2d,
     ModuleList,
-    Network,
     PyramidPooling,
     concat,
     resize,
 )
 from twinseg.pytorch_impl.models.resnet import ResNet
+from twinseg.pytorch_impl.network import Network
 
 FPNS = ('cascaded', 'shared')
 

@@ -13,12 +13,12 @@ from twinseg.pytorch_impl.layers import (
     Linear,
     MaxPool2d,
     ModuleList,
-    Network,
     ReLU,
     Sequential,
     adaptive_avg_pool,
     flatten,
 )
+from twinseg.pytorch_impl.network import Network
 
 CHANNELS = (64, 128, 256, 512, 512)  # of the five stages (table 1, D)
 CONVOLUTIONS = (2, 2, 3, 3, 3)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import operator_by_operator
+from tests.support.tiny import parts
 from twinseg.common.backend import available, get_backend
 from twinseg.common.config import Loss
 from twinseg.common.errors import UserError
@@ -16,7 +17,7 @@ LOSS, GRADIENT = 1e-5, 1e-3  # twin against twin, relative; the gradient as one 
 
 
 def layers(backend):
-    return importlib.import_module(f'twinseg.{backend.name}_impl.layers')
+    return parts(backend.name)[0]
 
 
 def ratios(backend, network) -> dict[str, float]:
@@ -83,7 +84,7 @@ def test_what_is_dropped(backend, on):
     mask = dropout_mask('0', (64, 1, 1, 1), 0.4, KEY)
     assert 0 < np.sum(mask == 0) < 64
     network = layers(backend).Sequential(layers(backend).DropPath(0.4, on), layers(backend).Linear(1, 1))
-    layers(backend).draw_dropout(network, 64, KEY)
+    parts(backend.name)[1].draw_dropout(network, 64, KEY)
     with operator_by_operator():
         for training, expected in (
             (True, mask * branch + shortcut if on == 'branch' else branch + mask * shortcut),
@@ -104,7 +105,7 @@ def test_twins_drop_the_same(arch, on, size):
         for twin in map(get_backend, available()):
             twin.setup('cpu', threads=1)
             network = twin.build_model(arch, num_classes=10, drop_path_rate=0.5, drop_path_on=on)
-            layers(twin).draw_dropout(network, len(images), KEY)
+            parts(twin.name)[1].draw_dropout(network, len(images), KEY)
             loss, gradients = twin.loss_and_gradients(network, images, labels, Loss(), training=True)
             results.append((loss, np.concatenate([gradient.ravel() for gradient in gradients.values()])))
     (loss, ours), (other, theirs) = results

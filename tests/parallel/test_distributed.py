@@ -179,11 +179,12 @@ def test_data_parallel_is_pytorchs(backend):
 
 def test_data_parallel_shares_the_masks_like_the_batch(monkeypatch):
     torch = pytest.importorskip('torch')
-    from twinseg.pytorch_impl import distributed, layers
+    from twinseg.pytorch_impl import distributed
+    from twinseg.pytorch_impl.network import draw_dropout
 
     monkeypatch.setattr(torch.nn.DataParallel, 'replicate', lambda _, module, devices: [copy.deepcopy(module) for _ in devices])
     network = tiny_network('pytorch', 0.5)
-    layers.draw_dropout(network, 5, (0, 0, 0))
+    draw_dropout(network, 5, (0, 0, 0))
     spread = distributed.spread(network)
     spread.device_ids = ['cpu', 'cpu']
     masks = [replica.dropout.mask for replica in spread.replicate(network, spread.device_ids)]

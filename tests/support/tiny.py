@@ -8,11 +8,17 @@ import numpy as np
 CLASSES = 5
 
 
+def parts(backend_name: str) -> tuple[Any, Any]:
+    """The modules ``layers`` and ``network`` of a backend."""
+    side = f'twinseg.{backend_name}_impl'
+    return importlib.import_module(f'{side}.layers'), importlib.import_module(f'{side}.network')
+
+
 def tiny_network(backend_name: str, dropout: float = 0.0, classes: int = CLASSES) -> Any:
     """Convolution with batch norm and relu at half the size, dropout, classifier; the same initial weights in both backends."""
-    layers = importlib.import_module(f'twinseg.{backend_name}_impl.layers')
+    layers, network_module = parts(backend_name)
 
-    class Tiny(layers.Network):
+    class Tiny(network_module.Network):
         def __init__(self):
             super().__init__({'logits': False})
             self.block = layers.ConvBN(3, 4, 3, 2)
@@ -26,15 +32,15 @@ def tiny_network(backend_name: str, dropout: float = 0.0, classes: int = CLASSES
             return {'logits': self.classifier(self.dropout(self.block(x)))}
 
     network = Tiny()
-    layers.initialise(network, 0)
+    network_module.initialise(network, 0)
     return network
 
 
 def tiny_classifier(backend_name: str, drop_path: float = 0.0, drop_path_on: str = 'branch') -> Any:
     """Convolution at half the size, one block with a shortcut, mean, classifier; the same weights in both backends."""
-    layers = importlib.import_module(f'twinseg.{backend_name}_impl.layers')
+    layers, network_module = parts(backend_name)
 
-    class Tiny(layers.Network):
+    class Tiny(network_module.Network):
         def __init__(self):
             super().__init__({})
             self.stem = layers.ConvBN(3, 4, 3, 2)
@@ -53,7 +59,7 @@ def tiny_classifier(backend_name: str, drop_path: float = 0.0, drop_path_on: str
             return {'logits': self.linear(layers.flatten(layers.global_avg_pool(x)))}
 
     network = Tiny()
-    layers.initialise(network, 0)
+    network_module.initialise(network, 0)
     return network
 
 

@@ -200,7 +200,7 @@ class Spy:
 def test_both_backends_get_the_same_mixed_batches(folder, tmp_path, monkeypatch):
     seen = {}
     for name in ('pytorch', 'mindspore'):
-        backend = pytest.importorskip(f'{name}_impl.backend')
+        backend = pytest.importorskip(f'twinseg.{name}_impl.backend')
         monkeypatch.setattr(backend, 'make_trainer', lambda network, chosen, name=name: Spy(seen.setdefault(name, [])))
         with pytest.raises(Killed):
             train(settings(folder, max_iters=9, **MIXED), name, 'cpu', tmp_path / name)

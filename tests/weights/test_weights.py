@@ -452,7 +452,7 @@ def test_malformed_mindspore_checkpoints_are_refused(tmp_path, content):
 def test_training_checkpoints_of_the_mindspore_zoo(tmp_path, mindspore):
     """The network in MindSpore's names, beside the optimizer's state."""
     from twinseg.common.backend import get_backend
-    from twinseg.mindspore_impl.layers import canonical_names
+    from twinseg.mindspore_impl.network import canonical_names
 
     table = next(table for table in TABLES if table.source == 'zoo')
     backend = get_backend('mindspore')

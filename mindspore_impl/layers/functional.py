@@ -1,0 +1,79 @@
+"""Functions without weights on features (N, C, H, W).
+
+Twin of ``pytorch_impl/layers/functional.py``: same names, same arguments, same numbers.
+"""
+
+from collections.abc import Sequence
+
+import mindspore as ms
+from mindspore import Tensor, ops
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), and x stays as it is."""
+    return ops.relu(x)
+
+
+def concat(features: Sequence[Tensor]) -> Tensor:
+    """Joins features along the channels."""
+    dtype = features[0].dtype
+    for feature in features:
+        if feature.dtype == ms.float32:  # beside half precision
+            dtype = ms.float32
+    return ops.cat([feature if feature.dtype == dtype else ops.cast(feature, dtype) for feature in features], 1)
+
+
+def pad_channels(x: Tensor, channels: int) -> Tensor:
+    """(N, C, H, W) -> (N, ``channels``, H, W): channels of zeros after those of x."""
+    return ops.pad(x, (0, 0, 0, 0, 0, channels - x.shape[1]))
+
+
+def flatten(x: Tensor) -> Tensor:
+    """(N, C, 1, 1) -> (N, C)."""
+    return ops.flatten(x)
+
+
+def resize(x: Tensor, size: Sequence[int], align_corners: bool, half_pixel: bool = True) -> Tensor:
+    """Bilinear interpolation to ``size`` (H, W). ``half_pixel`` false: output pixel i lies at i * in / out (TensorFlow 1)."""
+    return ops.ResizeBilinearV2(align_corners, half_pixel and not align_corners)(x, size)
+
+
+def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Nearest neighbour to ``size`` (H, W): output pixel i takes input pixel floor(i * in / out)."""
+    return ops.ResizeNearestNeighborV2()(x, size)
+
+
+def pixel_shuffle(x: Tensor, factor: int) -> Tensor:
+    """(N, C * factor * factor, H, W) -> (N, C, H * factor, W * factor): each pixel's channels become a square of pixels."""
+    return ops.pixel_shuffle(x, factor)
+
+
+def global_avg_pool(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, 1, 1)."""
+    return ops.mean(x, (2, 3), True)
+
+
+def adaptive_avg_pool(x: Tensor, bins: int) -> Tensor:
+    """(N, C, H, W) -> (N, C, bins, bins)."""
+    return ops.AdaptiveAvgPool2D(bins)(x)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (N, 3, H, W) -> float32, zero mean and unit variance by channel."""
+    centre, scale = (Tensor(values, ms.float32).reshape(1, -1, 1, 1) for values in (mean, std))
+    return (ops.cast(images, ms.float32) - centre) / scale
+
+
+def max_pool_indices(
+    x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0, ceil_mode: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Max pooling and, for ``max_unpool``, the place row * W + column of every maximum in its channel."""
+    return ops.max_pool2d(x, kernel_size, stride, padding, ceil_mode=ceil_mode, return_indices=True)
+
+
+def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
+    """Puts every value at its index in a plane of ``size`` (H, W) of zeros."""
+    n, c = x.shape[:2]
+    plane = ops.zeros((n, c, size[0] * size[1]), x.dtype)
+    plane = ops.tensor_scatter_elements(plane, indices.reshape(n, c, -1), x.reshape(n, c, -1), 2)
+    return plane.reshape(n, c, size[0], size[1])

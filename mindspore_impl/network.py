@@ -1,0 +1,97 @@
+"""The base class of the networks, and what is done to all parts of a network: initial weights, names, dropout masks.
+
+Twin of ``pytorch_impl/network.py``: same names, same arguments, same numbers.
+"""
+
+from collections.abc import Sequence
+
+import mindspore as ms
+from mindspore import Tensor, nn
+
+from twinseg.common.training.initial_weights import dropout_mask, initial_bias, initial_weight, schemes
+from twinseg.mindspore_impl import distributed
+from twinseg.mindspore_impl.layers.norm import BatchNorm2d
+from twinseg.mindspore_impl.layers.primitives import Conv2d, ConvTranspose2d, Dropout2d, Linear
+
+
+class Network(nn.Cell):
+    """A network whose outputs are a dict: ``logits``, and the auxiliary outputs in training or after ``set_auxiliary``.
+
+    ``align_corners``: by output, how it is resized to the label. ``init``: the scheme of the initial weights
+    (``training/initial_weights.py``) of all layers that have none of their own; a part with an attribute ``init`` has its
+    own scheme.
+    """
+
+    def __init__(self, align_corners: dict[str, bool], init: str = 'kaiming_fan_out'):
+        super().__init__()
+        self.init = init
+        self.align_corners = align_corners
+        self.auxiliary_always = False
+
+    def set_auxiliary(self, always: bool) -> None:
+        """Whether auxiliary outputs are computed in evaluation mode too (a cell around the network must be compiled after)."""
+        self.auxiliary_always = always
+        self._name_phase()
+
+    def set_train(self, mode: bool = True) -> 'Network':
+        """Training or evaluation mode, of the network and all its parts."""
+        super().set_train(mode)
+        self._name_phase()
+        return self
+
+    def _name_phase(self) -> None:
+        # graph mode keeps one compiled graph per phase and would not see the attribute change
+        self.phase = ('train' if self.training else 'predict') + ('_auxiliary' if self.auxiliary_always else '')
+
+    def wants_auxiliary(self) -> bool:
+        return self.training or self.auxiliary_always
+
+
+def synchronise(network: nn.Cell, sync: bool) -> None:
+    """Whether batch norm takes its statistics over all processes."""
+    for _, module in network.cells_and_names():
+        if isinstance(module, BatchNorm2d):
+            module.sync = sync
+
+
+def draw_dropout(network: nn.Cell, batch: int, key: Sequence[int]) -> None:
+    """Draws the masks of all dropout layers for one forward pass; ``key`` (seed, step, batch of the step) decides them."""
+    processes = distributed.rank(), distributed.size()
+    for name, module in network.cells_and_names():
+        if isinstance(module, Dropout2d):
+            mask = Tensor(dropout_mask(name, (batch, module.channels, 1, 1), module.ratio, key, *processes))
+            if module.mask.shape == mask.shape:
+                module.mask.set_data(mask)
+            else:
+                module.mask = ms.Parameter(mask, name=module.mask.name, requires_grad=False)
+
+
+_LEAVES = {
+    'weight': 'weight',
+    'gamma': 'weight',
+    'bias': 'bias',
+    'beta': 'bias',  # in PyTorch's order
+    'moving_mean': 'running_mean',
+    'moving_variance': 'running_var',
+}
+
+
+def canonical_names(network: nn.Cell) -> dict[str, str]:
+    """Names of the parameters and running statistics here -> the suite's names, which are PyTorch's."""
+    names: dict[str, str] = {}
+    for prefix, module in network.cells_and_names():
+        own = {name.rpartition('.')[2] for name, _ in module.parameters_and_names(expand=False)}
+        names |= {f'{prefix}.{leaf}': f'{prefix}.{canonical}' for leaf, canonical in _LEAVES.items() if leaf in own}
+    return names
+
+
+def initialise(network: nn.Cell, seed: int) -> None:
+    """Draws the weights by ``common/training/initial_weights.py``; norms start as the identity."""
+    modules = dict(network.cells_and_names())
+    for name, scheme in schemes({name: getattr(module, 'init', None) for name, module in modules.items()}).items():
+        module = modules[name]
+        if isinstance(module, (Conv2d, ConvTranspose2d, Linear)):
+            shape = tuple(module.weight.shape)
+            module.weight.set_data(Tensor(initial_weight(f'{name}.weight', shape, scheme, seed)))
+            if module.has_bias:
+                module.bias.set_data(Tensor(initial_bias(f'{name}.bias', len(module.bias), shape, scheme, seed)))

@@ -1,0 +1,89 @@
+"""Functions without weights on features (N, C, H, W).
+
+Twin of ``mindspore_impl/layers/functional.py``: same names, same arguments, same numbers.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from twinseg.common.interpolation import bilinear_matrix, pooling_matrix
+
+
+def relu(x: Tensor) -> Tensor:
+    """max(x, 0), and x stays as it is."""
+    return F.relu(x)
+
+
+def concat(features: Sequence[Tensor]) -> Tensor:
+    """Joins features along the channels."""
+    return torch.cat(tuple(features), dim=1)
+
+
+def pad_channels(x: Tensor, channels: int) -> Tensor:
+    """(N, C, H, W) -> (N, ``channels``, H, W): channels of zeros after those of x."""
+    return torch.cat((x, x.new_zeros((x.shape[0], channels - x.shape[1], *x.shape[2:]))), 1)
+
+
+def flatten(x: Tensor) -> Tensor:
+    """(N, C, 1, 1) -> (N, C)."""
+    return x.flatten(1)
+
+
+def resize(x: Tensor, size: Sequence[int], align_corners: bool, half_pixel: bool = True) -> Tensor:
+    """Bilinear interpolation to ``size`` (H, W). ``half_pixel`` false: output pixel i lies at i * in / out (TensorFlow 1)."""
+    if align_corners or half_pixel:
+        return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=align_corners)
+    rows, columns = (torch.from_numpy(bilinear_matrix(*sides, False, False)).to(x) for sides in zip(x.shape[2:], size))
+    return rows @ (x @ columns.T)
+
+
+def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Nearest neighbour to ``size`` (H, W): output pixel i takes input pixel floor(i * in / out)."""
+    return F.interpolate(x, size=tuple(size), mode='nearest')
+
+
+def pixel_shuffle(x: Tensor, factor: int) -> Tensor:
+    """(N, C * factor * factor, H, W) -> (N, C, H * factor, W * factor): each pixel's channels become a square of pixels."""
+    return F.pixel_shuffle(x, factor)
+
+
+def global_avg_pool(x: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, C, 1, 1)."""
+    return x.mean((2, 3), keepdim=True)
+
+
+def adaptive_avg_pool(x: Tensor, bins: int) -> Tensor:
+    """(N, C, H, W) -> (N, C, bins, bins), as two products with constant matrices: every exporter takes them."""
+    rows, columns = (_pooling_matrix(length, bins).to(x) for length in x.shape[2:])
+    return ((x @ columns.T).transpose(2, 3) @ rows.T).transpose(2, 3)
+
+
+def _pooling_matrix(length: int, bins: int) -> Tensor:
+    if isinstance(length, int):
+        return torch.from_numpy(pooling_matrix(length, bins))
+    place, index = torch.arange(length), torch.arange(bins)[:, None]  # a size that an export leaves open
+    start, stop = index * length // bins, -(-(index + 1) * length // bins)
+    return ((place >= start) & (place < stop)) / (stop - start)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """uint8 (N, 3, H, W) -> float32, zero mean and unit variance by channel."""
+    centre, scale = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
+    return (images.float() - centre) / scale
+
+
+def max_pool_indices(
+    x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0, ceil_mode: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Max pooling and, for ``max_unpool``, the place row * W + column of every maximum in its channel."""
+    return F.max_pool2d(x, kernel_size, stride, padding, ceil_mode=ceil_mode, return_indices=True)
+
+
+def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
+    """Puts every value at its index in a plane of ``size`` (H, W) of zeros."""
+    n, c = x.shape[:2]
+    plane = x.new_zeros((n, c, size[0] * size[1]))
+    return plane.scatter(2, indices.flatten(2), x.flatten(2)).reshape(n, c, size[0], size[1])

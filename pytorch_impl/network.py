@@ -1,0 +1,70 @@
+"""The base class of the networks, and what is done to all parts of a network: initial weights, names, dropout masks.
+
+Twin of ``mindspore_impl/network.py``: same names, same arguments, same numbers.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from twinseg.common.training.initial_weights import dropout_mask, initial_bias, initial_weight, schemes
+from twinseg.pytorch_impl import distributed
+from twinseg.pytorch_impl.layers.norm import BatchNorm2d
+from twinseg.pytorch_impl.layers.primitives import Conv2d, ConvTranspose2d, Dropout2d, Linear
+
+
+class Network(nn.Module):
+    """A network whose outputs are a dict: ``logits``, and the auxiliary outputs in training or after ``set_auxiliary``.
+
+    ``align_corners``: by output, how it is resized to the label. ``init``: the scheme of the initial weights
+    (``training/initial_weights.py``) of all layers that have none of their own; a part with an attribute ``init`` has its
+    own scheme.
+    """
+
+    def __init__(self, align_corners: dict[str, bool], init: str = 'kaiming_fan_out'):
+        super().__init__()
+        self.init = init
+        self.align_corners = align_corners
+        self.auxiliary_always = False
+
+    def set_auxiliary(self, always: bool) -> None:
+        """Whether auxiliary outputs are computed in evaluation mode too."""
+        self.auxiliary_always = always
+
+    def wants_auxiliary(self) -> bool:
+        return self.training or self.auxiliary_always
+
+
+def synchronise(network: nn.Module, sync: bool) -> None:
+    """Whether batch norm takes its statistics over all processes."""
+    for module in network.modules():
+        if isinstance(module, BatchNorm2d):
+            module.sync = sync
+
+
+def draw_dropout(network: nn.Module, batch: int, key: Sequence[int]) -> None:
+    """Draws the masks of all dropout layers for one forward pass; ``key`` (seed, step, batch of the step) decides them."""
+    processes = distributed.rank(), distributed.size()
+    for name, module in network.named_modules():
+        if isinstance(module, Dropout2d):
+            mask = dropout_mask(name, (batch, module.channels, 1, 1), module.ratio, key, *processes)
+            module.mask = torch.from_numpy(mask).to(next(network.parameters()).device)
+
+
+def canonical_names(network: nn.Module) -> dict[str, str]:
+    """Names of the parameters and running statistics here -> the suite's names: in PyTorch the same."""
+    return {name: name for name in network.state_dict() if not name.endswith('num_batches_tracked')}
+
+
+def initialise(network: nn.Module, seed: int) -> None:
+    """Draws the weights by ``common/training/initial_weights.py``; norms start as the identity."""
+    modules = dict(network.named_modules())
+    for name, scheme in schemes({name: getattr(module, 'init', None) for name, module in modules.items()}).items():
+        module = modules[name]
+        if isinstance(module, (Conv2d, ConvTranspose2d, Linear)):
+            shape = tuple(module.weight.shape)
+            module.weight.data.copy_(torch.from_numpy(initial_weight(f'{name}.weight', shape, scheme, seed)))
+            if module.bias is not None:
+                bias = initial_bias(f'{name}.bias', len(module.bias), shape, scheme, seed)
+                module.bias.data.copy_(torch.from_numpy(bias))
