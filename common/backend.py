@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import inspect
 from pathlib import Path
-from typing import Any, Callable, Iterable, Literal, Mapping, Protocol, cast
+from typing import Any, Callable, Literal, Mapping, Protocol, TypeVar, cast
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from twinseg.common.parallel.processes import Group
 PACKAGES = {'pytorch': ('torch', 'twinseg.pytorch_impl.backend'), 'mindspore': ('mindspore', 'twinseg.mindspore_impl.backend')}
 Network = Any  # torch.nn.Module or mindspore.nn.Cell
 State = dict[str, np.ndarray]
+Builder = TypeVar('Builder', bound=Callable[..., Any])
+Models = Mapping[str, Callable[..., Network]]  # name of a network -> its builder
 
 
 class Predictor(Protocol):
@@ -125,8 +127,24 @@ def preferred(name: str | None = None) -> str:
     return name if name in installed else next(iter(installed), 'pytorch')
 
 
-def find_builder(models: Mapping[str, Callable[..., Network]], arch: str, arguments: Iterable[str]) -> Callable[..., Network]:
-    """The builder of a network; UserError for a name or an argument that there is not."""
+def used_where(**conditions: Callable[[Any], Any]) -> Callable[[Builder], Builder]:
+    """Says of arguments of a network's builder where they have an effect: functions of all its arguments, as attributes."""
+
+    def declare(builder: Builder) -> Builder:
+        builder.used_where = conditions  # type: ignore[attr-defined]
+        return builder
+
+    return declare
+
+
+def used_arguments(models: Models, arch: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the builder's arguments that have an effect beside the others, or the value that they have anyway."""
+    unused = _unused(models[arch], arguments) if arch in models else {}
+    return {key: value for key, value in arguments.items() if key not in unused}
+
+
+def find_builder(models: Models, arch: str, arguments: Mapping[str, Any]) -> Callable[..., Network]:
+    """The builder of a network; UserError for a name or an argument that there is not, or that has no effect."""
     if arch not in models:
         near = nearest(arch, models)
         hint = f'did you mean {near!r}?' if near else f'there are {", ".join(models)}'
@@ -135,4 +153,30 @@ def find_builder(models: Mapping[str, Callable[..., Network]], arch: str, argume
     for key in arguments:
         if key not in known:
             raise UserError(f'model_args: {arch} has no argument {key!r}; it has {", ".join(known)}')
+    for key, reason in _unused(models[arch], arguments).items():
+        raise UserError(f'model_args: {key} has no effect on {arch} with {reason}: leave it out')
     return models[arch]
+
+
+def _unused(builder: Callable[..., Network], arguments: Mapping[str, Any]) -> dict[str, str]:
+    """Arguments that were given other values than they have anyway and have no effect -> the values on which that depends."""
+    defaults = {key: parameter.default for key, parameter in inspect.signature(builder).parameters.items()}
+    unused = {}
+    for key, condition in getattr(builder, 'used_where', {}).items():
+        if key in arguments and arguments[key] != defaults[key]:
+            values = _Recorder({**defaults, **arguments})
+            if not condition(values):
+                unused[key] = ', '.join(f'{name}: {value!r}' for name, value in values.read.items())
+    return unused
+
+
+class _Recorder:
+    """Values as attributes; ``read`` holds those that were asked for."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self.values = values
+        self.read: dict[str, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        self.read[name] = self.values[name]
+        return self.read[name]

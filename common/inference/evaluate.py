@@ -9,7 +9,7 @@ import numpy as np
 
 from twinseg.common import checkpoint
 from twinseg.common import config as configuration
-from twinseg.common.backend import Predictor, get_backend, preferred
+from twinseg.common.backend import Predictor, get_backend, preferred, used_arguments
 from twinseg.common.config import Config
 from twinseg.common.data.base import Dataset
 from twinseg.common.data.open import open_dataset
@@ -72,6 +72,7 @@ def load_run(
     """
     path = find_checkpoint(path)
     state, meta = checkpoint.model_state(path)
+    stored = config is None
     if config is None:
         config = configuration.from_flat(meta.get('config') or {}, str(path))
     name = backend_name or config.runtime.backend or preferred(meta.get('backend'))
@@ -85,6 +86,9 @@ def load_run(
     classes = config.model.num_classes or meta.get('num_classes')
     if classes is None:
         raise StateError(f'{path}: does not say how many classes it has; set num_classes')
+    if stored:  # earlier versions took arguments that have no effect
+        used = used_arguments(backend.MODELS, config.model.arch, config.model.arguments())
+        config = config.replace(model_args={key: value for key, value in config.model.model_args.items() if key in used})
     network = backend.build_model(config.model.arch, **network_arguments(config, classes))
     try:
         backend.load_state(network, state)

@@ -9,7 +9,7 @@ from typing import Any, Callable, Optional
 
 import numpy as np
 
-from twinseg.common.backend import get_backend
+from twinseg.common.backend import get_backend, used_arguments
 from twinseg.common.config import Config
 from twinseg.common.errors import UserError
 from twinseg.common.inference.evaluate import network_arguments
@@ -47,7 +47,8 @@ def benchmark(
     rng = np.random.default_rng(0)
 
     def network(auxiliary: bool) -> Any:
-        return backend.build_model(config.model.arch, **{**arguments, 'auxiliary': auxiliary})
+        arch, chosen = config.model.arch, {**arguments, 'auxiliary': auxiliary}
+        return backend.build_model(arch, **used_arguments(backend.MODELS, arch, chosen))
 
     inference = network(auxiliary=False)
     precision = config.precision

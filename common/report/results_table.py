@@ -8,7 +8,7 @@ from typing import Any, Iterable, Optional, Sequence
 
 from twinseg.common import checkpoint
 from twinseg.common import config as configuration
-from twinseg.common.backend import available, get_backend
+from twinseg.common.backend import available, get_backend, used_arguments
 from twinseg.common.config import Config
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.inference.evaluate import find_checkpoint, network_arguments
@@ -137,8 +137,9 @@ def _sizes(config: Config, meta: dict[str, Any]) -> Optional[tuple[int, int]]:
     backend, measure = get_backend(names[0]), measures(names[0])
     backend.setup('cpu')
     arguments = network_arguments(config, config.model.num_classes or meta['num_classes'])
-    whole = backend.build_model(config.model.arch, **arguments)
-    inference = backend.build_model(config.model.arch, **{**arguments, 'auxiliary': False})
+    arch, without_heads = config.model.arch, {**arguments, 'auxiliary': False}
+    whole = backend.build_model(arch, **used_arguments(backend.MODELS, arch, arguments))
+    inference = backend.build_model(arch, **used_arguments(backend.MODELS, arch, without_heads))
     return measure.parameters(whole), measure.macs(inference, config.input_size)
 
 

@@ -90,5 +90,6 @@ def _by_table(table: Table, arrays: Mapping[str, np.ndarray]) -> Converted:
             prefixes = tuple(f'{head}.' for head in table.heads)
             ignored += [theirs for ours, theirs in names.items() if ours.startswith(prefixes)]
             names = {ours: theirs for ours, theirs in names.items() if not ours.startswith(prefixes)}
+            arguments = {name: value for name, value in arguments.items() if name not in table.head_arguments}
     state = {ours: table.values(ours, np.array(arrays[theirs], np.float32)) for ours, theirs in names.items()}
     return Converted(table.source, table.arch, {**arguments, **table.more_arguments(state)}, state, num_classes, names, ignored)

@@ -7,7 +7,7 @@ from typing import Any, Mapping, Optional
 import numpy as np
 
 from twinseg.common import checkpoint, weights
-from twinseg.common.backend import Network, available, get_backend
+from twinseg.common.backend import Network, available, get_backend, used_arguments
 from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.files import written_beside
@@ -63,6 +63,9 @@ def convert_file(
     for name in available():
         backend = get_backend(name)
         backend.setup('cpu')
+        if converted.meta:  # earlier versions took arguments that have no effect
+            used = used_arguments(backend.MODELS, converted.arch, converted.arguments)
+            converted = replace(converted, arguments={**used, **(arguments or {})})
         networks[name] = backend.build_model(converted.arch, **converted.arguments)
         loaded[name] = str(backend.load_state(networks[name], converted.state))
     model_args = {key: value for key, value in converted.arguments.items() if key != 'num_classes'}

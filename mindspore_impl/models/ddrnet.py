@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from mindspore import Tensor, nn
 
+from twinseg.common.backend import used_where
 from twinseg.common.training.initial_weights import drop_path_ratios
 from twinseg.mindspore_impl.layers import (
     AvgPool2d,
@@ -243,6 +244,7 @@ class DDRNetSeg(Network):
         return outputs
 
 
+@used_where(drop_path_on=lambda given: given.drop_path_rate)
 def ddrnet23_slim(
     num_classes: int = 1000,
     auxiliary: bool = True,
@@ -258,6 +260,7 @@ def ddrnet23_slim(
     return DDRNet(DDRNET23_SLIM, settings, num_classes, drop_path_rate)
 
 
+@used_where(drop_path_on=lambda given: given.drop_path_rate)
 def ddrnet23(
     num_classes: int = 1000,
     auxiliary: bool = True,
@@ -273,6 +276,7 @@ def ddrnet23(
     return DDRNet(DDRNET23, settings, num_classes, drop_path_rate)
 
 
+@used_where(drop_path_on=lambda given: given.drop_path_rate)
 def ddrnet39(
     num_classes: int = 1000,
     auxiliary: bool = True,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from mindspore import Tensor, nn
 
+from twinseg.common.backend import used_where
 from twinseg.common.errors import UserError
 from twinseg.mindspore_impl.layers import (
     Conv2d,
@@ -99,6 +100,7 @@ class Classifier(nn.Cell):
         return self.conv(self.dropout(self.dsconv2(self.dsconv1(x))))
 
 
+@used_where(auxiliary_heads=lambda given: given.auxiliary)
 class FastSCNN(Network):
     """Outputs: ``logits`` (1/8), ``aux_gfe`` (1/32), ``aux_ltd`` (1/8)."""
 

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from mindspore import Tensor, nn
 
+from twinseg.common.backend import used_where
 from twinseg.common.errors import UserError
 from twinseg.common.training.initial_weights import drop_path_ratios
 from twinseg.mindspore_impl.layers import (
@@ -172,6 +173,7 @@ class ResNetClassifier(Network):
         return {'logits': self.fc(flatten(global_avg_pool(self.backbone(x)[-1])))}
 
 
+@used_where(drop_path_on=lambda given: given.drop_path_rate)
 def resnet18(
     num_classes: int = 1000,
     auxiliary: bool = True,
@@ -183,6 +185,7 @@ def resnet18(
     return ResNetClassifier('resnet18', num_classes, stem, drop_path_rate, drop_path_on)
 
 
+@used_where(drop_path_on=lambda given: given.drop_path_rate)
 def resnet34(
     num_classes: int = 1000,
     auxiliary: bool = True,
@@ -194,6 +197,7 @@ def resnet34(
     return ResNetClassifier('resnet34', num_classes, stem, drop_path_rate, drop_path_on)
 
 
+@used_where(drop_path_on=lambda given: given.drop_path_rate)
 def resnet50(
     num_classes: int = 1000,
     auxiliary: bool = True,
@@ -205,6 +209,7 @@ def resnet50(
     return ResNetClassifier('resnet50', num_classes, stem, drop_path_rate, drop_path_on)
 
 
+@used_where(drop_path_on=lambda given: given.drop_path_rate)
 def resnet101(
     num_classes: int = 1000,
     auxiliary: bool = True,
@@ -216,6 +221,7 @@ def resnet101(
     return ResNetClassifier('resnet101', num_classes, stem, drop_path_rate, drop_path_on)
 
 
+@used_where(drop_path_on=lambda given: given.drop_path_rate)
 def resnet152(
     num_classes: int = 1000,
     auxiliary: bool = True,

@@ -6,6 +6,7 @@ are mmsegmentation's network; the authors' STDC-Seg is the preset ``stdc_seg``.
 
 from mindspore import Tensor, nn
 
+from twinseg.common.backend import used_where
 from twinseg.mindspore_impl.layers import (
     AvgPool2d,
     Conv2d,
@@ -174,6 +175,7 @@ def stdc2(num_classes: int = 1000, auxiliary: bool = True, dropout: float = 0.2)
     return STDC(STDC2_BLOCKS, num_classes, dropout)
 
 
+@used_where(detail_channels=lambda given: given.auxiliary, auxiliary_align_corners=lambda given: given.auxiliary)
 def stdc1_seg(
     num_classes: int = 19,
     auxiliary: bool = True,
@@ -186,6 +188,7 @@ def stdc1_seg(
     return STDCSeg(STDC1_BLOCKS, num_classes, auxiliary, detail_channels, class_bias, auxiliary_align_corners, dropout)
 
 
+@used_where(detail_channels=lambda given: given.auxiliary, auxiliary_align_corners=lambda given: given.auxiliary)
 def stdc2_seg(
     num_classes: int = 19,
     auxiliary: bool = True,

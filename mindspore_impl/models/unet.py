@@ -11,6 +11,7 @@ the paper, images of any size work: features that do not meet are interpolated. 
 
 from mindspore import Tensor, nn
 
+from twinseg.common.backend import used_where
 from twinseg.common.errors import UserError
 from twinseg.mindspore_impl.layers import (
     Conv2d,
@@ -105,6 +106,13 @@ class Up(nn.Cell):
         return self.convs(x)
 
 
+@used_where(
+    stem=lambda given: given.backbone != 'plain',
+    output_stride=lambda given: given.backbone != 'plain',
+    batch_norm=lambda given: given.block != 'linear' or given.upsampling == 'bilinear',
+    late_pool=lambda given: given.backbone == 'plain',
+    dropout=lambda given: given.head == 'fcn' or given.auxiliary and given.backbone == 'plain',
+)
 class UNet(Network):
     """Outputs: ``logits`` at the image's size and, behind the plain encoder, ``aux`` (1/2).
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from twinseg.common.backend import used_where
 from twinseg.common.errors import UserError
 from twinseg.pytorch_impl.layers import (
     Conv2d,
@@ -88,6 +89,11 @@ class ASPP(nn.Module):
         return x if self.refine is None else self.refine(x)
 
 
+@used_where(
+    stem=lambda given: given.backbone != 'xception',
+    contract_dilation=lambda given: given.backbone != 'xception',
+    shared_relu=lambda given: given.backbone == 'xception',
+)
 class DeepLabV3(Network):
     """Outputs: ``logits`` and ``aux`` at 1/``output_stride``.
 
@@ -128,6 +134,11 @@ class DeepLabV3(Network):
         return outputs
 
 
+@used_where(
+    stem=lambda given: given.backbone != 'xception',
+    contract_dilation=lambda given: given.backbone != 'xception',
+    shared_relu=lambda given: given.backbone == 'xception',
+)
 class DeepLabV3Plus(Network):
     """Outputs: ``logits`` (1/4) and ``aux`` (1/``output_stride``).
 

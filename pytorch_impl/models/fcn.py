@@ -11,6 +11,7 @@ drops single elements.
 
 from torch import Tensor, nn
 
+from twinseg.common.backend import used_where
 from twinseg.common.errors import UserError
 from twinseg.pytorch_impl.layers import Conv2d, ConvBN, ConvTranspose2d, Dropout2d, FCNHead, ModuleList, ReLU, concat
 from twinseg.pytorch_impl.models.resnet import ResNet
@@ -109,6 +110,12 @@ class FCN8s(Network):
         return {'logits': _crop(y, OFFSET, x)}
 
 
+@used_where(
+    stem=lambda given: given.backbone != 'vgg16',
+    convolutions=lambda given: given.backbone != 'vgg16',
+    concat_input=lambda given: given.backbone != 'vgg16',
+    auxiliary_channels=lambda given: given.backbone != 'vgg16' and given.auxiliary,
+)
 def fcn(
     num_classes: int = 19,
     auxiliary: bool = True,

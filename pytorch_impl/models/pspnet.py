@@ -11,11 +11,13 @@ authors' has 64, 64 and 128 channels ('deep'). mmsegmentation's "b" variants hav
 
 from torch import Tensor
 
+from twinseg.common.backend import used_where
 from twinseg.pytorch_impl.layers import Conv2d, Dropout2d, FCNHead, PyramidPooling
 from twinseg.pytorch_impl.models.resnet import ResNet
 from twinseg.pytorch_impl.network import Network
 
 
+@used_where(auxiliary_channels=lambda given: given.auxiliary and given.stages != 2)
 class PSPNet(Network):
     """Outputs: ``logits`` and ``aux``, both at 1/8.
 

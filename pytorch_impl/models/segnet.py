@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 
 from torch import Tensor, nn
 
+from twinseg.common.backend import used_where
 from twinseg.common.errors import UserError
 from twinseg.pytorch_impl.layers import (
     BatchNorm2d,
@@ -142,6 +143,7 @@ class SegResNet(Network):
         return {'logits': self.classifier(y)}
 
 
+@used_where(shared=lambda given: given.backbone == 'vgg16_bn', last_convolutions=lambda given: given.backbone == 'vgg16_bn')
 def segnet(
     num_classes: int = 19, auxiliary: bool = True, backbone: str = 'vgg16_bn', shared: bool = False, last_convolutions: int = 1
 ) -> Network:
@@ -149,8 +151,6 @@ def segnet(
     _check('backbone', backbone, BACKBONES)
     if backbone == 'vgg16_bn':
         return SegNet(num_classes, auxiliary, shared, last_convolutions)
-    if shared or last_convolutions != 1:
-        raise UserError(f'shared and last_convolutions: of vgg16_bn, not of {backbone}')
     return SegResNet(num_classes, auxiliary, backbone)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from twinseg.common.backend import used_where
 from twinseg.common.errors import UserError
 from twinseg.pytorch_impl.layers import (
     Conv2d,
@@ -77,6 +78,7 @@ class SharedFPN(nn.Module):
         return self.fusion(_join(levels, x4.shape[2:], self.align_corners))
 
 
+@used_where(contract_dilation=lambda given: given.output_stride != 32, auxiliary_channels=lambda given: given.auxiliary)
 class UperNet(Network):
     """Outputs: ``logits`` (1/4) and ``aux`` (1/16).
 

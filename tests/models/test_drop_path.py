@@ -117,7 +117,7 @@ def test_twins_drop_the_same(arch, on, size):
     'arch, arguments, message',
     [
         ('ddrnet23_slim', {'drop_path_rate': 1.0}, 'drop_path_rate: 1.0 is not a share'),
-        ('resnet18', {'drop_path_on': 'both'}, "drop_path_on: 'both' is neither branch nor shortcut"),
+        ('resnet18', {'drop_path_rate': 0.1, 'drop_path_on': 'both'}, "drop_path_on: 'both' is neither branch nor shortcut"),
         ('stdc1', {'drop_path_rate': 0.1}, "stdc1 has no argument 'drop_path_rate'"),
     ],
 )
