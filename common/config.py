@@ -214,6 +214,9 @@ class Schedule(Group):
     max_iters: Optional[Positive] = Field(None, description='steps; give this or epochs')
     power: Annotated[float, Field(gt=0)] = 0.9
     min_lr: NonNegative = 0.0
+    reach_min_lr: bool = Field(
+        False, description='poly_lr, cosine_lr: the last step has min_lr (mmengine); false: the step after it would have it'
+    )
     lr_adjust: Positive = Field(30, description='multistep_lr: epochs between the steps')
     lr_gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.97, description='factor of multistep_lr a step, of exp_lr an epoch')
     warmup_length: NonNegative = Field(

@@ -26,8 +26,8 @@ def learning_rates(optimizer: Optimizer, schedule: Schedule, steps_per_epoch: in
     - warm-up ``linear``: from ``warmup_lr`` at step 0 to ``base_lr``, at the last step of ``warmup_iters`` (mmengine LinearLR)
       or at the first step after ``warmup_length`` epochs (timm, the MindSpore model zoo);
     - warm-up ``exponential`` (STDC-Seg, optimizer_loss.py): ``warmup_lr * (base_lr / warmup_lr) ** (step / warm-up steps)``;
-    - ``poly_lr`` (mmengine PolyLR, eta_min = ``min_lr``) and ``cosine_lr``: from ``base_lr`` at the first step after the
-      warm-up, towards ``min_lr`` which the step after the last one would have;
+    - ``poly_lr`` and ``cosine_lr``: from ``base_lr`` at the first step after the warm-up, towards ``min_lr``, which the step
+      after the last one would have, or with ``reach_min_lr`` the last one has (mmengine PolyLR, eta_min = ``min_lr``);
     - ``multistep_lr`` and ``exp_lr`` (the model zoo): ``base_lr * lr_gamma ** (epoch // lr_adjust)`` and
       ``base_lr * lr_gamma ** epoch``, but not below ``min_lr``; epoch = step / steps per epoch, warm-up included.
 
@@ -55,7 +55,7 @@ def learning_rates(optimizer: Optimizer, schedule: Schedule, steps_per_epoch: in
         exponent = step // (schedule.lr_adjust * steps_per_epoch) if multistep else step / steps_per_epoch
         rest = np.maximum(base * schedule.lr_gamma**exponent, schedule.min_lr)
     else:
-        left = 1 - (step - warmup) / max(total - warmup, 1)  # share of the decay still to come
+        left = 1 - (step - warmup) / max(total - warmup - schedule.reach_min_lr, 1)  # share of the decay still to come
         factor = {
             'poly_lr': left**schedule.power,
             'cosine_lr': 0.5 * (1 + np.cos(np.pi * (1 - left))),

@@ -25,7 +25,7 @@ def mmengine(base_lr: float, total: int, power: float, eta_min: float, warmup: i
                 change = 1 - start_factor
                 lr *= 1 + change / ((warmup - 1) * start_factor + (step - 1) * change)
         elif step > warmup:
-            lr = (lr - eta_min) * (1 - 1 / (total - warmup - (step - warmup) + 1)) ** power + eta_min
+            lr = (lr - eta_min) * (1 - 1 / (total - warmup - 1 - (step - warmup) + 1)) ** power + eta_min
         rates.append(lr)
     return np.array(rates)
 
@@ -40,7 +40,8 @@ def mmengine(base_lr: float, total: int, power: float, eta_min: float, warmup: i
     ],
 )
 def test_poly_is_mmengines(base_lr, total, power, eta_min, warmup):
-    ours = curve(base_lr, max_iters=total, power=power, min_lr=eta_min, warmup_iters=warmup, warmup_lr=0.1 * base_lr)
+    poly = dict(max_iters=total, power=power, min_lr=eta_min, reach_min_lr=True)
+    ours = curve(base_lr, **poly, warmup_iters=warmup, warmup_lr=0.1 * base_lr)
     np.testing.assert_allclose(ours, mmengine(base_lr, total, power, eta_min, warmup), rtol=RELATIVE)
 
 
@@ -61,6 +62,8 @@ def test_exponential_warmup_is_the_official_stdc_one():
     [
         (dict(max_iters=4, power=1.0), [1.0, 0.75, 0.5, 0.25]),
         (dict(max_iters=4, power=1.0, min_lr=0.2), [1.0, 0.8, 0.6, 0.4]),
+        (dict(max_iters=4, power=1.0, min_lr=0.1, reach_min_lr=True), [1.0, 0.7, 0.4, 0.1]),
+        (dict(max_iters=3, lr_scheduler='cosine_lr', reach_min_lr=True), [1.0, 0.5, 0.0]),
         (dict(max_iters=4, power=2.0), [1.0, 0.5625, 0.25, 0.0625]),
         (dict(max_iters=4, lr_scheduler='cosine_lr'), [1.0, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]),
         (dict(max_iters=3, lr_scheduler='constant_lr'), [1.0, 1.0, 1.0]),
