@@ -20,7 +20,8 @@ DATA = next((path for path in (ROOT / 'data', ROOT.parent / 'shared' / 'data') i
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 
-SPLIT = ('test_matrix', 'test_golden', 'test_overfit')  # files whose tests are of a network or a publisher each
+# files whose tests are of a network or a publisher each
+SPLIT = ('test_matrix', 'test_golden', 'test_golden_steps', 'test_overfit')
 GROWTH = 1 << 28  # bytes between two clearings of memory
 _trimmed = [0]  # bytes after the last one
 

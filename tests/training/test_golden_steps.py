@@ -1,0 +1,145 @@
+"""A training step of a recipe is mmsegmentation's own step: losses, movements, learning rates (DESIGN section 4).
+
+``golden/training/`` holds what its ``model.train_step`` did with the weights and batches that ``golden.py`` makes.
+"""
+
+import json
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from tests.conftest import GOLDEN
+from tests.golden import golden
+from twinseg.common import config, weights
+from twinseg.common.schedules import learning_rates
+
+LOSS_TOLERANCE = 2e-6  # relative, or 5 times the fixture's noise of the step
+MOVE_TOLERANCE = 1e-4  # relative, or 5 times the fixture's noise
+RATE_TOLERANCE = 1e-9  # relative
+STILL = 1e-12  # L2 norm of what does not move
+OUTPUTS = {  # a part of their loss, or the head in its name -> which of our network's outputs
+    'decode.loss_spatial': 1,
+    'decode': 0,
+    'aux': 1,
+    'aux_0': 1,
+    'aux_1': 2,
+    'aux_2': 3,
+}
+
+
+def cases() -> list[str]:
+    """Names of the fixtures."""
+    names = sorted(path.stem for path in (GOLDEN / 'training').glob('*.json'))
+    assert names, f'{GOLDEN / "training"}: no fixtures'
+    return names
+
+
+def recorded(case: str) -> dict:
+    return json.loads((GOLDEN / 'training' / f'{case}.json').read_text())
+
+
+def recipe(record: dict) -> config.Config:
+    """Our recipe of that name; the recorded steps are of one device, whose part of the OHEM pixels it takes."""
+    found = config.load(record['config'].rpartition('/')[2])
+    if found.loss.loss == 'ohem':
+        devices = found.optimizer.lr_batch_size // found.data.batch_size
+        found = found.replace(ohem_min_kept=found.loss.ohem_min_kept // devices)
+    return found.replace(pretrained=None)
+
+
+def rates(record: dict) -> np.ndarray:
+    """Our learning rates of every step of the recipe, on as many devices as it names."""
+    chosen = recipe(record)
+    return learning_rates(chosen.optimizer, chosen.schedule, 1, chosen.optimizer.lr_batch_size)
+
+
+class Steps(NamedTuple):
+    """What our trainer did in the recorded steps."""
+
+    losses: list[dict[str, float]]
+    moves: list[dict[str, float]]  # after steps 1 and 2: the publisher's name -> L2 norm of the movement since the start
+    outputs: list[str]  # of the network, in order
+    unread: list[str]  # the publisher's names that our network does not have
+
+
+@pytest.fixture(scope='module', params=cases())
+def case(request) -> str:
+    return request.param
+
+
+@pytest.fixture(scope='module')
+def steps(backend, case) -> Steps:
+    record = recorded(case)
+    spec = golden.read(GOLDEN / f'{case}.json')
+    converted = weights.convert(golden.state_dict(spec))
+    chosen = recipe(record).replace(graph_mode=int(backend.name == 'mindspore'))
+    network = backend.build_model(chosen.model.arch, num_classes=converted.arguments['num_classes'], **chosen.model.arguments())
+    report = backend.load_state(network, converted.state)
+    assert not report.missing and not report.unexpected and not report.mismatched
+    for _, module in network.named_modules() if backend.name == 'pytorch' else network.cells_and_names():
+        if hasattr(module, 'ratio'):  # dropout
+            module.ratio = 0.0
+    trainer = backend.make_trainer(network, chosen)
+    shape, losses, moves = record['batch'], [], []
+    for step, rate in enumerate(rates(record)[: len(record['losses'])], start=1):
+        images = golden.generator(f'images:train:{case}:{step - 1}').integers(0, 256, shape, dtype=np.uint8)
+        labels = golden.label(f'train:{case}:{step - 1}', (shape[0], *shape[2:]), spec['num_classes'], block=8)
+        losses.append(trainer.step([(images, labels.astype(np.uint8))], rate))
+        if step <= len(record['moves']):
+            state = trainer.state()[0]
+            moves.append(
+                {
+                    theirs: float(np.linalg.norm(np.subtract(state[f'model.{ours}'], converted.state[ours], dtype=np.float64)))
+                    for ours, theirs in converted.names.items()
+                }
+            )
+    return Steps(losses, moves, list(network.align_corners), converted.ignored)
+
+
+@pytest.mark.parametrize('name', cases())
+def test_learning_rates(name):
+    record = recorded(name)
+    ours = rates(record)
+    np.testing.assert_allclose(ours[: len(record['learning_rates'])], record['learning_rates'], rtol=RATE_TOLERANCE)
+    places = [int(step) for step in record['curve']]
+    np.testing.assert_allclose(ours[places], list(record['curve'].values()), rtol=RATE_TOLERANCE)
+
+
+def assert_within(differences: dict[str, tuple[float, float]], record_property) -> None:
+    """That no relative difference exceeds its tolerance; records the one that comes closest (``--junit-xml``)."""
+    worst = max(differences, key=lambda name: differences[name][0] / differences[name][1])
+    record_property('worst', f'{worst}: {differences[worst][0]:.1e} of {differences[worst][1]:.1e}')
+    over = {name: difference for name, difference in differences.items() if not difference[0] <= difference[1]}
+    assert not over
+
+
+def test_losses(steps, case, record_property):
+    """Of steps 1 to 4 the loss, and every part of it; the noise is that of the whole loss, so parts are measured by it, too."""
+    record, differences = recorded(case), {}
+    assert len(steps.losses) == len(record['losses']) == len(record['noise'])
+    for number, (ours, theirs, noise) in enumerate(zip(steps.losses, record['losses'], record['noise']), start=1):
+        expected: dict[str, float] = {}
+        for part, value in theirs.items():
+            head = part.partition('.')[0]
+            name = 'loss' if part == 'loss' else f'loss_{steps.outputs[OUTPUTS.get(part, OUTPUTS.get(head))]}'
+            expected[name] = expected.get(name, 0.0) + value
+        assert set(expected) == {name for name in ours if name.startswith('loss') and name != 'loss_scale'}
+        for name, value in expected.items():
+            difference = abs(ours[name] - value) / theirs['loss']
+            differences[f'step {number}, {name}'] = difference, max(LOSS_TOLERANCE, 5 * noise)
+    assert_within(differences, record_property)
+
+
+def test_movements(steps, case, record_property):
+    """How far every parameter and running statistic moved over step 1, and over steps 1 and 2."""
+    record, differences = recorded(case), {}
+    assert len(steps.moves) == len(record['moves']) == len(record['move_noise'])
+    for number, (ours, theirs, noise) in enumerate(zip(steps.moves, record['moves'], record['move_noise']), start=1):
+        assert set(theirs) - set(steps.unread) == set(ours)
+        for name, move in ours.items():
+            if theirs[name] <= STILL:
+                assert move <= STILL, name
+            else:
+                differences[f'step {number}, {name}'] = abs(move / theirs[name] - 1), max(MOVE_TOLERANCE, 5 * noise)
+    assert_within(differences, record_property)
