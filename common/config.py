@@ -36,23 +36,33 @@ class Group(BaseModel):
 
 
 class Model(Group):
-    arch: str = Field('fast_scnn', description='network, a name of `twinseg list --models`')
-    num_classes: Optional[Positive] = Field(None, description="classes; by default the data set's")
-    backbone: Optional[str] = Field(None, description='of networks that take one: resnet18 to resnet152, vgg16_bn, ...')
+    arch: str = Field('fast_scnn', description='name of the network, one of `twinseg list --models`')
+    num_classes: Optional[Positive] = Field(None, description="number of classes; by default the data set's")
+    backbone: Optional[str] = Field(
+        None, description='feature extractor of the networks that can have several: resnet18 to resnet152, vgg16_bn, ...'
+    )
     preset: Optional[str] = Field(
         None,
         description="a publisher's settings of the network: davidtvs, yassouali, smp, ...; they become model_args when the "
         'configuration is read, below those given',
     )
-    model_args: dict[str, Any] = Field({}, description="further arguments of the network's builder")
-    pretrained: Optional[str] = Field(None, description='weights to start from: ours or a published checkpoint')
-    reset_classifier: bool = Field(False, description='with pretrained: classifiers for other classes are drawn anew')
+    model_args: dict[str, Any] = Field({}, description="further arguments of the network's builder, by name")
+    pretrained: Optional[str] = Field(
+        None,
+        description='file with the weights to start from: a checkpoint of TwinSeg or a published one (load_from, init_cfg)',
+    )
+    reset_classifier: bool = Field(
+        False, description='with pretrained: a classification layer made for other classes keeps its random initial weights'
+    )
     drop_path_rate: Fraction = Field(
         0.0,
-        description='classifiers: share of the samples that skip the last block, from 0 in the first one (stochastic depth)',
+        description='classifiers: probability that a sample skips the last block (stochastic depth); it rises linearly from'
+        ' 0 at the first block',
     )
     drop_path_on: Literal['branch', 'shortcut'] = Field(
-        'branch', description="what is dropped: a block's branch (timm) or its shortcut (the model zoo)"
+        'branch',
+        description='which path of a residual block drop_path_rate drops: the branch with the convolutions (timm) or the '
+        'shortcut (the model zoo)',
     )
 
     @model_validator(mode='before')
@@ -84,150 +94,249 @@ class Model(Group):
 class Data(Group):
     set: Literal['toy_street', 'cityscapes', 'camvid', 'camvid32', 'voc', 'custom', 'imagenet', 'image_folder'] = Field(
         'toy_street',
-        description='imagenet, image_folder: {split}/<class>/<image>, in folders or tars, for classifiers; '
-        'the others are for segmentation',
+        description='data set. imagenet and image_folder hold {split}/<class>/<image> in folders or tars and train '
+        'classifiers; the others train segmentation. `twinseg list --datasets` shows the folders that each '
+        'expects',
     )
-    data_url: Optional[str] = Field(None, description='folder of the data set; by default found below $TWINSEG_DATA')
-    train_split: str = 'train'
-    val_split: str = 'val'
-    batch_size: Positive = Field(8, description='images per device and step')
-    eval_batch_size: Positive = 1
-    num_parallel_workers: Count = 2
+    data_url: Optional[str] = Field(
+        None, description='folder of the data set (data_root); by default $TWINSEG_DATA/<set>, then $TWINSEG_DATA'
+    )
+    train_split: str = Field('train', description='name of the split that is trained on')
+    val_split: str = Field('val', description='name of the split that is evaluated on')
+    batch_size: Positive = Field(8, description='training images per device and step')
+    eval_batch_size: Positive = Field(1, description='images per device that evaluation runs through the network at once')
+    num_parallel_workers: Count = Field(
+        2,
+        description='processes (PyTorch) or threads (MindSpore) per device that load and augment images; 0: none beside the'
+        ' training itself',
+    )
     sampling: Literal['shuffle', 'class_balanced'] = Field(
         'shuffle',
-        description='order of an epoch: every image once, or, '
-        'class_balanced, every class equally often, by images that show it',
+        description='images of an epoch. shuffle: each image once, in random order; class_balanced: as many images, each '
+        'class being shown equally often',
     )
     repeat: Positive = Field(1, description="times that an epoch shows every image (mmsegmentation's RepeatDataset)")
-    on_error: Literal['raise', 'skip'] = Field('raise', description='what to do with a broken image or label')
-    max_errors: Count = Field(10, description='broken samples after which on_error: skip stops all the same')
-    train_samples: Positive = Field(64, description='toy_street: images drawn for training')
-    val_samples: Positive = Field(16, description='toy_street: images drawn for validation')
+    on_error: Literal['raise', 'skip'] = Field(
+        'raise', description='reaction to a broken image or label: end the run, or train on the next readable sample instead'
+    )
+    max_errors: Count = Field(10, description='with on_error: skip: number of broken samples above which the run ends')
+    train_samples: Positive = Field(64, description='toy_street: number of training images')
+    val_samples: Positive = Field(16, description='toy_street: number of validation images')
     image_size: Size = Field(
         [256, 512],
-        description='toy_street: size drawn; classifiers: size of the input, 224 by default; one number for both sides will do',
+        description='[height, width] in pixels, or one number for a square. toy_street: size of the images; classifiers: '
+        'size of the input, by default [224, 224]',
     )
     class_file: Optional[str] = Field(
         None,
-        description='image folders: file that gives the classes their numbers, by default '
-        'the order of their names: JSON {"name": number} or {"number": ["folder", "name"]}, or a '
-        'line for each',
+        description='image folders: file that numbers the classes, as JSON {"folder": number} or {"number": ["folder", '
+        '"name"]}, or one folder a line; by default they are numbered in the order of their names',
     )
-    exif_rotate: bool = Field(False, description='image folders: turn images as their EXIF data says (timm does not)')
-    image_dir: Optional[str] = Field(None, description='custom: folder of images below data_url; {split} is replaced')
-    label_dir: Optional[str] = Field(None, description='custom: folder of label PNGs below data_url; {split} is replaced')
-    image_suffix: str = '.jpg'
-    label_suffix: str = '.png'
-    classes: Optional[list[str]] = Field(None, description='custom: names in the order of the train ids')
-    palette: Optional[list[Colour]] = Field(None, description='custom: RGB per class')
-    label_map: Optional[dict[int, int]] = Field(None, description='custom: id in the file -> train id (255: ignored)')
+    exif_rotate: bool = Field(
+        False, description='image folders: whether images are rotated as their EXIF orientation says (timm does not)'
+    )
+    image_dir: Optional[str] = Field(
+        None, description='custom: folder of the images below data_url; {split} in it is replaced by the name of the split'
+    )
+    label_dir: Optional[str] = Field(
+        None, description='custom: folder of the label PNGs below data_url; {split} in it is replaced by the name of the split'
+    )
+    image_suffix: str = Field('.jpg', description='custom: end of the names of the image files (img_suffix)')
+    label_suffix: str = Field(
+        '.png', description='custom: end of the names of the label files, in place of image_suffix (seg_map_suffix)'
+    )
+    classes: Optional[list[str]] = Field(None, description='custom: names of the classes, in the order of the train ids')
+    palette: Optional[list[Colour]] = Field(
+        None, description="custom: RGB colour of each class, 0 to 255; by default Pascal VOC's series of colours"
+    )
+    label_map: Optional[dict[int, int]] = Field(
+        None, description='custom: id in the label file -> train id, 255: ignored; by default ids are train ids already'
+    )
 
 
 class Augment(Group):
     base_size: Optional[Size] = Field(
         None,
-        description='image size that ratio_range multiplies (mmsegmentation: scale, '
-        'there width first); by default the size of the file',
+        description='[height, width] in pixels that ratio_range multiplies (scale of RandomResize, width first there); by '
+        'default the size of the image file',
     )
-    ratio_range: Range = [0.5, 2.0]
-    crop_size: Size = [512, 1024]
-    cat_max_ratio: Fraction = Field(0.75, description='largest share of one class in a crop (10 tries), 1 to switch off')
-    flip_prob: Fraction = 0.5
-    rotate: NonNegative = Field(0.0, description='largest angle in degrees, to either side; corners are padded')
-    cutout_prob: Fraction = Field(0.0, description='probability that a box is cut out of the image')
-    cutout_ratio: Range = Field([0.1, 0.4], description="smallest and largest side of that box, as a share of the crop's")
+    ratio_range: Range = Field(
+        [0.5, 2.0], description='lowest and highest factor of the random resize before the crop (ratio_range of RandomResize)'
+    )
+    crop_size: Size = Field([512, 1024], description='[height, width] in pixels of the random crop that is trained on')
+    cat_max_ratio: Fraction = Field(
+        0.75,
+        description='largest share of one class in a crop: up to 10 crops are tried (cat_max_ratio of RandomCrop); 1 '
+        'accepts every crop',
+    )
+    flip_prob: Fraction = Field(0.5, description='probability of a horizontal flip')
+    rotate: NonNegative = Field(
+        0.0, description='largest angle in degrees of a random rotation to either side; empty corners are filled and ignored'
+    )
+    cutout_prob: Fraction = Field(0.0, description='probability that a random box of the crop is erased and ignored (cutout)')
+    cutout_ratio: Range = Field(
+        [0.1, 0.4], description="smallest and largest side of the box that cutout erases, as a share of the crop's side"
+    )
     class_mix: Fraction = Field(
-        0.0, description='probability that half of the classes of another sample are pasted over the image (ClassMix)'
+        0.0, description='probability that half of the classes of another sample are pasted over the crop (ClassMix)'
     )
     eval_size: Optional[Size] = Field(
         None,
-        description='evaluation: images are scaled to fit into it, proportions kept '
-        '(mmsegmentation: Resize of the test pipeline, there width first); labels and scores '
-        'keep the size of the file',
+        description='[height, width] in pixels into which evaluation scales the images, proportions kept (scale of Resize '
+        'in the test pipeline, width first there); scores are counted at the size of the file',
     )
-    scale: Range = Field([0.08, 1.0], description="classifiers: share of the image's area that a random crop takes")
-    ratio: Range = Field([3 / 4, 4 / 3], description='classifiers: width to height of a random crop')
+    scale: Range = Field(
+        [0.08, 1.0], description="classifiers: smallest and largest share of the image's area in a random crop"
+    )
+    ratio: Range = Field([3 / 4, 4 / 3], description='classifiers: lowest and highest width / height of a random crop')
     interpolation: Literal['nearest', 'bilinear', 'bicubic', 'lanczos', 'random'] = Field(
-        'bicubic', description="classifiers: Pillow's antialiased resizing; random: bilinear or bicubic, bicubic in evaluation"
+        'bicubic',
+        description="classifiers: Pillow's antialiased filter for resizing; random: bilinear or bicubic in training, "
+        'bicubic in evaluation',
     )
     color_jitter: NonNegative = Field(
-        0.4, description='classifiers: strength of brightness, contrast and saturation; auto_augment replaces it'
+        0.4,
+        description='classifiers: strength of the random changes of brightness, contrast and saturation; without effect '
+        'where auto_augment is set',
     )
-    auto_augment: Optional[str] = Field(None, description='classifiers: RandAugment, such as rand-m9-mstd0.5-inc1')
+    auto_augment: Optional[str] = Field(
+        None, description="classifiers: RandAugment policy in timm's spelling, such as rand-m9-mstd0.5-inc1"
+    )
     re_prob: Fraction = Field(0.0, description='classifiers: probability of random erasing')
     re_mode: Literal['const', 'rand', 'pixel'] = Field(
-        'pixel', description='erased to the mean colour, to one random colour or to noise'
+        'pixel',
+        description='classifiers: filling of the erased boxes: the mean colour, one random colour, or noise in every pixel',
     )
-    re_count: Positive = Field(1, description='largest number of erased boxes')
-    mix_up: NonNegative = Field(0.0, description="classifiers: mixup's alpha")
-    cutmix: NonNegative = Field(0.0, description="classifiers: cutmix's alpha")
-    mixup_prob: Fraction = Field(1.0, description='probability that a batch (mixup_mode elem, pair: a sample) is mixed')
-    switch_prob: Fraction = Field(0.5, description='probability of cutmix where both are on')
-    mixup_mode: Literal['batch', 'pair', 'elem'] = 'batch'
-    mixup_off_epoch: NonNegative = Field(0.0, description='epoch from which nothing is mixed; 0: never')
+    re_count: Positive = Field(1, description='classifiers: largest number of boxes that random erasing erases in an image')
+    mix_up: NonNegative = Field(
+        0.0, description='classifiers: alpha of mixup, its Beta(alpha, alpha) distribution; 0: no mixup'
+    )
+    cutmix: NonNegative = Field(
+        0.0, description='classifiers: alpha of cutmix, its Beta(alpha, alpha) distribution; 0: no cutmix'
+    )
+    mixup_prob: Fraction = Field(
+        1.0, description='classifiers: probability that a batch, pair or image (mixup_mode) is mixed by mixup or cutmix'
+    )
+    switch_prob: Fraction = Field(
+        0.5, description='classifiers: probability that cutmix mixes instead of mixup, where both are on'
+    )
+    mixup_mode: Literal['batch', 'pair', 'elem'] = Field(
+        'batch', description='classifiers: what shares one random mixing ratio: the batch, a pair of images, or a single image'
+    )
+    mixup_off_epoch: NonNegative = Field(
+        0.0, description='classifiers: epoch from which on nothing is mixed; 0: mixing never ends'
+    )
     crop_pct: Annotated[float, Field(gt=0, le=1)] = Field(
-        0.875, description='classifiers: share of the resized image that evaluation looks at'
+        0.875, description='classifiers: side of the centre crop of evaluation as a share of the side of the resized image'
     )
     square_resize: bool = Field(
         False,
-        description='classifiers: evaluation resizes to a square (the model zoo) instead of keeping the proportions (timm)',
+        description='classifiers: whether evaluation resizes to a square (the model zoo) instead of keeping the proportions'
+        ' (timm)',
     )
-    photometric_distortion: bool = True
-    brightness_delta: NonNegative = 32.0
-    contrast_range: Range = [0.5, 1.5]
-    saturation_range: Range = [0.5, 1.5]
-    hue_delta: NonNegative = 18.0
-    mean: Channels = IMAGENET_MEAN
-    std: Channels = IMAGENET_STD
+    photometric_distortion: bool = Field(
+        True,
+        description='whether brightness, contrast, saturation and hue change, each with probability 1/2 '
+        '(PhotoMetricDistortion)',
+    )
+    brightness_delta: NonNegative = Field(
+        32.0, description='photometric_distortion: largest value added to or taken from the pixels, of 0 to 255'
+    )
+    contrast_range: Range = Field([0.5, 1.5], description='photometric_distortion: lowest and highest factor of the contrast')
+    saturation_range: Range = Field(
+        [0.5, 1.5], description='photometric_distortion: lowest and highest factor of the saturation'
+    )
+    hue_delta: NonNegative = Field(
+        18.0, description='photometric_distortion: largest shift of the hue in units of 2 degrees, as OpenCV counts (0 to 179)'
+    )
+    mean: Channels = Field(
+        IMAGENET_MEAN,
+        description="mean of red, green and blue, 0 to 255, that is subtracted from the pixels; by default ImageNet's",
+    )
+    std: Channels = Field(
+        IMAGENET_STD,
+        description='standard deviation of red, green and blue, 0 to 255, by which the pixels are divided after that; by '
+        "default ImageNet's",
+    )
 
 
 class Optimizer(Group):
     optimizer: Literal['sgd', 'momentum', 'adam', 'adamw', 'rmsprop', 'lamb'] = Field(
-        'momentum', description='sgd is momentum; adam adds the weight decay to the gradient'
+        'momentum',
+        description='optimization algorithm. sgd and momentum are the same, SGD with momentum; adam adds the weight decay '
+        'to the gradient, adamw and lamb to the update',
     )
-    base_lr: Annotated[float, Field(gt=0)] = 0.01
+    base_lr: Annotated[float, Field(gt=0)] = Field(0.01, description='learning rate at the end of the warm-up (lr)')
     lr_batch_size: Count = Field(
         0,
-        description='global batch that the learning rates are given for: they are scaled to the '
-        'one in use; 0: taken as they are. Classifiers: 256 by default. `twinseg recipe` compares',
+        description='global batch size that base_lr, min_lr and warmup_lr are given for: they are multiplied by the actual '
+        'one divided by it; 0: they are taken as they are; classifiers: 256 by default',
     )
-    momentum: Fraction = 0.9
-    use_nesterov: bool = False
-    beta: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = [0.9, 0.999]
-    decay: Fraction = Field(0.9, description='rmsprop: of the mean square')
-    eps: Annotated[float, Field(gt=0)] = 1e-8
-    weight_decay: NonNegative = 0.0
+    momentum: Fraction = Field(0.9, description='momentum of sgd, momentum and rmsprop')
+    use_nesterov: bool = Field(False, description='sgd, momentum: whether the momentum is that of Nesterov')
+    beta: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
+        [0.9, 0.999], description='adam, adamw, lamb: decay of the running means of the gradient and of its square (betas)'
+    )
+    decay: Fraction = Field(0.9, description='rmsprop: decay of the running mean of the squared gradient (alpha)')
+    eps: Annotated[float, Field(gt=0)] = Field(
+        1e-8, description='adam, adamw, rmsprop, lamb: number added to the denominator, which keeps it from being 0'
+    )
+    weight_decay: NonNegative = Field(0.0, description='factor of the weight decay (L2 penalty)')
     norm_bias_decay: bool = Field(
-        True, description='decay the parameters of norms and all biases too; classifiers: false by default'
+        True, description='whether the parameters of norms and all biases decay, too; classifiers: false by default'
     )
-    lr_mult: dict[str, NonNegative] = Field({}, description='start of parameter names -> factor of their learning rate')
-    clip_global_norm: bool = False
-    clip_global_norm_value: Annotated[float, Field(gt=0)] = 5.0
-    accumulation_step: Positive = Field(1, description='batches whose gradients are averaged in one step')
-    with_ema: bool = False
-    ema_decay: Fraction = Field(0.9999, description='at the end; less in the first steps, (1 + step) / (10 + step)')
+    lr_mult: dict[str, NonNegative] = Field(
+        {},
+        description='beginning of parameter names -> factor of their learning rate (paramwise_cfg); the longest one wins',
+    )
+    clip_global_norm: bool = Field(
+        False, description='whether gradients are scaled down to the L2 norm clip_global_norm_value, taken over all parameters'
+    )
+    clip_global_norm_value: Annotated[float, Field(gt=0)] = Field(
+        5.0, description='with clip_global_norm: largest L2 norm of all gradients together (clip_grad: max_norm)'
+    )
+    accumulation_step: Positive = Field(
+        1, description='batches whose gradients are averaged for one optimizer step (accumulative_counts)'
+    )
+    with_ema: bool = Field(
+        False,
+        description='whether an exponential moving average of the weights is made, which evaluation scores',
+    )
+    ema_decay: Fraction = Field(
+        0.9999,
+        description='with_ema: decay of the average per step; (1 + step) / (10 + step) in the first steps, where that is less',
+    )
 
 
 class Schedule(Group):
-    lr_scheduler: Literal['poly_lr', 'cosine_lr', 'constant_lr', 'multistep_lr', 'exp_lr'] = 'poly_lr'
-    epochs: Optional[Positive] = None
-    max_iters: Optional[Positive] = Field(None, description='steps; give this or epochs')
-    power: Annotated[float, Field(gt=0)] = 0.9
-    min_lr: NonNegative = 0.0
-    reach_min_lr: bool = Field(
-        False, description='poly_lr, cosine_lr: the last step has min_lr (mmengine); false: the step after it would have it'
+    lr_scheduler: Literal['poly_lr', 'cosine_lr', 'constant_lr', 'multistep_lr', 'exp_lr'] = Field(
+        'poly_lr', description='curve of the learning rate after the warm-up'
     )
-    lr_adjust: Positive = Field(30, description='multistep_lr: epochs between the steps')
-    lr_gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.97, description='factor of multistep_lr a step, of exp_lr an epoch')
+    epochs: Optional[Positive] = Field(None, description='length of the training in epochs; give this or max_iters')
+    max_iters: Optional[Positive] = Field(None, description='length of the training in optimizer steps; give this or epochs')
+    power: Annotated[float, Field(gt=0)] = Field(0.9, description='poly_lr: exponent of the share of the training that is left')
+    min_lr: NonNegative = Field(
+        0.0, description='learning rate at the end of poly_lr and cosine_lr (eta_min); multistep_lr and exp_lr stay above it'
+    )
+    reach_min_lr: bool = Field(
+        False,
+        description='poly_lr, cosine_lr: the last step of the training has min_lr (mmengine); false: the step after it would have it',
+    )
+    lr_adjust: Positive = Field(30, description='multistep_lr: epochs between two falls of the learning rate')
+    lr_gamma: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.97, description='factor of the learning rate: in multistep_lr at every fall, in exp_lr for every epoch'
+    )
     warmup_length: NonNegative = Field(
         0.0, description='epochs of warm-up; base_lr is reached at the first step after it (the model zoo, timm)'
     )
     warmup_iters: Count = Field(
-        0, description='steps of warm-up; base_lr is reached at the last of them (mmsegmentation); give this or warmup_length'
+        0, description='steps of warm-up; base_lr is reached at the last of them (LinearLR); give this or warmup_length'
     )
     warmup_lr: NonNegative = Field(0.0, description='learning rate at the first step of the warm-up')
-    warmup: Literal['linear', 'exponential'] = 'linear'
-    start_epoch: Count = Field(0, description='epochs of the schedule to leave out at the start')
+    warmup: Literal['linear', 'exponential'] = Field(
+        'linear', description='curve of the warm-up; exponential (STDC-Seg) needs a warmup_lr above 0'
+    )
+    start_epoch: Count = Field(0, description='epochs of the schedule that are skipped at the start')
 
     @model_validator(mode='after')
     def _one_length(self):
@@ -239,73 +348,110 @@ class Schedule(Group):
 
 
 class Loss(Group):
-    loss: Literal['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem'] = 'cross_entropy'
+    loss: Literal['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem'] = Field(
+        'cross_entropy',
+        description='loss of each output. sigmoid_cross_entropy: use_sigmoid; online hard example mining: ohem is '
+        "mmsegmentation's OhemCrossEntropy, ohem_pixel_sampler its OHEMPixelSampler, stdc_ohem STDC-Seg's; "
+        'classifiers have cross_entropy',
+    )
     class_weight: Union[None, Literal['median_frequency', 'enet'], list[NonNegative]] = Field(
         None,
-        description="one weight per class; median_frequency, enet: counted on the training labels, as SegNet's or ENet's "
-        'paper does',
+        description='one weight per class, or how to count them on the training labels: median_frequency as in the paper of'
+        ' SegNet, enet as in that of ENet',
     )
-    label_smoothing: Fraction = 0.0
-    avg_non_ignore: bool = Field(True, description='average over the pixels that are not ignored; mmsegmentation: false')
-    ohem_thresh: Fraction = 0.7
-    ohem_min_kept: Count = Field(100000, description='ohem, stdc_ohem: pixels per batch; ohem_pixel_sampler: per image')
-    auxiliary_weights: dict[str, NonNegative] = Field({}, description='auxiliary output -> weight of its loss')
+    label_smoothing: Fraction = Field(0.0, description='share of the target that is spread evenly over all classes')
+    avg_non_ignore: bool = Field(
+        True,
+        description="whether ignored pixels are left out of the average's divisor, too (avg_non_ignore, which is false by "
+        'default in mmsegmentation)',
+    )
+    ohem_thresh: Fraction = Field(
+        0.7, description="ohem losses: probability of the true class below which a pixel is hard and counts (OHEM's thresh)"
+    )
+    ohem_min_kept: Count = Field(
+        100000,
+        description='smallest number of pixels that count (min_kept): per batch in ohem and stdc_ohem, per image in '
+        'ohem_pixel_sampler',
+    )
+    auxiliary_weights: dict[str, NonNegative] = Field(
+        {}, description="name of an auxiliary output -> weight of its loss (an auxiliary head's loss_weight)"
+    )
     detail_weights: Annotated[list[NonNegative], Field(min_length=2, max_length=2)] = Field(
-        [1.0, 1.0], description='STDC detail loss: weights of binary cross-entropy and dice'
+        [1.0, 1.0], description="STDC's detail loss: weights of binary cross-entropy and dice"
     )
 
 
 class Precision(Group):
-    amp_level: Literal['O0', 'O1', 'O2', 'O3'] = 'O0'
-    dtype: Literal['float16', 'bfloat16'] = Field('float16', description='half precision of O1 to O3')
-    keep_bn_fp32: bool = True
-    loss_scale: Annotated[float, Field(gt=0)] = Field(1.0, description='static scale, or the first one of dynamic scaling')
-    is_dynamic_loss_scale: bool = False
-    scale_window: Positive = Field(1000, description='good steps after which a dynamic scale doubles')
+    amp_level: Literal['O0', 'O1', 'O2', 'O3'] = Field(
+        'O0',
+        description='precision. O0: float32; O1: convolutions and linear layers in half precision; O2: the network in half '
+        'precision, batch norm computed in float32; O3: batch norm in half precision, too. Weights stay float32',
+    )
+    dtype: Literal['float16', 'bfloat16'] = Field('float16', description='type of half precision that O1, O2 and O3 compute in')
+    keep_bn_fp32: bool = Field(True, description='O2: whether batch norm computes in float32')
+    loss_scale: Annotated[float, Field(gt=0)] = Field(
+        1.0,
+        description='factor of the loss that keeps small gradients in the range of float16; of dynamic scaling the first one',
+    )
+    is_dynamic_loss_scale: bool = Field(
+        False,
+        description='whether the scale is halved after a step that overflows and doubled after scale_window steps that do not',
+    )
+    scale_window: Positive = Field(
+        1000, description='is_dynamic_loss_scale: steps without overflow after which the scale is doubled'
+    )
 
 
 class Runtime(Group):
-    backend: Optional[Literal['pytorch', 'mindspore']] = None
-    device_target: Optional[str] = Field(None, description='CPU, GPU or Ascend; by default the best present')
-    recipe: Optional[str] = Field(None, description='recipe that the configuration comes from; filled in when it is read')
-    seed: Count = 0
-    work_dir: Optional[str] = None
-    threads: Optional[Positive] = Field(None, description='CPU threads of the framework')
+    backend: Optional[Literal['pytorch', 'mindspore']] = Field(
+        None, description='framework; by default the first that is installed, PyTorch before MindSpore'
+    )
+    device_target: Optional[str] = Field(None, description='device: CPU, GPU or Ascend; by default the best one present')
+    recipe: Optional[str] = Field(
+        None, description='name of the recipe that the configuration was read from; TwinSeg fills it in'
+    )
+    seed: Count = Field(0, description='start of all random numbers: initial weights, order, augmentation, dropout')
+    work_dir: Optional[str] = Field(
+        None, description='folder that a run writes its checkpoints and logs to; by default runs/<configuration>-<backend>'
+    )
+    threads: Optional[Positive] = Field(
+        None, description="CPU threads of the framework per process; by default the framework's choice"
+    )
     log_interval: Positive = Field(10, description='steps between lines of metrics.jsonl')
-    val_interval: Count = Field(0, description='steps between evaluations; 0: once an epoch')
-    checkpoint_interval: Count = Field(0, description='steps between checkpoints; 0: every save_every epochs')
+    val_interval: Count = Field(0, description='steps between evaluations; 0: one evaluation an epoch')
+    checkpoint_interval: Count = Field(0, description='steps between checkpoints; 0: save_every says how many epochs')
     save_every: Positive = Field(1, description='epochs between checkpoints')
-    max_keep_ckpts: Positive = 3
+    max_keep_ckpts: Positive = Field(3, description='number of newest checkpoints that are kept, besides the best one')
     nan_policy: Literal['stop', 'rollback'] = Field(
         'stop',
-        description='when loss or weights are no longer finite: end, or go '
-        'back to the last checkpoint and on behind the batches since',
+        description='reaction to a loss or weights that are no longer finite: end the run, or return to the last checkpoint'
+        ' and leave out the batches that followed it',
     )
-    max_rollbacks: Count = Field(3, description='of nan_policy: rollback; then the run ends')
+    max_rollbacks: Count = Field(3, description='nan_policy rollback: number of returns after which the run ends')
     collective_timeout: Optional[Positive] = Field(
         None,
-        description="seconds that a process waits for the others; by default 1800 in PyTorch, the framework's own in MindSpore",
+        description="seconds that a process waits for the others; by default 1800 in PyTorch, the framework's choice in "
+        'MindSpore',
     )
     sync_bn: bool = Field(
         True,
-        description='several processes: batch norm over all of them, or over each by itself; the '
-        'running statistics are means over all',
+        description='several processes: whether batch norm uses the statistics of the global batch (SyncBN) or of the batch'
+        ' of each process; running statistics are averaged either way',
     )
     launcher: Optional[Literal['dp']] = Field(
         None,
-        description='dp: PyTorch, one process for all GPUs of a host '
-        '(DataParallel; batch norm of each GPU by itself); otherwise torchrun or msrun '
-        'start a process for each device',
+        description="dp: PyTorch's DataParallel, one process for all GPUs of a host, batch norm over the images of each "
+        'GPU; by default torchrun or msrun start one process per device',
     )
     graph_mode: Literal[0, 1] = Field(
         0,
-        description='MindSpore: 0 compiles training steps, and evaluation for every size of '
-        'image, 1 runs operator by operator: slower, for debugging and for images of many sizes',
+        description='MindSpore, numbered as its context modes. 0: training steps are compiled, and evaluation for every '
+        'image size; 1: operator by operator, slower, for debugging and images of many sizes',
     )
     torch_compile: bool = Field(
         False,
-        description='PyTorch: compiles the network in training (torch.compile), which takes a '
-        'minute or more and, on a CPU, a C++ compiler; evaluation runs as without',
+        description='PyTorch: whether torch.compile compiles the network for training, which takes a minute or more and, on'
+        ' a CPU, a C++ compiler; evaluation is not compiled',
     )
 
 

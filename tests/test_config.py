@@ -35,6 +35,14 @@ def test_no_key_stands_in_two_groups():
     assert len(config.KEYS) == sum(len(kind.model_fields) for kind in config.GROUPS.values())
 
 
+@pytest.mark.parametrize('key', config.KEYS)
+def test_every_key_is_described(key):
+    """`twinseg list --keys` prints the description: at least two words, and not those of the key itself."""
+    description = config.GROUPS[config.KEYS[key]].model_fields[key].description
+    assert description and len(description.split()) > 1, f'{key} has no description'
+    assert description.lower().replace(' ', '_') != key
+
+
 def test_base_comes_first(write):
     write('base_lr: 0.1\nmomentum: 0.5\n', 'grandparent.yaml')
     write('base: grandparent.yaml\nbase_lr: 0.2\n', 'parent.yaml')
