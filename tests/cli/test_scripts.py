@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = sorted([*(ROOT / 'scripts').glob('*.sh'), *(ROOT / 'scripts').glob('slurm/*'), ROOT / '.ci' / 'run'])
@@ -409,5 +410,45 @@ def test_shellcheck_finds_nothing(script):
     assert done.returncode == 0, done.stdout
 
 
-def test_the_pipeline_runs_the_test_script():
+TOOL = """#!/usr/bin/env bash
+echo "${0##*/} $1" >> "$TOOL_LOG"
+[[ ${0##*/} != "$FAILS" ]]
+"""
+
+
+def run_checks(folder: Path, *names: str, fails: str = '') -> tuple[subprocess.CompletedProcess, list[str]]:
+    """scripts/checks.sh with tools that do nothing, or fail, and the calls of these."""
+    for tool in ('ruff', 'mypy', 'lint-imports', 'shellcheck'):
+        (folder / tool).write_text(TOOL)
+        (folder / tool).chmod(0o755)
+    done = subprocess.run(
+        ['bash', str(ROOT / 'scripts' / 'checks.sh'), *names],
+        cwd=folder,
+        env={'PATH': f'{folder}{os.pathsep}{os.environ["PATH"]}', 'TOOL_LOG': str(folder / 'log'), 'FAILS': fails},
+        capture_output=True,
+        text=True,
+    )
+    return done, (folder / 'log').read_text().splitlines() if (folder / 'log').exists() else []
+
+
+def test_checks_run_and_fail_together(tmp_path):
+    done, calls = run_checks(tmp_path, fails='ruff')
+    assert calls == ['ruff check', 'ruff format', 'mypy ', 'lint-imports ', 'shellcheck scripts/checks.sh']
+    assert done.returncode == 1 and done.stdout.splitlines()[-1] == '== FAILED: ruff-check ruff-format'
+    (tmp_path / 'log').unlink()
+    assert run_checks(tmp_path)[0].returncode == 0
+    (tmp_path / 'log').unlink()
+    assert run_checks(tmp_path, 'mypy')[1] == ['mypy ']
+    assert run_checks(tmp_path, 'mipy')[0].returncode == 2
+
+
+def test_pre_commit_and_the_pipeline_run_the_same_checks(tmp_path):
+    listed = run_checks(tmp_path, '--list')[0].stdout.split()
+    (repository,) = yaml.safe_load((ROOT / '.pre-commit-config.yaml').read_text())['repos']
+    assert repository['repo'] == 'local'
+    assert [hook['id'] for hook in repository['hooks']] == listed
+    for hook in repository['hooks']:
+        assert hook['entry'] == f'bash scripts/checks.sh {hook["id"]}'
+        assert hook['language'] == 'system' and hook['always_run'] and not hook['pass_filenames']
+    assert '\nbash scripts/checks.sh\n' in (ROOT / 'scripts' / 'test.sh').read_text()
     assert 'scripts/test.sh' in (ROOT / '.ci' / 'run').read_text()
