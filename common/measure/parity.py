@@ -14,7 +14,7 @@ from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import UserError
 from twinseg.common.inference.evaluate import network_arguments
 
-# DESIGN section 4. Relative to the largest magnitude (logits, losses) or in the L2 norm (gradients, parameters).
+# docs/design.md section 4: relative to the largest magnitude (logits, losses) or in the L2 norm (gradients, parameters).
 LOGITS = 1e-5
 GRADIENT, GRADIENT_MEDIAN = 1e-3, 1e-5
 PARAMETERS, FIRST_STEPS = 1e-4, 3

@@ -20,7 +20,7 @@ from twinseg.common.inference.evaluate import load_run
 from twinseg.common.interpolation import bilinear_matrix, pooling_matrix, resize_bilinear
 
 ARCHS = ['fast_scnn']  # the others are in test_matrix.py
-TOLERANCE = 1e-4  # of the largest logit (DESIGN section 4)
+TOLERANCE = 1e-4  # of the largest logit (docs/design.md section 4)
 OTHER_SIZE = (2, 3, 97, 80)  # for files of any size
 STATIC = {'Conv', 'Relu', 'Add', 'MatMul', 'Transpose', 'Resize', 'Concat'}  # simplified, and what ATC takes
 

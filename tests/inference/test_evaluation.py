@@ -14,7 +14,7 @@ from twinseg.common.inference.evaluate import SCALES, Views, averaged_probabilit
 from twinseg.common.interpolation import resize_bilinear
 from twinseg.common.metrics import confusion_matrix
 
-PIXELS_APART = 1e-4  # share of the pixels on which the twins may disagree (DESIGN section 4)
+PIXELS_APART = 1e-4  # share of the pixels on which the twins may disagree (docs/design.md section 4)
 
 
 class Bright:

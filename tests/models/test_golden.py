@@ -1,4 +1,4 @@
-"""Our networks give what the publishers' networks gave, with the publishers' weights (DESIGN section 4)."""
+"""Our networks give what the publishers' networks gave, with the publishers' weights (docs/design.md section 4)."""
 
 from dataclasses import replace
 from functools import lru_cache

@@ -22,7 +22,7 @@ from twinseg.common.deploy.export import export_checkpoint
 from twinseg.common.errors import BatchError
 from twinseg.common.measure.benchmark import measures
 
-LOGITS_TOLERANCE = 1e-5  # of the largest magnitude, twin against twin (DESIGN section 4)
+LOGITS_TOLERANCE = 1e-5  # of the largest magnitude, twin against twin (docs/design.md section 4)
 GRADIENT_TOLERANCE = 1e-3  # relative L2, of every parameter
 MEDIAN_TOLERANCE = 1e-5  # relative L2, over the parameters
 STEPS, PARAMETERS, RATE = 3, 1e-4, 1e-3  # after as many steps the parameters are so far apart, relative L2

@@ -1,4 +1,4 @@
-"""Twins trained side by side: the same network, weights and batches in PyTorch and in MindSpore (DESIGN section 4).
+"""Twins trained side by side: the same network, weights and batches in PyTorch and in MindSpore (docs/design.md section 4).
 
 They start from weights that PyTorch trained for a moment: from drawn ones small batches are so chaotic that PyTorch in
 float32 leaves its own float64 course within three steps, and nothing could be compared.
