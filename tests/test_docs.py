@@ -1,0 +1,70 @@
+"""What the pages name exists: links, files, commands and their options, networks, versions."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from twinseg.common import cli
+from twinseg.common.backend import available, get_backend
+
+ROOT = Path(__file__).parents[1]
+PAGES = [
+    *ROOT.glob('*.md'),
+    *ROOT.glob('docs/*.md'),
+    *(ROOT / folder / 'README.md' for folder in ('tests', 'weights')),
+]
+LINK = re.compile(r'\]\((?!https?:)([^)#\s]+)?(#[^)\s]+)?\)')
+PATH = re.compile(r'`((?:common|pytorch_impl|mindspore_impl|tests|scripts|docs|weights|ascend310_infer)/[\w/.-]+\.\w+)`')
+COMMAND = re.compile(r'^(?:[A-Z_]+=\S+ )*twinseg ([a-z]+)([^#\n]*)', re.MULTILINE)
+EXAMPLES = ('my_net', 'my_set', 'my_publisher')  # files that the guides make
+
+
+@pytest.fixture(scope='module')
+def commands() -> dict:
+    """The commands of the program by name."""
+    return get_command(cli.app).commands
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+class TestPages:
+    def test_links_lead_somewhere(self, page):
+        for target, anchor in LINK.findall(page.read_text()):
+            path = page.parent / target if target else page
+            assert path.exists(), target
+            titles = re.findall(r'^#+ (.*)$', path.read_text(), re.MULTILINE) if anchor else []
+            anchors = [re.sub(r'[^\w -]', '', title.lower()).replace(' ', '-') for title in titles]
+            assert not anchor or anchor[1:] in anchors, f'{target}{anchor}'
+
+    def test_files_exist(self, page):
+        named = [path for path in PATH.findall(page.read_text()) if not any(word in path for word in EXAMPLES)]
+        assert not [path for path in named if not (ROOT / path).exists() and not (page.parent / path).exists()]
+
+    def test_commands_and_options_exist(self, page, commands):
+        blocks = '\n'.join(re.findall(r'^```bash\n(.*?)^```', page.read_text(), re.MULTILINE | re.DOTALL))
+        for name, words in COMMAND.findall(blocks):
+            assert name in commands, name
+            known = {option for parameter in commands[name].params for option in parameter.opts}
+            assert set(re.findall(r'(?<=\s)--[a-z-]+', words)) <= known, f'twinseg {name}{words}'
+
+
+def test_the_design_lists_every_command(commands):
+    rows = re.findall(r'^\| (`[a-z`, ]+) \| (.*) \|$', (ROOT / 'docs' / 'design.md').read_text(), re.MULTILINE)
+    listed = {name: about for names, about in rows for name in re.findall('`([a-z]+)`', names)}
+    planned = {name for name, about in listed.items() if about.startswith('planned')}
+    assert set(listed) - planned == {name for name, command in commands.items() if not command.hidden}
+
+
+def test_the_design_lists_every_network():
+    text = (ROOT / 'docs' / 'design.md').read_text()
+    (names,) = re.findall(r'Names of networks: `([^`]*)`', text)
+    for backend in available():
+        assert set(names.split()) == set(get_backend(backend).MODELS)
+
+
+def test_the_citation_has_the_version_of_the_package():
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert {'cff-version', 'message', 'title', 'authors'} <= citation.keys()
+    assert f'\nversion = "{citation["version"]}"\n' in (ROOT / 'pyproject.toml').read_text()
