@@ -320,7 +320,7 @@ class Schedule(Group):
     )
     reach_min_lr: bool = Field(
         False,
-        description='poly_lr, cosine_lr: the last step of the training has min_lr (mmengine); false: the step after it would have it',
+        description='poly_lr, cosine_lr: the last step of the training has min_lr (mmengine); false: the step after it would',
     )
     lr_adjust: Positive = Field(30, description='multistep_lr: epochs between two falls of the learning rate')
     lr_gamma: Annotated[float, Field(gt=0, le=1)] = Field(
