@@ -13,6 +13,7 @@ from typing import Any, Callable, Literal, Mapping, Protocol, TypeVar, cast
 
 import numpy as np
 
+from twinseg.common.checkpoint import RunMeta, TrainerState
 from twinseg.common.config import Config, Loss, nearest
 from twinseg.common.errors import BackendError, UserError, require
 from twinseg.common.parallel.processes import Group
@@ -45,11 +46,11 @@ class Trainer(Protocol):
         and ``grad_norm`` (global L2 norm after unscaling, before clipping).
         """
 
-    def state(self) -> tuple[State, dict[str, Any]]:
+    def state(self) -> tuple[State, TrainerState]:
         """Copies of all that a later step depends on: tensors named ``model.*``, ``optimizer.<slot>.*`` (slots ``momentum``,
-        ``square_avg``, ``exp_avg``, ``exp_avg_sq``) and ``ema.*``, and a JSON-able dict (optimizer steps, loss scale, ...)."""
+        ``square_avg``, ``exp_avg``, ``exp_avg_sq``) and ``ema.*``, and what is not a tensor."""
 
-    def load_state(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+    def load_state(self, tensors: Mapping[str, np.ndarray], meta: TrainerState) -> None:
         """Takes back what ``state`` of either backend gave."""
 
     def predictor(self, ema: bool = False) -> Predictor:
@@ -81,7 +82,7 @@ class Backend(Protocol):
     def load_state(self, network: Network, state: Mapping[str, np.ndarray], *, partial: bool = False) -> Any:
         """Loads and returns a ``common.checkpoint.LoadReport``; StateError on a poor match unless ``partial``."""
 
-    def save_native(self, network: Network, path: Path, meta: Mapping[str, Any]) -> None:
+    def save_native(self, network: Network, path: Path, meta: RunMeta) -> None:
         """Writes the weights under the framework's own names as its own file, with ``meta`` where ``weights.read`` finds it."""
 
     def forward(self, network: Network, images: np.ndarray, auxiliary: bool = False) -> dict[str, np.ndarray]:

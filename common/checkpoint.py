@@ -1,57 +1,129 @@
 """The checkpoint file that both backends write and read: one ``.safetensors`` file.
 
 Tensors are named ``model.*``, ``optimizer.<slot>.*`` and ``ema.*``. The file's metadata has one entry, ``twinseg``: JSON with
-``meta`` (step, configuration, versions, ...) and ``checksum``, a BLAKE2 sum over ``meta`` and all tensors with their names.
+``meta`` (``RunMeta``, as text) and ``checksum``, a BLAKE2 sum over ``meta`` and all tensors with their names.
 """
 
 import hashlib
 import json
-import os
 import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional
+from typing import Annotated, Any, Callable, Mapping, Optional
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
 from twinseg.common.errors import StateError
+from twinseg.common.files import remove_unfinished, written_beside
 
+FORMAT = 1  # of the files that this version writes, and the newest that it reads; files without a number have format 1
 BEST = 'best.safetensors'
 STEP_NAME = re.compile(r'step_(\d{8,})\.safetensors')
 State = dict[str, np.ndarray]
 
 
-def save(path: str | Path, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
-    """Writes a checkpoint: to a temporary name, synced, renamed. ``meta`` is JSON-able.
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class NewerFormatError(StateError):
+    """A file that a newer version of this suite has written."""
+
+
+class _Stored(BaseModel):
+    model_config = ConfigDict(frozen=True, strict=True, extra='ignore', protected_namespaces=())
+
+
+class LossScale(_Stored):
+    """The scale of the loss, and for how many steps in a row it has been good."""
+
+    scale: float
+    good_steps: Count
+
+
+class TrainerState(_Stored):
+    """What a trainer depends on beside its tensors."""
+
+    steps: Count  # with those that were skipped for overflow
+    optimizer_steps: Count  # without them
+    loss_scale: LossScale
+
+
+class RunMeta(_Stored):
+    """What a checkpoint says of itself; a file says as much of it as its writer knew."""
+
+    format: Positive = FORMAT
+    config: dict[str, Any] = {}  # flat keys, as ``config.from_flat`` takes them
+    num_classes: Optional[Positive] = None
+    classes: list[str] = []  # names, in the order of the class ids
+    palette: list[list[int]] = []  # RGB per class
+    # the run
+    backend: Optional[str] = None
+    device: Optional[str] = None
+    versions: dict[str, str] = {}
+    machine: dict[str, Any] = {}
+    steps_per_epoch: Optional[Positive] = None
+    world_size: Positive = 1  # processes that trained together
+    # its progress
+    step: Optional[Count] = None
+    epoch: Optional[float] = None
+    best: Optional[float] = None  # the highest score so far
+    left_out: Count = 0  # steps whose batches rollbacks have passed over
+    rollbacks: Count = 0
+    scores: dict[str, Any] = {}  # of the last evaluation
+    trainer: Optional[TrainerState] = None
+    # of converted weights
+    source: Optional[str] = None  # publisher
+    file: Optional[str] = None
+
+    @classmethod
+    def from_json(cls, text: str, where: str | Path) -> 'RunMeta':
+        """Reads what ``to_json`` gave, of this or an earlier format. NewerFormatError, StateError; ``where`` is the file."""
+        try:
+            found = json.loads(text)
+            number = found.get('format', 1)
+            if isinstance(number, int) and number > FORMAT:
+                raise NewerFormatError(
+                    f'{where}: has format {number}, written by a newer version of twinseg; this one reads formats up to '
+                    f'{FORMAT}: install a newer version'
+                )
+            return cls.model_validate(found)
+        except ValidationError as error:
+            first = error.errors()[0]
+            reason = f'{".".join(map(str, first["loc"]))}: {first["msg"]}'
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
+            reason = ' '.join(str(error).split()) or type(error).__name__
+        raise StateError(f'{where}: damaged: what it says of itself is not readable: {reason}')
+
+    def to_json(self) -> str:
+        """The format and all that was set, as JSON."""
+        return json.dumps({'format': self.format, **self.model_dump(exclude_unset=True)}, sort_keys=True)
+
+
+def save(path: str | Path, tensors: Mapping[str, np.ndarray], meta: RunMeta) -> None:
+    """Writes a checkpoint, whole or not at all.
 
     Raises StateError when the folder cannot be written or the disk is full; a file that was there before is then untouched.
     """
-    path = Path(path)
-    temporary = path.with_name(path.name + '.tmp')
-    text = json.dumps(dict(meta), sort_keys=True)
+    path, text = Path(path), meta.to_json()
     arrays = {name: np.asarray(array, order='C') for name, array in tensors.items()}
     content = serialize(arrays, {'twinseg': json.dumps({'meta': text, 'checksum': _checksum(arrays, text)})})
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, 'wb') as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        with written_beside(path) as part:
+            part.write_bytes(content)
     except OSError as error:
         raise StateError(f'{path}: not written: {error.strerror or error}; free space or choose another folder') from None
 
 
-def load(path: str | Path) -> tuple[State, dict[str, Any]]:
-    """Reads a checkpoint: tensors and meta. StateError when it is truncated, changed, or not one of ours."""
+def load(path: str | Path) -> tuple[State, RunMeta]:
+    """Reads a checkpoint: tensors and meta.
+
+    StateError when it is truncated, changed, or not one of ours; NewerFormatError, before anything else is looked at.
+    """
     path = Path(path)
     if not path.is_file():
         raise StateError(f'{path}: no such checkpoint')
@@ -61,18 +133,19 @@ def load(path: str | Path) -> tuple[State, dict[str, Any]]:
             if entry is None:
                 raise StateError(f'{path}: a safetensors file, but not one of ours; `twinseg convert` reads published ones')
             header = json.loads(entry)
-            text, checksum = header['meta'], header['checksum']
+            text = header['meta']
+            meta = RunMeta.from_json(text, path)
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-            meta = json.loads(text)
+            checksum = header['checksum']
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = ' '.join(str(error).split()) or type(error).__name__
         raise StateError(f'{path}: not a readable checkpoint (truncated, or another kind of file): {reason}') from None
-    if not isinstance(meta, dict) or checksum != _checksum(tensors, text):
+    if checksum != _checksum(tensors, text):
         raise StateError(f'{path}: damaged: its checksum does not agree with its content; use an earlier checkpoint')
     return tensors, meta
 
 
-def model_state(path: str | Path, ema: Optional[bool] = None) -> tuple[State, dict[str, Any]]:
+def model_state(path: str | Path, ema: Optional[bool] = None) -> tuple[State, RunMeta]:
     """Only the weights, without the prefix, those in half precision as float32, and the meta.
 
     ``ema``: True takes the averaged weights (StateError where there are none), False the last ones, None the averaged ones
@@ -99,20 +172,23 @@ def steps(folder: Path) -> list[Path]:
 
 def rotate(folder: Path, keep: int) -> None:
     """Removes all but the last ``keep`` checkpoints, and what a save that was cut short left behind."""
-    for path in [*steps(folder)[:-keep], *folder.glob('*.safetensors.tmp')]:
+    for path in steps(folder)[:-keep]:
         path.unlink(missing_ok=True)
+    remove_unfinished(folder)
 
 
 def latest(folder: Path, tell: Callable[[str], None] = warnings.warn) -> Optional[Path]:
     """The newest checkpoint that can be read; None when there is none. ``tell`` hears of each one that it passes over.
 
-    Raises StateError when there are checkpoints and none can be read.
+    Raises StateError when there are checkpoints and none can be read, NewerFormatError when one is of a newer format.
     """
     paths = steps(folder)
     for path in reversed(paths):
         try:
             load(path)
             return path
+        except NewerFormatError:
+            raise
         except StateError as error:
             tell(f'skipped a broken checkpoint: {error}')
     if paths:
@@ -184,11 +260,3 @@ def _checksum(tensors: Mapping[str, np.ndarray], text: str) -> str:
         digest.update(f'\n{name} {array.dtype} {array.shape} '.encode())
         digest.update(array.tobytes())
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,14 +1,14 @@
 """The weights of a network as numpy arrays under canonical names, out and in."""
 
-import json
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Mapping
 
 import mindspore as ms
 import numpy as np
 from mindspore import nn, ops
 
 from twinseg.common import checkpoint
+from twinseg.common.checkpoint import RunMeta
 from twinseg.mindspore_impl.network import canonical_names
 
 
@@ -26,11 +26,11 @@ def load_state(network: nn.Cell, state: Mapping[str, np.ndarray], *, partial: bo
     return report
 
 
-def save_native(network: nn.Cell, path: Path, meta: Mapping[str, Any]) -> None:
-    """Writes a checkpoint for ``mindspore.load_checkpoint``. ``meta`` (JSON-able) stands in it as one more entry, a text."""
+def save_native(network: nn.Cell, path: Path, meta: RunMeta) -> None:
+    """Writes a checkpoint for ``mindspore.load_checkpoint``. ``meta`` stands in it as one more entry, a text."""
     own = dict(network.parameters_and_names())
     content = [{'name': name, 'data': own[name]} for name in canonical_names(network)]
-    ms.save_checkpoint(content, str(path), append_dict={'twinseg': json.dumps(dict(meta))})
+    ms.save_checkpoint(content, str(path), append_dict={'twinseg': meta.to_json()})
     path.chmod(0o644)  # MindSpore writes files that only their owner may read
 
 

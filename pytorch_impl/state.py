@@ -1,14 +1,14 @@
 """The weights of a network as numpy arrays under canonical names, out and in."""
 
-import json
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
 from twinseg.common import checkpoint
+from twinseg.common.checkpoint import RunMeta
 
 
 def state(network: nn.Module) -> dict[str, np.ndarray]:
@@ -26,10 +26,10 @@ def load_state(network: nn.Module, state: Mapping[str, np.ndarray], *, partial: 
     return report
 
 
-def save_native(network: nn.Module, path: Path, meta: Mapping[str, Any]) -> None:
-    """Writes a plain state dict for ``torch.load``. ``meta`` (JSON-able) stands in its metadata, like the modules' versions."""
+def save_native(network: nn.Module, path: Path, meta: RunMeta) -> None:
+    """Writes a plain state dict for ``torch.load``. ``meta`` stands in its metadata, like the modules' versions."""
     content = network.state_dict()
-    content._metadata['']['twinseg'] = json.dumps(dict(meta))
+    content._metadata['']['twinseg'] = meta.to_json()
     torch.save(content, path)
 
 

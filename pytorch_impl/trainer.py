@@ -2,12 +2,13 @@
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Mapping
+from typing import Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
+from twinseg.common.checkpoint import TrainerState
 from twinseg.common.config import Config
 from twinseg.common.schedules import average_decay
 from twinseg.common.training.loss_scaling import LossScaler
@@ -69,26 +70,26 @@ class Trainer:
         """A context in which gradients are averaged over the processes only after the last batch of a step."""
         return nullcontext() if last or isinstance(self.losses, Losses) else self.losses.no_sync()
 
-    def state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def state(self) -> tuple[dict[str, np.ndarray], TrainerState]:
         """Copies of all that a later step depends on (see ``common.backend.Trainer``)."""
         tensors = {f'model.{name}': value for name, value in state.state(self.network).items()}
         tensors |= {f'optimizer.{name}': value for name, value in self.optimizer.state().items()}
         if self.average:
             tensors |= {f'ema.{name}': value for name, value in self.average.state().items()}
-        return tensors, {'steps': self.steps, 'optimizer_steps': self.optimizer.steps, 'loss_scale': self.scaler.state()}
+        return tensors, TrainerState(steps=self.steps, optimizer_steps=self.optimizer.steps, loss_scale=self.scaler.state())
 
-    def load_state(self, tensors: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> None:
+    def load_state(self, tensors: Mapping[str, np.ndarray], meta: TrainerState) -> None:
         """Takes back what ``state`` of either backend gave; StateError when it belongs to another network or optimizer."""
         parts: dict[str, dict[str, np.ndarray]] = {'model': {}, 'optimizer': {}, 'ema': {}}
         for name, value in tensors.items():
             part, _, rest = name.partition('.')
             parts[part][rest] = value
         state.load_state(self.network, parts['model'])
-        self.optimizer.load_state(parts['optimizer'], meta['optimizer_steps'])
+        self.optimizer.load_state(parts['optimizer'], meta.optimizer_steps)
         if self.average:
             self.average.load_state(parts['ema'])
-        self.scaler.load_state(meta['loss_scale'])
-        self.steps = meta['steps']
+        self.scaler.load_state(meta.loss_scale)
+        self.steps = meta.steps
 
     def predictor(self, ema: bool = False) -> Predictor:
         """A predictor that shares the current weights, or one of a copy with the averaged ones."""

@@ -1,5 +1,6 @@
 """The checkpoint file: what goes in comes out, damage is noticed, and an interrupted save harms nothing."""
 
+import json
 import os
 import pickle
 import resource
@@ -17,9 +18,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from twinseg.common import checkpoint
+from twinseg.common.checkpoint import FORMAT, LossScale, NewerFormatError, RunMeta, TrainerState
 from twinseg.common.errors import StateError
+from twinseg.common.files import PART
 
-META = {'step': 7, 'config': {'arch': 'fast_scnn', 'base_lr': 1e-4}, 'best': None, 'classes': ['road', 'Gebäude']}
+META = RunMeta(step=7, config={'arch': 'fast_scnn', 'base_lr': 1e-4}, best=None, classes=['road', 'Gebäude'])
 
 
 def tensors() -> dict[str, np.ndarray]:
@@ -94,6 +97,67 @@ def test_every_changed_byte_is_detected_or_changes_nothing(tmp_path_factory, dat
     assert same(found, tensors()) and meta == META
 
 
+def said(path: Path, text: str) -> Path:
+    """The file, saying ``text`` of itself, and with a checksum that is wrong."""
+    save_file(tensors(), path, {'twinseg': json.dumps({'meta': text, 'checksum': ''})})
+    return path
+
+
+def test_a_whole_meta_comes_back(tmp_path):
+    state = TrainerState(steps=9, optimizer_steps=8, loss_scale=LossScale(scale=2.0**15, good_steps=3))
+    whole = RunMeta(
+        config={'arch': 'fast_scnn', 'model_args': {'dropout': 0.0}},
+        num_classes=2,
+        classes=['a', 'b'],
+        palette=[[1, 2, 3], [4, 5, 6]],
+        backend='pytorch',
+        device='cpu',
+        versions={'torch': '2'},
+        machine={'cpu': 'x', 'threads': 2},
+        steps_per_epoch=4,
+        world_size=2,
+        step=9,
+        epoch=2.25,
+        best=31.5,
+        left_out=2,
+        rollbacks=1,
+        scores={'mIoU': None, 'classes': {}},
+        trainer=state,
+        source='mmseg',
+        file='x.pth',
+    )
+    assert whole.model_fields_set | {'format'} == set(RunMeta.model_fields)
+    checkpoint.save(tmp_path / 'x', {'model.x': np.zeros(1)}, whole)
+    assert checkpoint.load(tmp_path / 'x')[1] == whole
+
+
+def test_a_file_without_a_number_has_format_1(tmp_path):
+    meta = RunMeta.from_json('{"step": 3, "something": "of an earlier writer"}', 'x')
+    assert (meta.format, meta.step, meta.world_size, meta.left_out) == (1, 3, 1, 0)
+
+
+@pytest.mark.parametrize('text', [f'{{"format": {FORMAT + 1}}}', f'{{"format": {FORMAT + 41}, "config": 3, "step": "later"}}'])
+def test_a_newer_format_is_named_before_anything_else(tmp_path, text):
+    path = said(checkpoint.step_path(tmp_path, 2), text)
+    number = json.loads(text)['format']
+    message = f'step_00000002.* has format {number}, written by a newer version .* reads formats up to {FORMAT}: install'
+    with pytest.raises(NewerFormatError, match=message):
+        checkpoint.load(path)
+    checkpoint.save(checkpoint.step_path(tmp_path, 1), tensors(), META)
+    with pytest.raises(NewerFormatError):  # an earlier checkpoint is no substitute
+        checkpoint.latest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['', 'null', '3', '[]', '{', '{"format": 0}', '{"format": "1"}', '{"format": null}', '{"step": -1}', '{"config": []}',
+     '{"classes": [1]}', '{"num_classes": 0}', '{"best": "high"}', '{"trainer": {"steps": 1}}', '[' * 100000],
+)  # fmt: skip
+def test_a_meta_that_is_not_one_is_refused(tmp_path, text):
+    with pytest.raises(StateError, match='x.safetensors: damaged: what it says of itself is not readable'):
+        checkpoint.load(said(tmp_path / 'x.safetensors', text))
+
+
 class Bomb:
     def __reduce__(self):
         return os.mkdir, ('exploded',)
@@ -138,7 +202,7 @@ def test_full_disk_leaves_the_previous_file(saved):
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
     try:
         with pytest.raises(StateError, match='not written'):
-            checkpoint.save(saved, {'model.big': np.zeros(10000)}, {})
+            checkpoint.save(saved, {'model.big': np.zeros(10000)}, RunMeta())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert saved.read_bytes() == before and list(saved.parent.iterdir()) == [saved]
@@ -157,7 +221,7 @@ from pathlib import Path
 from twinseg.common import checkpoint
 for step in range(10 ** 6):
     path = checkpoint.step_path(Path(sys.argv[1]), step % 3)
-    checkpoint.save(path, {'model.x': np.full(200000, step, np.float32)}, {'step': step})
+    checkpoint.save(path, {'model.x': np.full(200000, step, np.float32)}, checkpoint.RunMeta(step=step))
     print(step, flush=True)
 """
 
@@ -174,16 +238,16 @@ def test_kill_during_save_leaves_only_whole_files(tmp_path):
         assert len(checkpoint.steps(tmp_path)) == 3
         for path in checkpoint.steps(tmp_path):
             found, meta = checkpoint.load(path)
-            assert (found['model.x'] == meta['step']).all()
+            assert (found['model.x'] == meta.step).all()
     checkpoint.rotate(tmp_path, 3)
     assert sorted(tmp_path.iterdir()) == checkpoint.steps(tmp_path)
 
 
 def test_rotation_keeps_the_newest_and_the_best(tmp_path):
     for step in (1, 20, 3, 100000001):
-        checkpoint.save(checkpoint.step_path(tmp_path, step), {'model.x': np.zeros(1)}, {'step': step})
-    checkpoint.save(tmp_path / checkpoint.BEST, {'model.x': np.zeros(1)}, {'step': 1})
-    (tmp_path / 'step_00000300.safetensors.tmp').write_bytes(b'cut short')
+        checkpoint.save(checkpoint.step_path(tmp_path, step), {'model.x': np.zeros(1)}, RunMeta(step=step))
+    checkpoint.save(tmp_path / checkpoint.BEST, {'model.x': np.zeros(1)}, RunMeta(step=1))
+    (tmp_path / f'{PART}step_00000300.1.safetensors').write_bytes(b'cut short')
     (tmp_path / 'notes.txt').write_text('mine')
     checkpoint.rotate(tmp_path, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -197,7 +261,7 @@ def test_rotation_keeps_the_newest_and_the_best(tmp_path):
 def test_latest_passes_over_broken_files_and_says_so(tmp_path):
     assert checkpoint.latest(tmp_path) is None
     for step in (1, 2, 3):
-        checkpoint.save(checkpoint.step_path(tmp_path, step), tensors(), {'step': step})
+        checkpoint.save(checkpoint.step_path(tmp_path, step), tensors(), RunMeta(step=step))
     newest = checkpoint.step_path(tmp_path, 3)
     newest.write_bytes(newest.read_bytes()[:-1])
     with pytest.warns(UserWarning, match=newest.name):
@@ -213,7 +277,7 @@ def test_model_state_prefers_averaged_weights(saved, tmp_path):
     assert meta == META and (averaged['conv.weight'] == 2).all() and (averaged['bn.running_var'] == 1).all()
     last, _ = checkpoint.model_state(saved, ema=False)
     np.testing.assert_array_equal(last['conv.weight'], tensors()['model.conv.weight'])
-    checkpoint.save(tmp_path / 'plain', {'model.x': np.zeros(1)}, {})
+    checkpoint.save(tmp_path / 'plain', {'model.x': np.zeros(1)}, RunMeta())
     assert list(checkpoint.model_state(tmp_path / 'plain')[0]) == ['x']
     with pytest.raises(StateError, match='with_ema'):
         checkpoint.model_state(tmp_path / 'plain', ema=True)

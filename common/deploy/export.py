@@ -14,11 +14,12 @@ from typing import Any, Callable, Iterator, Literal, Mapping, Optional
 import numpy as np
 
 from twinseg.common.backend import available, get_backend
+from twinseg.common.checkpoint import RunMeta
 from twinseg.common.config import Config
 from twinseg.common.deploy.engines import Engine, OnnxRuntime, OpenVino, open_engine
 from twinseg.common.deploy.exported_file import Facts
 from twinseg.common.errors import BackendError, UserError, require
-from twinseg.common.inference.evaluate import load_run, network_arguments
+from twinseg.common.inference.evaluate import load_run, network_arguments, stored_classes
 from twinseg.common.interpolation import resize_bilinear
 from twinseg.common.version import version
 
@@ -67,18 +68,18 @@ def export_checkpoint(
     for package in ONNX_PACKAGES if format == 'onnx' else ():
         require(package, 'deploy')
     run = load_run(checkpoint, backend_name, device, config)
-    name = run.meta['backend']
+    name = run.backend
     writer_name = ('pytorch' if 'pytorch' in available() else name) if format == 'onnx' else 'mindspore'
     networks = {}
+    classes = stored_classes(run.config, run.meta, checkpoint)
     for twin in dict.fromkeys((name, writer_name)):
         backend = get_backend(twin)
         if twin != name:
             backend.setup(None if format == 'air' else 'cpu')  # None: the best present
-        classes = run.config.model.num_classes or run.meta['num_classes']
         networks[twin] = backend.build_model(run.config.model.arch, **network_arguments(run.config, classes))
         backend.load_state(networks[twin], get_backend(name).state(run.network))
     size = size or run.config.input_size
-    facts = metadata(run.config, run.meta, networks[name].align_corners.get('logits'), size)
+    facts = metadata(run.config, run.meta, classes, networks[name].align_corners.get('logits'), size)
     facts |= {'input': json.dumps('uint8' if uint8 else 'float32'), 'output': json.dumps('class_ids' if argmax else 'logits')}
     report = get_backend(writer_name).export(
         networks[writer_name],
@@ -99,18 +100,20 @@ def export_checkpoint(
     }
 
 
-def metadata(config: Config, meta: Mapping[str, Any], align_corners: Optional[bool], size: tuple[int, int]) -> dict[str, str]:
+def metadata(
+    config: Config, meta: RunMeta, num_classes: int, align_corners: Optional[bool], size: tuple[int, int]
+) -> dict[str, str]:
     """What a user of the file needs to know, as strings (lists as JSON): it is stored in the file."""
     facts = {
-        'num_classes': config.model.num_classes or meta['num_classes'],
-        'classes': meta.get('classes', []),
-        'palette': meta.get('palette', []),
+        'num_classes': num_classes,
+        'classes': meta.classes,
+        'palette': meta.palette,
         'mean': config.augment.mean,
         'std': config.augment.std,
         'input_size': list(size),
         'eval_size': config.augment.eval_size,
         'align_corners': align_corners,
-        'step': meta.get('step'),
+        'step': meta.step,
         'set': config.data.set,
         'task': 'classification' if config.classifies else 'segmentation',
     }

@@ -53,14 +53,23 @@ class Run(NamedTuple):
 
     config: Config
     predictor: Predictor
-    meta: dict[str, Any]
+    meta: checkpoint.RunMeta
     device: str
     network: Any
+    backend: str
 
 
 def network_arguments(config: Config, num_classes: int) -> dict[str, Any]:
     """What the network's builder is given."""
     return {'num_classes': num_classes, **config.model.arguments()}
+
+
+def stored_classes(config: Config, meta: checkpoint.RunMeta, path: Path) -> int:
+    """Classes of the network of a checkpoint: the configuration's, else what the file says; StateError where it does not."""
+    classes = config.model.num_classes or meta.num_classes
+    if classes is None:
+        raise StateError(f'{path}: does not say how many classes it has; set num_classes')
+    return classes
 
 
 def load_run(
@@ -74,8 +83,8 @@ def load_run(
     state, meta = checkpoint.model_state(path)
     stored = config is None
     if config is None:
-        config = configuration.from_flat(meta.get('config') or {}, str(path))
-    name = backend_name or config.runtime.backend or preferred(meta.get('backend'))
+        config = configuration.from_flat(meta.config, str(path))
+    name = backend_name or config.runtime.backend or preferred(meta.backend)
     backend = get_backend(name)
     device = backend.setup(
         device or config.runtime.device_target,
@@ -83,18 +92,15 @@ def load_run(
         threads=config.runtime.threads,
         timeout=config.runtime.collective_timeout,
     )
-    classes = config.model.num_classes or meta.get('num_classes')
-    if classes is None:
-        raise StateError(f'{path}: does not say how many classes it has; set num_classes')
     if stored:  # earlier versions took arguments that have no effect
         used = used_arguments(backend.MODELS, config.model.arch, config.model.arguments())
         config = config.replace(model_args={key: value for key, value in config.model.model_args.items() if key in used})
-    network = backend.build_model(config.model.arch, **network_arguments(config, classes))
+    network = backend.build_model(config.model.arch, **network_arguments(config, stored_classes(config, meta, path)))
     try:
         backend.load_state(network, state)
     except StateError as error:
         raise StateError(f'{path}: for {config.model.arch}: {error}') from None
-    return Run(config, backend.make_predictor(network, config), {**meta, 'backend': name}, device, network)
+    return Run(config, backend.make_predictor(network, config), meta, device, network, name)
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -112,7 +118,7 @@ def find_checkpoint(path: Path) -> Path:
 def stored_config(path: Path) -> Config:
     """The configuration that a checkpoint (or a run folder's checkpoint) carries."""
     path = find_checkpoint(path)
-    return configuration.from_flat(checkpoint.load(path)[1].get('config') or {}, str(path))
+    return configuration.from_flat(checkpoint.load(path)[1].config, str(path))
 
 
 def evaluate_run(
@@ -135,7 +141,7 @@ def evaluate_run(
     neither resized nor cropped) for image classification; UserError for the other one.
     """
     run = load_run(path, backend_name, device, config)
-    backend = get_backend(run.meta['backend'])
+    backend = get_backend(run.backend)
     group = backend.group()
     with losing_no_process(group):
         found, conditions = _evaluate(
@@ -154,9 +160,9 @@ def evaluate_run(
         **found,
         'conditions': {
             'checkpoint': str(path),
-            'step': run.meta.get('step'),
+            'step': run.meta.step,
             'arch': run.config.model.arch,
-            'backend': run.meta['backend'],
+            'backend': run.backend,
             'device': run.device,
             'processes': group.size,
             **conditions,

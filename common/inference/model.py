@@ -7,7 +7,7 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Generic, Optional, TypeVar, overload
+from typing import Any, Callable, Generic, Optional, Sequence, TypeVar, overload
 
 import numpy as np
 from PIL import Image
@@ -169,13 +169,13 @@ def open_checkpoint(
             scaled = eval_image(image, run.config.augment, run.config.input_size)
             return run.predictor.logits(channels_first(scaled)[None])
 
-        return Classifier(classify, tuple(run.meta.get('classes') or ()))
+        return Classifier(classify, tuple(run.meta.classes))
 
     def ids(image: np.ndarray) -> np.ndarray:
         views = published_views(run.config)
         return class_ids(run.predictor, _planes(image), views)[0, : image.shape[0], : image.shape[1]]
 
-    names = _names(run.meta, run.meta.get('num_classes') or run.config.model.num_classes or 0)
+    names = _names(run.meta.classes, run.meta.palette, run.meta.num_classes or run.config.model.num_classes or 0)
     return Segmenter(lambda image: run.predictor.logits(_planes(image)), ids, *names)
 
 
@@ -198,13 +198,13 @@ def open_exported(path: Path, engine: Optional[str] = None) -> Segmenter | Class
         views = Views(size=facts.eval_size if network.size is None else None)
         return class_ids(network, planes(image), views)[0, : image.shape[0], : image.shape[1]]
 
-    return Segmenter(lambda image: network.logits(planes(image)), ids, *_names(facts.model_dump(), facts.num_classes))
+    return Segmenter(lambda image: network.logits(planes(image)), ids, *_names(facts.classes, facts.palette, facts.num_classes))
 
 
-def _names(meta: Any, count: int) -> tuple[tuple[str, ...], np.ndarray]:
+def _names(given: Sequence[str], palette: Sequence, count: int) -> tuple[tuple[str, ...], np.ndarray]:
     """Names of the classes, and their colours."""
-    classes = meta.get('classes') or [f'class {i}' for i in range(count)]
-    return tuple(classes), np.array(meta.get('palette') or default_palette(len(classes)), np.uint8)
+    classes = given or [f'class {i}' for i in range(count)]
+    return tuple(classes), np.array(palette or default_palette(len(classes)), np.uint8)
 
 
 def _planes(image: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from twinseg.common.config import Config, Data
 from twinseg.common.data.base import IGNORE
 from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import UserError
-from twinseg.common.inference.evaluate import network_arguments
+from twinseg.common.inference.evaluate import network_arguments, stored_classes
 
 # docs/design.md section 4: relative to the largest magnitude (logits, losses) or in the L2 norm (gradients, parameters).
 LOGITS = 1e-5
@@ -101,7 +101,7 @@ def _start(config: Config, weights: Optional[Path], backend: Backend) -> tuple[d
     classes = config.model.num_classes or (config.loss.class_weight and len(config.loss.class_weight))
     if weights is not None and weights.suffix == '.safetensors':
         state, meta = checkpoint.model_state(weights)
-        arguments = network_arguments(config, config.model.num_classes or meta['num_classes'])
+        arguments = network_arguments(config, stored_classes(config, meta, weights))
         network = backend.build_model(config.model.arch, **arguments)
         backend.load_state(network, state)
     else:

@@ -11,7 +11,7 @@ from twinseg.common import config as configuration
 from twinseg.common.backend import available, get_backend, used_arguments
 from twinseg.common.config import Config
 from twinseg.common.errors import StateError, UserError
-from twinseg.common.inference.evaluate import find_checkpoint, network_arguments
+from twinseg.common.inference.evaluate import find_checkpoint, network_arguments, stored_classes
 from twinseg.common.measure.benchmark import measures
 from twinseg.common.report.records import read_run
 
@@ -58,12 +58,12 @@ def row(folder: Path) -> dict[str, Any]:
         meta = checkpoint.load(find_checkpoint(folder))[1]
     except StateError as error:
         raise UserError(f'{folder}: {error}') from None
-    sizes = _sizes(config, meta)
+    sizes = _sizes(folder, config, meta)
     several = _several_scales(folder, config, figure)
     return {
         'data': config.data.set,
         'recipe': _recipe(config),
-        'backend': meta['backend'],
+        'backend': meta.backend,
         'seed': config.runtime.seed,
         'steps': record.steps[-1]['step'] if record.steps else record.best['step'],
         'hours': hours(folder),
@@ -121,22 +121,22 @@ def _value(key: str, value: Any) -> Any:
     return Path(*Path(value).parts[-3:]) if key == 'pretrained' and value else value
 
 
-def _hardware(meta: dict[str, Any]) -> str:
-    machine = meta.get('machine') or {}
+def _hardware(meta: checkpoint.RunMeta) -> str:
+    machine = meta.machine
     if 'gpu' in machine:
-        return f'{meta.get("world_size", 1)} x {machine["gpu"]}'
+        return f'{meta.world_size} x {machine["gpu"]}'
     threads = f', {machine["threads"]} threads' if 'threads' in machine else ''
-    return f'{machine["cpu"]}{threads}' if 'cpu' in machine else meta.get('device', NONE)
+    return f'{machine["cpu"]}{threads}' if 'cpu' in machine else meta.device or NONE
 
 
-def _sizes(config: Config, meta: dict[str, Any]) -> Optional[tuple[int, int]]:
+def _sizes(folder: Path, config: Config, meta: checkpoint.RunMeta) -> Optional[tuple[int, int]]:
     """Parameters in training and multiply-accumulates in inference; None without a framework."""
-    names = [name for name in (meta['backend'], *available()) if name in available()]
+    names = [name for name in (meta.backend, *available()) if name in available()]
     if not names:
         return None
     backend, measure = get_backend(names[0]), measures(names[0])
     backend.setup('cpu')
-    arguments = network_arguments(config, config.model.num_classes or meta['num_classes'])
+    arguments = network_arguments(config, stored_classes(config, meta, folder))
     arch, without_heads = config.model.arch, {**arguments, 'auxiliary': False}
     whole = backend.build_model(arch, **used_arguments(backend.MODELS, arch, arguments))
     inference = backend.build_model(arch, **used_arguments(backend.MODELS, arch, without_heads))

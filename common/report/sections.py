@@ -27,13 +27,13 @@ def summary(records: Sequence[Record], networks: dict[str, Run]) -> str:
         best, facts = record.best or {}, []
         if record.name in networks:
             meta = networks[record.name].meta
-            facts += [f'{meta["backend"]} on {meta.get("device", "an unknown device")}']
+            facts += [f'{networks[record.name].backend} on {meta.device or "an unknown device"}']
         facts += [f'best of {len(record.evaluations)} evaluations: step {best["step"]}' if best else 'not evaluated']
         if record.steps:
             last = record.steps[-1]
             facts += [f'{last["step"]} steps', f'{last["img_per_s"]:.1f} images/s', f'{last["overflows"]} steps skipped']
         if record.name in networks:
-            facts += [f'{name} {version}' for name, version in networks[record.name].meta.get('versions', {}).items()]
+            facts += [f'{name} {version}' for name, version in networks[record.name].meta.versions.items()]
         figures = ''.join(
             f'<div><b>{_figure(best.get(key))}</b><span>{key}{"" if key == "loss" else ", %"}</span></div>'
             for key in record.figures
@@ -68,7 +68,7 @@ def classes(records: Sequence[Record], networks: dict[str, Run]) -> str:
     shown = [(index, record.name, record.best) for index, record in enumerate(records) if record.best]
     if not shown:
         return ''
-    palette = next((run.meta['palette'] for run in networks.values() if 'palette' in run.meta), None)
+    palette = next((run.meta.palette for run in networks.values() if run.meta.palette), None)
 
     def row(head: str, values: list[Optional[float]]) -> str:
         bars = ''.join(

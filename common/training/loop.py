@@ -107,9 +107,8 @@ def _train(
     found = start_from or (checkpoint.latest(folder, notes.append) if resume else None)
     progress: dict[str, Any] = {'step': 0, 'best': None, 'left_out': 0, 'rollbacks': 0}
     if found:
-        tensors, meta = checkpoint.load(found)
-        _same_run(config, meta, found, group)
-        _take(trainer, progress, tensors, meta)
+        _same_run(config, checkpoint.load(found)[1], found, group)
+        _take(trainer, progress, found)
         if start_from is not None:
             progress['best'] = None
 
@@ -325,7 +324,7 @@ def _open_folder(work_dir: Path, may_exist: bool, group: Group) -> Path:
     folder = work_dir / 'checkpoints'
     if group.rank:
         return folder
-    if not may_exist and folder.is_dir() and any(folder.glob('*.safetensors')):
+    if not may_exist and folder.is_dir() and (checkpoint.steps(folder) or (folder / checkpoint.BEST).exists()):
         raise UserError(f'{work_dir}: holds checkpoints already; continue with --resume or choose another --work-dir')
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -345,14 +344,14 @@ def _content(trainer: Trainer) -> bytes:
     return digest.digest()
 
 
-def _same_run(config: Config, meta: dict, path: Path, group: Group) -> None:
+def _same_run(config: Config, meta: checkpoint.RunMeta, path: Path, group: Group) -> None:
     """A resume continues the same run: what decides its course must not have changed; the number of processes may, as long
     as the global batch stays what it was."""
-    before, now = configuration.from_flat(meta['config'], str(path)), config
+    before, now = configuration.from_flat(meta.config, str(path)), config
     for key in RUN_KEYS:
         settings = configuration.KEYS[key]
         was, asked = (getattr(getattr(c, settings), key) for c in (before, now))
-        if key == 'batch_size' and (processes := meta.get('world_size', 1)) != group.size:
+        if key == 'batch_size' and (processes := meta.world_size) != group.size:
             if was * processes == asked * group.size:
                 continue
             was, asked = f'{was} in each of {processes} processes', f'{asked} in each of {group.size}'
@@ -376,10 +375,13 @@ def _check_finite(values: dict[str, float], step: int, skipped: int, config: Con
         )
 
 
-def _take(trainer: Trainer, progress: dict[str, Any], tensors: checkpoint.State, meta: dict[str, Any]) -> None:
+def _take(trainer: Trainer, progress: dict[str, Any], path: Path) -> None:
     """The trainer and the progress of a checkpoint."""
-    trainer.load_state(tensors, meta['trainer'])
-    progress.update(step=meta['step'], best=meta['best'], left_out=meta.get('left_out', 0), rollbacks=meta.get('rollbacks', 0))
+    tensors, meta = checkpoint.load(path)
+    if meta.trainer is None or meta.step is None:
+        raise StateError(f'{path}: holds weights alone: it continues no training; give it as pretrained')
+    trainer.load_state(tensors, meta.trainer)
+    progress.update(step=meta.step, best=meta.best, left_out=meta.left_out, rollbacks=meta.rollbacks)
 
 
 def _roll_back(
@@ -392,7 +394,7 @@ def _roll_back(
     found = checkpoint.latest(folder, log.line)
     if found is None:
         raise error
-    _take(trainer, progress, *checkpoint.load(found))
+    _take(trainer, progress, found)
     progress.update(left_out=progress['left_out'] + error.step - progress['step'], rollbacks=rollbacks)
     log.rewind(progress['step'])
     log.line(
@@ -459,9 +461,10 @@ def _save(folder: Path, trainer: Trainer, meta: dict[str, Any], best: bool, keep
         tensors, state = trainer.state()
         broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
         if not broken:
-            checkpoint.save(checkpoint.step_path(folder, meta['step']), tensors, {**meta, 'trainer': state})
+            said = checkpoint.RunMeta(**meta, trainer=state)
+            checkpoint.save(checkpoint.step_path(folder, meta['step']), tensors, said)
             if best:
-                checkpoint.save(folder / checkpoint.BEST, tensors, {**meta, 'trainer': state})
+                checkpoint.save(folder / checkpoint.BEST, tensors, said)
             checkpoint.rotate(folder, keep)
     if count := int(group.sum(np.array(len(broken)))):
         names = f' ({broken[0]})' if broken else ''

@@ -1,8 +1,7 @@
 """The scale of the loss in half precision: the same rule for both backends."""
 
-from typing import Any, Mapping
-
 from twinseg.common import config
+from twinseg.common.checkpoint import LossScale
 
 
 class LossScaler:
@@ -26,8 +25,8 @@ class LossScaler:
         elif self.good_steps >= self.window:
             self.scale, self.good_steps = self.scale * 2, 0
 
-    def state(self) -> dict[str, Any]:
-        return {'scale': self.scale, 'good_steps': self.good_steps}
+    def state(self) -> LossScale:
+        return LossScale(scale=self.scale, good_steps=self.good_steps)
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        self.scale, self.good_steps = float(state['scale']), int(state['good_steps'])
+    def load_state(self, state: LossScale) -> None:
+        self.scale, self.good_steps = state.scale, state.good_steps

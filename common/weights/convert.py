@@ -1,11 +1,12 @@
 """Weights under their publisher's names -> weights under ours, and which network of which publisher they are."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
 import numpy as np
 
+from twinseg.common.checkpoint import RunMeta
 from twinseg.common.config import nearest
 from twinseg.common.errors import StateError
 from twinseg.common.weights.publishers import PUBLISHERS, TABLES
@@ -27,7 +28,7 @@ class Converted:
     num_classes: Optional[int]  # None: a backbone without classifier, for ``pretrained``
     names: dict[str, str]  # our name -> the publisher's
     ignored: list[str]  # the publisher's names that were left out on purpose
-    meta: dict[str, Any] = field(default_factory=dict)  # what one of our own checkpoints says of itself
+    meta: Optional[RunMeta] = None  # what one of our own checkpoints says of itself
 
     def __str__(self) -> str:
         left = f'; {len(self.ignored)} known to be unused were left out' if self.ignored else ''
@@ -44,8 +45,8 @@ def convert(state: Mapping[str, Any], source: Optional[str] = None) -> Converted
         near = nearest(source, SOURCES)
         hint = f'; did you mean {near!r}?' if near else f': choose {", ".join(SOURCES)}'
         raise StateError(f'no publisher {source!r}{hint}')
-    meta = getattr(state, 'meta', {})
-    if meta and source in (None, OURS):
+    meta = getattr(state, 'meta', None)
+    if meta is not None and source in (None, OURS):
         return _ours(state, meta)
     arrays = unwrap(state)
     for table in TABLES:
@@ -64,9 +65,9 @@ def load(path: str | Path, source: Optional[str] = None) -> Converted:
         raise StateError(message if message.startswith(str(path)) else f'{path}: {message}') from None
 
 
-def _ours(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Converted:
-    config = meta.get('config') or {}
-    num_classes = config.get('num_classes') or meta.get('num_classes')
+def _ours(state: Mapping[str, np.ndarray], meta: RunMeta) -> Converted:
+    config = meta.config
+    num_classes = config.get('num_classes') or meta.num_classes
     if 'arch' not in config or num_classes is None:
         raise StateError('one of our files, but it does not say which network (arch) and how many classes it has')
     backbone = {'backbone': config['backbone']} if config.get('backbone') else {}
@@ -74,7 +75,7 @@ def _ours(state: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> Converted
     counters = [name for name in state if name.endswith('num_batches_tracked')]
     tensors = {name: array for name, array in state.items() if name not in counters}
     names = {name: name for name in tensors}
-    return Converted(OURS, config['arch'], arguments, tensors, num_classes, names, counters, dict(meta))
+    return Converted(OURS, config['arch'], arguments, tensors, num_classes, names, counters, meta)
 
 
 def _by_table(table: Table, arrays: Mapping[str, np.ndarray]) -> Converted:

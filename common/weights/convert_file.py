@@ -70,9 +70,9 @@ def convert_file(
         loaded[name] = str(backend.load_state(networks[name], converted.state))
     model_args = {key: value for key, value in converted.arguments.items() if key != 'num_classes'}
     if converted.meta:
-        meta = {key: value for key, value in converted.meta.items() if key != 'trainer'}  # the state of an optimizer left out
-        config = {key: value for key, value in meta['config'].items() if key not in TRAINING_KEYS}
-        meta['config'] = {**config, 'model_args': model_args}
+        said = converted.meta.model_dump(exclude_unset=True, exclude={'trainer'})  # the state of an optimizer left out
+        config = {key: value for key, value in said['config'].items() if key not in TRAINING_KEYS}
+        meta = checkpoint.RunMeta(**{**said, 'config': {**config, 'model_args': model_args}})
     else:
         meta = _meta(converted, model_args, any(not network.align_corners for network in networks.values()), file.name)
     if out.suffix in NATIVE:
@@ -84,20 +84,20 @@ def convert_file(
     return Conversion(str(converted), loaded, out)
 
 
-def _meta(converted: weights.Converted, model_args: dict[str, Any], classifies: bool, name: str) -> dict[str, Any]:
+def _meta(converted: weights.Converted, model_args: dict[str, Any], classifies: bool, name: str) -> checkpoint.RunMeta:
     """What our file says of published weights, of the file ``name``."""
     classes = CITYSCAPES_CLASSES if converted.num_classes == len(CITYSCAPES_CLASSES) and not classifies else ()
     config: dict[str, Any] = {'arch': converted.arch, 'num_classes': converted.num_classes, 'model_args': model_args}
     if classes or classifies:
         config['set'] = 'cityscapes' if classes else 'imagenet'
-    return {
-        'config': config,
-        'num_classes': converted.num_classes,
-        'classes': list(classes),
-        'palette': [list(colour) for colour in CITYSCAPES_PALETTE] if classes else [],
-        'source': converted.source,
-        'file': name,
-    }
+    return checkpoint.RunMeta(
+        config=config,
+        num_classes=converted.num_classes,
+        classes=list(classes),
+        palette=[list(colour) for colour in CITYSCAPES_PALETTE] if classes else [],
+        source=converted.source,
+        file=name,
+    )
 
 
 def _halved(name: str, array: np.ndarray) -> np.ndarray:
@@ -109,7 +109,7 @@ def _halved(name: str, array: np.ndarray) -> np.ndarray:
     return array.astype(np.float16)
 
 
-def _save_native(backend: str, network: Network, out: Path, meta: dict[str, Any]) -> None:
+def _save_native(backend: str, network: Network, out: Path, meta: checkpoint.RunMeta) -> None:
     try:
         with written_beside(out) as part:
             get_backend(backend).save_native(network, part, meta)

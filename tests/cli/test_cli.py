@@ -310,13 +310,13 @@ def test_a_run_from_start_to_page(folder):
 
 def test_resume_takes_the_configuration_of_the_run(folder):
     assert twinseg('train', '--resume', '--work-dir', 'run', '--device', 'cpu', '--set', 'max_iters=4') == 0
-    assert checkpoint.load(checkpoint.latest(folder / 'run/checkpoints'))[1]['step'] == 4
+    assert checkpoint.load(checkpoint.latest(folder / 'run/checkpoints'))[1].step == 4
 
 
 def test_continue_from_a_checkpoint_in_a_new_folder(folder):
     start = checkpoint.latest(folder / 'run/checkpoints')
     assert twinseg('train', '--checkpoint', start, '--work-dir', 'new', '--device', 'cpu', '--set', 'max_iters=3') == 0
-    assert checkpoint.load(checkpoint.latest(folder / 'new/checkpoints'))[1]['step'] == 3
+    assert checkpoint.load(checkpoint.latest(folder / 'new/checkpoints'))[1].step == 3
 
 
 def test_browse_finds_what_is_broken(folder, capfd):
@@ -404,19 +404,14 @@ def test_convert_writes_files_of_a_framework(folder, suffix, framework):
 def test_convert_halves_a_file(folder, capsys):
     """What training alone needs is left out, what data and images it is for stays, and kernels lose 11 bits."""
     tensors, before = checkpoint.load(folder / 'run/checkpoints/best.safetensors')
-    before = {**before, 'config': {**before['config'], 'pretrained': 'imagenet.pth'}}
+    before = before.model_copy(update={'config': {**before.config, 'pretrained': 'imagenet.pth'}})
     best, half = folder / 'best.safetensors', folder / 'half.safetensors'
     checkpoint.save(best, tensors, before)
     assert twinseg('convert', best, '--half', '--out', half) == 0
     tensors, after = checkpoint.load(half)
-    assert after == {
-        **{key: value for key, value in before.items() if key != 'trainer'},
-        'config': {
-            key: value
-            for key, value in before['config'].items()
-            if key not in ('amp_level', 'dtype', 'threads', 'torch_compile', 'pretrained')
-        },
-    }
+    left_out = ('amp_level', 'dtype', 'threads', 'torch_compile', 'pretrained')
+    config = {key: value for key, value in before.config.items() if key not in left_out}
+    assert after == before.model_copy(update={'config': config, 'trainer': None})
     exact = weights.load(best).state
     assert set(tensors) == {f'model.{name}' for name in exact} and half.stat().st_size < 0.6 * best.stat().st_size
     for name, array in exact.items():

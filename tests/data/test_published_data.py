@@ -163,7 +163,7 @@ def test_what_is_sent_scores_what_evaluation_says(trained):
     """The validation split, scored from the files: by cityscapesScripts, or for VOC as its server does."""
     kind, folder, _ = trained
     meta = checkpoint.load(find_checkpoint(folder / 'run'))[1]
-    several = meta['backend'] == 'pytorch'  # MindSpore compiles every size
+    several = meta.backend == 'pytorch'  # MindSpore compiles every size
     found = evaluate_run(folder / 'run', device='cpu', ms_flip=several)
     submit(folder / 'run', folder / 'sent', device='cpu', split='val', ms_flip=several)
     if kind == 'cityscapes':

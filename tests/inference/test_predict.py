@@ -130,7 +130,7 @@ def test_exported_files_predict_what_the_checkpoint_does(checkpoint, tmp_path):
 def test_a_network_without_class_names_has_numbered_classes(checkpoint, tmp_path):
     tensors, meta = checkpoints.load(checkpoint)
     nameless, model, image = tmp_path / 'nameless.safetensors', tmp_path / 'net.onnx', saved(tmp_path / 'a.png')
-    checkpoints.save(nameless, tensors, {**meta, 'classes': [], 'palette': []})
+    checkpoints.save(nameless, tensors, meta.model_copy(update={'classes': [], 'palette': []}))
     export_checkpoint(None, 'pytorch', 'cpu', nameless, 'onnx', model)
     ours, theirs = run(nameless, [image], tmp_path / 'one'), run(None, [image], tmp_path / 'two', model=model)
     legends = [read(files[0])[4 * SIZE[0] :] for files in (ours, theirs)]

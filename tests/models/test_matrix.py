@@ -213,7 +213,7 @@ def test_batch_of_one_trains_or_says_why_not(name, twins):
 def test_a_checkpoint_of_one_gives_the_others_logits(name, twins, tmp_path):
     case, path = NETWORKS[name], tmp_path / 'x.safetensors'
     arguments = {key: value for key, value in case.arguments.items() if key != 'num_classes'}
-    meta = {'config': {'arch': case.arch, 'model_args': arguments}, 'num_classes': classes_of(name)}
+    meta = checkpoint.RunMeta(config={'arch': case.arch, 'model_args': arguments}, num_classes=classes_of(name))
     for (backend, network), (other, _) in (twins, twins[::-1]):
         checkpoint.save(path, {f'model.{key}': array for key, array in backend.state(network).items()}, meta)
         converted = weights.load(path)

@@ -105,7 +105,7 @@ def test_two_hosts_train_together(start, tmp_path):
     processes = start()
     assert [process.wait(400) for process in processes] == [0, 0], (tmp_path / 'output_0').read_text()
     run = tmp_path / 'train_parallel_nodes' / 'run'
-    assert checkpoint.load(checkpoint.step_path(run / 'checkpoints', 4))[1]['world_size'] == 2
+    assert checkpoint.load(checkpoint.step_path(run / 'checkpoints', 4))[1].world_size == 2
     assert '2 processes with batches of 2' in (run / 'log.txt').read_text()
 
 

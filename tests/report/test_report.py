@@ -10,6 +10,7 @@ import pytest
 
 from twinseg.common import config as configuration
 from twinseg.common import report
+from twinseg.common.checkpoint import RunMeta
 from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.inference.evaluate import Run
@@ -91,13 +92,9 @@ class Guess:
 
 @pytest.fixture
 def networks(monkeypatch):
-    meta = {
-        'backend': 'pytorch',
-        'device': 'cpu',
-        'versions': {'torch': '0.0'},
-        'palette': open_dataset(CONFIG.data, 'val').description.palette.tolist(),
-    }
-    monkeypatch.setattr(report, 'load_run', lambda folder, device=None: Run(CONFIG, Guess(), meta, 'cpu', None))
+    palette = open_dataset(CONFIG.data, 'val').description.palette.tolist()
+    meta = RunMeta(device='cpu', versions={'torch': '0.0'}, palette=palette)
+    monkeypatch.setattr(report, 'load_run', lambda folder, device=None: Run(CONFIG, Guess(), meta, 'cpu', None, 'pytorch'))
 
 
 def write(tmp_path: Path, *runs: Path, **options) -> tuple[Page, str]:

@@ -31,14 +31,14 @@ def write(folder: Path, backend_name: str, arch: str, **keys) -> Path:
     backend.setup('cpu', threads=1)
     network = backend.build_model(arch, num_classes=CLASSES, **keys.get('model_args', {}))
     tensors = {f'model.{name}': array for name, array in random_state(backend, network).items()}
-    meta = {
-        'config': {'arch': arch, **({} if 'image_size' in keys else {'crop_size': list(SIZE)}), 'threads': 1, **keys},
-        'backend': backend_name,
-        'step': 7,
-        'num_classes': CLASSES,
-        'classes': list(CITYSCAPES_CLASSES[:CLASSES]),
-        'palette': [list(colour) for colour in CITYSCAPES_PALETTE[:CLASSES]],
-    }
+    meta = checkpoint.RunMeta(
+        config={'arch': arch, **({} if 'image_size' in keys else {'crop_size': list(SIZE)}), 'threads': 1, **keys},
+        backend=backend_name,
+        step=7,
+        num_classes=CLASSES,
+        classes=list(CITYSCAPES_CLASSES[:CLASSES]),
+        palette=[list(colour) for colour in CITYSCAPES_PALETTE[:CLASSES]],
+    )
     path = folder / f'{arch}_{backend_name}.safetensors'
     checkpoint.save(path, tensors, meta)
     return path

@@ -20,6 +20,7 @@ from twinseg.common import checkpoint, config
 from twinseg.common.backend import get_backend
 from twinseg.common.data.sampling import training_batches
 from twinseg.common.errors import DivergedError
+from twinseg.common.files import PART
 from twinseg.common.training import loop
 
 TINY = {
@@ -222,7 +223,7 @@ def test_all_processes_end_when_the_disk_is_full_and_the_last_checkpoint_is_whol
     assert two.ends(FULL_DISK='2') != 0
     assert 'twinseg: error: rank 0: ' in two.said() and 'No space left on device; free space or choose another' in two.said()
     found = checkpoint.latest(two.run / 'checkpoints')
-    assert checkpoint.load(found)[1]['step'] == 3 and not list((two.run / 'checkpoints').glob('*.tmp'))
+    assert checkpoint.load(found)[1].step == 3 and not list((two.run / 'checkpoints').glob(f'{PART}*'))
     assert two.ends('--resume') == 0, two.said()
 
 

@@ -8,6 +8,7 @@ import pytest
 from tests.support.tiny import batch, mixed_batch, tiny_classifier, tiny_network
 from twinseg.common import config
 from twinseg.common.backend import available, get_backend
+from twinseg.common.checkpoint import LossScale, TrainerState
 from twinseg.common.errors import BackendError
 from twinseg.common.training.loss_scaling import LossScaler
 
@@ -40,10 +41,14 @@ def test_scale_after_each_step(settings, steps, expected):
     scaler = LossScaler(config.Precision(**settings))
     for sign, (scale, good_steps) in zip(steps, expected):
         scaler.update(sign == '+')
-        assert scaler.state() == {'scale': scale, 'good_steps': good_steps}
+        assert scaler.state() == LossScale(scale=scale, good_steps=good_steps)
     again = LossScaler(config.Precision(**settings))
     again.load_state(scaler.state())
     assert again.state() == scaler.state()
+
+
+def state(steps: int, optimizer_steps: int, scale: float, good_steps: int) -> TrainerState:
+    return TrainerState(steps=steps, optimizer_steps=optimizer_steps, loss_scale=LossScale(scale=scale, good_steps=good_steps))
 
 
 @pytest.mark.parametrize('dynamic', [False, True])
@@ -53,7 +58,7 @@ def test_a_step_with_overflow_is_skipped(backend, dynamic):
     values = made.step([batch(0)], 0.1)
     after, meta = made.state()
     assert values['overflow'] == 1.0 and np.isfinite(values['loss']) and values['loss_scale'] == 2.0**40
-    assert meta == {'steps': 1, 'optimizer_steps': 0, 'loss_scale': {'scale': 2.0 ** (39 if dynamic else 40), 'good_steps': 0}}
+    assert meta == state(1, 0, 2.0 ** (39 if dynamic else 40), 0)
     moved = {name for name in before if not np.array_equal(before[name], after[name])}
     assert moved == {'model.block.bn.running_mean', 'model.block.bn.running_var'}
 
@@ -63,22 +68,18 @@ def test_a_classifier_goes_on_after_an_overflow(backend):
     made = backend.make_trainer(tiny_classifier(backend.name, 0.2), config.from_flat(settings))
     made.step([mixed_batch(0)], 0.1)
     before, meta = made.state()
-    made.load_state(before, {**meta, 'loss_scale': {'scale': 2.0**60, 'good_steps': 0}})
+    made.load_state(before, meta.model_copy(update={'loss_scale': LossScale(scale=2.0**60, good_steps=0)}))
     values = made.step([mixed_batch(1)], 0.1)
     after, counted = made.state()
     assert (values['overflow'], values['loss_scale']) == (1.0, 2.0**60) and np.isfinite(values['loss'])
-    assert counted == {'steps': 2, 'optimizer_steps': 1, 'loss_scale': {'scale': 2.0**59, 'good_steps': 0}}
+    assert counted == state(2, 1, 2.0**59, 0)
     moved = {name for name in before if not np.array_equal(before[name], after[name])}
     assert moved and all(name.startswith('model.') and 'running' in name for name in moved)
     overflows = []
     while not overflows or overflows[-1]:
         overflows.append(made.step([mixed_batch(2)], 0.1)['overflow'])
     last, counted = made.state()
-    assert counted == {
-        'steps': 2 + len(overflows),
-        'optimizer_steps': 2,
-        'loss_scale': {'scale': 2.0 ** (60 - len(overflows)), 'good_steps': 1},
-    }
+    assert counted == state(2 + len(overflows), 2, 2.0 ** (60 - len(overflows)), 1)
     assert not np.array_equal(last['model.linear.weight'], after['model.linear.weight'])
 
 

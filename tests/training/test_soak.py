@@ -1,6 +1,6 @@
 """A training of two processes that is killed again and again, and continued: nothing is lost, not a bit.
 
-As a program, with other numbers: python -m tests.test_soak BACKEND FOLDER [KILLS [SEED]]
+As a program, with other numbers: python -m tests.training.test_soak BACKEND FOLDER [KILLS [SEED]]
 """
 
 import json
@@ -17,6 +17,7 @@ import pytest
 
 from tests.support import ranks, streets
 from twinseg.common import checkpoint
+from twinseg.common.files import PART
 
 KILLS, SEED = 30, 20
 STEPS = 8  # of the training for every kill
@@ -97,7 +98,7 @@ class Soak:
         def due() -> bool:
             if moment == 'start':
                 return all((self.folder / rank).exists() for rank in '01')
-            return steps(run) >= first and (moment == 'step' or any((run / 'checkpoints').glob('*.tmp')))
+            return steps(run) >= first and (moment == 'step' or any((run / 'checkpoints').glob(f'{PART}*')))
 
         before = time.monotonic()
         while not due():
@@ -119,7 +120,7 @@ class Soak:
         while any(alive(number) for number in numbers):
             assert time.monotonic() - before < LIMIT
             time.sleep(0.01)
-        for path in (run / 'checkpoints').glob('*.safetensors'):
+        for path in (run / 'checkpoints').glob('[!.]*.safetensors'):
             try:
                 checkpoint.load(path)
             except checkpoint.StateError as error:
@@ -130,7 +131,7 @@ class Soak:
                 'whom': ('rank 0', 'rank 1', 'all')[whom],
                 'step': steps(run),
                 'seconds': round(time.monotonic() - before, 1),
-                'left': sorted(path.name for path in (run / 'checkpoints').glob('*.tmp')),
+                'left': sorted(path.name for path in (run / 'checkpoints').glob(f'{PART}*')),
             }
         )
         print(self.endings[-1], flush=True)

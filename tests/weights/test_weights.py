@@ -133,7 +133,7 @@ def test_a_checkpoint_outlives_its_preset(tmp_path, backend, monkeypatch):
     config = configuration.from_flat({'arch': 'enet', 'preset': 'davidtvs', 'num_classes': 3})
     network = backend.build_model('enet', num_classes=3, **config.model.arguments())
     state, path = backend.state(network), tmp_path / 'x.safetensors'
-    checkpoint.save(path, {f'model.{name}': array for name, array in state.items()}, {'config': config.flat()})
+    checkpoint.save(path, {f'model.{name}': array for name, array in state.items()}, checkpoint.RunMeta(config=config.flat()))
     monkeypatch.setitem(PRESETS, 'davidtvs', {})
     converted = weights.load(path)
     assert converted.arguments == {'num_classes': 3, **config.model.arguments()}
@@ -296,7 +296,7 @@ def test_logs_of_training_frameworks_become_stand_ins(tmp_path):
 def test_safetensors_ours_and_foreign(tmp_path):
     save_file(STATE, tmp_path / 'foreign.safetensors')
     assert list(weights.read(tmp_path / 'foreign.safetensors')) == list(STATE)
-    meta = {'config': {'arch': 'fast_scnn', 'model_args': {'dropout': 0.0}}, 'num_classes': 4}
+    meta = checkpoint.RunMeta(config={'arch': 'fast_scnn', 'model_args': {'dropout': 0.0}}, num_classes=4)
     checkpoint.save(tmp_path / 'ours.safetensors', {f'model.{name}': array for name, array in STATE.items()}, meta)
     converted = weights.load(tmp_path / 'ours.safetensors')
     assert (converted.source, converted.arch) == ('twinseg', 'fast_scnn')
@@ -338,7 +338,7 @@ def test_a_classifier_fills_the_backbone(tmp_path, backend, source, arch, target
 
 def test_a_classifier_for_other_classes_is_drawn_anew_only_when_told_to(tmp_path, backend):
     source = backend.build_model('fast_scnn', num_classes=19, seed=5)
-    meta = {'config': {'arch': 'fast_scnn'}, 'num_classes': 19}
+    meta = checkpoint.RunMeta(config={'arch': 'fast_scnn'}, num_classes=19)
     checkpoint.save(tmp_path / 'x.safetensors', {f'model.{k}': v for k, v in backend.state(source).items()}, meta)
     network = backend.build_model('fast_scnn', num_classes=11)
     arguments = backend, network, 'fast_scnn', tmp_path / 'x.safetensors'

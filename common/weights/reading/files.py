@@ -1,6 +1,5 @@
 """Weights from a file of any publisher, whatever its name ends in."""
 
-import json
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -8,6 +7,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from twinseg.common import checkpoint
+from twinseg.common.checkpoint import RunMeta
 from twinseg.common.errors import StateError
 from twinseg.common.weights.reading.ckpt_file import is_ckpt, read_ckpt
 from twinseg.common.weights.reading.torch_file import read_torch
@@ -19,11 +19,11 @@ PREFIXES = ('module.', 'model.')  # of DataParallel and of trainers
 
 
 class Weights(dict[str, np.ndarray]):
-    """Arrays by name. ``meta`` is what one of our own checkpoints says of itself, and empty for a published one."""
+    """Arrays by name. ``meta`` is what one of our own checkpoints says of itself, None of a published one."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any] | None = None):
+    def __init__(self, arrays: Mapping[str, np.ndarray], meta: RunMeta | None = None):
         super().__init__(arrays)
-        self.meta = dict(meta or {})
+        self.meta = meta
 
 
 def read(path: str | Path) -> Weights:
@@ -45,7 +45,7 @@ def read(path: str | Path) -> Weights:
     else:
         content = read_torch(path)
         described = _described(content)
-    return Weights(unwrap(content, str(path)), _meta(described, path))
+    return Weights(unwrap(content, str(path)), None if described is None else RunMeta.from_json(described, path))
 
 
 def unwrap(content: Any, where: str = 'weights') -> dict[str, np.ndarray]:
@@ -77,18 +77,6 @@ def _described(content: Any) -> Any:
     metadata = getattr(content, 'metadata', None)
     network = metadata.get('') if isinstance(metadata, dict) else None
     return network.get('twinseg') if isinstance(network, dict) else None
-
-
-def _meta(described: Any, path: Path) -> dict[str, Any]:
-    if described is None:
-        return {}
-    try:
-        meta = json.loads(described)
-    except (ValueError, TypeError, RecursionError):
-        meta = None
-    if not isinstance(meta, dict):
-        raise StateError(f'{path}: damaged: what it says of itself is not readable')
-    return meta
 
 
 def _read_safetensors(path: Path) -> Weights:
