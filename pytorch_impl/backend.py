@@ -11,7 +11,7 @@ import torch
 from twinseg.common.backend import find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError
-from twinseg.common.parallel.processes import launched
+from twinseg.common.parallel.launch import launched
 from twinseg.pytorch_impl import distributed, exporter
 from twinseg.pytorch_impl.data import make_loader as make_loader
 from twinseg.pytorch_impl.distributed import group as group

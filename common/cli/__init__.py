@@ -95,9 +95,9 @@ def _explain(error: Exception) -> int:
         message, status = f'{f"{error.filename}: " if error.filename else ""}{error.strerror or error}', 2
     else:
         message, status = f'internal error: {type(error).__name__}: {error}; run again with --debug and report what it shows', 1
-    from twinseg.common.parallel.processes import who
+    from twinseg.common.parallel.launch import error_prefix
 
-    print('twinseg: error: ' + who() + ' '.join(message.split()), file=sys.stderr)
+    print('twinseg: error: ' + error_prefix() + ' '.join(message.split()), file=sys.stderr)
     return status
 
 

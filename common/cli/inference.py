@@ -44,7 +44,7 @@ def evaluate(
     the classes."""
     from twinseg.common import console
     from twinseg.common.inference import evaluate
-    from twinseg.common.parallel import processes
+    from twinseg.common.parallel import launch
 
     if (checkpoint is None) == (model is None):
         raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
@@ -65,9 +65,9 @@ def evaluate(
                 device,
                 chosen,
                 **how,
-                progress=None if processes.rank() else progress,
+                progress=None if launch.rank() else progress,
             )
-    if processes.rank() == 0:
+    if launch.rank() == 0:
         report_scores(found, json_file)
 
 

@@ -18,7 +18,7 @@ from twinseg.common.data.segmentation_transforms import scaled_size
 from twinseg.common.deploy.exported_file import FilePredictor
 from twinseg.common.errors import DataError, StateError, UserError
 from twinseg.common.metrics import ImageScores, Scores, boundary_counts, confusion_matrix, judge
-from twinseg.common.parallel.processes import ALONE, Group, losing_no_process
+from twinseg.common.parallel.processes import ALONE, Group, naming_lost_ranks
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # mmsegmentation's multi-scale test
 Size = tuple[int, int]
@@ -143,7 +143,7 @@ def evaluate_run(
     run = load_run(path, backend_name, device, config)
     backend = get_backend(run.backend)
     group = backend.group()
-    with losing_no_process(group):
+    with naming_lost_ranks(group):
         found, conditions = _evaluate(
             run.predictor,
             run.config,

@@ -32,7 +32,8 @@ from twinseg.common.data.sampling import steps_per_epoch, training_batches
 from twinseg.common.errors import DivergedError, Interrupted, StateError, UserError
 from twinseg.common.inference.evaluate import evaluate, evaluate_images, figures, network_arguments, published_views
 from twinseg.common.metrics import Scores
-from twinseg.common.parallel.processes import Group, check_agreement, losing_no_process, pin
+from twinseg.common.parallel.launch import pin
+from twinseg.common.parallel.processes import Group, check_agreement, naming_lost_ranks
 from twinseg.common.training import loss_checks
 from twinseg.common.training.log import Clock, Log, Silence
 
@@ -79,7 +80,7 @@ def train(
     group = backend.group()
     if group.size > 1:
         print(f'rank {group.rank} of {group.size}: process {os.getpid()} on {platform.node()}', flush=True)
-    with losing_no_process(group):
+    with naming_lost_ranks(group):
         try:
             return _train(config, backend, device, work_dir, resume, start_from, group)
         except OSError as error:

@@ -12,7 +12,8 @@ from tests.support.group import together
 from tests.support.tiny import batch, tiny_network
 from twinseg.common import checkpoint, config
 from twinseg.common.errors import BackendError, UserError
-from twinseg.common.parallel.processes import Group, check_agreement, launched, pin
+from twinseg.common.parallel.launch import launched, pin
+from twinseg.common.parallel.processes import Group, check_agreement
 
 PARAMETERS = 1e-5  # relative L2 distance of two processes from one
 

@@ -21,7 +21,7 @@ from tests.support.tiny import tiny_network
 from twinseg.common import cli
 from twinseg.common.backend import get_backend
 from twinseg.common.data.sampling import training_batches
-from twinseg.common.parallel import processes
+from twinseg.common.parallel import launch
 
 
 def write(path: Path, text: str) -> None:
@@ -69,7 +69,7 @@ def poison(backend: Any, bad: list[list[tuple[int, int]]], setattr: Any = setatt
 
 def main() -> int:
     name = sys.argv[sys.argv.index('--backend') + 1]
-    backend, rank, asked = get_backend(name), processes.rank(), os.environ.get
+    backend, rank, asked = get_backend(name), launch.rank(), os.environ.get
     backend.MODELS['tiny'] = lambda num_classes: tiny_network(name, 0.5, num_classes)
     if folder := asked('PIDS'):
         scheduler = asked('MS_ROLE') == 'MS_SCHED'
