@@ -7,11 +7,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from twinseg.common.errors import UserError
+
 
 def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Batches of ``samples[key]``, stacked: images (N, 3, H, W) and labels (N, H, W), both uint8, in the order of ``batches``.
 
-    ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many processes.
+    ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many processes. What a sample that
+    cannot be read raises, a UserError, comes out of a worker as it is.
     """
     loader = DataLoader(
         _Keyed(samples),
@@ -20,7 +23,10 @@ def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Iterator
         collate_fn=_stack,
         worker_init_fn=_leave_signals_to_the_trainer,
     )
-    for images, labels in loader:
+    for batch in loader:
+        if isinstance(batch, UserError):
+            raise batch
+        images, labels = batch
         yield images.numpy(), labels.numpy()
 
 
@@ -29,7 +35,10 @@ class _Keyed(torch.utils.data.Dataset):
         self.samples = samples
 
     def __getitem__(self, key):
-        return self.samples[key]
+        try:
+            return self.samples[key]
+        except UserError as error:  # given back: the loader would raise another one, with the worker's stack in its message
+            return error
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
@@ -38,6 +47,9 @@ def _leave_signals_to_the_trainer(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _stack(samples: list[tuple[np.ndarray, np.ndarray]]) -> tuple[torch.Tensor, torch.Tensor]:
+def _stack(samples: list) -> tuple[torch.Tensor, torch.Tensor] | UserError:
+    for sample in samples:
+        if isinstance(sample, UserError):
+            return sample
     images, labels = zip(*samples)
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))

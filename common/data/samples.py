@@ -2,7 +2,7 @@
 
 import logging
 from multiprocessing.sharedctypes import RawArray
-from typing import Any, Literal, Optional
+from typing import Any, Callable, Iterable, Iterator, Literal, Optional
 
 import numpy as np
 
@@ -91,6 +91,36 @@ class TrainImages(TrainSamples):
 
     def _augmented(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         return channels_first(train_image(image, self.augment, self.size, rng)), np.array(label, np.int64)
+
+
+class LabelledImages:
+    """``samples[index]`` is image uint8 (3, H, W) and label uint8 (H, W), as stored."""
+
+    def __init__(self, dataset: Dataset):
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        image, label = self.dataset.read(index)
+        return channels_first(image), label
+
+
+def loaded_images(
+    make_loader: Callable[..., Iterator], dataset: Dataset, indices: Iterable[int], batch_size: int, workers: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images uint8 (N, 3, H, W) and labels uint8 (N, H, W) in order, read by the ``workers`` of a backend's loader.
+
+    The loader carries them one by one, since sizes differ; images of different size are not put into one batch.
+    """
+    images: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    for image, label in make_loader(LabelledImages(dataset), [[index] for index in indices], workers):
+        if images and (len(images) == batch_size or image.shape != images[0].shape):
+            yield np.concatenate(images), np.concatenate(labels)
+            images, labels = [], []
+        images.append(image)
+        labels.append(label)
+    if images:
+        yield np.concatenate(images), np.concatenate(labels)
 
 
 class EvaluationImages:

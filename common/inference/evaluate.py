@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ from twinseg.common.backend import Predictor, get_backend, preferred, used_argum
 from twinseg.common.config import Config
 from twinseg.common.data.base import Dataset
 from twinseg.common.data.open import open_dataset
-from twinseg.common.data.samples import EvaluationImages
+from twinseg.common.data.samples import EvaluationImages, loaded_images
 from twinseg.common.data.segmentation_transforms import scaled_size
 from twinseg.common.deploy.exported_file import FilePredictor
 from twinseg.common.errors import DataError, StateError, UserError
@@ -265,6 +265,8 @@ def _evaluate(
             batch_size=config.data.eval_batch_size,
             views=published_views(config, ms_flip, slide, window),
             boundary=boundary,
+            make_loader=make_loader,
+            workers=config.data.num_parallel_workers,
             group=group,
             progress=progress,
         )
@@ -341,6 +343,8 @@ def evaluate(
     batch_size: int = 1,
     views: Views = WHOLE,
     boundary: bool = False,
+    make_loader: Callable[..., Iterator] = read_in_order,
+    workers: int = 0,
     group: Group = ALONE,
     progress: Optional[Callable[[int, int], None]] = None,
 ) -> Counts:
@@ -351,7 +355,7 @@ def evaluate(
     classes = len(dataset.description.classes)
     counts = Counts(np.zeros((classes, classes), np.int64), np.zeros((2, classes), np.int64))
     done, own = 0, range(group.rank, len(dataset), group.size)
-    for images, labels in _batches(dataset, own, batch_size):
+    for images, labels in loaded_images(make_loader, dataset, own, batch_size, workers):
         predicted = class_ids(predictor, images, views)
         if predicted.max() >= classes:
             raise UserError(f'the network predicts class {predicted.max()}, but {dataset.name} has {classes} classes')
@@ -428,18 +432,3 @@ def _softmax(logits: np.ndarray) -> np.ndarray:
     np.exp(power, out=power)
     power /= power.sum(1, keepdims=True)
     return power
-
-
-def _batches(dataset: Dataset, indices: Iterable[int], batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Images (N, 3, H, W) and labels (N, H, W) in order; images of different size are not put into one batch."""
-    images: list[np.ndarray] = []
-    labels: list[np.ndarray] = []
-    for index in indices:
-        image, label = dataset.read(index)
-        if images and (len(images) == batch_size or image.shape != images[0].shape[1:] + (3,)):
-            yield np.stack(images), np.stack(labels)
-            images, labels = [], []
-        images.append(np.ascontiguousarray(image.transpose(2, 0, 1)))
-        labels.append(label)
-    if images:
-        yield np.stack(images), np.stack(labels)

@@ -443,7 +443,13 @@ def _score(
         scores, matrix = evaluate_images(predictor, validation, config, backend.make_loader, group=group)
         return scores.to_json(), matrix
     matrix = evaluate(
-        predictor, validation, batch_size=config.data.eval_batch_size, views=published_views(config), group=group
+        predictor,
+        validation,
+        batch_size=config.data.eval_batch_size,
+        views=published_views(config),
+        make_loader=backend.make_loader,
+        workers=config.data.num_parallel_workers,
+        group=group,
     ).matrix
     return Scores.from_matrix(matrix, validation.description.classes).to_json(), matrix
 

@@ -8,7 +8,9 @@ from tests.support import streets
 from tests.support.tiny import batch, tiny_network
 from twinseg.common import config
 from twinseg.common.backend import get_backend
+from twinseg.common.cli import main
 from twinseg.common.data.open import open_dataset
+from twinseg.common.data.samples import loaded_images
 from twinseg.common.errors import UserError
 from twinseg.common.inference.evaluate import SCALES, Views, averaged_probabilities, class_ids, evaluate, slide_logits
 from twinseg.common.interpolation import resize_bilinear
@@ -49,6 +51,49 @@ def test_every_image_counts_once_whatever_the_batch(dataset, batch_size):
     counts = evaluate(Bright(), dataset, batch_size=batch_size, progress=lambda *at: done.append(at))
     assert np.array_equal(counts.matrix, expected)
     assert done[-1] == (5, 5)
+
+
+@pytest.fixture(scope='module')
+def sizes(tmp_path_factory):
+    """Validation images of several sizes, two of each, mixed."""
+    folder = streets.make(tmp_path_factory.mktemp('sizes'), count=6)
+    for index in (1, 2, 5):
+        for kind, flag in (('images', cv2.IMREAD_COLOR), ('labels', cv2.IMREAD_UNCHANGED)):
+            path = folder / kind / 'val' / f'{index:03d}.png'
+            cv2.imwrite(str(path), cv2.imread(str(path), flag)[:40, : 60 + index // 5])
+    return folder
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_a_loader_brings_every_image_once_in_batches_of_one_size(backend, sizes, workers):
+    dataset = open_dataset(config.from_flat(streets.settings(sizes)).data, 'val')
+    batches = list(loaded_images(backend.make_loader, dataset, range(6), 2, workers))
+    assert [images.shape for images, _ in batches] == [
+        (1, 3, 64, 96), (2, 3, 40, 60), (2, 3, 64, 96), (1, 3, 40, 61)
+    ]  # fmt: skip
+    read = [dataset.read(index) for index in range(6)]
+    images, labels = (np.concatenate([part.reshape(-1) for part in parts]) for parts in zip(*batches))
+    assert np.array_equal(images, np.concatenate([image.transpose(2, 0, 1).reshape(-1) for image, _ in read]))
+    assert np.array_equal(labels, np.concatenate([label.reshape(-1) for _, label in read]))
+    loaded = evaluate(Bright(), dataset, batch_size=2, make_loader=backend.make_loader, workers=workers).matrix
+    assert np.array_equal(loaded, evaluate(Bright(), dataset).matrix)
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_a_broken_validation_image_ends_training_and_evaluation_in_one_line(
+    backend_name, tmp_path, monkeypatch, capsys, workers
+):
+    monkeypatch.chdir(tmp_path)
+    chosen = config.from_flat(streets.settings(streets.make(tmp_path / 'data'), num_parallel_workers=workers, max_iters=1))
+    (tmp_path / 'small.yaml').write_text(config.dump(chosen), encoding='utf-8')
+    command = ['--backend', backend_name, '--device', 'cpu']
+    assert main(['train', 'small.yaml', *command, '--work-dir', 'whole']) == 0
+    (tmp_path / 'data' / 'images' / 'val' / '003.png').write_bytes(b'no image')
+    for words in (['train', 'small.yaml', '--work-dir', 'broken'], ['eval', '--checkpoint', 'whole']):
+        capsys.readouterr()
+        assert main([*words, *command]) == 2
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('twinseg: error')]
+        assert '003.png' in line and 'Traceback' not in line and 'Caught' not in line
 
 
 def test_boundary_pixels_are_counted_when_asked_for(dataset):
