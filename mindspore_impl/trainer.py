@@ -1,18 +1,16 @@
 """One training step: forward, loss, scaled backward, clip, optimizer, moving averages, as one graph."""
 
-import copy
 from contextlib import contextmanager
-from typing import Iterator, Mapping
+from typing import Iterator
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from twinseg.common.checkpoint import TrainerState
 from twinseg.common.config import Config
 from twinseg.common.errors import ONE_VALUE, BatchError
 from twinseg.common.schedules import average_decay
-from twinseg.common.training.loss_scaling import LossScaler
+from twinseg.common.training.state import StatefulTrainer
 from twinseg.mindspore_impl import distributed, optim, precision, state
 from twinseg.mindspore_impl.layers import normalise
 from twinseg.mindspore_impl.losses import constants, segmentation_loss
@@ -31,19 +29,18 @@ def batch_is_checked() -> Iterator[None]:
         raise
 
 
-class Trainer:
+class Trainer(StatefulTrainer):
     """Trains a network step by step (see ``common.backend.Trainer``)."""
+
+    network_state = staticmethod(state.state)
+    load_network_state = staticmethod(state.load_state)
 
     def __init__(self, network: nn.Cell, config: Config):
         settings = config.precision
-        self.network, self.config = network, config
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         synchronise(network, config.runtime.sync_bn)
-        self.optimizer = optim.Optimizer(network, config.optimizer)
-        self.scaler = LossScaler(settings)
-        self.average = optim.Average(network) if config.optimizer.with_ema else None
-        self.predictors: dict[bool, Predictor] = {}
-        self.steps = 0
+        average = optim.Average(network) if config.optimizer.with_ema else None
+        super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)
         self.gradients = Gradients(network, self.optimizer, config)
         self.accumulation = Accumulation(self.gradients, self.optimizer) if config.optimizer.accumulation_step > 1 else None
         self.train_step = TrainStep(self.gradients, self.optimizer, self.average, self.accumulation, config)
@@ -83,36 +80,9 @@ class Trainer:
             'grad_norm': norm,
         }
 
-    def state(self) -> tuple[dict[str, np.ndarray], TrainerState]:
-        """Copies of all that a later step depends on (see ``common.backend.Trainer``)."""
-        tensors = {f'model.{name}': value for name, value in state.state(self.network).items()}
-        tensors |= {f'optimizer.{name}': value for name, value in self.optimizer.state().items()}
-        if self.average:
-            tensors |= {f'ema.{name}': value for name, value in self.average.state().items()}
-        return tensors, TrainerState(steps=self.steps, optimizer_steps=self.optimizer.steps, loss_scale=self.scaler.state())
-
-    def load_state(self, tensors: Mapping[str, np.ndarray], meta: TrainerState) -> None:
-        """Takes back what ``state`` of either backend gave; StateError when it belongs to another network or optimizer."""
-        parts: dict[str, dict[str, np.ndarray]] = {'model': {}, 'optimizer': {}, 'ema': {}}
-        for name, value in tensors.items():
-            part, _, rest = name.partition('.')
-            parts[part][rest] = value
-        state.load_state(self.network, parts['model'])
-        self.optimizer.load_state(parts['optimizer'], meta.optimizer_steps)
-        if self.average:
-            self.average.load_state(parts['ema'])
-        self.scaler.load_state(meta.loss_scale)
-        self.steps = meta.steps
-
-    def predictor(self, ema: bool = False) -> Predictor:
-        """A predictor that shares the current weights, or one of a copy with the averaged ones."""
-        ema = ema and self.average is not None
-        if ema not in self.predictors:
-            network = copy.deepcopy(self.network) if ema else self.network
-            self.predictors[ema] = Predictor(network, self.config.augment.mean, self.config.augment.std, self.config.precision)
-        if ema:
-            state.load_state(self.predictors[ema].network, self.average.state())
-        return self.predictors[ema]
+    def make_predictor(self, network: nn.Cell) -> Predictor:
+        """A predictor with the configuration's mean, std and precision."""
+        return Predictor(network, self.config.augment.mean, self.config.augment.std, self.config.precision)
 
 
 class Gradients(nn.Cell):

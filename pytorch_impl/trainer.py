@@ -1,17 +1,14 @@
 """One training step: forward, loss, scaled backward, clip, optimizer, moving averages."""
 
-import copy
 from contextlib import AbstractContextManager, nullcontext
-from typing import Mapping
 
 import numpy as np
 import torch
 from torch import nn
 
-from twinseg.common.checkpoint import TrainerState
 from twinseg.common.config import Config
 from twinseg.common.schedules import average_decay
-from twinseg.common.training.loss_scaling import LossScaler
+from twinseg.common.training.state import StatefulTrainer
 from twinseg.pytorch_impl import distributed, optim, precision, state
 from twinseg.pytorch_impl.layers import normalise
 from twinseg.pytorch_impl.losses import segmentation_loss
@@ -19,20 +16,19 @@ from twinseg.pytorch_impl.network import draw_dropout, synchronise
 from twinseg.pytorch_impl.predictor import Predictor
 
 
-class Trainer:
+class Trainer(StatefulTrainer):
     """Trains a network step by step (see ``common.backend.Trainer``)."""
+
+    network_state = staticmethod(state.state)
+    load_network_state = staticmethod(state.load_state)
 
     def __init__(self, network: nn.Module, config: Config):
         settings = config.precision
-        self.network, self.config = network, config
         self.device = next(network.parameters()).device
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         synchronise(network, config.runtime.sync_bn)
-        self.optimizer = optim.Optimizer(network, config.optimizer)
-        self.scaler = LossScaler(settings)
-        self.average = optim.Average(network) if config.optimizer.with_ema else None
-        self.predictors: dict[bool, Predictor] = {}
-        self.steps = 0
+        average = optim.Average(network) if config.optimizer.with_ema else None
+        super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)
         without_loss = set(network.align_corners) - {'logits', *config.loss.auxiliary_weights}
         self.losses = distributed.parallel(Losses(network, config), unused=bool(without_loss))
 
@@ -60,7 +56,7 @@ class Trainer:
             if self.config.optimizer.clip_global_norm:
                 optim.clip_by_global_norm(gradients, norm, self.config.optimizer.clip_global_norm_value)
             self.optimizer.step(learning_rate)
-            if self.average:
+            if self.average is not None:
                 self.average.update(average_decay(self.config.optimizer.ema_decay, self.optimizer.steps))
         self.scaler.update(finite)
         self.steps += 1
@@ -70,36 +66,9 @@ class Trainer:
         """A context in which gradients are averaged over the processes only after the last batch of a step."""
         return nullcontext() if last or isinstance(self.losses, Losses) else self.losses.no_sync()
 
-    def state(self) -> tuple[dict[str, np.ndarray], TrainerState]:
-        """Copies of all that a later step depends on (see ``common.backend.Trainer``)."""
-        tensors = {f'model.{name}': value for name, value in state.state(self.network).items()}
-        tensors |= {f'optimizer.{name}': value for name, value in self.optimizer.state().items()}
-        if self.average:
-            tensors |= {f'ema.{name}': value for name, value in self.average.state().items()}
-        return tensors, TrainerState(steps=self.steps, optimizer_steps=self.optimizer.steps, loss_scale=self.scaler.state())
-
-    def load_state(self, tensors: Mapping[str, np.ndarray], meta: TrainerState) -> None:
-        """Takes back what ``state`` of either backend gave; StateError when it belongs to another network or optimizer."""
-        parts: dict[str, dict[str, np.ndarray]] = {'model': {}, 'optimizer': {}, 'ema': {}}
-        for name, value in tensors.items():
-            part, _, rest = name.partition('.')
-            parts[part][rest] = value
-        state.load_state(self.network, parts['model'])
-        self.optimizer.load_state(parts['optimizer'], meta.optimizer_steps)
-        if self.average:
-            self.average.load_state(parts['ema'])
-        self.scaler.load_state(meta.loss_scale)
-        self.steps = meta.steps
-
-    def predictor(self, ema: bool = False) -> Predictor:
-        """A predictor that shares the current weights, or one of a copy with the averaged ones."""
-        ema = ema and self.average is not None
-        if ema not in self.predictors:
-            network = copy.deepcopy(self.network) if ema else self.network
-            self.predictors[ema] = Predictor(network, self.config.augment.mean, self.config.augment.std, self.config.precision)
-        if ema:
-            state.load_state(self.predictors[ema].network, self.average.state())
-        return self.predictors[ema]
+    def make_predictor(self, network: nn.Module) -> Predictor:
+        """A predictor with the configuration's mean, std and precision."""
+        return Predictor(network, self.config.augment.mean, self.config.augment.std, self.config.precision)
 
 
 class Losses(nn.Module):

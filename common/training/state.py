@@ -1,0 +1,91 @@
+"""What the trainers of both backends do without their framework: the state that a checkpoint keeps, and predictors."""
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Mapping, Optional, Protocol
+
+import numpy as np
+
+from twinseg.common.backend import Network, Predictor, State
+from twinseg.common.checkpoint import LoadReport, TrainerState
+from twinseg.common.config import Config
+from twinseg.common.training.loss_scaling import LossScaler
+
+
+class Optimizer(Protocol):
+    """A backend's optimizer."""
+
+    steps: int
+
+    def state(self) -> State:
+        """Copies of its tensors, by slot and parameter."""
+
+    def load_state(self, tensors: Mapping[str, np.ndarray], steps: int) -> None:
+        """Takes back what ``state`` gave; StateError when it belongs to another optimizer."""
+
+
+class Average(Protocol):
+    """A backend's moving average of the weights."""
+
+    def state(self) -> State:
+        """Copies of the averaged parameters."""
+
+    def load_state(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """Takes back what ``state`` gave; StateError where there is none."""
+
+
+class StatefulTrainer(ABC):
+    """A trainer's state and predictors (see ``common.backend.Trainer``)."""
+
+    def __init__(self, network: Network, config: Config, optimizer: Optimizer, average: Optional[Average]):
+        self.network, self.config, self.optimizer, self.average = network, config, optimizer, average
+        self.scaler = LossScaler(config.precision)
+        self.steps = 0  # with those that were skipped for overflow
+        self.predictors: dict[bool, tuple[Network, Predictor]] = {}  # of the averaged weights: True
+
+    @staticmethod
+    @abstractmethod
+    def network_state(network: Network) -> State:
+        """Copies of all parameters and buffers."""
+
+    @staticmethod
+    @abstractmethod
+    def load_network_state(network: Network, state: Mapping[str, np.ndarray]) -> LoadReport:
+        """Loads what matches and says so; StateError on a poor match."""
+
+    @abstractmethod
+    def make_predictor(self, network: Network) -> Predictor:
+        """A predictor of a network."""
+
+    def state(self) -> tuple[State, TrainerState]:
+        """Copies of all that a later step depends on (see ``common.backend.Trainer``)."""
+        tensors = {f'model.{name}': value for name, value in self.network_state(self.network).items()}
+        tensors |= {f'optimizer.{name}': value for name, value in self.optimizer.state().items()}
+        if self.average is not None:
+            tensors |= {f'ema.{name}': value for name, value in self.average.state().items()}
+        return tensors, TrainerState(steps=self.steps, optimizer_steps=self.optimizer.steps, loss_scale=self.scaler.state())
+
+    def load_state(self, tensors: Mapping[str, np.ndarray], meta: TrainerState) -> None:
+        """Takes back what ``state`` of either backend gave; StateError when it belongs to another network or optimizer."""
+        parts: dict[str, State] = {'model': {}, 'optimizer': {}, 'ema': {}}
+        for name, value in tensors.items():
+            part, _, rest = name.partition('.')
+            parts[part][rest] = value
+        self.load_network_state(self.network, parts['model'])
+        self.optimizer.load_state(parts['optimizer'], meta.optimizer_steps)
+        if self.average is not None:
+            self.average.load_state(parts['ema'])
+        self.scaler.load_state(meta.loss_scale)
+        self.steps = meta.steps
+
+    def predictor(self, ema: bool = False) -> Predictor:
+        """A predictor that shares the current weights, or one of a copy with the averaged ones."""
+        average = self.average if ema else None
+        averaged = average is not None
+        if averaged not in self.predictors:
+            network = copy.deepcopy(self.network) if averaged else self.network
+            self.predictors[averaged] = network, self.make_predictor(network)
+        network, predictor = self.predictors[averaged]
+        if average is not None:
+            self.load_network_state(network, average.state())
+        return predictor
