@@ -20,8 +20,8 @@ def total_steps(schedule: Schedule, steps_per_epoch: int) -> int:
 
 
 def learning_rates(optimizer: Optimizer, schedule: Schedule, steps_per_epoch: int, global_batch: int) -> np.ndarray:
-    """The learning rate of every step, float64 (total steps,). ``steps_per_epoch`` counts optimizer steps, ``global_batch`` the
-    images of one: of all devices and accumulated batches.
+    """The learning rate of every step, float64 (total steps,). ``steps_per_epoch`` counts optimizer steps; ``global_batch`` is
+    the number of images of one step, over all devices and accumulated batches.
 
     - warm-up ``linear``: from ``warmup_lr`` at step 0 to ``base_lr``, at the last step of ``warmup_iters`` (mmengine LinearLR)
       or at the first step after ``warmup_length`` epochs (timm, the MindSpore model zoo);
@@ -67,6 +67,6 @@ def learning_rates(optimizer: Optimizer, schedule: Schedule, steps_per_epoch: in
 
 
 def average_decay(limit: float, step: int) -> float:
-    """Decay of the moving average of the weights in a step, counted from 1: ``limit``, less in the first steps, so that the
-    initial weights are soon forgotten (TensorFlow's ExponentialMovingAverage with num_updates, timm's use_warmup)."""
+    """Decay of the moving average of the weights in ``step``, counted from 1: ``limit``, but less in the first steps, so that
+    the average soon forgets the initial weights (TensorFlow's ExponentialMovingAverage with num_updates, timm's use_warmup)."""
     return min(limit, (1 + step) / (10 + step))

@@ -43,7 +43,7 @@ def recipe(
     from twinseg.common import console
     from twinseg.common.training import rescale
 
-    rows = rescale.ways(load_config(config, settings), devices, batch_size)
+    rows = rescale.schedules_for(load_config(config, settings), devices, batch_size)
     console.show(
         f'{config}: published, and on {devices} device{"s" * (devices > 1)}',
         [

@@ -1,4 +1,4 @@
-"""What the losses of both backends share."""
+"""Checks of the loss settings, the same for both backends."""
 
 from typing import Iterable, Optional
 

@@ -5,10 +5,10 @@ from twinseg.common.checkpoint import LossScale
 
 
 class LossScaler:
-    """The factor of the loss that keeps small gradients alive in half precision.
+    """The factor of the loss that keeps small gradients above zero in half precision.
 
-    A dynamic scale halves, but not below 1, after a step with overflow and doubles after ``scale_window`` good steps in a
-    row; a static one stays. Either way a step with overflow is not to be taken.
+    A dynamic scale halves after a step with overflow, but not below 1, and doubles after ``scale_window`` steps in a row
+    without one; a static scale stays. In both cases the trainer skips a step with overflow.
     """
 
     def __init__(self, settings: config.Precision):
@@ -16,7 +16,7 @@ class LossScaler:
         self.scale, self.good_steps = float(settings.loss_scale), 0
 
     def update(self, finite: bool) -> None:
-        """Takes note of a step."""
+        """Counts a step, with ``finite`` gradients or with an overflow."""
         if not self.dynamic:
             return
         self.good_steps = self.good_steps + 1 if finite else 0

@@ -1,4 +1,4 @@
-"""Which parameter learns how fast and decays how much: one rule for both backends."""
+"""Parameters in groups of one learning rate and one weight decay: one rule for both backends."""
 
 from dataclasses import dataclass
 from typing import Mapping
@@ -10,15 +10,16 @@ from twinseg.common.errors import UserError
 @dataclass(frozen=True)
 class ParameterGroup:
     names: tuple[str, ...]  # canonical parameter names, in the network's order
-    lr_mult: float
+    lr_mult: float  # factor of the learning rate
     weight_decay: float
 
 
 def parameter_groups(parameters: Mapping[str, int], optimizer: Optimizer) -> list[ParameterGroup]:
     """Groups of trainable parameters, given as canonical name -> number of axes.
 
-    ``lr_mult`` takes the factor of the longest key that a name starts with, 1 without any. With ``norm_bias_decay`` false
-    parameters of one axis (scales and shifts of norms, all biases) do not decay. UserError for a key that meets no parameter.
+    A parameter takes the factor of the longest key of ``lr_mult`` that its name starts with, 1 without any. With
+    ``norm_bias_decay: false`` parameters of one axis (scales and shifts of norms, all biases) do not decay. UserError for a
+    key of ``lr_mult`` that fits no parameter.
     """
     for prefix in optimizer.lr_mult:
         if not any(name.startswith(prefix) for name in parameters):

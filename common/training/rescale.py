@@ -6,26 +6,27 @@ from twinseg.common.config import Config, Optimizer, Schedule
 from twinseg.common.errors import UserError
 from twinseg.common.training.loop import global_batch
 
-STEPS = ('max_iters', 'warmup_iters', 'val_interval', 'checkpoint_interval')  # what is counted in steps
+STEPS = ('max_iters', 'warmup_iters', 'val_interval', 'checkpoint_interval')  # keys that count steps
 
 
-def ways(config: Config, devices: int, batch_size: Optional[int] = None) -> list[dict[str, Any]]:
-    """How a recipe can run on ``devices`` with ``batch_size`` images each (by default the recipe's, or the publisher's batch
-    shared out where that is smaller), after a row with what was published:
+def schedules_for(config: Config, devices: int, batch_size: Optional[int] = None) -> list[dict[str, Any]]:
+    """Schedules of a recipe on ``devices`` with ``batch_size`` images each (by default the recipe's, or an equal share of the
+    publisher's batch where that is smaller). The first row is what was published:
 
     - ``published``: the global batch that its learning rate is given for (``lr_batch_size``);
-    - ``accumulated``, where whole batches add up to it: the same batch, learning rate and steps; only norms see fewer images;
-    - ``scaled``: one batch a step, the learning rate by the share of the batch (Goyal et al. 2017, section 2.1), and as many
-      steps more, so that the network sees as many images.
+    - ``accumulated``, where whole batches add up to it: the same batch, learning rate and steps; only norms see fewer images
+      (``as published`` where one batch is enough);
+    - ``scaled``: one batch a step, the learning rate multiplied by the share of the published batch (Goyal et al. 2017,
+      section 2.1) and the steps divided by it, so that the network sees as many images.
 
-    Where OHEM keeps a number of pixels of the batch, it keeps the same share of a smaller one. Each row has ``settings``, the
-    changed keys. UserError where the recipe does not say what it was published for.
+    OHEM that keeps a number of pixels of the batch keeps the same share of a smaller one. Each row has ``settings``, the
+    changed keys. UserError where the recipe does not say which global batch it was published for.
     """
     published = config.optimizer.lr_batch_size
     if not published:
         raise UserError('lr_batch_size: not set: the configuration does not say which global batch its learning rate is for')
     if config.runtime.launcher == 'dp':
-        devices = 1  # they share the batch
+        devices = 1  # DataParallel: the devices share the batch
     batch_size = batch_size or min(config.data.batch_size, max(published // devices, 1))
     rows = [_row('published', config, published, f'{published // config.data.batch_size} x {config.data.batch_size}', {})]
     here = f'{devices} x {batch_size}'
@@ -52,13 +53,14 @@ def command(row: dict[str, Any], name: str) -> str:
     return f'twinseg train {name}' + (f' --set {changed}' if changed else '')
 
 
-def _row(way: str, config: Config, images: int, devices: str, settings: dict[str, Any]) -> dict[str, Any]:
+def _row(kind: str, config: Config, images: int, devices: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """A row of the table: ``images`` in the global batch, ``devices`` as text."""
     optimizer: Optimizer = config.optimizer
     schedule = config.schedule
     factor = images / optimizer.lr_batch_size
     length = f'{schedule.max_iters} steps' if schedule.max_iters else f'{schedule.epochs} epochs'
     return {
-        'way': way,
+        'way': kind,
         'devices x images': devices,
         'accumulated': settings.get('accumulation_step', 1),
         'global batch': images,
@@ -75,7 +77,7 @@ def _warmup(schedule: Schedule) -> str:
 
 
 def _changes(config: Config, keys: dict[str, int], share: float) -> dict[str, Any]:
-    """The keys whose values are not the configuration's already, and pixels that a loss keeps of a ``share`` of the batch."""
+    """The ``keys`` that change the configuration, and OHEM's number of pixels for a ``share`` of the published batch."""
     flat = {'batch_size': config.data.batch_size, 'accumulation_step': config.optimizer.accumulation_step}
     changed = {key: value for key, value in keys.items() if flat[key] != value}
     if config.loss.loss in ('ohem', 'stdc_ohem') and share != 1:

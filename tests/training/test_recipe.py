@@ -28,7 +28,7 @@ STDC = 'stdc1_4xb12-80k_cityscapes-512x1024'
 )
 def test_the_ways_keep_the_images_and_the_rate_for_each(devices, batch_size, expected):
     published = config.load(STDC)
-    rows = rescale.ways(published, devices, batch_size)
+    rows = rescale.schedules_for(published, devices, batch_size)
     assert rows[0]['global batch'] == 48 and rows[0]['base_lr'] == 0.01 and rows[0]['devices x images'] == '4 x 12'
     assert [row['way'] for row in rows[1:]] == list(expected)
     for row in rows[1:]:
@@ -43,17 +43,17 @@ def test_the_ways_keep_the_images_and_the_rate_for_each(devices, batch_size, exp
 
 def test_epochs_stay():
     published = config.load('enet_cityscapes-512x1024')
-    scaled = rescale.ways(published, 2, 4)[-1]
+    scaled = rescale.schedules_for(published, 2, 4)[-1]
     assert scaled['way'] == 'scaled' and scaled['settings'] == {} and scaled['length'] == '300 epochs'
     assert scaled['base_lr'] == pytest.approx(1e-3)
 
 
 def test_ohem_keeps_the_same_share_of_the_pixels():
     ddrnet = config.load('ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024')
-    accumulated, scaled = rescale.ways(ddrnet, 1)[1:]
+    accumulated, scaled = rescale.schedules_for(ddrnet, 1)[1:]
     assert accumulated['settings'] == {'accumulation_step': 2, 'ohem_min_kept': 131072}  # that of each of their two GPUs
     assert scaled['settings']['ohem_min_kept'] == 131072
-    assert rescale.ways(ddrnet, 2)[1]['settings'] == {}
+    assert rescale.schedules_for(ddrnet, 2)[1]['settings'] == {}
 
 
 def test_the_command_prints_what_to_run(capsys, tmp_path):
@@ -67,4 +67,4 @@ def test_the_command_prints_what_to_run(capsys, tmp_path):
 
 def test_a_recipe_must_say_what_it_is_for():
     with pytest.raises(UserError, match='lr_batch_size: not set'):
-        rescale.ways(config.load('fast_scnn_toy_street'), 1)
+        rescale.schedules_for(config.load('fast_scnn_toy_street'), 1)
