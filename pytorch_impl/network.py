@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from twinseg.common.training.initial_weights import dropout_mask, initial_bias, initial_weight, schemes
+from twinseg.common.training.dropout import dropout_mask
+from twinseg.common.training.initial_weights import initial_bias, initial_weight, schemes
 from twinseg.pytorch_impl import distributed
 from twinseg.pytorch_impl.layers.norm import BatchNorm2d
 from twinseg.pytorch_impl.layers.primitives import Conv2d, ConvTranspose2d, Dropout2d, Linear

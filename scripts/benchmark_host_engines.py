@@ -22,7 +22,7 @@ import numpy as np
 
 from twinseg.common.backend import get_backend
 from twinseg.common.deploy.engines import Engine, OnnxRuntime, OpenVino
-from twinseg.common.measure.benchmark import machine
+from twinseg.common.measure.environment import machine
 
 PROGRAM = Path(__file__).resolve().parent.parent / 'ascend310_infer'
 ARCHS = ('fast_scnn', 'stdc1_seg', 'ddrnet23_slim_seg')

@@ -19,7 +19,7 @@ import numpy as np
 from twinseg.common.backend import get_backend
 from twinseg.common.deploy.export import NUDGE, TOLERANCE, Run
 from twinseg.common.errors import UserError
-from twinseg.common.measure.benchmark import machine
+from twinseg.common.measure.environment import machine
 
 SIZE = (64, 96)  # of the images
 TASKS = 6  # networks of a process, which MindSpore's memory outgrows

@@ -19,7 +19,7 @@ from twinseg.common.config import Config
 from twinseg.common.deploy.engines import Engine, OnnxRuntime, OpenVino, open_engine
 from twinseg.common.deploy.exported_file import Facts
 from twinseg.common.errors import BackendError, UserError, require
-from twinseg.common.inference.evaluate import load_run, network_arguments, stored_classes
+from twinseg.common.inference.evaluate import load_run, network_arguments, num_classes
 from twinseg.common.interpolation import resize_bilinear
 from twinseg.common.version import version
 
@@ -71,7 +71,7 @@ def export_checkpoint(
     name = run.backend
     writer_name = ('pytorch' if 'pytorch' in available() else name) if format == 'onnx' else 'mindspore'
     networks = {}
-    classes = stored_classes(run.config, run.meta, checkpoint)
+    classes = num_classes(run.config, run.meta.num_classes, str(checkpoint))
     for twin in dict.fromkeys((name, writer_name)):
         backend = get_backend(twin)
         if twin != name:

@@ -64,12 +64,16 @@ def network_arguments(config: Config, num_classes: int) -> dict[str, Any]:
     return {'num_classes': num_classes, **config.model.arguments()}
 
 
-def stored_classes(config: Config, meta: checkpoint.RunMeta, path: Path) -> int:
-    """Classes of the network of a checkpoint: the configuration's, else what the file says; StateError where it does not."""
-    classes = config.model.num_classes or meta.num_classes
-    if classes is None:
-        raise StateError(f'{path}: does not say how many classes it has; set num_classes')
-    return classes
+def num_classes(config: Config, known: Optional[int], source: str) -> int:
+    """Classes of the network: ``num_classes`` of the configuration, else the ``known`` ones of ``source``, a data set or a
+    checkpoint. UserError where the configuration says less than ``known``, StateError where neither says anything."""
+    if config.model.num_classes is None:
+        if known is None:
+            raise StateError(f'{source}: does not say how many classes it has; set num_classes')
+        return known
+    if known is not None and config.model.num_classes < known:
+        raise UserError(f'num_classes: {config.model.num_classes}, but {source} has {known} classes')
+    return config.model.num_classes
 
 
 def load_run(
@@ -95,7 +99,8 @@ def load_run(
     if stored:  # earlier versions took arguments that have no effect
         used = used_arguments(backend.MODELS, config.model.arch, config.model.arguments())
         config = config.replace(model_args={key: value for key, value in config.model.model_args.items() if key in used})
-    network = backend.build_model(config.model.arch, **network_arguments(config, stored_classes(config, meta, path)))
+    classes = num_classes(config, meta.num_classes, str(path))
+    network = backend.build_model(config.model.arch, **network_arguments(config, classes))
     try:
         backend.load_state(network, state)
     except StateError as error:

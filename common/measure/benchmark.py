@@ -1,10 +1,7 @@
 """Speed and size of a network: latency and throughput of inference and of a training step, parameters, MACs, memory."""
 
 import importlib
-import os
-import platform
 import time
-from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
@@ -13,10 +10,9 @@ from twinseg.common.backend import get_backend, used_arguments
 from twinseg.common.config import Config
 from twinseg.common.errors import UserError
 from twinseg.common.inference.evaluate import network_arguments
-from twinseg.common.training.loop import versions
+from twinseg.common.measure.environment import machine, peak_memory, reset_peak_memory, versions
 
 WARM_UP = 3  # runs that are not counted: compilation, caches, the allocator
-MEGABYTE = 1 << 20
 
 
 def benchmark(
@@ -103,32 +99,3 @@ def timing(run: Callable[[], Any], batch: int, runs: int) -> dict[str, float]:
         'images_per_second': batch / float(median),
         'memory': peak_memory(),
     }
-
-
-def machine() -> dict[str, Any]:
-    """The CPU and how much of it this process may use."""
-    model = platform.processor() or platform.machine()
-    info = Path('/proc/cpuinfo')
-    if info.is_file():
-        lines = [line for line in info.read_text().splitlines() if line.startswith('model name')]
-        model = lines[0].partition(':')[2].strip() if lines else model
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    return {'cpu': model, 'cores': cores, 'system': f'{platform.system()} {platform.machine()}'}
-
-
-def reset_peak_memory() -> None:
-    """Starts a new peak where the system can (Linux); elsewhere peaks are since the start of the process."""
-    try:
-        Path('/proc/self/clear_refs').write_text('5')
-    except OSError:
-        pass
-
-
-def peak_memory() -> float:
-    """Largest resident memory of this process in MB."""
-    status = Path('/proc/self/status')
-    if status.is_file():
-        return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith('VmHWM'))
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MEGABYTE if platform.system() == 'Darwin' else 1024)

@@ -12,7 +12,8 @@ from twinseg.common.config import Config, Data
 from twinseg.common.data.base import IGNORE
 from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import UserError
-from twinseg.common.inference.evaluate import network_arguments, stored_classes
+from twinseg.common.inference.evaluate import network_arguments, num_classes
+from twinseg.common.weights import load_pretrained
 
 # docs/design.md section 4: relative to the largest magnitude (logits, losses) or in the L2 norm (gradients, parameters).
 LOGITS = 1e-5
@@ -96,12 +97,10 @@ def street_batches(count: int, batch_size: int, size: tuple[int, int], classes: 
 
 def _start(config: Config, weights: Optional[Path], backend: Backend) -> tuple[dict[str, Any], dict[str, np.ndarray], int]:
     """Arguments of the builder, the weights that both networks start from, and the number of classes."""
-    from twinseg.common.weights import load_pretrained
-
     classes = config.model.num_classes or (config.loss.class_weight and len(config.loss.class_weight))
     if weights is not None and weights.suffix == '.safetensors':
         state, meta = checkpoint.model_state(weights)
-        arguments = network_arguments(config, stored_classes(config, meta, weights))
+        arguments = network_arguments(config, num_classes(config, meta.num_classes, str(weights)))
         network = backend.build_model(config.model.arch, **arguments)
         backend.load_state(network, state)
     else:

@@ -11,7 +11,7 @@ from twinseg.common import config as configuration
 from twinseg.common.backend import available, get_backend, used_arguments
 from twinseg.common.config import Config
 from twinseg.common.errors import StateError, UserError
-from twinseg.common.inference.evaluate import find_checkpoint, network_arguments, stored_classes
+from twinseg.common.inference.evaluate import find_checkpoint, network_arguments, num_classes
 from twinseg.common.measure.benchmark import measures
 from twinseg.common.report.records import read_run
 
@@ -136,7 +136,7 @@ def _sizes(folder: Path, config: Config, meta: checkpoint.RunMeta) -> Optional[t
         return None
     backend, measure = get_backend(names[0]), measures(names[0])
     backend.setup('cpu')
-    arguments = network_arguments(config, stored_classes(config, meta, folder))
+    arguments = network_arguments(config, num_classes(config, meta.num_classes, str(folder)))
     arch, without_heads = config.model.arch, {**arguments, 'auxiliary': False}
     whole = backend.build_model(arch, **used_arguments(backend.MODELS, arch, arguments))
     inference = backend.build_model(arch, **used_arguments(backend.MODELS, arch, without_heads))

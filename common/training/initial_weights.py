@@ -15,20 +15,17 @@ Other biases start at 0.
 
 import math
 import zlib
-from typing import Mapping, Sequence
+from typing import Mapping
 
 import numpy as np
 
-from twinseg.common.data.sampling import rank_positions
-from twinseg.common.errors import UserError
 
-
-def schemes(own: Mapping[str, str | float | None]) -> dict[str, str | float]:
-    """Module -> scheme, given what each module (dotted name, parents first, '' the network) says itself: else its parent's."""
-    found: dict[str, str | float] = {}
-    for name, scheme in own.items():
-        found[name] = found.get(name.rpartition('.')[0], 'kaiming_fan_out') if scheme is None else scheme
-    return found
+def schemes(declared: Mapping[str, str | float | None]) -> dict[str, str | float]:
+    """The scheme of every module (dotted name, parents first, '' the network): what it declares, else its parent's."""
+    resolved: dict[str, str | float] = {}
+    for name, scheme in declared.items():
+        resolved[name] = resolved.get(name.rpartition('.')[0], 'kaiming_fan_out') if scheme is None else scheme
+    return resolved
 
 
 def initial_weight(name: str, shape: tuple[int, ...], scheme: str | float, seed: int) -> np.ndarray:
@@ -45,33 +42,11 @@ def initial_weight(name: str, shape: tuple[int, ...], scheme: str | float, seed:
 
 
 def initial_bias(name: str, length: int, weight_shape: tuple[int, ...], scheme: str | float, seed: int) -> np.ndarray:
-    """float32 biases of a layer: 0 but for ``uniform_fan_in``."""
+    """float32 biases of a layer: 0, except with ``uniform_fan_in``."""
     if scheme != 'uniform_fan_in':
         return np.zeros(length, np.float32)
     limit = np.float32(1 / math.sqrt(math.prod(weight_shape[1:])))
     return (2 * _generator(name, seed).random(length, dtype=np.float32) - 1) * limit
-
-
-def dropout_mask(
-    name: str, shape: tuple[int, ...], ratio: float, key: Sequence[int], rank: int = 0, world_size: int = 1
-) -> np.ndarray:
-    """float32 factors of a dropout layer: 0 with probability ``ratio``, else 1 / (1 - ratio). A function of name and key.
-
-    Of several processes each gets the part of its ``rank_positions`` in the global batch of ``shape[0] * world_size``.
-    """
-    rng = np.random.default_rng((*key, zlib.crc32(name.encode())))
-    kept = rng.random((shape[0] * world_size, *shape[1:]))[rank_positions(shape[0], rank, world_size)] >= ratio
-    return (kept / (1 - ratio)).astype(np.float32)
-
-
-def drop_path_ratios(rate: float, on: str, blocks: Sequence[int]) -> list[list[float]]:
-    """Of every block of every stage the share of the samples that skip it: from 0 in the first to ``rate`` in the last block,
-    in equal steps (Huang et al. 2016, arXiv:1603.09382, section 3). UserError for a rate or a place ``on`` that cannot be."""
-    if not 0 <= rate < 1:
-        raise UserError(f'drop_path_rate: {rate} is not a share of the samples from 0 to below 1')
-    if on not in ('branch', 'shortcut'):
-        raise UserError(f'drop_path_on: {on!r} is neither branch nor shortcut')
-    return [part.tolist() for part in np.split(np.linspace(0, rate, sum(blocks)), np.cumsum(blocks)[:-1])]
 
 
 def _generator(name: str, seed: int) -> np.random.Generator:

@@ -10,18 +10,17 @@ import math
 import os
 import platform
 import signal
-import threading
 import time
-from contextlib import closing
-from importlib import metadata
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Generator, Iterator, Optional
 
 import numpy as np
 
-from twinseg.common import checkpoint, schedules
+from twinseg.common import checkpoint, schedules, weights
 from twinseg.common import config as configuration
-from twinseg.common.backend import Backend, Predictor, Trainer, get_backend
+from twinseg.common.backend import Backend, Network, Predictor, Trainer, get_backend
 from twinseg.common.config import Config
 from twinseg.common.data.balance import balanced_order, class_counts, class_weights
 from twinseg.common.data.base import Dataset
@@ -30,19 +29,28 @@ from twinseg.common.data.open import open_dataset
 from twinseg.common.data.samples import TrainImages, TrainSamples
 from twinseg.common.data.sampling import steps_per_epoch, training_batches
 from twinseg.common.errors import DivergedError, Interrupted, StateError, UserError
-from twinseg.common.inference.evaluate import evaluate, evaluate_images, figures, network_arguments, published_views
+from twinseg.common.inference.evaluate import (
+    evaluate,
+    evaluate_images,
+    figures,
+    network_arguments,
+    num_classes,
+    published_views,
+)
+from twinseg.common.measure.benchmark import measures
+from twinseg.common.measure.environment import machine, versions
 from twinseg.common.metrics import Scores
 from twinseg.common.parallel.launch import pin
 from twinseg.common.parallel.processes import Group, check_agreement, naming_lost_ranks
 from twinseg.common.training import loss_checks
 from twinseg.common.training.log import Clock, Log, Silence
+from twinseg.common.training.signals import STATUS, Stop
 
-MAX_CONFUSION = 100  # classes of a confusion matrix that is kept
+MAX_CONFUSION = 100  # classes of the largest confusion matrix that is written to metrics.jsonl
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
 ADVICE = 'lower base_lr, use a warm-up or clip_global_norm, and continue from the last checkpoint'
 FULL = (errno.ENOSPC, errno.EDQUOT)
-STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}  # of an interrupted training; 75 (EX_TEMPFAIL): to be resumed
-RUN_KEYS = (
+RUN_KEYS = (  # settings that a resume must not change
     'arch',
     'num_classes',
     'backbone',
@@ -51,7 +59,18 @@ RUN_KEYS = (
     'accumulation_step',
     'optimizer',
     'seed',
-)  # kept by a resume
+)
+Batches = Generator[tuple[np.ndarray, np.ndarray], None, None]
+
+
+@dataclass
+class Progress:
+    """How far a run has come."""
+
+    step: int = 0  # steps done
+    best: Optional[float] = None  # highest score so far
+    left_out: int = 0  # steps whose batches rollbacks have passed over
+    rollbacks: int = 0
 
 
 def train(
@@ -80,198 +99,319 @@ def train(
     group = backend.group()
     if group.size > 1:
         print(f'rank {group.rank} of {group.size}: process {os.getpid()} on {platform.node()}', flush=True)
-    with naming_lost_ranks(group):
-        try:
-            return _train(config, backend, device, work_dir, resume, start_from, group)
-        except OSError as error:
-            if error.errno not in FULL:
-                raise
-            raise StateError(
-                f'{error.filename or work_dir}: not written: {error.strerror}; free space and continue with --resume'
-            ) from None
+    with naming_lost_ranks(group), _naming_a_full_disk(work_dir):
+        run = Run(config, backend, device, work_dir, group)
+        run.open_folder(may_exist=resume or start_from is not None)
+        notes: list[str] = []  # for log.txt, which begins where the run does
+        path = start_from or (checkpoint.latest(run.folder, notes.append) if resume else None)
+        if path:
+            run.resume(path, same_folder=start_from is None)
+        run.check_agreement({'the configuration': configuration.dump(run.config).encode()})
+        run.write_config()
+        with Silence() if group.rank else Log(work_dir, run.progress.step, resumed=bool(path)) as run.log:
+            run.introduce(path, resume, notes)
+            with Stop(group) as stop:
+                while True:
+                    try:
+                        return run.to_the_end(stop)
+                    except DivergedError as error:
+                        run.log.line(str(error))
+                        run.roll_back(error)
 
 
-def _train(
-    config: Config, backend: Backend, device: str, work_dir: Path, resume: bool, start_from: Optional[Path], group: Group
-) -> dict[str, Any]:
-    training, validation = (open_dataset(config.data, split) for split in (config.data.train_split, config.data.val_split))
-    config = _counted_weights(config, training)
-    network = build(backend, config, training, quiet=group.rank > 0)
-    loss_checks.check(config.loss, network.align_corners, num_classes(config, training))
-    trainer = backend.make_trainer(network, config)
+class Run:
+    """A training in a folder."""
 
-    images = global_batch(config, group.size)
-    epoch_steps = steps_per_epoch(len(training) * config.data.repeat, images)
-    rates = schedules.learning_rates(config.optimizer, config.schedule, epoch_steps, images)
-    folder = _open_folder(work_dir, resume or start_from is not None, group)
-    notes: list[str] = []  # for log.txt, which begins where the run does
-    found = start_from or (checkpoint.latest(folder, notes.append) if resume else None)
-    progress: dict[str, Any] = {'step': 0, 'best': None, 'left_out': 0, 'rollbacks': 0}
-    if found:
-        _same_run(config, checkpoint.load(found)[1], found, group)
-        _take(trainer, progress, found)
-        if start_from is not None:
-            progress['best'] = None
+    log: Log
 
-    check_agreement(
-        group,
-        {
-            'the configuration': configuration.dump(config).encode(),
-            'the step': str(progress['step']).encode(),
-            'the state': _content(trainer),
-        },
-    )
-    if group.rank == 0:
-        (work_dir / 'config.yaml').write_text(configuration.dump(config), encoding='utf-8')
-    from twinseg.common.measure.benchmark import machine, measures  # here: it builds on this module
-
-    facts = {
-        'config': config.flat(),
-        'backend': backend.name,
-        'device': device,
-        'versions': versions(),
-        'machine': {**machine(), **measures(backend.name).accelerator()},
-        'num_classes': num_classes(config, training),
-        'classes': list(training.description.classes),
-        'palette': training.description.palette.tolist(),
-        'steps_per_epoch': epoch_steps,
-        'world_size': group.size,
-    }
-    with Silence() if group.rank else Log(work_dir, progress['step'], resumed=bool(found)) as log:
-        if not found and config.schedule.start_epoch:
-            progress['step'] = _first_step(config, epoch_steps, len(rates))
-            log.line(f'start_epoch: {config.schedule.start_epoch}: starts at step {progress["step"]}')
-        log.line(
-            f'{config.model.arch} on {backend.name} ({device}): {len(training)} training and {len(validation)} validation '
-            f'images of {training.name}, {epoch_steps} steps an epoch, {len(rates)} steps'
+    def __init__(self, config: Config, backend: Backend, device: str, work_dir: Path, group: Group):
+        """Opens the data sets and builds the network and its trainer. UserError where they do not fit the configuration."""
+        splits = config.data.train_split, config.data.val_split
+        self.training, self.validation = (open_dataset(config.data, split) for split in splits)
+        config = self.config = _counted_weights(config, self.training)
+        self.backend, self.group = backend, group
+        self.work_dir, self.folder = work_dir, work_dir / 'checkpoints'
+        network = build(backend, config, self.training, quiet=group.rank > 0)
+        classes = classes_of(config, self.training)
+        loss_checks.check(config.loss, network.align_corners, classes)
+        self.trainer = backend.make_trainer(network, config)
+        self.images = global_batch(config, group.size)
+        self.epoch_steps = steps_per_epoch(len(self.training) * config.data.repeat, self.images)
+        self.rates = schedules.learning_rates(config.optimizer, config.schedule, self.epoch_steps, self.images)
+        self.mixing = None
+        if is_active(config.augment):
+            self.mixing = Mixing(
+                config.augment, classes, config.loss.label_smoothing, config.runtime.seed, group.rank, group.size
+            )
+        self.progress = Progress()
+        self.scores: dict[str, Any] = {}  # of the last evaluation
+        self.meta = checkpoint.RunMeta(
+            config=config.flat(),
+            backend=backend.name,
+            device=device,
+            versions=versions(),
+            machine={**machine(), **measures(backend.name).accelerator()},
+            num_classes=classes,
+            classes=list(self.training.description.classes),
+            palette=self.training.description.palette.tolist(),
+            steps_per_epoch=self.epoch_steps,
+            world_size=group.size,
         )
-        if group.size > 1:
-            log.line(f'{group.size} processes with batches of {config.data.batch_size}')
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done."""
+        return self.progress.step / self.epoch_steps
+
+    def open_folder(self, may_exist: bool) -> None:
+        """Makes the folder; UserError where it cannot be written, or holds checkpoints although it may not."""
+        if self.group.rank:
+            return
+        if not may_exist and (checkpoint.steps(self.folder) or (self.folder / checkpoint.BEST).exists()):
+            raise UserError(f'{self.work_dir}: holds checkpoints already; continue with --resume or choose another --work-dir')
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            probe = self.folder / '.writable'
+            probe.write_bytes(b'')
+            probe.unlink()
+        except OSError as error:
+            raise UserError(f'{self.work_dir}: cannot be written ({error.strerror}); choose another --work-dir') from None
+
+    def resume(self, path: Path, same_folder: bool = True) -> None:
+        """Continues from a checkpoint; the best score so far counts in the ``same_folder`` alone.
+
+        StateError where the checkpoint belongs to another run, or holds weights alone.
+        """
+        tensors, meta = checkpoint.load(path)
+        _check_same_run(self.config, meta, path, self.group)
+        if meta.trainer is None or meta.step is None:
+            raise StateError(f'{path}: holds weights alone, from which no training continues; give it as pretrained')
+        self.trainer.load_state(tensors, meta.trainer)
+        best = meta.best if same_folder else None
+        self.progress = Progress(meta.step, best, meta.left_out, meta.rollbacks)
+
+    def check_agreement(self, facts: Optional[dict[str, bytes]] = None) -> None:
+        """UserError where the processes differ in ``facts``, their progress or their state."""
+        if self.group.size > 1:
+            step, state = str(self.progress).encode(), _content(self.trainer)
+            check_agreement(self.group, {**(facts or {}), 'the step': step, 'the state': state})
+
+    def write_config(self) -> None:
+        """Leaves the configuration in the folder."""
+        if self.group.rank == 0:
+            (self.work_dir / 'config.yaml').write_text(configuration.dump(self.config), encoding='utf-8')
+
+    def introduce(self, path: Optional[Path], resume: bool, notes: list[str]) -> None:
+        """Logs what is trained, and from where it goes on: ``path``, a checkpoint, or ``start_epoch``."""
+        config, log, total = self.config, self.log, len(self.rates)
+        if not path and config.schedule.start_epoch:
+            self.progress.step = _first_step(config, self.epoch_steps, total)
+            log.line(f'start_epoch: {config.schedule.start_epoch}: starts at step {self.progress.step}')
+        log.line(
+            f'{config.model.arch} on {self.backend.name} ({self.meta.device}): {len(self.training)} training '
+            f'and {len(self.validation)} validation images of {self.training.name}, '
+            f'{self.epoch_steps} steps an epoch, {total} steps'
+        )
+        if self.group.size > 1:
+            log.line(f'{self.group.size} processes with batches of {config.data.batch_size}')
         for note in notes:
             log.line(note)
-        if config.optimizer.lr_batch_size not in (0, images):
+        if config.optimizer.lr_batch_size not in (0, self.images):
             log.line(
-                f'a global batch of {images}: learning rates, made for {config.optimizer.lr_batch_size}, are multiplied '
-                f'by {images / config.optimizer.lr_batch_size:.4g}'
+                f'a global batch of {self.images}: learning rates, made for {config.optimizer.lr_batch_size}, are multiplied '
+                f'by {self.images / config.optimizer.lr_batch_size:.4g}'
             )
-        if found:
-            log.line(f'continues from {found} at step {progress["step"]}')
+        if path:
+            log.line(f'continues from {path} at step {self.progress.step}')
         elif resume:
             log.line('no checkpoint to continue from: starts at step 0')
-        with Stop(group) as stop:
-            while True:
-                try:
-                    return _loop(
-                        config,
-                        backend,
-                        trainer,
-                        training,
-                        validation,
-                        rates,
-                        epoch_steps,
-                        folder,
-                        progress,
-                        facts,
-                        log,
-                        group,
-                        stop,
+
+    def to_the_end(self, stop: Stop) -> dict[str, Any]:
+        """Trains from the progress to the last step; returns the last evaluation.
+
+        Raises DivergedError where numbers are not finite, and Interrupted after a signal, when the step is saved.
+        """
+        runtime, done = self.config.runtime, self.progress
+        self.scores = {}
+        self.skipped = 0  # steps in a row, for overflow
+        self.clock = Clock(self.images, len(self.rates))
+        self.samples = self._samples()
+        with closing(self._batches()) as batches:
+            while done.step < len(self.rates):
+                stopped = self.step(batches, stop)
+                best = False
+                if self._is_due(runtime.val_interval or self.epoch_steps):
+                    best = self.evaluate()
+                    self.clock.restart()
+                if best or stopped or self._is_due(runtime.checkpoint_interval or runtime.save_every * self.epoch_steps):
+                    self.save(best)
+                    self.clock.restart()
+                if stopped and done.step < len(self.rates):
+                    self.log.line(f'stopped by {stopped.name} after step {done.step}')
+                    raise Interrupted(
+                        f'stopped by {stopped.name} after step {done.step}, which is saved: continue with --resume',
+                        STATUS[stopped],
                     )
-                except DivergedError as error:
-                    log.line(str(error))
-                    _roll_back(trainer, progress, error, config, folder, log)
-                    check_agreement(group, {'the step': str(progress).encode(), 'the state': _content(trainer)})
+        return self.scores
 
+    def step(self, batches: Batches, stop: Stop) -> Optional[signal.Signals]:
+        """Takes and logs one optimizer step; returns the signal after which the run is to end."""
+        index, accumulation = self.progress.step, self.config.optimizer.accumulation_step
+        with self.clock.waiting():
+            batch = [next(batches) for _ in range(accumulation)]
+            if self.mixing:
+                batch = [
+                    self.mixing(images, labels, index * accumulation + part, self.epoch)
+                    for part, (images, labels) in enumerate(batch)
+                ]
+        values = self.trainer.step(batch, float(self.rates[index]))
+        self.clock.tick()
+        self.progress.step += 1
+        stopped, broken = stop.asked(len(self.samples.broken))
+        self._check_finite(values)
+        record: dict[str, Any] = {
+            'kind': 'train',
+            'step': self.progress.step,
+            'epoch': round(self.epoch, 4),
+            'lr': float(self.rates[index]),
+            **values,
+            **self.clock.figures(self.progress.step),
+            'broken': broken,
+        }
+        self.log.step(record, keep=self._is_due(self.config.runtime.log_interval), last=len(self.rates))
+        return stopped
 
-def _loop(
-    config: Config,
-    backend: Backend,
-    trainer: Trainer,
-    training: Dataset,
-    validation: Dataset,
-    rates: np.ndarray,
-    epoch_steps: int,
-    folder: Path,
-    progress: dict,
-    facts: dict,
-    log: 'Log',
-    group: Group,
-    stop: 'Stop',
-) -> dict[str, Any]:
-    runtime, data, accumulation = config.runtime, config.data, config.optimizer.accumulation_step
-    if config.classifies:
-        samples: TrainSamples = TrainImages(
-            training, config.augment, data.image_size, runtime.seed, data.on_error, data.max_errors
+    def evaluate(self) -> bool:
+        """Scores the current weights, or the averaged ones, with the current ones' scores as ``current`` beside them.
+
+        Returns whether the score is the highest so far.
+        """
+        config, step, began = self.config, self.progress.step, time.perf_counter()
+        headline = figures(config)
+        scores, matrix = self._score(self.trainer.predictor(ema=config.optimizer.with_ema))
+        record = {'kind': 'eval', 'step': step, 'epoch': round(self.epoch, 4), **scores}
+        text = _headline(scores, headline)
+        if config.optimizer.with_ema:
+            current, _ = self._score(self.trainer.predictor())
+            record['current'] = {key: current[key] for key in headline}
+            text += f'  (weights not averaged: {_headline(current, headline)})'
+        record['seconds'] = round(time.perf_counter() - began, 2)
+        self.scores = dict(record)
+        if len(matrix) <= MAX_CONFUSION:
+            record['confusion'] = matrix.tolist()
+        self.log.record(record)
+        self.log.scalars('eval', {key: scores[key] for key in headline}, step)
+        self.log.line(f'step {step}  epoch {record["epoch"]:.1f}  {text}')
+        score, best = scores[headline[0]], self.progress.best
+        if best is not None and score <= best:
+            return False
+        self.progress.best = score
+        return True
+
+    def save(self, best: bool) -> None:
+        """Writes a checkpoint, by rank 0; the others wait for it. DivergedError in all of them when tensors are not finite.
+
+        StateError where rank 0 cannot write: the others miss it then.
+        """
+        step = self.progress.step
+        broken: list[str] = []
+        if self.group.rank == 0:
+            tensors, state = self.trainer.state()
+            broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
+            if not broken:
+                changed = {**asdict(self.progress), 'epoch': self.epoch, 'scores': self.scores, 'trainer': state}
+                meta = self.meta.model_copy(update=changed)
+                checkpoint.save(checkpoint.step_path(self.folder, step), tensors, meta)
+                if best:
+                    checkpoint.save(self.folder / checkpoint.BEST, tensors, meta)
+                checkpoint.rotate(self.folder, self.config.runtime.max_keep_ckpts)
+        if count := int(self.group.sum(np.array(len(broken)))):
+            names = f' ({broken[0]})' if broken else ''
+            raise DivergedError(step, f'step {step}: {count} tensors are not finite{names}: training has diverged; {ADVICE}')
+
+    def roll_back(self, error: DivergedError) -> None:
+        """Goes back to the last checkpoint, and on behind the batch of ``error``; raises it where ``nan_policy`` or the number
+        of rollbacks does not allow it, or there is no checkpoint."""
+        runtime, rollbacks = self.config.runtime, self.progress.rollbacks + 1
+        if runtime.nan_policy == 'stop' or rollbacks > runtime.max_rollbacks:
+            raise error
+        path = checkpoint.latest(self.folder, self.log.line)
+        if path is None:
+            raise error
+        self.resume(path)
+        step = self.progress.step
+        self.progress.left_out += error.step - step
+        self.progress.rollbacks = rollbacks
+        self.log.rewind(step)
+        self.log.line(
+            f'nan_policy: rollback: back to {path} at step {step}, and on behind the batches since; '
+            f'rollback {rollbacks} of {runtime.max_rollbacks}'
         )
-    else:
-        samples = TrainSamples(training, config.augment, runtime.seed, data.on_error, data.max_errors)
-    mixing = None
-    if is_active(config.augment):
-        mixing = Mixing(
-            config.augment, num_classes(config, training), config.loss.label_smoothing, runtime.seed, group.rank, group.size
+        self.check_agreement()
+
+    def _samples(self) -> TrainSamples:
+        config, data = self.config, self.config.data
+        if config.classifies:
+            return TrainImages(
+                self.training, config.augment, data.image_size, config.runtime.seed, data.on_error, data.max_errors
+            )
+        return TrainSamples(self.training, config.augment, config.runtime.seed, data.on_error, data.max_errors)
+
+    def _batches(self) -> Batches:
+        """The batches of this process from the progress to the end."""
+        data, accumulation = self.config.data, self.config.optimizer.accumulation_step
+        keys = training_batches(
+            len(self.training),
+            data.batch_size,
+            self.config.runtime.seed,
+            start=(self.progress.step + self.progress.left_out) * accumulation,
+            stop=(len(self.rates) + self.progress.left_out) * accumulation,
+            rank=self.group.rank,
+            world_size=self.group.size,
+            order=_order(self.config, self.training),
+            repeat=data.repeat,
         )
-    keys = training_batches(
-        len(training),
-        data.batch_size,
-        runtime.seed,
-        start=(progress['step'] + progress['left_out']) * accumulation,
-        stop=(len(rates) + progress['left_out']) * accumulation,
-        rank=group.rank,
-        world_size=group.size,
-        order=_order(config, training),
-        repeat=data.repeat,
-    )
-    clock = Clock(data.batch_size * accumulation * group.size, len(rates))
-    key = figures(config)[0]  # the score that decides which checkpoint is the best
-    skipped, scores = 0, {}
-    with closing(backend.make_loader(samples, keys, data.num_parallel_workers)) as batches:
-        for step in range(progress['step'], len(rates)):
-            with clock.waiting():
-                batch = [next(batches) for _ in range(accumulation)]
-                if mixing:
-                    batch = [
-                        mixing(images, labels, step * accumulation + part, step / epoch_steps)
-                        for part, (images, labels) in enumerate(batch)
-                    ]
-            values = trainer.step(batch, float(rates[step]))
-            clock.tick()
-            done = step + 1
-            stopped, broken = stop.asked(len(samples.broken))
-            skipped = skipped + 1 if values['overflow'] else 0
-            _check_finite(values, done, skipped, config)
-            record: dict[str, Any] = {
-                'kind': 'train',
-                'step': done,
-                'epoch': round(done / epoch_steps, 4),
-                'lr': float(rates[step]),
-                **values,
-                **clock.figures(done),
-                'broken': broken,
-            }
-            log.step(record, keep=done % runtime.log_interval == 0 or done == len(rates), last=len(rates))
+        return self.backend.make_loader(self.samples, keys, data.num_parallel_workers)
 
-            if _due(done, runtime.val_interval or epoch_steps, len(rates)):
-                scores = _evaluate(backend, trainer, config, validation, done, record['epoch'], log, group)
-                clock.restart()
-            best = bool(scores) and scores['step'] == done and (progress['best'] is None or scores[key] > progress['best'])
-            if best:
-                progress['best'] = scores[key]
-            if best or stopped or _due(done, runtime.checkpoint_interval or runtime.save_every * epoch_steps, len(rates)):
-                meta = {**facts, **progress, 'step': done, 'epoch': done / epoch_steps, 'scores': scores}
-                _save(folder, trainer, meta, best, runtime.max_keep_ckpts, group)
-                clock.restart()
-            if stopped and done < len(rates):
-                log.line(f'stopped by {stopped.name} after step {done}')
-                raise Interrupted(
-                    f'stopped by {stopped.name} after step {done}, which is saved: continue with --resume', STATUS[stopped]
-                )
-    return scores
+    def _score(self, predictor: Predictor) -> tuple[dict[str, Any], np.ndarray]:
+        """Scores on the validation split, and the confusion matrix."""
+        config, backend, group = self.config, self.backend, self.group
+        if config.classifies:
+            scores, matrix = evaluate_images(predictor, self.validation, config, backend.make_loader, group=group)
+            return scores.to_json(), matrix
+        matrix = evaluate(
+            predictor,
+            self.validation,
+            batch_size=config.data.eval_batch_size,
+            views=published_views(config),
+            make_loader=backend.make_loader,
+            workers=config.data.num_parallel_workers,
+            group=group,
+        ).matrix
+        return Scores.from_matrix(matrix, self.validation.description.classes).to_json(), matrix
+
+    def _is_due(self, interval: int) -> bool:
+        """Whether a step count is a multiple of ``interval``, or the last one."""
+        return self.progress.step % interval == 0 or self.progress.step == len(self.rates)
+
+    def _check_finite(self, values: dict[str, float]) -> None:
+        """DivergedError where a loss is not finite; where gradients are not, at once without a loss scale to lower, else after
+        MAX_SKIPPED steps in a row. All processes have the same values."""
+        self.skipped = self.skipped + 1 if values['overflow'] else 0
+        scaled = self.config.precision.amp_level != 'O0'
+        if math.isfinite(values['loss']) and (not values['overflow'] or scaled) and self.skipped < MAX_SKIPPED:
+            return
+        step = self.progress.step
+        raise DivergedError(
+            step,
+            f'step {step}: the loss is {values["loss"]} and the gradient norm {values["grad_norm"]}: '
+            f'training has diverged{f" ({self.skipped} steps skipped in a row)" if self.skipped > 1 else ""}; {ADVICE}',
+        )
 
 
-def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = False) -> Any:
+def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = False) -> Network:
     """The network of a configuration for a data set, initialised from the seed or from ``pretrained``; says what it read."""
-    from twinseg.common import weights
-
-    arguments = network_arguments(config, num_classes(config, dataset))
+    arguments = network_arguments(config, classes_of(config, dataset))
     network = backend.build_model(config.model.arch, seed=config.runtime.seed, **arguments)
     if config.model.pretrained:
         path = Path(config.model.pretrained).expanduser()
@@ -281,9 +421,27 @@ def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = Fals
     return network
 
 
+def classes_of(config: Config, dataset: Dataset) -> int:
+    """Classes of the network for a data set; UserError if the data set has more than ``num_classes``."""
+    return num_classes(config, len(dataset.description.classes), dataset.name)
+
+
 def global_batch(config: Config, devices: int) -> int:
     """Images of a step: of all devices and accumulated batches."""
     return config.data.batch_size * config.optimizer.accumulation_step * devices
+
+
+@contextmanager
+def _naming_a_full_disk(work_dir: Path) -> Iterator[None]:
+    """StateError in place of the OSError of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise StateError(
+            f'{error.filename or work_dir}: not written: {error.strerror}; free space and continue with --resume'
+        ) from None
 
 
 def _counted_weights(config: Config, training: Dataset) -> Config:
@@ -300,43 +458,6 @@ def _order(config: Config, training: Dataset) -> Optional[Callable[[int], np.nda
     return balanced_order(class_counts(training), config.runtime.seed)
 
 
-def num_classes(config: Config, dataset: Dataset) -> int:
-    """Classes of the network: the configuration's, else the data set's; UserError if the data set has more."""
-    classes = len(dataset.description.classes)
-    if config.model.num_classes is None:
-        return classes
-    if config.model.num_classes < classes:
-        raise UserError(f'num_classes: {config.model.num_classes}, but {dataset.name} has {classes} classes')
-    return config.model.num_classes
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of what computes."""
-    found = {'python': platform.python_version()}
-    for name in ('twinseg', 'numpy', 'opencv-python-headless', 'torch', 'mindspore'):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            pass
-    return found
-
-
-def _open_folder(work_dir: Path, may_exist: bool, group: Group) -> Path:
-    folder = work_dir / 'checkpoints'
-    if group.rank:
-        return folder
-    if not may_exist and folder.is_dir() and (checkpoint.steps(folder) or (folder / checkpoint.BEST).exists()):
-        raise UserError(f'{work_dir}: holds checkpoints already; continue with --resume or choose another --work-dir')
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / '.writable'
-        probe.write_bytes(b'')
-        probe.unlink()
-    except OSError as error:
-        raise UserError(f'{work_dir}: cannot be written ({error.strerror}); choose another --work-dir') from None
-    return folder
-
-
 def _content(trainer: Trainer) -> bytes:
     """A sum over all that a trainer starts from."""
     digest = hashlib.blake2b()
@@ -345,17 +466,17 @@ def _content(trainer: Trainer) -> bytes:
     return digest.digest()
 
 
-def _same_run(config: Config, meta: checkpoint.RunMeta, path: Path, group: Group) -> None:
-    """A resume continues the same run: what decides its course must not have changed; the number of processes may, as long
-    as the global batch stays what it was."""
+def _check_same_run(config: Config, meta: checkpoint.RunMeta, path: Path, group: Group) -> None:
+    """StateError unless a checkpoint belongs to the same run: what decides its course must not have changed; the number of
+    processes may, as long as the global batch stays what it was."""
     before, now = configuration.from_flat(meta.config, str(path)), config
     for key in RUN_KEYS:
         settings = configuration.KEYS[key]
         was, asked = (getattr(getattr(c, settings), key) for c in (before, now))
-        if key == 'batch_size' and (processes := meta.world_size) != group.size:
-            if was * processes == asked * group.size:
+        if key == 'batch_size' and meta.world_size != group.size:
+            if was * meta.world_size == asked * group.size:
                 continue
-            was, asked = f'{was} in each of {processes} processes', f'{asked} in each of {group.size}'
+            was, asked = f'{was} in each of {meta.world_size} processes', f'{asked} in each of {group.size}'
         if was != asked:
             raise StateError(
                 f'{path}: was trained with {key}: {was!r}, the configuration says {asked!r}; '
@@ -363,148 +484,14 @@ def _same_run(config: Config, meta: checkpoint.RunMeta, path: Path, group: Group
             )
 
 
-def _check_finite(values: dict[str, float], step: int, skipped: int, config: Config) -> None:
-    """DivergedError where a loss is not finite, or gradients, unless a scale is there to lower: then when too many are skipped.
-
-    All processes have the same values."""
-    scaled = config.precision.amp_level != 'O0'
-    if not math.isfinite(values['loss']) or values['overflow'] and not scaled or skipped >= MAX_SKIPPED:
-        raise DivergedError(
-            step,
-            f'step {step}: the loss is {values["loss"]} and the gradient norm {values["grad_norm"]}: '
-            f'training has diverged{f" ({skipped} steps skipped in a row)" if skipped > 1 else ""}; {ADVICE}',
-        )
-
-
-def _take(trainer: Trainer, progress: dict[str, Any], path: Path) -> None:
-    """The trainer and the progress of a checkpoint."""
-    tensors, meta = checkpoint.load(path)
-    if meta.trainer is None or meta.step is None:
-        raise StateError(f'{path}: holds weights alone: it continues no training; give it as pretrained')
-    trainer.load_state(tensors, meta.trainer)
-    progress.update(step=meta.step, best=meta.best, left_out=meta.left_out, rollbacks=meta.rollbacks)
-
-
-def _roll_back(
-    trainer: Trainer, progress: dict[str, Any], error: DivergedError, config: Config, folder: Path, log: 'Log'
-) -> None:
-    """Goes back to the last checkpoint, and on behind the batch of ``error``; raises it where there is no way."""
-    rollbacks = progress['rollbacks'] + 1
-    if config.runtime.nan_policy == 'stop' or rollbacks > config.runtime.max_rollbacks:
-        raise error
-    found = checkpoint.latest(folder, log.line)
-    if found is None:
-        raise error
-    _take(trainer, progress, found)
-    progress.update(left_out=progress['left_out'] + error.step - progress['step'], rollbacks=rollbacks)
-    log.rewind(progress['step'])
-    log.line(
-        f'nan_policy: rollback: back to {found} at step {progress["step"]}, and on behind the batches since; '
-        f'rollback {rollbacks} of {config.runtime.max_rollbacks}'
-    )
-
-
-def _due(step: int, interval: int, last: int) -> bool:
-    return step % interval == 0 or step == last
-
-
 def _first_step(config: Config, epoch_steps: int, total: int) -> int:
+    """The step at which ``start_epoch`` begins."""
     step = config.schedule.start_epoch * epoch_steps
     if step >= total:
         raise UserError(f'start_epoch: {config.schedule.start_epoch} epochs of {epoch_steps} steps leave none of the {total}')
     return step
 
 
-def _evaluate(
-    backend: Backend, trainer: Trainer, config: Config, validation: Dataset, step: int, epoch: float, log: 'Log', group: Group
-) -> dict[str, Any]:
-    """Scores of the current weights, or of the averaged ones with the current ones' as ``current`` beside them."""
-    began = time.perf_counter()
-    scores, matrix = _score(backend, trainer.predictor(ema=config.optimizer.with_ema), config, validation, group)
-    record = {'kind': 'eval', 'step': step, 'epoch': epoch, **scores}
-    text = _figures(scores, config)
-    if config.optimizer.with_ema:
-        current = _score(backend, trainer.predictor(), config, validation, group)[0]
-        record['current'] = {key: current[key] for key in figures(config)}
-        text += f'  (weights not averaged: {_figures(current, config)})'
-    record['seconds'] = round(time.perf_counter() - began, 2)
-    if len(matrix) <= MAX_CONFUSION:
-        record['confusion'] = matrix.tolist()
-    log.record(record)
-    log.scalars('eval', {key: scores[key] for key in figures(config)}, step)
-    log.line(f'step {step}  epoch {epoch:.1f}  {text}')
-    return {key: value for key, value in record.items() if key != 'confusion'}
-
-
-def _score(
-    backend: Backend, predictor: Predictor, config: Config, validation: Dataset, group: Group
-) -> tuple[dict[str, Any], np.ndarray]:
-    if config.classifies:
-        scores, matrix = evaluate_images(predictor, validation, config, backend.make_loader, group=group)
-        return scores.to_json(), matrix
-    matrix = evaluate(
-        predictor,
-        validation,
-        batch_size=config.data.eval_batch_size,
-        views=published_views(config),
-        make_loader=backend.make_loader,
-        workers=config.data.num_parallel_workers,
-        group=group,
-    ).matrix
-    return Scores.from_matrix(matrix, validation.description.classes).to_json(), matrix
-
-
-def _figures(scores: dict[str, Any], config: Config) -> str:
-    return '  '.join(f'{key} {scores[key]:.4f}' if key == 'loss' else f'{key} {scores[key]:.2f}' for key in figures(config))
-
-
-def _save(folder: Path, trainer: Trainer, meta: dict[str, Any], best: bool, keep: int, group: Group) -> None:
-    """Rank 0 writes; the others wait for it. DivergedError in all of them when there is nothing good to keep.
-
-    StateError where rank 0 cannot write: the others miss it then.
-    """
-    broken: list[str] = []
-    if group.rank == 0:
-        tensors, state = trainer.state()
-        broken = [name for name, value in tensors.items() if not np.isfinite(value).all()]
-        if not broken:
-            said = checkpoint.RunMeta(**meta, trainer=state)
-            checkpoint.save(checkpoint.step_path(folder, meta['step']), tensors, said)
-            if best:
-                checkpoint.save(folder / checkpoint.BEST, tensors, said)
-            checkpoint.rotate(folder, keep)
-    if count := int(group.sum(np.array(len(broken)))):
-        names = f' ({broken[0]})' if broken else ''
-        raise DivergedError(
-            meta['step'], f'step {meta["step"]}: {count} tensors are not finite{names}: training has diverged; {ADVICE}'
-        )
-
-
-class Stop:
-    """Lets SIGTERM and SIGINT end a training after the step at hand instead of at once; of a single process the second one
-    ends it at once."""
-
-    def __init__(self, group: Group):
-        self.group, self.number = group, 0
-        self.before: dict[int, Any] = {}
-
-    def __enter__(self) -> 'Stop':
-        if threading.current_thread() is threading.main_thread():  # signals go there
-            self.before = {number: signal.signal(number, self._note) for number in STATUS}
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def asked(self, count: int) -> tuple[Optional[signal.Signals], int]:
-        """The signal that any process got, and the sum of their counts; the same answer on all."""
-        for number in self.before:  # when it compiles, MindSpore has put a handler in place that makes SIGTERM of SIGINT
-            signal.signal(number, self._note)
-        numbers, counts = self.group.all_gather(np.array([self.number, count])).T
-        return (signal.Signals(numbers.max()) if numbers.any() else None), int(counts.sum())
-
-    def _note(self, number: int, _: Any) -> None:
-        if self.number and self.group.size == 1:
-            raise KeyboardInterrupt
-        self.number = number
+def _headline(scores: dict[str, Any], keys: tuple[str, ...]) -> str:
+    """The scores that a reader sees first, as text."""
+    return '  '.join(f'{key} {scores[key]:.4f}' if key == 'loss' else f'{key} {scores[key]:.2f}' for key in keys)

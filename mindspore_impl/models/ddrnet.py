@@ -11,7 +11,7 @@ from typing import NamedTuple
 from mindspore import Tensor, nn
 
 from twinseg.common.backend import used_where
-from twinseg.common.training.initial_weights import drop_path_ratios
+from twinseg.common.training.dropout import drop_path_ratios
 from twinseg.mindspore_impl.layers import (
     AvgPool2d,
     BatchNorm2d,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from twinseg.common.backend import used_where
 from twinseg.common.errors import UserError
-from twinseg.common.training.initial_weights import drop_path_ratios
+from twinseg.common.training.dropout import drop_path_ratios
 from twinseg.pytorch_impl.layers import (
     ConvBN,
     DropPath,

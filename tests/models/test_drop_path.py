@@ -10,7 +10,7 @@ from tests.support.tiny import parts
 from twinseg.common.backend import available, get_backend
 from twinseg.common.config import Loss
 from twinseg.common.errors import UserError
-from twinseg.common.training.initial_weights import drop_path_ratios, dropout_mask
+from twinseg.common.training.dropout import drop_path_ratios, dropout_mask
 
 KEY = (0, 3, 1)  # seed, step and batch of the step
 LOSS, GRADIENT = 1e-5, 1e-3  # twin against twin, relative; the gradient as one vector

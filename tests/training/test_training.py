@@ -242,6 +242,13 @@ def test_a_checkpoint_of_another_network(data, trained, tmp_path):
         run('pytorch', data, tmp_path / 'run', start_from=tmp_path / 'other.safetensors')
 
 
+def test_weights_alone_continue_no_training(data, trained, tmp_path):
+    tensors, meta = checkpoint.load(checkpoint.latest(trained / 'checkpoints'))
+    checkpoint.save(tmp_path / 'weights.safetensors', tensors, meta.model_copy(update={'trainer': None}))
+    with pytest.raises(StateError, match='weights.safetensors: holds weights alone.* give it as pretrained'):
+        run('pytorch', data, tmp_path / 'run', start_from=tmp_path / 'weights.safetensors')
+
+
 @pytest.mark.parametrize('number, status', [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_a_signal_ends_a_run_after_its_step_and_nothing_is_lost(data, tmp_path, monkeypatch, number, status):
     run('pytorch', data, tmp_path / 'whole')

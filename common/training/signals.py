@@ -1,0 +1,41 @@
+"""Signals that end a training: it saves what it has, and is to be continued."""
+
+import signal
+import threading
+from typing import Any, Optional
+
+import numpy as np
+
+from twinseg.common.parallel.processes import Group
+
+STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}  # of an interrupted training; 75 (EX_TEMPFAIL): to be resumed
+
+
+class Stop:
+    """Lets SIGTERM and SIGINT end a training after the step at hand instead of at once; of a single process the second one
+    ends it at once."""
+
+    def __init__(self, group: Group):
+        self.group, self.number = group, 0
+        self.previous: dict[int, Any] = {}  # signal -> handler before
+
+    def __enter__(self) -> 'Stop':
+        if threading.current_thread() is threading.main_thread():  # signals go there
+            self.previous = {number: signal.signal(number, self._note) for number in STATUS}
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        for number, handler in self.previous.items():
+            signal.signal(number, handler)
+
+    def asked(self, count: int) -> tuple[Optional[signal.Signals], int]:
+        """The signal that any process got, and the sum of their counts; the same answer on all."""
+        for number in self.previous:  # when it compiles, MindSpore puts a handler in place that makes SIGTERM of SIGINT
+            signal.signal(number, self._note)
+        numbers, counts = self.group.all_gather(np.array([self.number, count])).T
+        return (signal.Signals(numbers.max()) if numbers.any() else None), int(counts.sum())
+
+    def _note(self, number: int, _: Any) -> None:
+        if self.number and self.group.size == 1:
+            raise KeyboardInterrupt
+        self.number = number
