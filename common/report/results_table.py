@@ -2,7 +2,6 @@
 
 import json
 import re
-import time
 from pathlib import Path
 from typing import Any, Iterable, Optional, Sequence
 
@@ -13,9 +12,8 @@ from twinseg.common.config import Config
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.inference.evaluate import find_checkpoint, network_arguments, num_classes
 from twinseg.common.measure.benchmark import measures
-from twinseg.common.report.records import read_run
+from twinseg.common.report.records import Record, read_run
 
-STAMP = re.compile(r'^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)  (.*)$')  # of a line of log.txt
 OF_ANY_RUN = ('data_url', 'num_parallel_workers', 'eval_batch_size', 'on_error', 'max_errors')  # keys that change no score
 NONE = '-'
 OPENING = ['# Results', '', 'Made by `twinseg results RUN... --out FILE` from run folders; not to be edited.', '']
@@ -66,7 +64,7 @@ def row(folder: Path) -> dict[str, Any]:
         'backend': meta.backend,
         'seed': config.runtime.seed,
         'steps': record.steps[-1]['step'] if record.steps else record.best['step'],
-        'hours': hours(folder),
+        'hours': hours(record),
         'hardware': _hardware(meta),
         'score': f'{figure} {record.best[figure]:.2f}',
         'multi-scale, flip': several,
@@ -77,17 +75,10 @@ def row(folder: Path) -> dict[str, Any]:
     }
 
 
-def hours(folder: Path) -> Optional[str]:
-    """Time spent by the processes that wrote log.txt: from each one's first line to its last."""
-    path = folder / 'log.txt'
-    seconds, before = 0.0, None
-    for line in path.read_text(encoding='utf-8').splitlines() if path.is_file() else ():
-        if found := STAMP.match(line):
-            now = time.mktime(time.strptime(found[1], '%Y-%m-%d %H:%M:%S'))
-            starts = ' training and ' in found[2] and ' steps an epoch' in found[2]
-            seconds += 0 if before is None or starts else max(now - before, 0)
-            before = now
-    return None if before is None else f'{seconds / 3600:.2f}'
+def hours(record: Record) -> Optional[str]:
+    """Time that the processes of a run spent on it; None where its metrics do not say."""
+    seconds = [line['elapsed'] for line in (*record.steps, *record.evaluations) if 'elapsed' in line]
+    return f'{max(seconds) / 3600:.2f}' if seconds else None
 
 
 def published(recipe: Optional[str]) -> Optional[str]:

@@ -1,4 +1,4 @@
-"""What a run tells: its speed, and the log, figures and events in its folder."""
+"""What a run tells: its speed, and the text, metrics and events in its folder. Metrics are data; text is for people alone."""
 
 import json
 import math
@@ -63,6 +63,8 @@ class Log:
     def __init__(self, work_dir: Path, step: int, resumed: bool):
         self.console, self.work_dir = Console(), work_dir
         self.text = (work_dir / 'log.txt').open('a', encoding='utf-8')
+        earlier = [line.get('elapsed', 0) for line in _lines(work_dir / 'metrics.jsonl')] if resumed else []
+        self.began = time.monotonic() - max(earlier, default=0)
         self._open(step if resumed else None)
         self.live = Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
 
@@ -79,16 +81,16 @@ class Log:
                 file.close()
 
     def rewind(self, step: int) -> None:
-        """Forgets the figures of later steps."""
+        """Removes the metrics of later steps."""
         self.metrics.close()
         self.events.close()
         self._open(step)
 
     def _open(self, step: Optional[int]) -> None:
         path = self.work_dir / 'metrics.jsonl'
-        kept = [line for line in _lines(path) if line['step'] <= step] if step is not None else []
-        path.write_text(''.join(json.dumps(line) + '\n' for line in kept), encoding='utf-8')
-        self.overflows = max((line.get('overflows', 0) for line in kept), default=0)
+        earlier = [line for line in _lines(path) if line['step'] <= step] if step is not None else []
+        path.write_text(''.join(json.dumps(line) + '\n' for line in earlier), encoding='utf-8')
+        self.overflows = max((line.get('overflows', 0) for line in earlier), default=0)
         self.metrics = path.open('a', encoding='utf-8')
         self.events = SummaryWriter(str(self.work_dir / 'tensorboard'), purge_step=None if step is None else step + 1)
 
@@ -99,8 +101,10 @@ class Log:
         self.text.flush()
 
     def record(self, values: dict[str, Any]) -> None:
-        """A line of metrics.jsonl; figures that are not finite are written as null."""
+        """A line of metrics.jsonl; numbers that are not finite are written as null. ``elapsed`` is added: the seconds that the
+        run has taken, those of processes before a resume included."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        clean['elapsed'] = round(time.monotonic() - self.began, 2)
         self.metrics.write(json.dumps(clean) + '\n')
         self.metrics.flush()
 
@@ -110,7 +114,7 @@ class Log:
             self.events.add_scalar(f'{group}/{name}', value, step)
 
     def step(self, values: dict[str, Any], keep: bool, last: int) -> None:
-        """Shows a step, and keeps it in the files when ``keep``."""
+        """Shows a step, and writes it to the files when ``keep``."""
         self.overflows += int(values.pop('overflow'))
         values['overflows'] = self.overflows
         left = timedelta(seconds=values['seconds_left'])
@@ -133,7 +137,7 @@ class Log:
 
 
 class Silence(Log):
-    """The log of a process that keeps none."""
+    """The log of a process that writes none."""
 
     def __init__(self) -> None:
         self.overflows, self.live = 0, None

@@ -9,6 +9,8 @@ from twinseg.common import config
 from twinseg.common.cli import main
 from twinseg.common.errors import UserError
 from twinseg.common.report import results_table
+from twinseg.common.report.records import read_run
+from twinseg.common.training.log import Log
 
 
 @pytest.fixture(scope='module')
@@ -154,16 +156,14 @@ def test_every_recipe_of_a_publisher_has_a_score_or_says_that_there_is_none(path
     assert ours or results_table.published(f'{path.parent.name}/{path.stem}') or 'no score published' in text
 
 
-def test_hours_leave_out_the_time_between_processes(tmp_path):
-    (tmp_path / 'log.txt').write_text(
-        '\n'.join(
-            [
-                '2026-01-01 10:00:00  net on pytorch (cpu): 4 training and 2 validation images of x, 1 steps an epoch, 4 steps',
-                '2026-01-01 10:30:00  step 2',
-                'no stamp',
-                '2026-01-02 08:00:00  net on pytorch (cpu): 4 training and 2 validation images of x, 1 steps an epoch, 4 steps',
-                '2026-01-02 09:00:00  step 4',
-            ]
-        )
-    )
-    assert results_table.hours(tmp_path) == '1.50' and results_table.hours(tmp_path / 'none') is None
+def test_hours_are_those_of_all_processes_of_the_run(run, tmp_path):
+    shutil.copytree(run, tmp_path / 'run')
+    path = tmp_path / 'run/metrics.jsonl'
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line['elapsed'] for line in lines] == sorted(line['elapsed'] for line in lines)
+    path.write_text('\n'.join(json.dumps({**line, 'elapsed': 5400 + line['elapsed']}) for line in lines))
+    with Log(tmp_path / 'run', 2, resumed=True) as log:
+        log.record({'kind': 'train', 'step': 3})
+    assert results_table.hours(read_run(tmp_path / 'run')) == '1.50'
+    path.write_text('\n'.join(json.dumps({key: line[key] for key in line if key != 'elapsed'}) for line in lines))
+    assert results_table.hours(read_run(tmp_path / 'run')) is None
