@@ -9,13 +9,14 @@ import importlib
 import importlib.util
 import inspect
 from pathlib import Path
-from typing import Any, Callable, Literal, Mapping, Protocol, TypeVar, cast
+from typing import Any, Callable, Generator, Iterable, Literal, Mapping, Optional, Protocol, Sequence, TypeVar, cast
 
 import numpy as np
 
-from twinseg.common.checkpoint import RunMeta, TrainerState
+from twinseg.common.checkpoint import LoadReport, RunMeta, TrainerState
 from twinseg.common.config import Config, Loss, nearest
 from twinseg.common.errors import BackendError, UserError, require
+from twinseg.common.interpolation import Size
 from twinseg.common.parallel.processes import Group
 
 PACKAGES = {'pytorch': ('torch', 'twinseg.pytorch_impl.backend'), 'mindspore': ('mindspore', 'twinseg.mindspore_impl.backend')}
@@ -23,22 +24,25 @@ Network = Any  # torch.nn.Module or mindspore.nn.Cell
 State = dict[str, np.ndarray]
 Builder = TypeVar('Builder', bound=Callable[..., Any])
 Models = Mapping[str, Callable[..., Network]]  # name of a network -> its builder
+Batch = tuple[np.ndarray, np.ndarray]  # images (N, 3, H, W) and labels
+Format = Literal['onnx', 'mindir', 'air']  # of exported files
+Shape = tuple[Optional[int], ...]  # None stands for any size
 
 
 class Predictor(Protocol):
     """Runs a network in evaluation mode on images as they come from a file."""
 
-    def logits(self, images: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+    def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> float32 logits (N, C, h, w), at the head's size or resized bilinearly to ``size``."""
 
-    def class_ids(self, images: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+    def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
 
 
 class Trainer(Protocol):
     """One training step and everything that it changes."""
 
-    def step(self, batches: list[tuple[np.ndarray, np.ndarray]], learning_rate: float) -> dict[str, float]:
+    def step(self, batches: list[Batch], learning_rate: float) -> dict[str, float]:
         """One optimizer step over ``accumulation_step`` batches of uint8 images (N, 3, H, W) and labels: class ids (N, H, W),
         of a classifier (N,) or soft targets (N, K) float32. Of several processes each gives its part of the global batch.
 
@@ -57,13 +61,27 @@ class Trainer(Protocol):
         """A predictor that shares the current weights, or the averaged ones."""
 
 
+class Engine(Protocol):
+    """A program that runs an exported file on the host."""
+
+    name: str
+    shape: Shape  # of its input: (N, 3, H, W), or of uint8 images (N, H, W, 3)
+    metadata: dict[str, str]
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """float32 (N, 3, H, W), normalised -> float32 logits (N, C, h, w), or what else the file was made for; UserError for a
+        shape it was not made for."""
+
+
 class Backend(Protocol):
     """The functions of ``pytorch_impl/backend.py`` and ``mindspore_impl/backend.py``."""
 
     name: str
-    MODELS: dict[str, Any]  # name of a network -> its builder
+    MODELS: Models
 
-    def setup(self, device: str | None = None, *, seed: int = 0, threads: int | None = None, timeout: int | None = None) -> str:
+    def setup(
+        self, device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None, timeout: Optional[int] = None
+    ) -> str:
         """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent.
 
         A process that the backend's launcher started takes the device of its local rank, and meets the others; none waits
@@ -79,13 +97,13 @@ class Backend(Protocol):
     def state(self, network: Network) -> State:
         """Copies of all parameters and buffers under canonical names, in order."""
 
-    def load_state(self, network: Network, state: Mapping[str, np.ndarray], *, partial: bool = False) -> Any:
-        """Loads and returns a ``common.checkpoint.LoadReport``; StateError on a poor match unless ``partial``."""
+    def load_state(self, network: Network, state: Mapping[str, np.ndarray], *, partial: bool = False) -> LoadReport:
+        """Loads what matches and says so; StateError on a poor match unless ``partial``."""
 
     def save_native(self, network: Network, path: Path, meta: RunMeta) -> None:
         """Writes the weights under the framework's own names as its own file, with ``meta`` where ``weights.read`` finds it."""
 
-    def forward(self, network: Network, images: np.ndarray, auxiliary: bool = False) -> dict[str, np.ndarray]:
+    def forward(self, network: Network, images: np.ndarray, auxiliary: bool = False) -> State:
         """float32 (N, 3, H, W), already normalised -> outputs in evaluation mode: ``logits`` and, if asked, the rest."""
 
     def loss_and_gradients(
@@ -100,12 +118,46 @@ class Backend(Protocol):
     def make_trainer(self, network: Network, config: Config) -> Trainer:
         """A trainer of a network."""
 
-    def make_loader(self, samples: Any, batches: Any, workers: int) -> Any:
+    def make_float64_trainer(self, network: Network, config: Config) -> Trainer:
+        """A trainer whose weights and features, but not its losses, are float64: what float32 is judged against. BackendError
+        where the backend has none."""
+
+    def make_loader(self, samples: Any, batches: Iterable[list], workers: int) -> Generator[Batch, None, None]:
         """An iterator over batches: ``samples[key]`` for every key of every list that ``batches`` yields, stacked; in order,
         loaded ahead by the framework's own loader."""
 
-    def export(self, network: Network, path: Path, format: Literal['onnx', 'mindir', 'air'], **options: Any) -> dict[str, Any]:
-        """Writes a file, runs it on the host, and returns what was found (``difference`` relative to the largest logit)."""
+    def write(
+        self,
+        network: Network,
+        path: Path,
+        format: Format,
+        *,
+        shape: tuple[int, int, int, int],
+        dynamic: bool = False,
+        metadata: Optional[Mapping[str, str]] = None,
+    ) -> None:
+        """Writes a network in evaluation mode as a file of ``format``.
+
+        Input ``image`` float32 ``shape`` (N, 3, H, W), already normalised; output ``logits`` at the head's size; with
+        ``dynamic`` of any number and size. MINDIR and AIR take and return what ``metadata`` names (see
+        ``common.deploy.metadata``), and MINDIR stores it; ONNX gets all that in ``common.deploy.onnx_graph``. BackendError for
+        what this backend cannot write, or not here.
+        """
+
+    def open_mindir(self, path: Path) -> Engine:
+        """A MINDIR file, ready to run on the CPU; UserError when it is broken, BackendError where the backend runs none."""
+
+    def parameters(self, network: Network) -> int:
+        """Trainable numbers."""
+
+    def macs(self, network: Network, size: Size) -> int:
+        """Multiply-accumulates of convolutions and linear layers for one image of ``size``."""
+
+    def output_stride(self, network: Network) -> Optional[int]:
+        """By how much the logits are smaller than the image; None where they are of whole images."""
+
+    def accelerator(self) -> dict[str, str | int]:
+        """The device beside the CPU (``gpu`` or ``ascend``), or the CPU ``threads`` in use."""
 
 
 def get_backend(name: str) -> Backend:
@@ -122,10 +174,20 @@ def available() -> list[str]:
     return [name for name, (framework, _) in PACKAGES.items() if importlib.util.find_spec(framework)]
 
 
-def preferred(name: str | None = None) -> str:
+def preferred(name: Optional[str] = None) -> str:
     """The backend ``name`` where its framework is installed, else the first that is; ``pytorch`` where none is."""
     installed = available()
     return name if name in installed else next(iter(installed), 'pytorch')
+
+
+def check_shape(given: Sequence[int], expected: Shape, path: Path) -> None:
+    """UserError when images of a shape do not go into an exported file."""
+    if len(given) != len(expected) or any(side is not None and size != side for size, side in zip(given, expected)):
+        wanted = ' x '.join('any' if size is None else str(size) for size in expected)
+        raise UserError(
+            f'{path}: made for images of {wanted}, given {" x ".join(map(str, given))}; '
+            'export again with --size, or with --dynamic for any size'
+        )
 
 
 def used_where(**conditions: Callable[[Any], Any]) -> Callable[[Builder], Builder]:

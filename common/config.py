@@ -21,11 +21,13 @@ IMAGENET_MEAN = [123.675, 116.28, 103.53]  # of RGB in 0..255, as torchvision an
 IMAGENET_STD = [58.395, 57.12, 57.375]
 MAX_BYTES = 1 << 20  # of a configuration file
 
+IMAGE_FOLDERS = ('imagenet', 'image_folder')  # data sets of whole images, for classifiers; the others are for segmentation
+TaskName = Literal['segmentation', 'classification']
 Positive = Annotated[int, Field(gt=0)]
 Count = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
-Size = Annotated[list[Positive], Field(min_length=2, max_length=2)]  # height, width
+Sides = Annotated[list[Positive], Field(min_length=2, max_length=2)]  # height, width
 Colour = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]  # lowest, highest
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
@@ -122,7 +124,7 @@ class Data(Group):
     max_errors: Count = Field(10, description='with on_error: skip: number of broken samples above which the run ends')
     train_samples: Positive = Field(64, description='toy_street: number of training images')
     val_samples: Positive = Field(16, description='toy_street: number of validation images')
-    image_size: Size = Field(
+    image_size: Sides = Field(
         [256, 512],
         description='[height, width] in pixels, or one number for a square. toy_street: size of the images; classifiers: '
         'size of the input, by default [224, 224]',
@@ -155,7 +157,7 @@ class Data(Group):
 
 
 class Augment(Group):
-    base_size: Optional[Size] = Field(
+    base_size: Optional[Sides] = Field(
         None,
         description='[height, width] in pixels that ratio_range multiplies (scale of RandomResize, width first there); by '
         'default the size of the image file',
@@ -163,7 +165,7 @@ class Augment(Group):
     ratio_range: Range = Field(
         [0.5, 2.0], description='lowest and highest factor of the random resize before the crop (ratio_range of RandomResize)'
     )
-    crop_size: Size = Field([512, 1024], description='[height, width] in pixels of the random crop that is trained on')
+    crop_size: Sides = Field([512, 1024], description='[height, width] in pixels of the random crop that is trained on')
     cat_max_ratio: Fraction = Field(
         0.75,
         description='largest share of one class in a crop: up to 10 crops are tried (cat_max_ratio of RandomCrop); 1 '
@@ -180,7 +182,7 @@ class Augment(Group):
     class_mix: Fraction = Field(
         0.0, description='probability that half of the classes of another sample are pasted over the crop (ClassMix)'
     )
-    eval_size: Optional[Size] = Field(
+    eval_size: Optional[Sides] = Field(
         None,
         description='[height, width] in pixels into which evaluation scales the images, proportions kept (scale of Resize '
         'in the test pipeline, width first there); scores are counted at the size of the file',
@@ -515,6 +517,8 @@ SEGMENTATION = (
     'label_map',
     'palette',
 )
+OTHER_TASKS: dict[TaskName, tuple[str, ...]] = {'segmentation': CLASSIFICATION, 'classification': SEGMENTATION}
+TASK_TEXTS: dict[TaskName, str] = {'segmentation': 'segmentation', 'classification': 'image classification'}
 CLASSIFICATION_DEFAULTS = {'image_size': [224, 224], 'lr_batch_size': 256, 'norm_bias_decay': False}
 
 # The model zoo's spellings, and what its command line takes besides.
@@ -548,26 +552,20 @@ class Config(BaseModel):
     runtime: Runtime = Runtime()
 
     @property
-    def classifies(self) -> bool:
-        """Whether whole images are classified, not their pixels."""
-        return self.data.set in ('imagenet', 'image_folder')
-
-    @property
-    def input_size(self) -> tuple[int, int]:
-        """Height and width of the images that the network is evaluated on, or where these have their own, trained on."""
-        height, width = self.data.image_size if self.classifies else self.augment.eval_size or self.augment.crop_size
-        return height, width
+    def task(self) -> TaskName:
+        """Whether pixels get a class, or whole images."""
+        return 'classification' if self.data.set in IMAGE_FOLDERS else 'segmentation'
 
     @model_validator(mode='after')
     def _one_task(self):
-        for key in SEGMENTATION if self.classifies else CLASSIFICATION:
+        for key in OTHER_TASKS[self.task]:
             group = getattr(self, KEYS[key])
             if getattr(group, key) != type(group).model_fields[key].default:
                 raise ValueError(
                     f'{key}: {getattr(group, key)!r} has no effect with set: {self.data.set}, which is for '
-                    f'{"image classification" if self.classifies else "segmentation"}; leave it out'
+                    f'{TASK_TEXTS[self.task]}; leave it out'
                 )
-        if self.classifies and self.loss.loss != 'cross_entropy':
+        if self.task == 'classification' and self.loss.loss != 'cross_entropy':
             raise ValueError(f'loss: {self.loss.loss} is for segmentation; image classification has cross_entropy')
         return self
 
@@ -678,7 +676,7 @@ def from_flat(keys: Mapping[str, Any], where: str = 'configuration') -> Config:
     keys = _from_zoo(keys, where)
     if keys.get('arch') in ZOO_ARCHS:  # not before, so that another arch laid over it leaves nothing of it
         keys = {**ZOO_ARCHS[keys.pop('arch')], **keys}
-    if keys.get('set') in ('imagenet', 'image_folder'):
+    if keys.get('set') in IMAGE_FOLDERS:
         keys = {**CLASSIFICATION_DEFAULTS, **keys}
     groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for key, value in keys.items():

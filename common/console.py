@@ -28,16 +28,8 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     _print(table)
 
 
-def show_scores(scores: Scores | ImageScores, conditions: Mapping[str, Any]) -> None:
-    """The classes, the means, and the conditions that they hold under."""
-    if isinstance(scores, ImageScores):
-        _show_images(scores)
-    else:
-        _show_pixels(scores)
-    show_facts(conditions)
-
-
-def _show_images(scores: ImageScores) -> None:
+def show_image_scores(scores: ImageScores) -> None:
+    """The classes and the means of a classification."""
     order = sorted(range(len(scores.classes)), key=lambda index: (np.isnan(scores.accuracy[index]), scores.accuracy[index]))
     left_out = max(len(order) - MOST_CLASSES, 0)
     chosen = sorted(order) if not left_out else order[:MOST_CLASSES]
@@ -59,7 +51,8 @@ def _show_images(scores: ImageScores) -> None:
         console.print(f'{scores.broken} images could not be read and do not count', style='red')
 
 
-def _show_pixels(scores: Scores) -> None:
+def show_pixel_scores(scores: Scores) -> None:
+    """The classes and the means of a segmentation."""
     columns = {'IoU': scores.iou, 'Acc': scores.accuracy, 'precision': scores.precision, 'F1': scores.f1}
     if scores.boundary_iou is not None:
         columns['boundary IoU'] = scores.boundary_iou

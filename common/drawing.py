@@ -27,11 +27,19 @@ def blend(image: np.ndarray, ids: np.ndarray, palette: np.ndarray, opacity: floa
     return mixed
 
 
-def colourise(ids: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """Class ids uint8 (H, W) -> RGB (H, W, 3); ids beyond the palette are black."""
-    colours = np.zeros((256, 3), np.uint8)
-    colours[: len(palette)] = palette
-    return colours[ids]
+def colour_labels(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
+    """Class ids uint8 (H, W) -> RGB uint8 (H, W, 3); ids without a colour, such as the ignored 255, are black."""
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(palette)] = palette
+    return table[label]
+
+
+def shrink(image: np.ndarray, width: int, smooth: bool = False) -> np.ndarray:
+    """At most ``width`` pixels wide; ``smooth`` averages pixels, without it colours stay what they are."""
+    if image.shape[1] <= width:
+        return image
+    size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if smooth else cv2.INTER_NEAREST)
 
 
 def shares(ids: np.ndarray, classes: int) -> dict[int, float]:

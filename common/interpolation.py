@@ -6,6 +6,7 @@ without a framework (ONNX Runtime, OpenVINO) use it to bring logits to the size 
 
 import numpy as np
 
+Size = tuple[int, int]  # height, width
 MAX_LOGITS = 1 << 24  # numbers of logits at full size that are made at once (64 MB): Cityscapes has 40 million an image
 STRIP_LOGITS = 1 << 22  # of a strip, where that is not enough; its interpolation needs three times as much
 
@@ -41,14 +42,14 @@ def pooling_matrix(size: int, bins: int) -> np.ndarray:
     return matrix
 
 
-def resize_bilinear(images: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
+def resize_bilinear(images: np.ndarray, size: Size, align_corners: bool) -> np.ndarray:
     """float32 (..., H, W) -> (..., h, w)."""
     rows = bilinear_matrix(images.shape[-2], size[0], align_corners)
     columns = bilinear_matrix(images.shape[-1], size[1], align_corners)
     return rows @ (images @ columns.T)
 
 
-def row_strips(images: int, classes: int, size: tuple[int, int]) -> list[tuple[int, int]]:
+def row_strips(images: int, classes: int, size: Size) -> list[tuple[int, int]]:
     """First and last row (exclusive) of the strips in which the classes of the pixels of ``size`` (H, W) are found: one, or as
     many as it takes that not more than STRIP_LOGITS exist at once; a strip has at least one row."""
     height, width = size
@@ -57,7 +58,7 @@ def row_strips(images: int, classes: int, size: tuple[int, int]) -> list[tuple[i
     return [(start, min(start + rows, height)) for start in range(0, height, rows)]
 
 
-def class_ids(logits: np.ndarray, size: tuple[int, int], align_corners: bool) -> np.ndarray:
+def class_ids(logits: np.ndarray, size: Size, align_corners: bool) -> np.ndarray:
     """float32 logits (N, C, h, w) -> uint8 class ids (N, H, W) of their bilinear resize to ``size``, in strips of rows."""
     rows = bilinear_matrix(logits.shape[2], size[0], align_corners)
     wide = logits @ bilinear_matrix(logits.shape[3], size[1], align_corners).T

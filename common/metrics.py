@@ -110,14 +110,14 @@ class ImageScores:
     @classmethod
     def from_logits(cls, logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> 'ImageScores':
         """From float32 logits (N, K) and labels (N,) of all images; label -1: not readable."""
-        return cls.from_judged(judge(logits, labels), classes)
+        return cls.from_ranks(rank_of_truth(logits, labels), classes)
 
     @classmethod
-    def from_judged(cls, judged: np.ndarray, classes: Sequence[str]) -> 'ImageScores':
-        """From what ``judge`` says of all images."""
-        broken = judged[:, 0] < 0
-        labels, rank = judged[~broken, :2].T.astype(np.int64)
-        losses = judged[~broken, 3]
+    def from_ranks(cls, ranks: np.ndarray, classes: Sequence[str]) -> 'ImageScores':
+        """From what ``rank_of_truth`` says of all images."""
+        broken = ranks[:, 0] < 0
+        labels, rank = ranks[~broken, :2].T.astype(np.int64)
+        losses = ranks[~broken, 3]
         images = np.bincount(labels, minlength=len(classes))
         found = np.bincount(labels[rank == 0], minlength=len(classes))
         count = np.array(len(labels))
@@ -150,7 +150,7 @@ class ImageScores:
         }
 
 
-def judge(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def rank_of_truth(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Of logits (N, K) and labels (N,): label, number of classes with a larger logit than the right one, predicted class and
     cross-entropy, float64 (N, 4). Where the label is -1, an image that could not be read, only that counts."""
     logits = logits.astype(np.float64)

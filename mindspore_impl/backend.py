@@ -1,8 +1,7 @@
 """The MindSpore backend: the functions of ``twinseg.common.backend.Backend``."""
 
 import contextlib
-from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Optional
 
 import mindspore as ms
 import numpy as np
@@ -12,13 +11,19 @@ from twinseg.common.backend import find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError
 from twinseg.common.parallel.launch import launched
-from twinseg.mindspore_impl import distributed, exporter
+from twinseg.mindspore_impl import distributed
 from twinseg.mindspore_impl.data import make_loader as make_loader
 from twinseg.mindspore_impl.distributed import group as group
+from twinseg.mindspore_impl.exporter import open_mindir as open_mindir
+from twinseg.mindspore_impl.exporter import write as write
 from twinseg.mindspore_impl.losses import constants, segmentation_loss
 from twinseg.mindspore_impl.models import MODELS
 from twinseg.mindspore_impl.network import initialise
 from twinseg.mindspore_impl.predictor import Predictor
+from twinseg.mindspore_impl.sizes import accelerator as accelerator
+from twinseg.mindspore_impl.sizes import macs as macs
+from twinseg.mindspore_impl.sizes import output_stride as output_stride
+from twinseg.mindspore_impl.sizes import parameters as parameters
 from twinseg.mindspore_impl.state import load_state as load_state
 from twinseg.mindspore_impl.state import save_native as save_native
 from twinseg.mindspore_impl.state import state as state
@@ -121,6 +126,6 @@ def make_trainer(network: nn.Cell, config: Config) -> Trainer:
     return Trainer(network, config)
 
 
-def export(network: nn.Cell, path: Path, format: Literal['onnx', 'mindir', 'air'], **options: Any) -> dict[str, Any]:
-    """Writes a file, runs it on the host, and returns what was found."""
-    return exporter.export(network, path, format, **options)
+def make_float64_trainer(network: nn.Cell, config: Config) -> Trainer:
+    """BackendError: MindSpore's convolutions for CPUs take float32 alone."""
+    raise BackendError('float64: MindSpore has no convolutions for it on CPUs; use the PyTorch backend')

@@ -5,14 +5,16 @@ MindSpore's own ``GeneratorDataset`` is no faster, hides the errors of a sample 
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Iterable, Iterator
+from typing import Any, Generator, Iterable
 
 import numpy as np
+
+from twinseg.common.backend import Batch
 
 AHEAD = 2  # batches in the making while one is in use
 
 
-def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generator[Batch, None, None]:
     """Batches of ``samples[key]``, stacked: images (N, 3, H, W) and labels (N, H, W), both uint8, in the order of ``batches``.
 
     ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many threads.

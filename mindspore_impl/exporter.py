@@ -5,7 +5,7 @@ MindSpore's own ONNX export writes wrong padding without an error and knows neit
 """
 
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -13,24 +13,23 @@ import onnx
 from mindspore import Tensor, nn, ops
 from onnx import TensorProto, helper, numpy_helper
 
-from twinseg.common.deploy.engines import check_shape
-from twinseg.common.deploy.export import Format, finish_onnx, require_ascend, write_verified
-from twinseg.common.deploy.exported_file import Facts
+from twinseg.common.backend import Format, check_shape
+from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.errors import BackendError, UserError
-from twinseg.common.interpolation import pooling_matrix
+from twinseg.common.interpolation import Size, pooling_matrix
 from twinseg.mindspore_impl.layers import normalise, resize
 
 
 class Inference(nn.Cell):
-    """A network that returns its logits alone; of a file that ``facts`` describe it takes and returns what they name."""
+    """A network that returns its logits alone, or takes and returns what the ``metadata`` of a file names."""
 
-    def __init__(self, network: nn.Cell, facts: Optional[Facts] = None, size: Optional[tuple[int, int]] = None):
+    def __init__(self, network: nn.Cell, metadata: Optional[ExportMetadata] = None, size: Optional[Size] = None):
         super().__init__(auto_prefix=False)
         self.network = network
-        self.uint8, self.class_ids = (facts.input == 'uint8', facts.output == 'class_ids') if facts else (False, False)
-        self.mean, self.std = (list(facts.mean), list(facts.std)) if facts else ([], [])
-        self.align_corners = facts.align_corners if facts else None
-        self.size = size
+        self.uint8, self.class_ids = (metadata.input == 'uint8', metadata.output == 'class_ids') if metadata else (False, False)
+        self.mean, self.std = (list(metadata.mean), list(metadata.std)) if metadata else ([], [])
+        self.align_corners = metadata.align_corners if metadata else None
+        self.size: Size = size or (0, 0)  # of class ids
 
     def construct(self, image: Tensor) -> Tensor:
         if self.uint8:
@@ -43,24 +42,17 @@ class Inference(nn.Cell):
         return ops.cast(ops.argmax(logits, 1), ms.int32)
 
 
-def export(
+def write(
     network: nn.Cell,
     path: Path,
     format: Format,
     *,
-    input_size: tuple[int, int],
-    batch: int = 1,
+    shape: tuple[int, int, int, int],
     dynamic: bool = False,
-    opset: int = 17,
     metadata: Optional[Mapping[str, str]] = None,
-    reference: Optional[Callable[[np.ndarray], np.ndarray]] = None,
-) -> dict[str, Any]:
-    """Writes a network in evaluation mode to ``path`` and compares the file with ``reference`` (default: the network).
-
-    Input ``image`` float32 (``batch``, 3, *``input_size``), already normalised; output ``logits`` at the head's size; with
-    ``dynamic`` (MINDIR only) of any number and size; other inputs and outputs where ``metadata`` names them. See
-    ``common.export.write_verified`` for what is returned and raised.
-    """
+) -> None:
+    """Writes a network in evaluation mode as MINDIR, AIR (on an Ascend) or ONNX, operator set 17 (see
+    ``common.backend.Backend``)."""
     if format == 'air':
         require_ascend(ms.get_context('device_target') == 'Ascend')
     if dynamic and format != 'mindir':
@@ -68,31 +60,36 @@ def export(
             f'MindSpore writes {format} with fixed sizes only: leave out --dynamic'
             + (', or install PyTorch, which exports the twin' if format == 'onnx' else '')
         )
-    facts = Facts.read(metadata, path) if metadata and format != 'onnx' else None  # ONNX is surrounded when it is finished
-    if dynamic and facts and facts.output == 'class_ids':
+    if format == 'onnx':
+        mindir = path.with_suffix('.mindir')
+        try:
+            _write(Inference(network), mindir, shape, dynamic, {})
+            onnx.save(OnnxGraph(ms.load_mindir(str(mindir))).model, str(path))
+        finally:
+            mindir.unlink(missing_ok=True)
+        return
+    described = ExportMetadata.read(metadata, path) if metadata else None
+    if dynamic and described and described.output == 'class_ids':
         raise UserError('--argmax with --dynamic is for ONNX; in MINDIR it needs one size')
-    shape = (batch, 3, *input_size)
-    writer = _write_onnx if format == 'onnx' else _write
-    cell = Inference(network, facts, input_size)
-
-    def run(images: np.ndarray) -> np.ndarray:
-        return network(Tensor(images))['logits'].asnumpy()
-
-    network.set_train(False)
-    return write_verified(
-        path, lambda part: writer(cell, part, shape, dynamic, opset, metadata or {}), reference or run, shape, dynamic
-    )
+    _write(Inference(network, described, shape[2:]), path, shape, dynamic, metadata or {})
 
 
-def _write(
-    network: Inference, path: Path, shape: Sequence[int], dynamic: bool, opset: int, metadata: Mapping[str, str]
-) -> None:
+def require_ascend(present: bool) -> None:
+    """BackendError where no Ascend is present: AIR can be written on one only."""
+    if not present:
+        raise BackendError(
+            'AIR is written by MindSpore on an Ascend device only, and there is none here; '
+            'export mindir, or onnx for ATC (which makes .om from it)'
+        )
+
+
+def _write(network: Inference, path: Path, shape: Sequence[int], dynamic: bool, metadata: Mapping[str, str]) -> None:
     def describe(model: Any) -> None:
         model.user_info.update(metadata)
         model.producer_name, model.producer_version = 'twinseg', metadata.get('twinseg_version', '')
 
     batch, channels, height, width = (None, 3, None, None) if dynamic else shape
-    sides = [batch, height, width, channels] if network.uint8 else [batch, channels, height, width]
+    sides: list[Any] = [batch, height, width, channels] if network.uint8 else [batch, channels, height, width]
     kind = ms.uint8 if network.uint8 else ms.float32
     image = Tensor(shape=sides, dtype=kind) if dynamic else Tensor(np.zeros(sides), kind)
     network.set_train(False)
@@ -109,16 +106,9 @@ def _write(
     path.chmod(0o644)  # MindSpore writes files that only their owner may read
 
 
-def _write_onnx(
-    network: Inference, path: Path, shape: Sequence[int], dynamic: bool, opset: int, metadata: Mapping[str, str]
-) -> None:
-    mindir = path.with_suffix('.mindir')
-    try:
-        _write(network, mindir, shape, dynamic, opset, {})
-        model = OnnxGraph(ms.load_mindir(str(mindir))).model
-    finally:
-        mindir.unlink(missing_ok=True)
-    onnx.save(finish_onnx(model, opset, metadata), str(path))
+def open_mindir(path: Path) -> 'Mindir':
+    """A MINDIR file, ready to run on the CPU; UserError when it is broken."""
+    return Mindir(path)
 
 
 class Mindir:
@@ -261,7 +251,7 @@ class OnnxGraph:
 
     def StridedSlice(self, inputs, attributes, shape):
         step, begin_mask = np.array(inputs[3]), inputs[4]  # a bit for every axis that starts at its beginning
-        start = np.array([0 if begin_mask >> axis & 1 else place for axis, place in enumerate(inputs[1])])
+        start = np.array([0 if begin_mask >> axis & 1 else begin for axis, begin in enumerate(inputs[1])])
         return self._node('Slice', [inputs[0], start, start + step * shape, np.arange(len(start)), step])
 
     def Concat(self, inputs, attributes, shape):
@@ -352,8 +342,8 @@ class OnnxGraph:
         return self._node('MatMul', [rows, pooled])
 
     def ResizeBilinearV2(self, inputs, attributes, shape):
-        place = 'align_corners' if inputs[2] else 'half_pixel' if inputs[3] else 'asymmetric'
-        return self._node('Resize', [inputs[0], '', '', np.array(shape)], mode='linear', coordinate_transformation_mode=place)
+        mode = 'align_corners' if inputs[2] else 'half_pixel' if inputs[3] else 'asymmetric'
+        return self._node('Resize', [inputs[0], '', '', np.array(shape)], mode='linear', coordinate_transformation_mode=mode)
 
     def ResizeNearestNeighborV2(self, inputs, attributes, shape):
         return self._node(

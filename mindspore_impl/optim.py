@@ -64,7 +64,7 @@ class Optimizer(nn.Cell):
             _assign(value, tensors, name, 'the same network and optimizer')
 
     def _slots(self) -> dict[str, Parameter]:
-        found = {}
+        found: dict[str, Parameter] = {}
         for slot in self.groups[0].slots:
             values = dict(zip(self.names, (value for group in self.groups for value in getattr(group, slot))))
             found |= {f'{slot}.{name}': values[name] for name in self.in_order}

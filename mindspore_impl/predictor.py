@@ -8,10 +8,12 @@ from mindspore import Tensor, nn, ops
 
 from twinseg.common import interpolation
 from twinseg.common.config import Precision
+from twinseg.common.interpolation import Size
 from twinseg.mindspore_impl import precision
 from twinseg.mindspore_impl.layers import normalise, resize
+from twinseg.mindspore_impl.network import Network
 
-MAX_PIXELS = 1 << 20  # of results that are found in the graph; larger ones on the host, in strips
+MAX_PIXELS = 1 << 20  # of results that are computed in the graph; larger ones on the host, in strips
 
 
 class Predictor:
@@ -20,27 +22,27 @@ class Predictor:
     Every new size of images or results is compiled once, which takes seconds.
     """
 
-    def __init__(self, network: nn.Cell, mean: list[float], std: list[float], settings: Precision):
+    def __init__(self, network: Network, mean: list[float], std: list[float], settings: Precision):
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
-        self.network, self.cell = network, Prediction(network, mean, std)
+        self.network, self.cell = network, PredictionGraph(network, mean, std)
 
-    def logits(self, images: np.ndarray, size: Optional[tuple[int, int]] = None) -> np.ndarray:
+    def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> float32 logits (N, C, h, w), at the head's size or resized bilinearly to ``size``."""
         return self._run(images, size, False)
 
-    def class_ids(self, images: np.ndarray, size: Optional[tuple[int, int]] = None) -> np.ndarray:
+    def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
         height, width = size or images.shape[2:]
         if len(images) * height * width > MAX_PIXELS:  # strips in a graph would all exist at once
             return interpolation.class_ids(self._run(images, None, False), (height, width), self.cell.align_corners)
         return self._run(images, (height, width), True).astype(np.uint8)
 
-    def _run(self, images: np.ndarray, size: Optional[tuple[int, int]], class_ids: bool) -> np.ndarray:
+    def _run(self, images: np.ndarray, size: Optional[Size], class_ids: bool) -> np.ndarray:
         self.cell.set_train(False)
         return self.cell(Tensor(images), size and tuple(map(int, size)), class_ids).asnumpy()
 
 
-class Prediction(nn.Cell):
+class PredictionGraph(nn.Cell):
     """Normalisation, network, resizing and the choice of the class as one graph."""
 
     def __init__(self, network: nn.Cell, mean: list[float], std: list[float]):
@@ -48,7 +50,7 @@ class Prediction(nn.Cell):
         self.network, self.mean, self.std = network, mean, std
         self.align_corners = network.align_corners.get('logits', False)  # a classifier is never resized
 
-    def construct(self, images: Tensor, size: Optional[tuple[int, int]], class_ids: bool) -> Tensor:
+    def construct(self, images: Tensor, size: Optional[Size], class_ids: bool) -> Tensor:
         logits = ops.cast(self.network(normalise(images, self.mean, self.std))['logits'], ms.float32)
         if size is not None:
             logits = resize(logits, size, self.align_corners)

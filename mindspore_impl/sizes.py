@@ -1,31 +1,34 @@
 """What only the framework knows about a network's size and about its device."""
 
-from typing import Any
+from typing import Optional
 
 import mindspore as ms
 import numpy as np
-from mindspore import Tensor, nn
+from mindspore import Tensor
 
+from twinseg.common.interpolation import Size
 from twinseg.mindspore_impl.layers import Conv2d, ConvTranspose2d, Linear
+from twinseg.mindspore_impl.network import Network
 
+Layer = Conv2d | ConvTranspose2d | Linear  # whose multiply-accumulates are counted
 PROBE = 256  # side of the image that tells the output stride
 
 
-def parameters(network: nn.Cell) -> int:
+def parameters(network: Network) -> int:
     """Trainable numbers."""
     return sum(parameter.size for parameter in network.trainable_params())
 
 
-def macs(network: nn.Cell, size: tuple[int, int]) -> int:
+def macs(network: Network, size: Size) -> int:
     """Multiply-accumulates of convolutions and linear layers for one image of ``size`` (height, width)."""
     counts: list[int] = []
 
-    def count(layer: nn.Cell, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def count(layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         # the first dimension of a weight is the output's channels, of a transposed convolution's the input's
         places = (inputs[0] if isinstance(layer, ConvTranspose2d) else output).size // layer.weight.shape[0]
         counts.append(places * layer.weight.size)
 
-    layers = [layer for _, layer in network.cells_and_names() if isinstance(layer, (Conv2d, ConvTranspose2d, Linear))]
+    layers = [layer for _, layer in network.cells_and_names() if isinstance(layer, Layer)]
     hooks = [layer.register_forward_hook(count) for layer in layers]
     _logits_shape(network, size)
     for hook in hooks:
@@ -33,12 +36,14 @@ def macs(network: nn.Cell, size: tuple[int, int]) -> int:
     return sum(counts)
 
 
-def output_stride(network: nn.Cell) -> int:
-    """By how much the logits are smaller than the image."""
+def output_stride(network: Network) -> Optional[int]:
+    """By how much the logits are smaller than the image; None where they are of whole images."""
+    if not network.align_corners:
+        return None
     return PROBE // _logits_shape(network, (PROBE, PROBE))[2]
 
 
-def _logits_shape(network: nn.Cell, size: tuple[int, int]) -> tuple[int, ...]:
+def _logits_shape(network: Network, size: Size) -> tuple[int, ...]:
     """Of one image; operator by operator, where hooks run and nothing is compiled."""
     mode = ms.get_context('mode')
     ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -48,7 +53,7 @@ def _logits_shape(network: nn.Cell, size: tuple[int, int]) -> tuple[int, ...]:
         ms.set_context(mode=mode)
 
 
-def accelerator() -> dict[str, Any]:
+def accelerator() -> dict[str, str | int]:
     """The device beside the CPU, or the CPU threads in use."""
     target = ms.get_context('device_target')
     return {'threads': ms.get_context('runtime_num_threads')} if target == 'CPU' else {target.lower(): target}

@@ -2,8 +2,7 @@
 
 import os
 import shutil
-from pathlib import Path
-from typing import Any, Literal, Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -12,13 +11,19 @@ from twinseg.common.backend import find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError
 from twinseg.common.parallel.launch import launched
-from twinseg.pytorch_impl import distributed, exporter
+from twinseg.pytorch_impl import distributed, precision
 from twinseg.pytorch_impl.data import make_loader as make_loader
 from twinseg.pytorch_impl.distributed import group as group
+from twinseg.pytorch_impl.exporter import open_mindir as open_mindir
+from twinseg.pytorch_impl.exporter import write as write
 from twinseg.pytorch_impl.losses import segmentation_loss
 from twinseg.pytorch_impl.models import MODELS
 from twinseg.pytorch_impl.network import initialise
 from twinseg.pytorch_impl.predictor import Predictor
+from twinseg.pytorch_impl.sizes import accelerator as accelerator
+from twinseg.pytorch_impl.sizes import macs as macs
+from twinseg.pytorch_impl.sizes import output_stride as output_stride
+from twinseg.pytorch_impl.sizes import parameters as parameters
 from twinseg.pytorch_impl.state import load_state as load_state
 from twinseg.pytorch_impl.state import save_native as save_native
 from twinseg.pytorch_impl.state import state as state
@@ -111,6 +116,6 @@ def make_trainer(network: torch.nn.Module, config: Config) -> Trainer:
     return Trainer(network, config)
 
 
-def export(network: torch.nn.Module, path: Path, format: Literal['onnx', 'mindir', 'air'], **options: Any) -> dict[str, Any]:
-    """Writes a file, runs it on the host, and returns what was found."""
-    return exporter.export(network, path, format, **options)
+def make_float64_trainer(network: torch.nn.Module, config: Config) -> Trainer:
+    """A trainer whose weights and features, but not its losses, are float64: what float32 is judged against."""
+    return make_trainer(precision.double(network), config)

@@ -1,16 +1,17 @@
 """Carries the samples that ``twinseg.common.data`` makes: PyTorch's DataLoader, nothing else."""
 
 import signal
-from typing import Any, Iterable, Iterator
+from typing import Any, Generator, Iterable
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from twinseg.common.backend import Batch
 from twinseg.common.errors import UserError
 
 
-def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generator[Batch, None, None]:
     """Batches of ``samples[key]``, stacked: images (N, 3, H, W) and labels (N, H, W), both uint8, in the order of ``batches``.
 
     ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many processes. What a sample that

@@ -6,6 +6,8 @@ Of several processes each has its part of the global batch: what counts pixels o
 the mean of the processes' losses is the loss of the global batch, and the mean of their gradients its gradient.
 """
 
+from functools import reduce
+from operator import add
 from typing import Mapping, Optional, Sequence
 
 import torch
@@ -41,7 +43,7 @@ def segmentation_loss(
         else:
             value = criterion(logits, labels, loss)
         parts[f'loss_{name}'] = weight * value
-    return {'loss': sum(parts.values()), **parts}
+    return {'loss': reduce(add, parts.values()), **parts}
 
 
 def criterion(logits: Tensor, labels: Tensor, loss: config.Loss) -> Tensor:
@@ -49,6 +51,7 @@ def criterion(logits: Tensor, labels: Tensor, loss: config.Loss) -> Tensor:
     if logits.ndim == 2:
         targets = labels if labels.ndim == 2 else class_targets(labels, logits.shape[1], loss.label_smoothing)
         return soft_cross_entropy(logits, targets)
+    assert not isinstance(loss.class_weight, str)  # counted before the training begins
     if loss.loss == 'cross_entropy':
         return cross_entropy(logits, labels, loss.class_weight, loss.label_smoothing, loss.avg_non_ignore)
     if loss.loss == 'sigmoid_cross_entropy':
@@ -70,7 +73,7 @@ def cross_entropy(
     """Softmax cross-entropy, divided by the weights of the pixels that are not ignored, or, as mmsegmentation does by
     default (``avg_non_ignore`` false), by the number of all pixels.
     """
-    weight = _tensor(class_weight, logits)
+    weight = _class_weights(class_weight, logits)
     total = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE_INDEX, reduction='sum', label_smoothing=label_smoothing)
     return total / _pixels(labels, weight, avg_non_ignore)
 
@@ -119,7 +122,7 @@ def ohem_pixel_sampler(
     the pixels that were not kept included.
     """
     losses, hard = _hard_pixels(logits, labels, thresh, min_kept * len(labels) * distributed.size(), class_weight)
-    return (losses * hard).sum() / _pixels(labels, _tensor(class_weight, logits), avg_non_ignore)
+    return (losses * hard).sum() / _pixels(labels, _class_weights(class_weight, logits), avg_non_ignore)
 
 
 def stdc_ohem(
@@ -128,7 +131,7 @@ def stdc_ohem(
     """The official STDC OhemCELoss: the mean of all losses above -log(thresh) if these are more than ``min_kept``, else of
     the ``min_kept`` largest, among which ignored pixels count as zeros.
     """
-    weight = _tensor(class_weight, logits)
+    weight = _class_weights(class_weight, logits)
     losses = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE_INDEX, reduction='none').flatten()
     hard = losses > -torch.log(torch.tensor(thresh, device=losses.device))
     above = (losses * hard).sum() / _mean_count(hard)
@@ -175,8 +178,12 @@ def detail(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     return bce, overlap
 
 
-def _tensor(class_weight: Optional[Sequence[float]], like: Tensor) -> Optional[Tensor]:
-    return None if class_weight is None else torch.tensor(class_weight, dtype=like.dtype, device=like.device)
+def _class_weights(class_weight: Optional[Sequence[float]], like: Tensor) -> Optional[Tensor]:
+    return None if class_weight is None else _tensor(class_weight, like)
+
+
+def _tensor(class_weight: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(class_weight, dtype=like.dtype, device=like.device)
 
 
 def _pixels(labels: Tensor, weight: Optional[Tensor], avg_non_ignore: bool) -> Tensor | int:

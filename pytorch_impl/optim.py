@@ -1,6 +1,6 @@
 """Optimizers, clipping and averaging of weights."""
 
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping
 
 import numpy as np
 import torch
@@ -58,10 +58,12 @@ class Optimizer:
 
     def gradients(self) -> list[Tensor]:
         """The gradients of all parameters; zeros where a parameter took no part, so that weight decay reaches it."""
+        gradients = []
         for value in self.parameters.values():
             if value.grad is None:
                 value.grad = torch.zeros_like(value)
-        return [value.grad for value in self.parameters.values()]
+            gradients.append(value.grad)
+        return gradients
 
     def step(self, learning_rate: float) -> None:
         """One step with the gradients that lie in ``parameter.grad``."""
@@ -99,7 +101,7 @@ class _Lamb(torch.optim.Optimizer):
         super().__init__(groups, {'lr': 0.0, 'betas': betas, 'eps': eps})
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # nobody gives a closure
         for group in self.param_groups:
             (beta1, beta2), decay = group['betas'], group['weight_decay']
             for value in group['params']:
@@ -142,12 +144,12 @@ class Average:
             value.copy_(torch.from_numpy(_fitting(tensors, name, tuple(value.shape), 'the same network and with_ema')))
 
 
-def global_norm(gradients: Sequence[Tensor]) -> Tensor:
+def global_norm(gradients: list[Tensor]) -> Tensor:
     """L2 norm over all gradients together."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
 
-def clip_by_global_norm(gradients: Sequence[Tensor], norm: Tensor, limit: float) -> None:
+def clip_by_global_norm(gradients: list[Tensor], norm: Tensor, limit: float) -> None:
     """Scales the gradients in place so that their global norm, now ``norm``, is at most ``limit``."""
     torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
 

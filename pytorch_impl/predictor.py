@@ -4,32 +4,32 @@ from typing import Optional
 
 import numpy as np
 import torch
-from torch import nn
 
 from twinseg.common.config import Precision
-from twinseg.common.interpolation import row_strips
+from twinseg.common.interpolation import Size, row_strips
 from twinseg.pytorch_impl import precision
 from twinseg.pytorch_impl.layers import normalise, resize
+from twinseg.pytorch_impl.network import Network
 
 
 class Predictor:
     """A network in evaluation mode behind uint8 images (see ``twinseg.common.backend.Predictor``)."""
 
-    def __init__(self, network: nn.Module, mean: list[float], std: list[float], settings: Precision):
+    def __init__(self, network: Network, mean: list[float], std: list[float], settings: Precision):
         self.network, self.mean, self.std = network, mean, std
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         self.device = next(network.parameters()).device
 
-    def logits(self, images: np.ndarray, size: Optional[tuple[int, int]] = None) -> np.ndarray:
+    def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> float32 logits (N, C, h, w), at the head's size or resized bilinearly to ``size``."""
         return self._logits(images, size).cpu().numpy()
 
-    def class_ids(self, images: np.ndarray, size: Optional[tuple[int, int]] = None) -> np.ndarray:
+    def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
-        return self._class_ids(images, size or images.shape[2:]).to(torch.uint8).cpu().numpy()
+        return self._class_ids(images, size or (images.shape[2], images.shape[3])).to(torch.uint8).cpu().numpy()
 
     @torch.inference_mode()
-    def _class_ids(self, images: np.ndarray, size: tuple[int, int]) -> torch.Tensor:
+    def _class_ids(self, images: np.ndarray, size: Size) -> torch.Tensor:
         logits = self._logits(images, None)
         align_corners = self.network.align_corners['logits']
         strips = row_strips(logits.shape[0], logits.shape[1], size)
@@ -39,7 +39,7 @@ class Predictor:
         return torch.cat([_rows(wide, strip, size[0], align_corners).argmax(1) for strip in strips], 1)
 
     @torch.inference_mode()
-    def _logits(self, images: np.ndarray, size: Optional[tuple[int, int]]) -> torch.Tensor:
+    def _logits(self, images: np.ndarray, size: Optional[Size]) -> torch.Tensor:
         self.network.eval()
         pixels = normalise(torch.from_numpy(images).to(self.device), self.mean, self.std)
         logits = self.network(pixels)['logits'].float()
@@ -50,8 +50,8 @@ def _rows(x: torch.Tensor, strip: tuple[int, int], height: int, align_corners: b
     """The rows from strip[0] to before strip[1] of ``resize(x, (height, W), align_corners)``, W the width of ``x``."""
     rows = torch.arange(strip[0], strip[1], dtype=torch.float32, device=x.device)
     last = x.shape[2] - 1
-    place = rows * (last / (height - 1)) if align_corners else ((rows + 0.5) * (x.shape[2] / height) - 0.5).clamp(0, last)
-    low = place.floor()
-    share = (place - low)[:, None]
+    source = rows * (last / (height - 1)) if align_corners else ((rows + 0.5) * (x.shape[2] / height) - 0.5).clamp(0, last)
+    low = source.floor()
+    share = (source - low)[:, None]
     above, below = (x.index_select(2, index.long().clamp(max=last)) for index in (low, low + 1))
     return torch.lerp(above, below, share)

@@ -1,50 +1,54 @@
 """What only the framework knows about a network's size and about its device."""
 
 import copy
-from typing import Any
+from typing import Optional
 
 import torch
-from torch import nn
 
+from twinseg.common.interpolation import Size
 from twinseg.pytorch_impl.layers import Conv2d, ConvTranspose2d, Linear
+from twinseg.pytorch_impl.network import Network
 
+Layer = Conv2d | ConvTranspose2d | Linear  # whose multiply-accumulates are counted
 PROBE = 256  # side of the image that tells the output stride
 
 
-def parameters(network: nn.Module) -> int:
+def parameters(network: Network) -> int:
     """Trainable numbers."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-def macs(network: nn.Module, size: tuple[int, int]) -> int:
+def macs(network: Network, size: Size) -> int:
     """Multiply-accumulates of convolutions and linear layers for one image of ``size`` (height, width)."""
     counts: list[int] = []
 
-    def count(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+    def count(layer: Layer, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         # the first dimension of a weight is the output's channels, of a transposed convolution's the input's
         places = (inputs[0] if isinstance(layer, ConvTranspose2d) else output).numel() // layer.weight.shape[0]
         counts.append(places * layer.weight.numel())
 
     shapes = copy.deepcopy(network)
     for layer in shapes.modules():
-        if isinstance(layer, (Conv2d, ConvTranspose2d, Linear)):
+        if isinstance(layer, Layer):
             layer.register_forward_hook(count)
     _logits_shape(shapes, size)
     return sum(counts)
 
 
-def output_stride(network: nn.Module) -> int:
-    """By how much the logits are smaller than the image."""
+def output_stride(network: Network) -> Optional[int]:
+    """By how much the logits are smaller than the image; None where they are of whole images."""
+    if not network.align_corners:
+        return None
     return PROBE // _logits_shape(copy.deepcopy(network), (PROBE, PROBE))[2]
 
 
-def _logits_shape(network: nn.Module, size: tuple[int, int]) -> torch.Size:
+def _logits_shape(network: Network, size: Size) -> torch.Size:
     """Of one image; on the device that computes nothing, where the network stays."""
     with torch.no_grad():
         return network.to('meta').eval()(torch.zeros(1, 3, *size, device='meta'))['logits'].shape
 
 
-def accelerator() -> dict[str, Any]:
+def accelerator() -> dict[str, str | int]:
     """The device beside the CPU, or the CPU threads in use."""
     if torch.cuda.is_initialized():
         return {'gpu': torch.cuda.get_device_name()}

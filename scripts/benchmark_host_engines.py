@@ -20,8 +20,9 @@ from typing import Callable
 
 import numpy as np
 
-from twinseg.common.backend import get_backend
-from twinseg.common.deploy.engines import Engine, OnnxRuntime, OpenVino
+from twinseg.common.backend import Engine, get_backend
+from twinseg.common.deploy.engines import OnnxRuntime, OpenVino
+from twinseg.common.deploy.export import FileSpecification, export_network
 from twinseg.common.measure.environment import machine
 
 PROGRAM = Path(__file__).resolve().parent.parent / 'ascend310_infer'
@@ -77,7 +78,7 @@ def measure(main: Path, arch: str, size: tuple[int, int], threads: int, rounds: 
     backend.setup('cpu', threads=1)
     with TemporaryDirectory() as name:
         model, inputs = Path(name, 'net.onnx'), Path(name, 'inputs')
-        backend.export(backend.build_model(arch, auxiliary=False), model, 'onnx', input_size=size)
+        export_network(backend, backend.build_model(arch, auxiliary=False), model, FileSpecification((1, 3, *size)))
         images = list(np.random.default_rng(0).standard_normal((runs, 1, 3, *size), np.float32))
         inputs.mkdir()
         for number, image in enumerate(images):

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from twinseg.common.backend import get_backend
-from twinseg.common.deploy.export import NUDGE, TOLERANCE, Run
+from twinseg.common.deploy.export import FileSpecification, export_network
+from twinseg.common.deploy.verify import NUDGE, TOLERANCE, Reference
 from twinseg.common.errors import UserError
 from twinseg.common.measure.environment import machine
 
@@ -52,16 +53,16 @@ def row(arch: str) -> dict[str, str]:
         for (name, format), engines in WAYS.items():
             try:
                 path = Path(folder, f'{name}.{format}')
-                report = get_backend(name).export(twins[name], path, format, input_size=SIZE, reference=references[name])
-                mark = '*' if report['tolerance'] > TOLERANCE else ''
-                texts = {engine: f'{report["differences"][engine]:.1e}{mark}' for engine in engines}
+                file = export_network(get_backend(name), twins[name], path, FileSpecification((1, 3, *SIZE)), references[name])
+                mark = '*' if file.tolerance > TOLERANCE else ''
+                texts = {engine: f'{file.differences[engine]:.1e}{mark}' for engine in engines}
             except UserError as error:
                 texts = dict.fromkeys(engines, f'failed: {error}')
             found |= {f'{format.upper()} of {TITLES[name]}, by {TITLES[engine]}': texts[engine] for engine in engines}
     return found
 
 
-def remembering(run: Run) -> Run:
+def remembering(run: Reference) -> Reference:
     """The same function, which computes nothing twice: exports are compared on the same images."""
     known: dict[bytes, np.ndarray] = {}
 

@@ -27,7 +27,7 @@ CLASSES = {
     'camvid': len(CAMVID_CLASSES),
     'camvid32': len(CAMVID_CLASSES),
 }
-SEGMENTATION = {path.stem: found for path in config.recipes() if not (found := load(path)).classifies}
+SEGMENTATION = {path.stem: found for path in config.recipes() if (found := load(path)).task == 'segmentation'}
 
 # mmsegmentation's naming: network_{GPUs}xb{images of each}-{steps / 1000}k_{data}-{height}x{width} of the crop
 NAME = re.compile(r'(?P<gpus>\d)xb(?P<batch>\d+)-(?P<steps>\d+)k_(?P<data>cityscapes|voc12aug)-(?P<height>\d+)x(?P<width>\d+)')

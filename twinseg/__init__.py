@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from twinseg.common import weights as weights
     from twinseg.common.backend import get_backend as get_backend
-    from twinseg.common.inference.model import load as load
+    from twinseg.common.deploy.load import load as load
 
     __version__: str
 
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
         return get_backend
     if name == 'load':
-        from twinseg.common.inference.model import load
+        from twinseg.common.deploy.load import load
 
         return load
     if name == 'weights':

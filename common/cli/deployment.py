@@ -11,9 +11,9 @@ from twinseg.common.cli.options import (
     Checkpoint,
     ConfigName,
     Device,
+    InputSize,
     Json,
     Settings,
-    Size,
     choose_backend,
     load_config,
     load_config_for_file,
@@ -31,7 +31,7 @@ def export(
     settings: Settings = None,
     format: Annotated[Literal['onnx', 'mindir', 'air'], typer.Option()] = 'onnx',
     out: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default ARCH.FORMAT')] = None,
-    size: Size = None,
+    size: InputSize = None,
     batch: Annotated[int, typer.Option(min=1)] = 1,
     dynamic: Annotated[bool, typer.Option('--dynamic', help='for any size')] = False,
     uint8: Annotated[bool, typer.Option('--uint8', help='takes uint8 NHWC images as they are')] = False,
@@ -40,24 +40,20 @@ def export(
 ) -> None:
     """Writes ONNX, MINDIR or AIR, runs the file on the host and compares it with the network."""
     from twinseg.common import console
-    from twinseg.common.deploy.export import export_checkpoint
+    from twinseg.common.deploy.export import ExportOptions, export_checkpoint
 
     chosen = load_config(config, settings, checkpoint)
-    found = export_checkpoint(
-        chosen,
-        choose_backend(chosen, backend),
-        device,
+    report = export_checkpoint(
         checkpoint,
-        format,
         out or Path(f'{chosen.model.arch}.{format}'),
-        size=parse_size(size),
-        dynamic=dynamic,
-        batch=batch,
-        uint8=uint8,
-        argmax=argmax,
-    )
-    console.show_facts({key: value for key, value in found.items() if key != 'operators'})
-    write_json(json_file, found)
+        format,
+        ExportOptions(parse_size(size), batch, dynamic, uint8, argmax),
+        backend_name=choose_backend(chosen, backend),
+        device=device,
+        config=chosen,
+    ).to_json()
+    console.show_facts({key: value for key, value in report.items() if key != 'operators'})
+    write_json(json_file, report)
 
 
 def quantize(
@@ -71,15 +67,14 @@ def quantize(
     """Writes an exported ONNX in int8, calibrated on real images, and says what it costs on the validation split."""
     from twinseg.common import console
     from twinseg.common.deploy import quantize
-    from twinseg.common.deploy.exported_file import FilePredictor
+    from twinseg.common.deploy.exported_file import ExportedNetwork
 
-    chosen = load_config_for_file(FilePredictor(model).facts, config, settings)
+    chosen = load_config_for_file(ExportedNetwork(model).metadata, config, settings)
+    out = out or model.with_name(f'{model.stem}_int8.onnx')
     with console.progress('evaluating') as progress:
-        found = quantize.quantize(
-            model, out or model.with_name(f'{model.stem}_int8.onnx'), chosen, images=images, progress=progress
-        )
-    console.show_facts(found)
-    write_json(json_file, found)
+        quantized = quantize.quantize(model, out, chosen, images=images, progress=progress).to_json()
+    console.show_facts(quantized)
+    write_json(json_file, quantized)
 
 
 def preprocess(
@@ -95,7 +90,8 @@ def preprocess(
     from twinseg.common.deploy import ascend310
 
     with console.progress('writing') as progress:
-        console.show_facts(ascend310.preprocess(model, dataset_name, dataset_path, out, config, uint8=uint8, progress=progress))
+        written = ascend310.preprocess(model, dataset_name, dataset_path, out, config, uint8=uint8, progress=progress)
+    console.show_facts(written.to_json())
 
 
 def postprocess(
@@ -106,17 +102,13 @@ def postprocess(
     json_file: Json = None,
 ) -> None:
     """Scores the results of ascend310_infer, and compares a sample with the model's own. Exit status 1 when they differ."""
-    from twinseg.common import console, metrics
+    from twinseg.common import console, tasks
     from twinseg.common.deploy import ascend310
 
     with console.progress('reading') as progress:
-        found, comparison = ascend310.postprocess(model, inputs, results, precision, progress)
-    report_scores(found, json_file)
-    scores = found['scores']
-    if isinstance(scores, metrics.ImageScores):
-        print(f'Top1 acc: {metrics.show(scores.top1)}\nTop5 acc: {metrics.show(scores.top5)}')
-    else:
-        print(f'mIoU: {metrics.show(scores.miou)}')
+        evaluation, comparison = ascend310.postprocess(model, inputs, results, precision, progress)
+    report_scores(evaluation, json_file)
+    print(tasks.of(evaluation.task).model_zoo_lines(evaluation.scores))
     if not comparison.difference <= comparison.tolerance:
         print(
             f'twinseg: error: {results}: the results differ from those of {model} by {comparison.difference:.1e} '

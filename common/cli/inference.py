@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -43,32 +43,27 @@ def evaluate(
     """Scores of a checkpoint or an exported file: mIoU, mAcc, aAcc, or of a classifier top-1, top-5 and loss, and a table of
     the classes."""
     from twinseg.common import console
-    from twinseg.common.inference import evaluate
+    from twinseg.common.deploy.exported_file import ExportedNetwork, evaluate_exported
+    from twinseg.common.inference.evaluate import evaluate_run
+    from twinseg.common.inference.runs import load_run
     from twinseg.common.parallel import launch
+    from twinseg.common.tasks.base import EvalOptions
 
     if (checkpoint is None) == (model is None):
         raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
-    how: dict[str, Any] = {'ms_flip': ms_flip, 'slide': slide, 'boundary': boundary, 'real_size': real_size, 'split': split}
+    options = EvalOptions(ms_flip, slide, boundary, real_size, split)
     with console.progress('evaluating') as progress:
         if model is not None:
-            from twinseg.common.deploy.exported_file import FilePredictor
-
-            predictor = FilePredictor(model, engine)
-            chosen = load_config_for_file(predictor.facts, config, settings)
-            found = evaluate.evaluate_file(predictor, chosen, **how, progress=progress)
+            network = ExportedNetwork(model, engine)
+            chosen = load_config_for_file(network.metadata, config, settings)
+            evaluation = evaluate_exported(network, chosen, options, progress)
         else:
             assert checkpoint is not None
             chosen = load_config(config, settings, checkpoint)
-            found = evaluate.evaluate_run(
-                checkpoint,
-                choose_backend(chosen, backend),
-                device,
-                chosen,
-                **how,
-                progress=None if launch.rank() else progress,
-            )
+            run = load_run(checkpoint, choose_backend(chosen, backend), device, chosen)
+            evaluation = evaluate_run(run, options, None if launch.rank() else progress)
     if launch.rank() == 0:
-        report_scores(found, json_file)
+        report_scores(evaluation, json_file)
 
 
 def predict(
@@ -84,21 +79,19 @@ def predict(
 ) -> None:
     """Class ids and overlays with a legend, of images, folders or videos; of a classifier the five likeliest classes."""
     from twinseg.common import console
+    from twinseg.common.deploy.exported_file import ExportedNetwork
     from twinseg.common.inference import predict
+    from twinseg.common.inference.runs import load_run
 
     config = words.pop(0) if len(words) > 1 and _is_config(words[0]) else None
-    chosen = load_config(config, settings, checkpoint) if checkpoint else None
-    for path in predict.predict(
-        chosen,
-        choose_backend(chosen, backend),
-        device,
-        checkpoint,
-        list(map(Path, words)),
-        out,
-        logits=logits,
-        model=model,
-        engine=engine,
-    ):
+    if model is not None:
+        network = ExportedNetwork(model, engine).trained()
+    elif checkpoint is not None:
+        chosen = load_config(config, settings, checkpoint)
+        network = load_run(checkpoint, choose_backend(chosen, backend), device, chosen).trained()
+    else:
+        raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
+    for path in predict.predict(network, list(map(Path, words)), out, logits):
         print(path)
         if path.name == 'predictions.json':
             console.show_likeliest(json.loads(path.read_text(encoding='utf-8')))
@@ -118,22 +111,14 @@ def submit(
     """Predictions as the test servers of Cityscapes and Pascal VOC take them, and one archive of all."""
     from twinseg.common import console
     from twinseg.common.inference import submit
+    from twinseg.common.inference.runs import load_run
+    from twinseg.common.tasks.base import EvalOptions
 
     chosen = load_config(config, settings, checkpoint)
+    run = load_run(checkpoint, choose_backend(chosen, backend), device, chosen)
     with console.progress('predicting') as progress:
-        console.show_facts(
-            submit.submit(
-                checkpoint,
-                out,
-                choose_backend(chosen, backend),
-                device,
-                chosen,
-                split=split,
-                ms_flip=ms_flip,
-                slide=slide,
-                progress=progress,
-            )
-        )
+        submission = submit.submit(run, out, EvalOptions(ms_flip, slide, split=split), progress)
+    console.show_facts(submission.to_json())
 
 
 def _is_config(word: str) -> bool:

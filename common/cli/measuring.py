@@ -9,9 +9,9 @@ from twinseg.common.cli.options import (
     Backend,
     ConfigName,
     Device,
+    InputSize,
     Json,
     Settings,
-    Size,
     choose_backend,
     load_config,
     parse_size,
@@ -33,7 +33,7 @@ def parity(
     from twinseg.common import console
     from twinseg.common.measure import parity
 
-    found = parity.parity(
+    result = parity.parity(
         load_config(config, settings, weights),
         steps=steps,
         size=parse_size(size) or (64, 96),
@@ -41,9 +41,9 @@ def parity(
         amp=amp,
         batch_size=batch_size,
     )
-    console.show_parity(found)
-    write_json(json_file, found)
-    if not found['ok']:
+    console.show_parity(result.to_json())
+    write_json(json_file, result.to_json())
+    if not result.ok:
         raise typer.Exit(1)
 
 
@@ -53,7 +53,7 @@ def benchmark(
     device: Device = None,
     settings: Settings = None,
     checkpoint: Annotated[Optional[Path], typer.Option(metavar='PATH', help='gives the configuration')] = None,
-    size: Size = None,
+    size: InputSize = None,
     batch: Annotated[int, typer.Option(min=1, help='images of an inference')] = 1,
     runs: Annotated[int, typer.Option(min=1)] = 20,
     train: Annotated[bool, typer.Option(help='training steps, too')] = True,
@@ -64,8 +64,8 @@ def benchmark(
     from twinseg.common.measure import benchmark
 
     chosen = load_config(config, settings, checkpoint)
-    found = benchmark.benchmark(
+    result = benchmark.benchmark(
         chosen, choose_backend(chosen, backend), device, size=parse_size(size), batch=batch, runs=runs, train=train
-    )
-    console.show_benchmark(found)
-    write_json(json_file, found)
+    ).to_json()
+    console.show_benchmark(result)
+    write_json(json_file, result)

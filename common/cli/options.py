@@ -10,7 +10,9 @@ from twinseg.common.errors import UserError
 
 if TYPE_CHECKING:
     from twinseg.common.config import Config
-    from twinseg.common.deploy.exported_file import Facts
+    from twinseg.common.deploy.metadata import ExportMetadata
+    from twinseg.common.interpolation import Size
+    from twinseg.common.tasks.base import Evaluation
 
 
 def _in_a_folder(file: Optional[Path]) -> Optional[Path]:
@@ -30,7 +32,7 @@ Device = Annotated[
 ]
 Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='changes the configuration')]
 Checkpoint = Annotated[Path, typer.Option(metavar='PATH', help='checkpoint, or run folder: its best one')]
-Size = Annotated[Optional[str], typer.Option(metavar='HxW', help='input size; by default the crop size')]
+InputSize = Annotated[Optional[str], typer.Option(metavar='HxW', help='input size; by default the crop size')]
 ExportedFile = Annotated[Optional[Path], typer.Option(metavar='FILE', help='exported .onnx or .mindir instead')]
 Engine = Annotated[
     Optional[Literal['onnxruntime', 'openvino', 'mindspore']],
@@ -52,16 +54,16 @@ def load_config(name: Optional[str], settings: Optional[list[str]], checkpoint: 
         return config.load(name, settings or ())
     if checkpoint is None:
         raise UserError('give CONFIG: a recipe (`twinseg list --configs`) or a YAML file')
-    from twinseg.common.inference.evaluate import stored_config
+    from twinseg.common.inference.runs import stored_config
 
     return config.override(stored_config(checkpoint), settings or ())
 
 
-def load_config_for_file(facts: 'Facts', name: Optional[str], settings: Optional[list[str]]) -> 'Config':
+def load_config_for_file(metadata: 'ExportMetadata', name: Optional[str], settings: Optional[list[str]]) -> 'Config':
     """The configuration of an exported file's evaluation: the data of a recipe, or of the set that the file names."""
     from twinseg.common import config
 
-    return config.override(facts.configuration(None if name is None else config.load(name)), settings or ())
+    return config.override(metadata.configuration(None if name is None else config.load(name)), settings or ())
 
 
 def choose_backend(config: Optional['Config'], asked: Optional[str]) -> str:
@@ -71,7 +73,7 @@ def choose_backend(config: Optional['Config'], asked: Optional[str]) -> str:
     return asked or (config and config.runtime.backend) or preferred()
 
 
-def parse_size(text: Optional[str]) -> Optional[tuple[int, int]]:
+def parse_size(text: Optional[str]) -> Optional['Size']:
     """``512x1024`` -> (512, 1024)."""
     if text is None:
         return None
@@ -87,16 +89,10 @@ def write_json(file: Optional[Path], values: dict[str, Any]) -> None:
         file.write_text(json.dumps(values, indent=1, default=str) + '\n', encoding='utf-8')
 
 
-def report_scores(evaluation: dict[str, Any], file: Optional[Path]) -> None:
+def report_scores(evaluation: 'Evaluation', file: Optional[Path]) -> None:
     """Prints the scores of an evaluation with the conditions that they hold under, and writes them where ``--json`` says."""
-    from twinseg.common import console
+    from twinseg.common import console, tasks
 
-    console.show_scores(evaluation['scores'], evaluation['conditions'])
-    write_json(
-        file,
-        {
-            **evaluation['scores'].to_json(),
-            'conditions': evaluation['conditions'],
-            'confusion': evaluation['matrix'].tolist(),
-        },
-    )
+    tasks.of(evaluation.task).show_scores(evaluation.scores)
+    console.show_facts(evaluation.conditions)
+    write_json(file, evaluation.to_json())

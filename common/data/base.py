@@ -24,9 +24,9 @@ class Description:
     ignore_index: int = IGNORE
 
     @classmethod
-    def of(cls, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> 'Description':
+    def of(cls, classes: Sequence[str], palette: Sequence[Sequence[int]], ignore_index: int = IGNORE) -> 'Description':
         """The description of some classes, from their names and their RGB colours."""
-        return cls(tuple(classes), np.array(palette, np.uint8))
+        return cls(tuple(classes), np.array(palette, np.uint8), ignore_index)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ MAX_BYTES = 1 << 28  # bytes of an image's file in a tar, and of a class file
 MAX_HEADER = 1 << 20  # bytes of a tar's header: names of paths and the like
 MAX_DEPTH = 16  # folders in folders, and tars in tars
 COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'\x28\xb5\x2f\xfd': 'zstd'}
+UNREADABLE = -1  # in place of the label of an image that could not be read
 PUBLISHED = 'ILSVRC2012_img_'  # beginning of the names of ImageNet's tars
 LAYOUT = '{split}/<class>/<image>, with {split} or each class as a folder or an uncompressed tar'
 
@@ -113,7 +114,7 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
             f'of {where}: {_some(unknown)}'
         )
     labels = np.array([numbers[folder] for folder in folders], np.int64)
-    description = Description.of(readable, default_palette(len(readable)))
+    description = Description.of(readable, default_palette(len(readable)), UNREADABLE)
     return ImageFolder(data.set, split, description, samples, labels, data.exif_rotate)
 
 

@@ -16,8 +16,6 @@ from twinseg.common.data.layouts import open_split
 from twinseg.common.data.toy_street import ToyStreet
 from twinseg.common.errors import DataError
 
-IMAGE_FOLDERS = ('imagenet', 'image_folder')  # data sets of whole images, for classifiers
-
 
 def open_dataset(data: config.Data, split: str) -> Dataset:
     """The samples of one split, sorted by name.
@@ -34,7 +32,7 @@ def open_files(data: config.Data, split: str, check: bool = True) -> Dataset:
     if data.set == 'toy_street':
         return ToyStreet(data, split)
     root = data_root(data)
-    if data.set in IMAGE_FOLDERS:
+    if data.set in config.IMAGE_FOLDERS:
         return open_image_folder(root, data, split)
     return open_split(root, data, split, check)
 
@@ -44,7 +42,7 @@ def open_for_cache(data: config.Data) -> list[FileDataset]:
     that is not cached."""
     if data.set == 'toy_street':
         raise DataError('toy_street is drawn on the fly: there is nothing to cache')
-    if data.set in IMAGE_FOLDERS:
+    if data.set in config.IMAGE_FOLDERS:
         raise DataError(f'set: {data.set}: only images with label images are cached; those of classifiers are read as is')
     return [open_split(data_root(data), data, split) for split in dict.fromkeys([data.train_split, data.val_split])]
 
@@ -53,7 +51,7 @@ def data_root(data: config.Data) -> Path:
     """The folder of a data set, or the tar that it may be for classifiers; DataError when there is none."""
     if data.data_url is not None:
         root = Path(data.data_url).expanduser()
-        tar = data.set in IMAGE_FOLDERS
+        tar = data.set in config.IMAGE_FOLDERS
         if not (root.is_dir() or (tar and root.is_file())):
             raise DataError(
                 f'data_url: {root} is {"no folder" if root.exists() else "missing"} (read from {Path.cwd()}); '

@@ -5,36 +5,37 @@ input of one image (float32 (3, H, W), normalised, or uint8 (H, W, 3)); labels a
 of a classifier, in ``imagenet_label.json``; ``result_Files/<name>_0.bin``, its output.
 """
 
-import json
 import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Literal, NamedTuple, Optional, get_args
+from typing import Any, Iterator, Literal, NamedTuple, Optional, get_args
 
 import numpy as np
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from twinseg.common import config as configuration
-from twinseg.common.config import Config, Data
+from twinseg.common import tasks
+from twinseg.common.config import IMAGE_FOLDERS, Config, Data
+from twinseg.common.data.base import OnProgress
 from twinseg.common.data.open import open_dataset
-from twinseg.common.data.samples import EvaluationImages
-from twinseg.common.deploy.export import TOLERANCE
-from twinseg.common.deploy.exported_file import Facts, FilePredictor
+from twinseg.common.deploy.exported_file import ExportedNetwork
+from twinseg.common.deploy.metadata import ExportMetadata
+from twinseg.common.deploy.verify import TOLERANCE
 from twinseg.common.errors import DataError, UserError
-from twinseg.common.inference.evaluate import score_images
-from twinseg.common.metrics import ImageScores, Scores, confusion_matrix, judge
+from twinseg.common.tasks.base import Evaluation
+from twinseg.common.tasks.card_files import read_array, text
 
-INPUTS, LABELS, CLASSES, META = '00_data', 'label', 'imagenet_label.json', 'meta.json'  # below preprocess_Result
+INPUTS, META = '00_data', 'meta.json'  # below preprocess_Result
 SETS = {'imagenet2012': 'imagenet'}  # the model zoo's name -> ours
 # Largest difference to ONNX Runtime, of its largest logit. A card multiplies in half precision, which has 11 bits, and the
 # errors of some fifty layers add up; engines round int8 differently.
 TOLERANCES = {'fp32': TOLERANCE, 'fp16': 3e-2, 'int8': 1e-1}
 ID_TOLERANCES = {'fp32': 1e-3, 'fp16': 3e-2, 'int8': 1e-1}  # of class ids: share of the pixels that differ
 COMPARED = 8  # results, spread over the data set
-Precision = Literal['fp32', 'fp16', 'int8']
-Progress = Optional[Callable[[int, int], None]]
+CardPrecision = Literal['fp32', 'fp16', 'int8']
 
 
-class Sample(BaseModel):
+class PreparedImage(BaseModel):
     """An image as ``preprocess`` wrote it: the name of its files, and the number of its class or the size of its label."""
 
     name: str = Field(pattern='^[0-9A-Za-z_]+$')
@@ -50,7 +51,25 @@ class Prepared(BaseModel):
     ignore_index: int
     input: Literal['float32', 'uint8']
     input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
-    samples: tuple[Sample, ...] = Field(min_length=1)
+    samples: tuple[PreparedImage, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """What ``preprocess`` did."""
+
+    model: str
+    task: str
+    data: str
+    split: str
+    images: int
+    input: str  # dtype and shape of one
+    scaled: int  # images of another size than the model's
+    out: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat."""
+        return asdict(self)
 
 
 class Comparison(NamedTuple):
@@ -71,44 +90,45 @@ def preprocess(
     config: Optional[Path] = None,
     *,
     uint8: bool = False,
-    progress: Progress = None,
-) -> dict[str, Any]:
+    progress: Optional[OnProgress] = None,
+) -> Preprocessed:
     """Writes a validation set as inputs and labels into the new folder ``out``.
 
     ``model`` is the exported .onnx (or .mindir) of one size that says how; ``dataset_name`` is imagenet2012, cityscapes, camvid
     or another set of the suite, ``config`` a recipe with further keys (custom needs one). With ``uint8`` inputs are not
-    normalised, whatever ``model`` takes: the card does it (AIPP). Returns what it did, ``scaled`` being the images of another
-    size than the model's. UserError for a model or a data set that will not do.
+    normalised, whatever ``model`` takes: the card does it (AIPP). UserError for a model or a data set that will not do.
     """
-    network = FilePredictor(model)
-    if network.facts.output != 'logits' and network.facts.task == 'classification':
+    network = ExportedNetwork(model)
+    task = tasks.of(network.metadata.task)
+    if network.metadata.output not in task.SCORED_OUTPUTS:
         raise UserError(f'{model}: its output is class ids, but top-5 needs logits; export it without --argmax')
     if network.size is None:
         raise UserError(f'{model}: made for any size, but cards take fixed ones; export it again with --size')
-    chosen = dataset_config(network.facts, dataset_name, dataset_path, config)
+    chosen = dataset_config(network.metadata, dataset_name, dataset_path, config)
     dataset = open_dataset(chosen.data, chosen.data.val_split)
-    classifies = chosen.classifies
-    images: Any = EvaluationImages(dataset, chosen.augment, list(network.size), 'raise') if classifies else dataset
-    samples, scaled = [], 0
-    try:
-        for folder in (INPUTS, *(() if classifies else (LABELS,))):
-            (out / folder).mkdir(parents=True)
-        for index, sample in enumerate(dataset.samples):
-            image, label = images[index] if classifies else images.read(index)
-            planes = image if classifies else image.transpose(2, 0, 1)
+    images = task.evaluation_samples(dataset, chosen, network.size)
+    names = [
+        f'{index:06d}_' + re.sub(r'\W+', '_', Path(sample.name).stem, flags=re.ASCII)
+        for index, sample in enumerate(dataset.samples)
+    ]
+    scaled, given = 0, np.empty(0)
+
+    def write_inputs() -> Iterator[tuple[str, np.ndarray]]:
+        """Yields name and label of each image whose input it has written."""
+        nonlocal scaled, given
+        for index, name in enumerate(names):
+            planes, label = images[index]
             scaled += planes.shape[1:] != network.size
             pixels = network.pixels(planes[None])
             given = (pixels if uint8 else network.inputs(pixels))[0]
-            name = f'{index:06d}_' + re.sub(r'\W+', '_', Path(sample.name).stem, flags=re.ASCII)
             given.tofile(out / INPUTS / f'{name}.bin')
-            if not classifies:
-                label.astype(np.int32).tofile(out / LABELS / f'{name}_label.bin')
-            samples.append(Sample(name=name, label=int(label) if classifies else label.shape))
+            yield name, label
             if progress:
-                progress(index + 1, len(dataset))
-        if classifies:
-            names = {sample.name: sample.label for sample in samples}
-            (out / CLASSES).write_text(json.dumps(names, indent=1) + '\n', encoding='utf-8')
+                progress(index + 1, len(names))
+
+    try:
+        (out / INPUTS).mkdir(parents=True)
+        labels = task.write_labels(out, write_inputs())
         prepared = Prepared(
             data=dataset.name,
             split=dataset.split,
@@ -116,26 +136,26 @@ def preprocess(
             ignore_index=dataset.description.ignore_index,
             input=given.dtype.name,  # type: ignore
             input_shape=given.shape,
-            samples=tuple(samples),
+            samples=tuple(PreparedImage(name=name, label=label) for name, label in labels),
         )
         (out / META).write_text(prepared.model_dump_json(indent=1) + '\n', encoding='utf-8')
     except FileExistsError:
         raise UserError(f'{out}: is there already; choose another folder') from None
     except OSError as error:
         raise UserError(f'{error.filename or out}: cannot be written ({error.strerror or error})') from None
-    return {
-        'model': str(model),
-        'task': network.facts.task,
-        'data': dataset.name,
-        'split': dataset.split,
-        'images': len(dataset),
-        'input': f'{given.dtype} {_text(given.shape)}',
-        'scaled': scaled,
-        'out': str(out),
-    }
+    return Preprocessed(
+        str(model),
+        task.NAME,
+        dataset.name,
+        dataset.split,
+        len(dataset),
+        f'{given.dtype} {text(given.shape)}',
+        scaled,
+        str(out),
+    )
 
 
-def dataset_config(facts: Facts, name: str, path: Path, config: Optional[Path] = None) -> Config:
+def dataset_config(metadata: ExportMetadata, name: str, path: Path, config: Optional[Path] = None) -> Config:
     """The configuration of a validation set in the model zoo's names; of ImageNet, ``path`` may be the folder of the split."""
     sets = get_args(Data.model_fields['set'].annotation)
     chosen = SETS.get(name, name)
@@ -148,10 +168,10 @@ def dataset_config(facts: Facts, name: str, path: Path, config: Optional[Path] =
     if chosen == 'custom' and config is None:
         raise UserError('DATASET_NAME custom: give the recipe that describes the folders, too (CONFIG=FILE.yaml)')
     keys: dict[str, Any] = {'set': chosen, 'data_url': str(path)}
-    if chosen in ('imagenet', 'image_folder') and path.is_dir() and not _has_split(path, 'val'):
+    if chosen in IMAGE_FOLDERS and path.is_dir() and not _has_split(path, 'val'):
         keys |= {'data_url': str(path.resolve().parent), 'val_split': path.resolve().name}
     base = configuration.from_flat(keys) if config is None else configuration.load(config).replace(**keys)
-    return facts.configuration(base)
+    return metadata.configuration(base)
 
 
 def conversion_facts(model: Path, aipp: bool = False) -> list[str]:
@@ -159,10 +179,10 @@ def conversion_facts(model: Path, aipp: bool = False) -> list[str]:
     with ``aipp`` the configuration of ATC's preprocessing on the chip follows. UserError for a file without fixed sizes."""
     if model.suffix != '.onnx':
         raise UserError(f'{model}: expected an .onnx of `twinseg export`')
-    network = FilePredictor(model)
+    network = ExportedNetwork(model)
     if network.size is None or network.batch is None:
         raise UserError(f'{model}: made for any size, but cards take fixed ones; export it again with --size')
-    raw = network.facts.input == 'uint8'
+    raw = network.metadata.input == 'uint8'
     if raw and aipp:
         raise UserError(f'{model}: normalises its images itself; leave out --aipp')
     lines = ['NHWC' if raw else 'NCHW', f'image:{",".join(map(str, network.engine.shape))}']
@@ -177,7 +197,7 @@ def conversion_facts(model: Path, aipp: bool = False) -> list[str]:
             '  crop: false',
         ]
         # The chip computes (pixel - mean_chn - min_chn) * var_reci_chn; mean_chn takes whole numbers only.
-        for channel, (mean, std) in enumerate(zip(network.facts.mean, network.facts.std)):
+        for channel, (mean, std) in enumerate(zip(network.metadata.mean, network.metadata.std)):
             lines += [
                 f'  mean_chn_{channel}: 0',
                 f'  min_chn_{channel}: {mean:.7g}',
@@ -188,93 +208,74 @@ def conversion_facts(model: Path, aipp: bool = False) -> list[str]:
 
 
 def postprocess(
-    model: Path, inputs: Path, results: Path, precision: Precision = 'fp32', progress: Progress = None
-) -> tuple[dict[str, Any], Comparison]:
-    """Scores the results of the inputs that ``preprocess`` wrote, and compares a sample of them with the exported ``model``.
-
-    Returns ``matrix``, ``scores`` and ``conditions`` as an evaluation does, and the comparison, in the ``precision`` that the
-    results were computed with. UserError when a result is absent or of a wrong size.
-    """
-    network, prepared = FilePredictor(model), _read(inputs / META)
-    samples, classes, classifies = prepared.samples, prepared.classes, network.facts.task == 'classification'
-    if any(isinstance(sample.label, int) != classifies for sample in samples):
-        raise DataError(f'{inputs}: was not written for {network.facts.task}, which {model} is for')
-    places = sorted({round(place) for place in np.linspace(0, len(samples) - 1, min(COMPARED, len(samples)))})
+    model: Path, inputs: Path, results: Path, precision: CardPrecision = 'fp32', progress: Optional[OnProgress] = None
+) -> tuple[Evaluation, Comparison]:
+    """Scores the results of the inputs that ``preprocess`` wrote, and compares a sample of them with the exported ``model``, in
+    the ``precision`` that the results were computed with. UserError when a result is absent or of a wrong size."""
+    network, prepared = ExportedNetwork(model), _read(inputs / META)
+    task, images = tasks.of(network.metadata.task), prepared.samples
+    if not all(task.fits(image.label) for image in images):
+        raise DataError(f'{inputs}: was not written for {task.NAME}, which {model} is for')
+    chosen = sorted({round(index) for index in np.linspace(0, len(images) - 1, min(COMPARED, len(images)))})
     given = np.stack(
-        [_read_array(inputs / INPUTS / f'{samples[place].name}.bin', prepared.input, prepared.input_shape) for place in places]
+        [read_array(inputs / INPUTS / f'{images[index].name}.bin', prepared.input, prepared.input_shape) for index in chosen]
     )
-    expected = network.run(given if prepared.input == network.facts.input else network.inputs(given))
+    expected = network.run(given if prepared.input == network.metadata.input else network.inputs(given))
 
-    def result(sample: Sample) -> np.ndarray:
-        return read_result(results, sample.name, expected.shape[1:], expected.dtype)[None]
+    def result(image: PreparedImage) -> np.ndarray:
+        return read_result(results, image.name, expected.shape[1:], expected.dtype)[None]
 
-    comparison = _compare(np.concatenate([result(samples[place]) for place in places]), expected, precision, network)
-    scores: Scores | ImageScores
-    if classifies:
-        judged = [judge(result(sample), np.array([sample.label])) for sample in samples]
-        scores, matrix = score_images(np.concatenate(judged), classes, expected.shape[1])
-    else:
-        matrix = np.zeros((len(classes), len(classes)), np.int64)
-        for done, sample in enumerate(samples, 1):
-            size: Any = sample.label
-            label = _read_array(inputs / LABELS / f'{sample.name}_label.bin', np.int32, size)
-            matrix += confusion_matrix(label, network.ids(result(sample), size)[0], len(classes), prepared.ignore_index)
+    def all_results() -> Iterator[np.ndarray]:
+        for done, image in enumerate(images, 1):
+            yield result(image)
             if progress:
-                progress(done, len(samples))
-        scores = Scores.from_matrix(matrix, classes)
+                progress(done, len(images))
+
+    comparison = _compare(np.concatenate([result(images[index]) for index in chosen]), expected, precision, network)
+    scores, matrix = task.score_outputs(
+        all_results(),
+        [(image.name, image.label) for image in images],
+        inputs,
+        network.ids,
+        prepared.classes,
+        prepared.ignore_index,
+    )
     conditions = {
         'model': str(model),
-        'arch': network.facts.arch,
+        'arch': network.metadata.arch,
         'data': prepared.data,
         'split': prepared.split,
-        'images': len(samples),
+        'images': len(images),
         'precision': precision,
         **{f'compared_{key}': value for key, value in comparison._asdict().items()},
     }
-    return {'matrix': matrix, 'scores': scores, 'conditions': conditions}, comparison
+    return Evaluation(task.NAME, scores, matrix, conditions), comparison
 
 
 def read_result(folder: Path, name: str, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """One output of ``shape`` and ``dtype``; float32 may be stored in float16, which its size tells."""
     path = folder / f'{name}_0.bin'
     half = dtype == np.float32 and path.is_file() and path.stat().st_size == 2 * int(np.prod(shape))
-    return _read_array(path, np.float16 if half else dtype, shape).astype(dtype)
+    return read_array(path, np.float16 if half else dtype, shape).astype(dtype)
 
 
-def _compare(found: np.ndarray, expected: np.ndarray, precision: Precision, network: FilePredictor) -> Comparison:
-    if network.facts.output == 'class_ids':
+def _compare(results: np.ndarray, expected: np.ndarray, precision: CardPrecision, network: ExportedNetwork) -> Comparison:
+    if network.metadata.output == 'class_ids':
         return Comparison(
-            float((found != expected).mean()), ID_TOLERANCES[precision], 'of the class ids', len(found), network.engine.name
+            float((results != expected).mean()), ID_TOLERANCES[precision], 'of the class ids', len(results), network.engine.name
         )
-    difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+    difference = float(np.abs(results - expected).max() / np.abs(expected).max())
     return Comparison(
         difference if np.isfinite(difference) else float('inf'),
         TOLERANCES[precision],
         'of the largest logit',
-        len(found),
+        len(results),
         network.engine.name,
     )
 
 
 def _has_split(root: Path, split: str) -> bool:
     return any(path.name in (split, f'{split}.tar') or path.name.endswith(f'_{split}.tar') for path in root.iterdir())
-
-
-def _read_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-    try:
-        found = np.fromfile(path, dtype)
-    except OSError as error:
-        raise UserError(f'{path}: {error.strerror or error}; expected a file for every input') from None
-    if found.size != np.prod(shape):
-        raise UserError(
-            f'{path}: {path.stat().st_size} bytes; expected {int(np.prod(shape)) * found.itemsize} for '
-            f'{_text(shape)} numbers of {found.dtype}: is it of this model?'
-        )
-    return found.reshape(shape)
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return 'x'.join(map(str, shape))
 
 
 def _read(path: Path) -> Prepared:

@@ -1,30 +1,18 @@
 """Programs that run an exported file on the host CPU: ONNX Runtime and OpenVINO for ONNX, MindSpore itself for MINDIR.
 
-Every engine has ``name``, ``shape`` (N, 3, H, W of its input; None where any size goes), ``metadata`` (str -> str) and,
-called with float32 images, returns the logits.
+Each is a ``common.backend.Engine``.
 """
 
-import importlib
 from pathlib import Path
-from typing import Optional, Protocol, Sequence
+from typing import Optional
 
 import numpy as np
+import onnx
 
-from twinseg.common.backend import get_backend
+from twinseg.common.backend import Engine, Shape, check_shape, get_backend
 from twinseg.common.errors import UserError, require
 
-Shape = tuple[Optional[int], ...]
 ENGINES = {'.onnx': ('onnxruntime', 'openvino'), '.mindir': ('mindspore',)}  # by suffix, the usual one first
-
-
-class Engine(Protocol):
-    name: str
-    shape: Shape
-    metadata: dict[str, str]
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        """float32 (N, 3, H, W), normalised -> float32 logits (N, C, h, w), or what else the file was made for; UserError for a
-        shape it was not made for."""
 
 
 def open_engine(path: Path, name: Optional[str] = None, threads: int = 0) -> Engine:
@@ -39,19 +27,8 @@ def open_engine(path: Path, name: Optional[str] = None, threads: int = 0) -> Eng
     if name not in fitting:
         raise UserError(f'{path}: the engine {name} does not run {path.suffix}; choose {" or ".join(fitting)}')
     if name == 'mindspore':
-        get_backend('mindspore')
-        return importlib.import_module('twinseg.mindspore_impl.exporter').Mindir(path)
+        return get_backend('mindspore').open_mindir(path)
     return (OpenVino if name == 'openvino' else OnnxRuntime)(path, threads)
-
-
-def check_shape(found: Sequence[int], expected: Shape, path: Path) -> None:
-    """UserError when images of a shape do not go into a file; None in ``expected`` stands for any size."""
-    if len(found) != len(expected) or any(e is not None and f != e for f, e in zip(found, expected)):
-        wanted = ' x '.join('any' if size is None else str(size) for size in expected)
-        raise UserError(
-            f'{path}: made for images of {wanted}, given {" x ".join(map(str, found))}; '
-            'export again with --size, or with --dynamic for any size'
-        )
 
 
 class OnnxRuntime:
@@ -72,7 +49,7 @@ class OnnxRuntime:
             raise UserError(f'{path}: ONNX Runtime refuses it: {str(error).splitlines()[0]}') from None
         self.path = path
         self.input = self.session.get_inputs()[0].name
-        self.shape = tuple(size if isinstance(size, int) else None for size in self.session.get_inputs()[0].shape)
+        self.shape: Shape = tuple(size if isinstance(size, int) else None for size in self.session.get_inputs()[0].shape)
         self.metadata = dict(self.session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -97,7 +74,7 @@ class OpenVino:
         except RuntimeError as error:
             raise UserError(f'{path}: OpenVINO refuses it: {str(error).strip().splitlines()[-1]}') from None
         self.path = path
-        self.shape = tuple(size.get_length() if size.is_static else None for size in model.input(0).partial_shape)
+        self.shape: Shape = tuple(size.get_length() if size.is_static else None for size in model.input(0).partial_shape)
         self.metadata = onnx_metadata(path)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -107,8 +84,6 @@ class OpenVino:
 
 def onnx_metadata(path: Path) -> dict[str, str]:
     """The notes in an ONNX file, read without its weights' own files; UserError when it is broken."""
-    import onnx
-
     try:
         return {item.key: item.value for item in onnx.load(str(path), load_external_data=False).metadata_props}
     except Exception as error:  # protobuf's DecodeError among them

@@ -1,116 +1,39 @@
-"""Exported files as networks: what their metadata says, and a predictor on images that needs no framework for ONNX."""
+"""Exported files as networks: predictors on images, and their scores; ONNX needs no framework."""
 
-import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any, Literal, Mapping, Optional
+from typing import Any, Generator, Iterable, Optional
 
 import cv2
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from twinseg.common import config as configuration
-from twinseg.common.config import Augment, Config
+from twinseg.common.backend import Batch
+from twinseg.common.config import Config
+from twinseg.common.data.base import OnProgress
 from twinseg.common.deploy.engines import open_engine
+from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.errors import UserError
-from twinseg.common.interpolation import class_ids, resize_bilinear
-
-Size = tuple[int, int]
-Side = Annotated[int, Field(gt=0)]
-Level = Annotated[int, Field(ge=0, le=255)]
-Channels = tuple[float, float, float]
-Deviation = Annotated[float, Field(gt=0)]
+from twinseg.common.inference.evaluate import evaluate
+from twinseg.common.inference.views import TestTimeAugmentation
+from twinseg.common.interpolation import Size, class_ids, resize_bilinear
+from twinseg.common.tasks.base import PLAIN, SMALLEST, EvalOptions, Evaluation, TrainedNetwork, names_and_colours
 
 
-class Facts(BaseModel):
-    """What a file of ``twinseg export`` says about itself: how images are prepared, and what its output means."""
-
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
-
-    arch: str
-    num_classes: Side
-    classes: tuple[str, ...] = ()
-    palette: tuple[tuple[Level, Level, Level], ...] = ()
-    mean: Channels
-    std: tuple[Deviation, Deviation, Deviation]
-    input_size: tuple[Side, Side]
-    eval_size: Optional[tuple[Side, Side]] = None
-    align_corners: Optional[bool] = Field(description='of the resize from the head to the image; none: a classifier')
-    step: Optional[int] = None
-    set: Optional[str] = None
-    input: Literal['float32', 'uint8'] = Field(
-        'float32', description='(N, 3, H, W) normalised, or (N, H, W, 3) as in the image'
-    )
-    output: Literal['logits', 'class_ids'] = 'logits'
-    crop_pct: float = 0.875
-    square_resize: bool = False
-    interpolation: str = 'bicubic'
-
-    @classmethod
-    def read(cls, metadata: Mapping[str, str], path: Path) -> 'Facts':
-        """From the strings in a file; UserError when they are not those of ``twinseg export``."""
-        plain = ('arch', 'twinseg_version')
-        try:
-            return cls(
-                **{key: text if key in plain else json.loads(text) for key, text in metadata.items() if key in cls.model_fields}
-            )
-        except (ValidationError, ValueError, RecursionError):
-            raise UserError(
-                f'{path}: does not say how images are normalised, or what its output means; expected a file of `twinseg export`'
-            ) from None
-
-    @property
-    def task(self) -> Literal['segmentation', 'classification']:
-        return 'classification' if self.align_corners is None else 'segmentation'
-
-    @property
-    def augment(self) -> Augment:
-        """How evaluation prepares images for a classifier."""
-        return Augment(crop_pct=self.crop_pct, square_resize=self.square_resize, interpolation=self.interpolation)  # type: ignore
-
-    def configuration(self, base: Optional[Config] = None) -> Config:
-        """The configuration of an evaluation: the data of ``base``, by default the data set of training; the rest from the
-        file. UserError when the two are for different tasks."""
-        if base is None:
-            if self.set is None:
-                raise UserError('the file does not say which data set it is for: give CONFIG, a recipe or a YAML file')
-            base = configuration.from_flat({'set': self.set})
-        if base.classifies != (self.task == 'classification'):
-            raise UserError(f'set: {base.data.set} is not for {self.task}, which the file is for')
-        keys: dict[str, Any] = {
-            'arch': self.arch,
-            'num_classes': self.num_classes,
-            'mean': list(self.mean),
-            'std': list(self.std),
-        }
-        if self.task == 'segmentation':
-            keys['crop_size'] = list(self.input_size)
-            if self.eval_size:
-                keys['eval_size'] = list(self.eval_size)
-        else:
-            keys |= {
-                'image_size': list(self.input_size),
-                'crop_pct': self.crop_pct,
-                'square_resize': self.square_resize,
-                'interpolation': self.interpolation,
-            }
-        return base.replace(**keys)
-
-
-class FilePredictor:
+class ExportedNetwork:
     """An exported file behind uint8 images (see ``common.backend.Predictor``).
 
     ``size`` is the only size (H, W) that the file takes, None for any: other images are scaled to it bilinearly. ``engine`` is
-    one of ``host_engines.ENGINES``.
+    one of ``engines.ENGINES``.
     """
 
     def __init__(self, path: Path, engine: Optional[str] = None, threads: int = 0):
         self.path, self.engine = path, open_engine(path, engine, threads)
-        self.facts = Facts.read(self.engine.metadata, path)
-        raw = self.facts.input == 'uint8'
-        self.batch, height, width = (self.engine.shape[place] for place in ((0, 1, 2) if raw else (0, 2, 3)))
+        self.metadata = ExportMetadata.read(self.engine.metadata, path)
+        raw = self.metadata.input == 'uint8'
+        self.batch, height, width = (self.engine.shape[axis] for axis in ((0, 1, 2) if raw else (0, 2, 3)))
         self.size: Optional[Size] = (height, width) if height and width else None
         self._mean, self._std = (
-            np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (self.facts.mean, self.facts.std)
+            np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (self.metadata.mean, self.metadata.std)
         )
 
     def pixels(self, images: np.ndarray) -> np.ndarray:
@@ -123,7 +46,7 @@ class FilePredictor:
     def inputs(self, pixels: np.ndarray) -> np.ndarray:
         """What ``pixels`` returns -> what the file takes, but for the number of images: float32 (N, 3, h, w), normalised, or
         uint8 as it is."""
-        if self.facts.input == 'uint8':
+        if self.metadata.input == 'uint8':
             return pixels
         return np.ascontiguousarray((pixels.transpose(0, 3, 1, 2) - self._mean) / self._std)
 
@@ -140,10 +63,10 @@ class FilePredictor:
     def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> float32 logits (N, C, h, w), at the head's size or resized bilinearly to ``size``; of a
         classifier (N, C)."""
-        if self.facts.output != 'logits':
+        if self.metadata.output != 'logits':
             raise UserError(f'{self.path}: its output is class ids, but logits are needed here; export it without --argmax')
-        found = self.run(self.inputs(self.pixels(images)))
-        return found if size is None else resize_bilinear(found, size, bool(self.facts.align_corners))
+        logits = self.run(self.inputs(self.pixels(images)))
+        return logits if size is None else resize_bilinear(logits, size, bool(self.metadata.align_corners))
 
     def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
@@ -151,6 +74,53 @@ class FilePredictor:
 
     def ids(self, outputs: np.ndarray, size: Size) -> np.ndarray:
         """Outputs for several images -> uint8 class ids (N, h, w): logits are resized bilinearly, class ids to the nearest."""
-        if self.facts.output == 'logits':
-            return class_ids(outputs, size, bool(self.facts.align_corners))
+        if self.metadata.output == 'logits':
+            return class_ids(outputs, size, bool(self.metadata.align_corners))
         return np.stack([cv2.resize(ids.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) for ids in outputs])
+
+    def trained(self) -> TrainedNetwork:
+        """The network as prediction sees it; images go as they are into a file for one size, which scales them."""
+        known = self.metadata
+        classes, palette = names_and_colours(known.classes, known.palette, known.num_classes)
+        if self.size is not None:
+            return TrainedNetwork(known.task, self, known.augment, self.size, classes, palette, smallest=1)
+        predictor = TestTimeAugmentation(self, size=known.eval_size)
+        return TrainedNetwork(known.task, predictor, known.augment, known.input_size, classes, palette, SMALLEST)
+
+
+def evaluate_exported(
+    network: ExportedNetwork, config: Config, options: EvalOptions = PLAIN, progress: Optional[OnProgress] = None
+) -> Evaluation:
+    """Evaluates an exported file as ``evaluate_run`` evaluates its checkpoint; no framework is needed for ONNX.
+
+    ``config`` (``ExportMetadata.configuration``) gives the data. A file for one size sees images scaled to it, which the
+    conditions say; the scores are the checkpoint's where the images have that size. Other scales need a file for any size;
+    windows have the file's size.
+    """
+    size = network.size
+    for name, given in {'--ms-flip': options.ms_flip, '--real-size': options.real_size}.items():
+        if given and size is not None:
+            raise UserError(
+                f'{name}: {network.path} was made for images of {size[0]}x{size[1]} only; export it again with --dynamic'
+            )
+    if size is not None:
+        config = config.replace(eval_size=None)  # the file's size decides
+    window = size or network.metadata.input_size
+    evaluation = evaluate(network, config, read_in_order, options, window=window, progress=progress)
+    conditions = {
+        'model': str(network.path),
+        'step': network.metadata.step,
+        'arch': network.metadata.arch,
+        'engine': network.engine.name,
+        **evaluation.conditions,
+        'input_size': 'any' if size is None else f'{size[0]}x{size[1]}, images are scaled to it',
+    }
+    return Evaluation(evaluation.task, evaluation.scores, evaluation.matrix, conditions)
+
+
+def read_in_order(samples: Any, batches: Iterable[list], workers: int) -> Generator[Batch, None, None]:
+    """Batches of images and labels, read by ``workers`` threads: a loader without a framework."""
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        for batch in batches:
+            images, labels = zip(*pool.map(samples.__getitem__, batch))
+            yield np.stack(images), np.stack(labels)

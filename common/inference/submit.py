@@ -2,70 +2,71 @@
 
 import tarfile
 import zipfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Optional
+from typing import Any, Optional, Sequence
 
 import numpy as np
 from PIL import Image
 
-from twinseg.common.config import Config
-from twinseg.common.data.base import Dataset
+from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, VOC_PALETTE
 from twinseg.common.data.open import open_files
 from twinseg.common.errors import UserError
-from twinseg.common.inference.evaluate import class_ids, load_run, published_views
+from twinseg.common.inference import views
+from twinseg.common.inference.runs import Run
+from twinseg.common.tasks.base import PLAIN, EvalOptions
 
 # Below the folder: where each server looks for the prediction of an image, and the archive that it takes.
-PLACES = {
+LAYOUTS = {
     'cityscapes': ('{name}_pred_labelIds.png', 'cityscapes.zip'),  # cityscapesScripts looks for <city>_<sequence>_<frame>*.png
     'voc': ('results/VOC2012/Segmentation/comp6_{split}_cls/{name}.png', 'voc.tgz'),  # comp6: trained on more than VOC's data
 }
 
 
-def submit(
-    path: Path,
-    out: Path,
-    backend_name: Optional[str] = None,
-    device: Optional[str] = None,
-    config: Optional[Config] = None,
-    *,
-    split: str = 'test',
-    ms_flip: bool = False,
-    slide: bool = False,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[str, Any]:
-    """Writes the predictions of a checkpoint for every image of a split, and one archive of all of them, into a folder.
+@dataclass(frozen=True)
+class Submission:
+    """What was written."""
+
+    archive: Path
+    images: int
+    first: str  # prediction, below the folder
+    split: str
+    ms_flip: bool
+    slide: bool
+    eval_size: Optional[Sequence[int]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Flat."""
+        return {**asdict(self), 'archive': str(self.archive)}
+
+
+def submit(run: Run, out: Path, options: EvalOptions = PLAIN, progress: Optional[OnProgress] = None) -> Submission:
+    """Writes the predictions of a network for every image of a split (by default ``test``), and one archive of all of them,
+    into a folder.
 
     Cityscapes: label ids (7 for road, ...), grey; Pascal VOC: class ids with the data set's colours. Both at the size of the
-    image. Labels are not needed. Returns what was written; UserError for other data sets.
+    image. Labels are not needed. UserError for other data sets.
     """
-    run = load_run(path, backend_name, device, config)
-    kind = run.config.data.set
-    if kind not in PLACES:
-        raise UserError(f'set: {kind}: there is no test server for it; there is one for {" and ".join(PLACES)}')
+    kind, split = run.config.data.set, options.split or 'test'
+    if kind not in LAYOUTS:
+        raise UserError(f'set: {kind}: there is no test server for it; there is one for {" and ".join(LAYOUTS)}')
     dataset = open_files(run.config.data, split, check=False)
-    views = published_views(run.config, ms_flip, slide)
-    place, archive = PLACES[kind]
-    names = [place.format(name=sample.name, split=split) for sample in dataset.samples]
+    predictor = views.as_published(run.predictor, run.config, options)
+    layout, archive = LAYOUTS[kind]
+    names = [layout.format(name=sample.name, split=split) for sample in dataset.samples]
     try:
         for index, name in enumerate(names):
             planes = np.ascontiguousarray(dataset.read_image(index).transpose(2, 0, 1))
-            picture = _picture(class_ids(run.predictor, planes[None], views)[0], dataset)
+            picture = _picture(predictor.class_ids(planes[None])[0], dataset)
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             picture.save(out / name)
-            progress(index + 1, len(names))
+            if progress:
+                progress(index + 1, len(names))
         _pack(out, names, out / archive)
     except OSError as error:
         raise UserError(f'{error.filename or out}: cannot be written ({error.strerror or error})') from None
-    return {
-        'archive': str(out / archive),
-        'images': len(names),
-        'first': names[0],
-        'split': split,
-        'ms_flip': ms_flip,
-        'slide': slide,
-        'eval_size': run.config.augment.eval_size,
-    }
+    return Submission(out / archive, len(names), names[0], split, options.ms_flip, options.slide, run.config.augment.eval_size)
 
 
 def _picture(ids: np.ndarray, dataset: Dataset) -> Image.Image:

@@ -5,19 +5,21 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+from twinseg.common.backend import Backend
+
 MEGABYTE = 1 << 20
 PACKAGES = ('twinseg', 'numpy', 'opencv-python-headless', 'torch', 'mindspore')
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of what computes."""
-    found = {'python': platform.python_version()}
+    installed = {'python': platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             pass
-    return found
+    return installed
 
 
 def machine() -> dict[str, str | int | None]:
@@ -29,6 +31,11 @@ def machine() -> dict[str, str | int | None]:
         model = lines[0].partition(':')[2].strip() if lines else model
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     return {'cpu': model, 'cores': cores, 'system': f'{platform.system()} {platform.machine()}'}
+
+
+def machine_of(backend: Backend) -> dict[str, str | int | None]:
+    """The machine, and the accelerator (``gpu``, ``ascend``) or CPU ``threads`` of a backend that is set up."""
+    return {**machine(), **backend.accelerator()}
 
 
 def reset_peak_memory() -> None:

@@ -1,18 +1,19 @@
 """Proof that the twins are twins: one set of weights in both backends, then logits, gradients and training steps compared."""
 
-import importlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, NamedTuple, Optional
 
 import numpy as np
 
-from twinseg.common import checkpoint
-from twinseg.common.backend import Backend, get_backend
+from twinseg.common import checkpoint, tasks
+from twinseg.common.backend import Backend, Batch, Trainer, get_backend
 from twinseg.common.config import Config, Data
 from twinseg.common.data.base import IGNORE
 from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import UserError
-from twinseg.common.inference.evaluate import network_arguments, num_classes
+from twinseg.common.inference.runs import network_arguments, num_classes
+from twinseg.common.interpolation import Size
 from twinseg.common.weights import load_pretrained
 
 # docs/design.md section 4: relative to the largest magnitude (logits, losses) or in the L2 norm (gradients, parameters).
@@ -21,18 +22,53 @@ GRADIENT, GRADIENT_MEDIAN = 1e-3, 1e-5
 PARAMETERS, FIRST_STEPS = 1e-4, 3
 LOSS, DRIFT = 0.01, 2.0  # of the loss, or this many times PyTorch's own drift between its precision and a higher one
 MAX_LEARNING_RATE = 0.01  # beyond it, from fresh weights, rounding alone drives two runs of one program apart
-Batch = tuple[np.ndarray, np.ndarray]
+
+
+class Row(NamedTuple):
+    """One comparison."""
+
+    compared: str
+    found: float
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """False for NaN, too."""
+        return bool(self.found <= self.tolerance)
+
+    def to_json(self) -> dict[str, Any]:
+        """As fields, and ``passed``."""
+        return {**self._asdict(), 'passed': self.passed}
+
+
+@dataclass(frozen=True)
+class ParityResult:
+    """How far the twins are apart."""
+
+    rows: list[Row]
+    losses: dict[str, list[float]]  # of the steps, by backend (and precision)
+    conditions: dict[str, Any]  # JSON-able
+
+    @property
+    def ok(self) -> bool:
+        """Whether all comparisons passed."""
+        return all(row.passed for row in self.rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """``ok`` first."""
+        rows = [row.to_json() for row in self.rows]
+        return {'ok': self.ok, 'rows': rows, 'losses': self.losses, 'conditions': self.conditions}
 
 
 def parity(
     config: Config,
     *,
     steps: int = 20,
-    size: tuple[int, int] = (64, 96),
+    size: Size = (64, 96),
     weights: Optional[Path] = None,
     amp: Optional[str] = None,
     batch_size: int = 4,
-) -> dict[str, Any]:
+) -> ParityResult:
     """Compares the PyTorch and the MindSpore network of a configuration on the CPU.
 
     Both start from ``weights`` (a checkpoint or published weights) or from the configuration's seed. Logits and gradients
@@ -40,8 +76,6 @@ def parity(
     tiny gradients into whole steps), with the precision of the configuration or ``amp`` (O0 to O3), on street scenes drawn
     at ``size``, ``batch_size`` a step; for classifiers the labels are random. PyTorch's own drift is measured by the same
     steps in float64, or in float32 for half precision.
-
-    Returns ``ok``, ``rows`` (what, found, tolerance, passed), ``losses`` (a list per backend) and ``conditions``.
     """
     config = (config if amp is None else _at(config, amp)).replace(optimizer='sgd')
     if isinstance(config.loss.class_weight, str):  # to be counted on data that a comparison does without
@@ -57,19 +91,23 @@ def parity(
         return network
 
     batches = street_batches(steps, batch_size, size, classes)
-    if config.classifies:
-        rng = np.random.default_rng(0)
-        batches = [(images, rng.integers(0, classes, len(images))) for images, _ in batches]
+    task, rng = tasks.of(config.task), np.random.default_rng(0)
+    batches = [(images, task.labels_of_streets(rng, labels, classes)) for images, labels in batches]
     rows = _forward_and_backward(backends, {name: build(name) for name in backends}, batches[0], config)
-    losses, found = {}, {}
+    losses: dict[str, list[float]] = {}
+    parameters = {}
     for name in backends:
-        losses[name], found[name] = _train(backends[name], build(name), config, batches)
-    level, network = config.precision.amp_level, build('pytorch')
-    other = 'pytorch in float64' if level == 'O0' else 'pytorch in float32'
-    if level == 'O0':
-        importlib.import_module('twinseg.pytorch_impl.precision').double(network)
-    losses[other], found[other] = _train(backends['pytorch'], network, _at(config, 'O0'), batches)
-    rows += _training(losses, found, level)
+        trainer = backends[name].make_trainer(build(name), config)
+        losses[name], parameters[name] = _train(trainer, batches, learning_rate(config))
+    level = config.precision.amp_level
+    other, make_trainer = (
+        ('pytorch in float64', backends['pytorch'].make_float64_trainer)
+        if level == 'O0'
+        else ('pytorch in float32', backends['pytorch'].make_trainer)
+    )
+    trainer = make_trainer(build('pytorch'), _at(config, 'O0'))
+    losses[other], parameters[other] = _train(trainer, batches, learning_rate(config))
+    rows += _training(losses, parameters, level)
     conditions = {
         'arch': config.model.arch,
         'weights': str(weights or f'seed {config.runtime.seed}'),
@@ -79,14 +117,14 @@ def parity(
         'amp_level': level,
         'learning_rate': learning_rate(config),
     }
-    return {'ok': all(row['passed'] for row in rows), 'rows': rows, 'losses': losses, 'conditions': conditions}
+    return ParityResult(rows, losses, conditions)
 
 
 def _at(config: Config, level: str) -> Config:
     return config.model_copy(update={'precision': config.precision.model_copy(update={'amp_level': level})})
 
 
-def street_batches(count: int, batch_size: int, size: tuple[int, int], classes: int) -> list[Batch]:
+def street_batches(count: int, batch_size: int, size: Size, classes: int) -> list[Batch]:
     """Batches of street scenes: uint8 images (N, 3, H, W) and labels (N, H, W) below ``classes`` or 255."""
     dataset = open_dataset(Data(set='toy_street', image_size=list(size), train_samples=count * batch_size), 'train')
     samples = [dataset.read(index) for index in range(len(dataset))]
@@ -114,19 +152,19 @@ def _start(config: Config, weights: Optional[Path], backend: Backend) -> tuple[d
 
 def _forward_and_backward(
     backends: Mapping[str, Backend], networks: Mapping[str, Any], batch: Batch, config: Config
-) -> list[dict]:
+) -> list[Row]:
     images, labels = batch
     mean, std = (np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (config.augment.mean, config.augment.std))
     pixels = (images - mean) / std
     outputs = {name: backends[name].forward(networks[name], pixels, auxiliary=True) for name in backends}
-    rows = [_row(f'{key}', _largest(outputs['pytorch'][key], outputs['mindspore'][key]), LOGITS) for key in outputs['pytorch']]
+    rows = [Row(key, _largest(outputs['pytorch'][key], outputs['mindspore'][key]), LOGITS) for key in outputs['pytorch']]
     gradients = {name: backends[name].loss_and_gradients(networks[name], pixels, labels, config.loss)[1] for name in backends}
     if set(gradients['pytorch']) != set(gradients['mindspore']):
         raise UserError(f'the networks have different parameters: {set(gradients["pytorch"]) ^ set(gradients["mindspore"])}')
     differences = [_l2(gradients['pytorch'][key], gradients['mindspore'][key]) for key in gradients['pytorch']]
     return rows + [
-        _row('gradients, worst parameter', max(differences), GRADIENT),
-        _row('gradients, median parameter', float(np.median(differences)), GRADIENT_MEDIAN),
+        Row('gradients, worst parameter', max(differences), GRADIENT),
+        Row('gradients, median parameter', float(np.median(differences)), GRADIENT_MEDIAN),
     ]
 
 
@@ -135,15 +173,14 @@ def learning_rate(config: Config) -> float:
     return min(config.optimizer.base_lr, MAX_LEARNING_RATE)
 
 
-def _train(backend: Backend, network: Any, config: Config, batches: list[Batch]) -> tuple[list[float], np.ndarray]:
+def _train(trainer: Trainer, batches: list[Batch], rate: float) -> tuple[list[float], np.ndarray]:
     """The losses of one step per batch, and all parameters after the first FIRST_STEPS, end to end.
 
     They are compared as one vector: a bias that the next batch norm takes away again holds nothing but rounding.
     """
-    trainer = backend.make_trainer(network, config)
     losses, parameters = [], np.empty(0)
     for step, batch in enumerate(batches, 1):
-        losses.append(trainer.step([batch], learning_rate(config))['loss'])
+        losses.append(trainer.step([batch], rate)['loss'])
         if step == min(FIRST_STEPS, len(batches)):
             tensors, _ = trainer.state()
             parameters = np.concatenate(
@@ -156,24 +193,20 @@ def _train(backend: Backend, network: Any, config: Config, batches: list[Batch])
     return losses, parameters
 
 
-def _training(losses: Mapping[str, list[float]], parameters: Mapping[str, np.ndarray], level: str) -> list[dict]:
+def _training(losses: Mapping[str, list[float]], parameters: Mapping[str, np.ndarray], level: str) -> list[Row]:
     ours, twin, other = (np.array(values) for values in losses.values())
     apart, drift = np.abs(ours - twin) / np.abs(ours), np.maximum.accumulate(np.abs(ours - other) / np.abs(ours))
     tolerance = np.maximum(LOSS, DRIFT * drift)
     worst = int(np.argmax(apart / tolerance))
     ours, twin, other = parameters.values()
     return [
-        _row(
+        Row(
             f'parameters after {min(FIRST_STEPS, len(apart))} steps',
             _l2(ours, twin),
             PARAMETERS if level == 'O0' else max(PARAMETERS, DRIFT * _l2(ours, other)),
         ),
-        _row(f'loss, worst of {len(apart)} steps (step {worst + 1})', float(apart[worst]), float(tolerance[worst])),
+        Row(f'loss, worst of {len(apart)} steps (step {worst + 1})', float(apart[worst]), float(tolerance[worst])),
     ]
-
-
-def _row(what: str, found: float, tolerance: float) -> dict[str, Any]:
-    return {'compared': what, 'found': found, 'tolerance': tolerance, 'passed': bool(found <= tolerance)}
 
 
 def _largest(a: np.ndarray, b: np.ndarray) -> float:

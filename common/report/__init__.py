@@ -6,7 +6,7 @@ from string import Template
 from typing import Optional, Sequence
 
 from twinseg.common.errors import UserError
-from twinseg.common.inference.evaluate import Run, load_run
+from twinseg.common.inference.runs import Run, load_run
 from twinseg.common.report import sections
 from twinseg.common.report.records import Record, read_runs
 

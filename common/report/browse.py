@@ -9,15 +9,15 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from twinseg.common import tasks
 from twinseg.common.config import Config
-from twinseg.common.data.base import IGNORE, Dataset
+from twinseg.common.data.base import Dataset
 from twinseg.common.data.open import open_files
-from twinseg.common.data.samples import TrainImages, TrainSamples
-from twinseg.common.drawing import blend, legend
+from twinseg.common.drawing import legend
 from twinseg.common.errors import DataError
 
 AUGMENTED = 3  # augmented versions of each sample in the picture
-TILE_WIDTH = 320  # pixels of one image in the picture
+TILE_WIDTH, GAP = 320, 4  # pixels of one image in the picture, and between two
 Progress = Callable[[int, int], None]
 
 
@@ -43,7 +43,7 @@ def browse(config: Config, out: Path, samples: int = 4, progress: Progress = lam
     good: dict[str, list[int]] = {}
     done = 0
     for split, dataset in datasets.items():
-        summary['splits'][split], good[split] = inspect(dataset, done, total, progress, not config.classifies)
+        summary['splits'][split], good[split] = inspect(dataset, done, total, progress)
         summary['problems'] += summary['splits'][split]['problems']
         done += len(dataset)
     readable = [split for split in datasets if good[split]]
@@ -61,14 +61,11 @@ def browse(config: Config, out: Path, samples: int = 4, progress: Progress = lam
     return summary
 
 
-def inspect(
-    dataset: Dataset, done: int, total: int, progress: Progress, pixels: bool = True
-) -> tuple[dict[str, Any], list[int]]:
-    """What one split holds, as ``browse`` returns it, and the indices of its readable samples; ``pixels`` are labelled, or
-    whole images."""
-    classes = dataset.description.classes
+def inspect(dataset: Dataset, done: int, total: int, progress: Progress) -> tuple[dict[str, Any], list[int]]:
+    """What one split holds, as ``browse`` returns it, and the indices of its readable samples."""
+    classes, ignored = dataset.description.classes, dataset.description.ignore_index
     sizes: Counter[str] = Counter()
-    counts = np.zeros(256 if pixels else len(classes), np.int64)
+    counts = np.zeros(max(len(classes), ignored + 1), np.int64)
     problems, good = [], []
     for index in range(len(dataset)):
         try:
@@ -87,45 +84,27 @@ def inspect(
         'sizes': dict(sizes.most_common()),
         'classes': shares,
         'absent': [name for name, count in zip(classes, counts) if not count],
-        'ignored': round(100 * int(counts[IGNORE]) / max(int(counts.sum()), 1), 4) if pixels else None,
+        'ignored': None if ignored < 0 else round(100 * int(counts[ignored]) / max(int(counts.sum()), 1), 4),
         'problems': problems,
     }, good
 
 
 def draw(dataset: Dataset, config: Config, indices: list[int]) -> np.ndarray:
     """The picture of some samples, uint8 RGB."""
-    if config.classifies:
-        return _draw_images(dataset, config, indices)
-    description = dataset.description
-    samples = TrainSamples(dataset, config.augment, config.runtime.seed)
-    crop_height, crop_width = config.augment.crop_size
-    height, gap = round(TILE_WIDTH * min(crop_height / crop_width, 1)), 4
-    rows = []
-    for index in indices:
-        image, label = dataset.read(index)
-        pairs = [samples[epoch, index] for epoch in range(AUGMENTED)]
-        tiles = [image, blend(image, label, description.palette)]
-        tiles += [blend(planes.transpose(1, 2, 0), ids, description.palette, opacity=0.35) for planes, ids in pairs]
-        rows.append(np.hstack([_tile(tile, height, gap) for tile in tiles]))
-    grid = np.vstack(rows)
-    return np.vstack([grid, legend(grid.shape[1], description.classes, description.palette)])
+    task, about = tasks.of(config.task), dataset.description
+    height, width = task.training_size(config)
+    tile_height = round(TILE_WIDTH * min(height / width, 1))
+    rows = [task.augmented(dataset, config, index, AUGMENTED) for index in indices]
+    grid = np.vstack([np.hstack([_tile(image, tile_height) for image in row]) for row in rows])
+    return np.vstack([grid, legend(grid.shape[1], about.classes, about.palette)]) if task.HAS_COLOURS else grid
 
 
-def _draw_images(dataset: Dataset, config: Config, indices: list[int]) -> np.ndarray:
-    samples = TrainImages(dataset, config.augment, config.data.image_size, config.runtime.seed)
-    views = [
-        [dataset.read_image(index), *(samples[epoch, index][0].transpose(1, 2, 0) for epoch in range(AUGMENTED))]
-        for index in indices
-    ]
-    return np.vstack([np.hstack([_tile(view, TILE_WIDTH, 4) for view in row]) for row in views])
-
-
-def _tile(image: np.ndarray, height: int, gap: int) -> np.ndarray:
+def _tile(image: np.ndarray, height: int) -> np.ndarray:
     """The image, as large as fits, in the middle of a white tile."""
     factor = min(height / image.shape[0], TILE_WIDTH / image.shape[1])
     size = max(round(image.shape[1] * factor), 1), max(round(image.shape[0] * factor), 1)
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    tile = np.full((height + gap, TILE_WIDTH + gap, 3), 255, np.uint8)
+    tile = np.full((height + GAP, TILE_WIDTH + GAP, 3), 255, np.uint8)
     top, left = (height - size[1]) // 2, (TILE_WIDTH - size[0]) // 2
     tile[top : top + size[1], left : left + size[0]] = small
     return tile

@@ -4,14 +4,12 @@ from types import NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from twinseg.common import config as configuration
-from twinseg.common import weights
+from twinseg.common import tasks, weights
 from twinseg.common.backend import available, get_backend
 from twinseg.common.data import image_folder
 from twinseg.common.data.classes import CITYSCAPES_CLASSES
 from twinseg.common.data.layouts import DATASETS
-from twinseg.common.measure.benchmark import measures
 
-CLASSIFIER_INPUT, SEGMENTATION_INPUT = (224, 224), (512, 1024)
 Row = dict[str, Any]
 
 
@@ -50,20 +48,18 @@ def models(backend_name: str) -> list[Row]:
     """
     backend = get_backend(backend_name)
     backend.setup('cpu')
-    sizes = measures(backend_name)
     built_in = {name: get_backend(name).MODELS for name in available()}
     rows = []
     for arch in backend.MODELS:
         full, inference = (backend.MODELS[arch](auxiliary=auxiliary) for auxiliary in (True, False))
-        classifier = not full.align_corners
-        size = CLASSIFIER_INPUT if classifier else SEGMENTATION_INPUT
+        size = tasks.of_logits(full.align_corners.get('logits')).PRINTED_SIZE
         row = {
             'arch': arch,
-            'parameters (M)': f'{sizes.parameters(full) / 1e6:.4f}',
-            'for inference (M)': f'{sizes.parameters(inference) / 1e6:.4f}',
-            'G MACs': f'{sizes.macs(inference, size) / 1e9:.3f}',
+            'parameters (M)': f'{backend.parameters(full) / 1e6:.4f}',
+            'for inference (M)': f'{backend.parameters(inference) / 1e6:.4f}',
+            'G MACs': f'{backend.macs(inference, size) / 1e9:.3f}',
             'at': f'{size[0]}x{size[1]}',
-            'output stride': None if classifier else sizes.output_stride(inference),
+            'output stride': backend.output_stride(inference),
             'auxiliary outputs': ', '.join(name for name in full.align_corners if name != 'logits'),
             'loads weights of': ', '.join(publishers(arch)),
             'backends': ', '.join(name for name in built_in if arch in built_in[name]),

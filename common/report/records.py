@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Sequence
 
 from twinseg.common import config as configuration
+from twinseg.common import tasks
 from twinseg.common.config import Config
 from twinseg.common.errors import UserError
-from twinseg.common.inference.evaluate import figures
 
 Line = dict[str, Any]
 
@@ -29,7 +29,7 @@ class Record(NamedTuple):
     @property
     def figures(self) -> tuple[str, ...]:
         """The scores that a reader sees first."""
-        return figures(self.config)
+        return tasks.of(self.config.task).FIGURES
 
 
 def read_runs(folders: Sequence[Path]) -> list[Record]:
@@ -42,7 +42,7 @@ def read_runs(folders: Sequence[Path]) -> list[Record]:
     classes = [list(record.best['classes']) for record in records if record.best]
     if any(names != classes[0] for names in classes):
         raise UserError('report: the runs were evaluated over different classes; make a page for each')
-    if len({record.config.classifies for record in records}) > 1:
+    if len({record.config.task for record in records}) > 1:
         raise UserError('report: some of the runs segment, some classify; make a page for each kind')
     return records
 

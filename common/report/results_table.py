@@ -5,13 +5,12 @@ import re
 from pathlib import Path
 from typing import Any, Iterable, Optional, Sequence
 
-from twinseg.common import checkpoint
+from twinseg.common import checkpoint, tasks
 from twinseg.common import config as configuration
 from twinseg.common.backend import available, get_backend, used_arguments
 from twinseg.common.config import Config
 from twinseg.common.errors import StateError, UserError
-from twinseg.common.inference.evaluate import find_checkpoint, network_arguments, num_classes
-from twinseg.common.measure.benchmark import measures
+from twinseg.common.inference.runs import find_checkpoint, network_arguments, num_classes
 from twinseg.common.report.records import Record, read_run
 
 OF_ANY_RUN = ('data_url', 'num_parallel_workers', 'eval_batch_size', 'on_error', 'max_errors')  # keys that change no score
@@ -56,7 +55,7 @@ def row(folder: Path) -> dict[str, Any]:
         meta = checkpoint.load(find_checkpoint(folder))[1]
     except StateError as error:
         raise UserError(f'{folder}: {error}') from None
-    sizes = _sizes(folder, config, meta)
+    sizes, size = _sizes(folder, config, meta), tasks.of(config.task).input_size(config)
     several = _several_scales(folder, config, figure)
     return {
         'data': config.data.set,
@@ -70,7 +69,7 @@ def row(folder: Path) -> dict[str, Any]:
         'multi-scale, flip': several,
         'parameters, M': sizes and f'{sizes[0] / 1e6:.3f}',
         'G MACs': sizes and f'{sizes[1] / 1e9:.3f}',
-        'at': f'{config.input_size[0]}x{config.input_size[1]}',
+        'at': f'{size[0]}x{size[1]}',
         'published': published(config.runtime.recipe),
     }
 
@@ -125,13 +124,13 @@ def _sizes(folder: Path, config: Config, meta: checkpoint.RunMeta) -> Optional[t
     names = [name for name in (meta.backend, *available()) if name in available()]
     if not names:
         return None
-    backend, measure = get_backend(names[0]), measures(names[0])
+    backend = get_backend(names[0])
     backend.setup('cpu')
     arguments = network_arguments(config, num_classes(config, meta.num_classes, str(folder)))
     arch, without_heads = config.model.arch, {**arguments, 'auxiliary': False}
     whole = backend.build_model(arch, **used_arguments(backend.MODELS, arch, arguments))
     inference = backend.build_model(arch, **used_arguments(backend.MODELS, arch, without_heads))
-    return measure.parameters(whole), measure.macs(inference, config.input_size)
+    return backend.parameters(whole), backend.macs(inference, tasks.of(config.task).input_size(config))
 
 
 def _several_scales(folder: Path, config: Config, figure: str) -> Optional[str]:

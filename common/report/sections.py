@@ -7,17 +7,19 @@ from typing import Any, Iterable, Optional, Sequence
 
 import numpy as np
 
+from twinseg.common import tasks
 from twinseg.common.data.base import Dataset
 from twinseg.common.data.open import open_dataset
-from twinseg.common.data.samples import EvaluationImages
+from twinseg.common.drawing import shrink
 from twinseg.common.errors import DataError
-from twinseg.common.inference.evaluate import Run, class_ids, published_views
-from twinseg.common.metrics import confusion_matrix
+from twinseg.common.inference.runs import Run
 from twinseg.common.report import chart
-from twinseg.common.report.pictures import colour_labels, data_uri, shrink
+from twinseg.common.report.pictures import data_uri
 from twinseg.common.report.records import Record
+from twinseg.common.tasks.base import Picture, PictureRow
 
-MOST_CLASSES = 100  # in the table of a classifier
+MOST_CLASSES = 100  # in the table of the classes
+WIDTH = 512  # pixels of a picture
 
 
 def summary(records: Sequence[Record], networks: dict[str, Run]) -> str:
@@ -26,8 +28,8 @@ def summary(records: Sequence[Record], networks: dict[str, Run]) -> str:
     for index, record in enumerate(records):
         best, facts = record.best or {}, []
         if record.name in networks:
-            meta = networks[record.name].meta
-            facts += [f'{networks[record.name].backend} on {meta.device or "an unknown device"}']
+            run = networks[record.name]
+            facts += [f'{run.backend.name} on {run.meta.device or "an unknown device"}']
         facts += [f'best of {len(record.evaluations)} evaluations: step {best["step"]}' if best else 'not evaluated']
         if record.steps:
             last = record.steps[-1]
@@ -78,18 +80,19 @@ def classes(records: Sequence[Record], networks: dict[str, Run]) -> str:
         return _row(head, bars + (f'<td class="number">{_difference(*values)}</td>' if len(shown) == 2 else ''))
 
     head = ['class', *(escape(name) for _, name, _ in shown), *(['difference'] if len(shown) == 2 else [])]
-    key, mean = ('Acc', 'mAcc') if records[0].config.classifies else ('IoU', 'mIoU')
+    task = tasks.of(records[0].config.task)
+    key = task.CLASS_FIGURE
     first = shown[0][2]['classes']
     chosen = set(sorted(first, key=lambda name: (first[name][key] is None, first[name][key]))[:MOST_CLASSES])
     rows = [
         row(
-            ('' if key == 'Acc' else _swatch(palette, number)) + escape(name),
+            (_swatch(palette, number) if task.HAS_COLOURS else '') + escape(name),
             [best['classes'][name][key] for _, _, best in shown],
         )
         for number, name in enumerate(first)
         if name in chosen
     ]
-    rows.append(row('<b>mean</b>', [best[mean] for _, _, best in shown]))
+    rows.append(row('<b>mean</b>', [best[f'm{key}'] for _, _, best in shown]))
     note = f' {len(first) - len(chosen)} classes with higher values are left out.' if len(chosen) < len(first) else ''
     return (
         f'<section><h2>{key} per class, %</h2>{_table("classes", rows, head)}'
@@ -113,7 +116,7 @@ def confusion(records: Sequence[Record]) -> str:
             figures.append(f'<figure><figcaption>{escape(record.name)}</figcaption>{table}</figure>')
     if not figures:
         return ''
-    counted = 'images' if records[0].config.classifies else 'pixels'
+    counted = tasks.of(records[0].config.task).COUNTED
     return (
         f'<section><h2>Confusion matrix</h2><p class="note">Rows: the truth; columns: the prediction. Percent of the '
         f"{counted} of the row's class; what is below 1 is left blank.</p>"
@@ -129,11 +132,10 @@ def pictures(networks: dict[str, Run], excuses: dict[str, str], count: int) -> s
         config = next(iter(networks.values())).config
         try:
             dataset = open_dataset(config.data, config.data.val_split)
-            chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
-            if config.classifies:
-                body = f'<div class="pictures">{"".join(_guess(dataset, int(index), networks) for index in chosen)}</div>'
-            else:
-                body = _legend(dataset) + ''.join(_picture(dataset, int(index), networks) for index in chosen)
+            chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist()
+            task, trained = tasks.of(config.task), {name: run.trained() for name, run in networks.items()}
+            rows = task.report_pictures(dataset, chosen, trained)
+            body = (_legend(dataset) if task.HAS_COLOURS else '') + ''.join(map(_pictures, rows))
         except DataError as error:
             notes.append(str(error))
     body += ''.join(f'<p class="note">No pictures of {escape(note)}</p>' for note in notes)
@@ -167,39 +169,15 @@ def settings(records: Sequence[Record]) -> str:
     return f'<section><details><summary>Configuration</summary>{table}</details></section>'
 
 
-def _picture(dataset: Dataset, index: int, networks: dict[str, Run]) -> str:
-    image, label = dataset.read(index)
-    palette, ignored = dataset.description.palette, dataset.description.ignore_index
-    views = [
-        ('image', data_uri(shrink(image, smooth=True), '.jpg')),
-        ('truth', data_uri(shrink(colour_labels(label, palette)), '.png')),
-    ]
-    for name, run in networks.items():
-        planes = np.ascontiguousarray(image.transpose(2, 0, 1))
-        predicted = class_ids(run.predictor, planes[None], published_views(run.config))[0]
-        matrix = confusion_matrix(label, predicted, len(palette), ignored)
-        text = f'{name}: {100 * np.trace(matrix) / max(1, matrix.sum()):.1f} % of the pixels right'
-        views.append((text, data_uri(shrink(colour_labels(predicted, palette)), '.png')))
-    figures = ''.join(
-        f'<figure><img src="{uri}" alt="{escape(text)}"><figcaption>{escape(text)}</figcaption></figure>' for text, uri in views
-    )
-    return f'<h4>{escape(dataset.samples[index].name)}</h4><div class="pictures">{figures}</div>'
+def _pictures(row: PictureRow) -> str:
+    title = '' if row.title is None else f'<h4>{escape(row.title)}</h4>'
+    return f'{title}<div class="pictures">{"".join(map(_picture, row.pictures))}</div>'
 
 
-def _guess(dataset: Dataset, index: int, networks: dict[str, Run]) -> str:
-    """An image with its class, and the class that each network takes it for."""
-    names, label = dataset.description.classes, dataset.read(index)[1]
-    uri = data_uri(shrink(dataset.read_image(index), smooth=True), '.jpg')
-    lines = [f'truth: {names[int(label)]}']
-    for name, run in networks.items():
-        pixels, _ = EvaluationImages(dataset, run.config.augment, run.config.data.image_size, 'raise')[index]
-        logits = run.predictor.logits(pixels[None])[0]
-        shares = np.exp(logits - logits.max())
-        best = int(shares.argmax())
-        guess = names[best] if best < len(names) else f'class {best}'
-        lines.append(f'{name}: {guess} ({100 * shares[best] / shares.sum():.0f} %)')
-    caption = '<br>'.join(map(escape, lines))
-    return f'<figure><img src="{uri}" alt="{escape(lines[0])}"><figcaption>{caption}</figcaption></figure>'
+def _picture(picture: Picture) -> str:
+    uri = data_uri(shrink(picture.pixels, WIDTH, smooth=picture.is_photo), '.jpg' if picture.is_photo else '.png')
+    caption = '<br>'.join(map(escape, picture.lines))
+    return f'<figure><img src="{uri}" alt="{escape(picture.lines[0])}"><figcaption>{caption}</figcaption></figure>'
 
 
 def _legend(dataset: Dataset) -> str:

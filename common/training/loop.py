@@ -18,7 +18,7 @@ from typing import Any, Callable, Generator, Iterator, Optional
 
 import numpy as np
 
-from twinseg.common import checkpoint, schedules, weights
+from twinseg.common import checkpoint, schedules, tasks, weights
 from twinseg.common import config as configuration
 from twinseg.common.backend import Backend, Network, Predictor, Trainer, get_backend
 from twinseg.common.config import Config
@@ -26,20 +26,11 @@ from twinseg.common.data.balance import balanced_order, class_counts, class_weig
 from twinseg.common.data.base import Dataset
 from twinseg.common.data.mixing import Mixing, is_active
 from twinseg.common.data.open import open_dataset
-from twinseg.common.data.samples import TrainImages, TrainSamples
 from twinseg.common.data.sampling import steps_per_epoch, training_batches
 from twinseg.common.errors import DivergedError, Interrupted, StateError, UserError
-from twinseg.common.inference.evaluate import (
-    evaluate,
-    evaluate_images,
-    figures,
-    network_arguments,
-    num_classes,
-    published_views,
-)
-from twinseg.common.measure.benchmark import measures
-from twinseg.common.measure.environment import machine, versions
-from twinseg.common.metrics import Scores
+from twinseg.common.inference import views
+from twinseg.common.inference.runs import network_arguments, num_classes
+from twinseg.common.measure.environment import machine_of, versions
 from twinseg.common.parallel.launch import pin
 from twinseg.common.parallel.processes import Group, check_agreement, naming_lost_ranks
 from twinseg.common.training import loss_checks
@@ -129,7 +120,7 @@ class Run:
         splits = config.data.train_split, config.data.val_split
         self.training, self.validation = (open_dataset(config.data, split) for split in splits)
         config = self.config = _counted_weights(config, self.training)
-        self.backend, self.group = backend, group
+        self.backend, self.group, self.task = backend, group, tasks.of(config.task)
         self.work_dir, self.folder = work_dir, work_dir / 'checkpoints'
         network = build(backend, config, self.training, quiet=group.rank > 0)
         classes = classes_of(config, self.training)
@@ -150,7 +141,7 @@ class Run:
             backend=backend.name,
             device=device,
             versions=versions(),
-            machine={**machine(), **measures(backend.name).accelerator()},
+            machine=machine_of(backend),
             num_classes=classes,
             classes=list(self.training.description.classes),
             palette=self.training.description.palette.tolist(),
@@ -235,7 +226,7 @@ class Run:
         self.scores = {}
         self.skipped = 0  # steps in a row, for overflow
         self.clock = Clock(self.images, len(self.rates))
-        self.samples = self._samples()
+        self.samples = self.task.training_samples(self.training, self.config)
         with closing(self._batches()) as batches:
             while done.step < len(self.rates):
                 stopped = self.step(batches, stop)
@@ -287,7 +278,7 @@ class Run:
         Returns whether the score is the highest so far.
         """
         config, step, began = self.config, self.progress.step, time.perf_counter()
-        headline = figures(config)
+        headline = self.task.FIGURES
         scores, matrix = self._score(self.trainer.predictor(ema=config.optimizer.with_ema))
         record = {'kind': 'eval', 'step': step, 'epoch': round(self.epoch, 4), **scores}
         text = _headline(scores, headline)
@@ -349,14 +340,6 @@ class Run:
         )
         self.check_agreement()
 
-    def _samples(self) -> TrainSamples:
-        config, data = self.config, self.config.data
-        if config.classifies:
-            return TrainImages(
-                self.training, config.augment, data.image_size, config.runtime.seed, data.on_error, data.max_errors
-            )
-        return TrainSamples(self.training, config.augment, config.runtime.seed, data.on_error, data.max_errors)
-
     def _batches(self) -> Batches:
         """The batches of this process from the progress to the end."""
         data, accumulation = self.config.data, self.config.optimizer.accumulation_step
@@ -375,20 +358,9 @@ class Run:
 
     def _score(self, predictor: Predictor) -> tuple[dict[str, Any], np.ndarray]:
         """Scores on the validation split, and the confusion matrix."""
-        config, backend, group = self.config, self.backend, self.group
-        if config.classifies:
-            scores, matrix = evaluate_images(predictor, self.validation, config, backend.make_loader, group=group)
-            return scores.to_json(), matrix
-        matrix = evaluate(
-            predictor,
-            self.validation,
-            batch_size=config.data.eval_batch_size,
-            views=published_views(config),
-            make_loader=backend.make_loader,
-            workers=config.data.num_parallel_workers,
-            group=group,
-        ).matrix
-        return Scores.from_matrix(matrix, self.validation.description.classes).to_json(), matrix
+        shown = views.as_published(predictor, self.config)
+        evaluation = self.task.evaluate(shown, self.validation, self.config, self.backend.make_loader, group=self.group)
+        return evaluation.scores.to_json(), evaluation.matrix
 
     def _is_due(self, interval: int) -> bool:
         """Whether a step count is a multiple of ``interval``, or the last one."""

@@ -6,9 +6,8 @@ from typing import Any, Mapping, Optional
 
 import numpy as np
 
-from twinseg.common import checkpoint, weights
+from twinseg.common import checkpoint, tasks, weights
 from twinseg.common.backend import Network, available, get_backend, used_arguments
-from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.files import written_beside
 
@@ -74,7 +73,8 @@ def convert_file(
         config = {key: value for key, value in said['config'].items() if key not in TRAINING_KEYS}
         meta = checkpoint.RunMeta(**{**said, 'config': {**config, 'model_args': model_args}})
     else:
-        meta = _meta(converted, model_args, any(not network.align_corners for network in networks.values()), file.name)
+        align_corners = next((network.align_corners.get('logits') for network in networks.values()), False)
+        meta = _meta(converted, model_args, align_corners, file.name)
     if out.suffix in NATIVE:
         _save_native(NATIVE[out.suffix], networks[NATIVE[out.suffix]], out, meta)
     else:
@@ -84,17 +84,19 @@ def convert_file(
     return Conversion(str(converted), loaded, out)
 
 
-def _meta(converted: weights.Converted, model_args: dict[str, Any], classifies: bool, name: str) -> checkpoint.RunMeta:
+def _meta(
+    converted: weights.Converted, model_args: dict[str, Any], align_corners: Optional[bool], name: str
+) -> checkpoint.RunMeta:
     """What our file says of published weights, of the file ``name``."""
-    classes = CITYSCAPES_CLASSES if converted.num_classes == len(CITYSCAPES_CLASSES) and not classifies else ()
+    data = tasks.of_logits(align_corners).data_of_published(converted.num_classes)
     config: dict[str, Any] = {'arch': converted.arch, 'num_classes': converted.num_classes, 'model_args': model_args}
-    if classes or classifies:
-        config['set'] = 'cityscapes' if classes else 'imagenet'
+    if data.set:
+        config['set'] = data.set
     return checkpoint.RunMeta(
         config=config,
         num_classes=converted.num_classes,
-        classes=list(classes),
-        palette=[list(colour) for colour in CITYSCAPES_PALETTE] if classes else [],
+        classes=list(data.classes),
+        palette=[list(colour) for colour in data.palette],
         source=converted.source,
         file=name,
     )

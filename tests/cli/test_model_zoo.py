@@ -106,7 +106,7 @@ def test_every_key_has_a_row_and_its_test_exists(key):
 def test_the_zoos_file_lands_in_the_groups(zoo_file):
     found = config.load(zoo_file)
     assert set(KEYS) == set(re.findall(r'^(\w+):', FILE, re.M))
-    assert found.model.arch == 'ddrnet23' and found.classifies
+    assert found.model.arch == 'ddrnet23' and found.task == 'classification'
     assert found.model.arguments() == {
         'same_padding': True,
         'half_pixel': False,

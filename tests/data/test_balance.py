@@ -10,7 +10,7 @@ from twinseg.common.data.base import Dataset, Description, Sample
 from twinseg.common.data.open import open_dataset
 from twinseg.common.data.sampling import training_batches
 from twinseg.common.errors import DataError
-from twinseg.common.inference.evaluate import stored_config
+from twinseg.common.inference.runs import stored_config
 from twinseg.common.training import loop
 
 COUNTS = np.array([[60, 40, 0, 0], [90, 0, 10, 0], [100, 0, 0, 0]])  # pixels of four classes in three labels

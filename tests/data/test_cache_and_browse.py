@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.support.streets import make, settings
-from twinseg.common import config
+from twinseg.common import config, console
 from twinseg.common.data.cache import CachedDataset, CacheSummary, build_cache, cache_folder
 from twinseg.common.data.open import open_dataset, open_files, open_for_cache
 from twinseg.common.data.samples import TrainSamples
@@ -159,7 +159,7 @@ def test_browse_lists_everything_that_is_wrong(streets, tmp_path, capsys):
     assert len(summary['problems']) == 4
     for problem, words in zip(summary['problems'], expected):
         assert all(word in problem for word in words), problem
-    browse.show(summary)
+    console.show_browse(summary)
     printed = capsys.readouterr().out
     assert '003.png' in printed and 'sky' in printed
 

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinseg.common import checkpoint, config
+from twinseg.common import config
 from twinseg.common.backend import available
 from twinseg.common.cli import main
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, default_palette
-from twinseg.common.inference.evaluate import evaluate_run, find_checkpoint
+from twinseg.common.inference.evaluate import evaluate_run
+from twinseg.common.inference.runs import load_run
 from twinseg.common.inference.submit import submit
+from twinseg.common.tasks.base import EvalOptions
 from twinseg.common.training.loop import train
 
 SIZE = (64, 128)
@@ -134,8 +136,8 @@ def test_training_learns_and_evaluation_repeats_it(trained):
     lines = [json.loads(line) for line in (folder / 'run/metrics.jsonl').read_text().splitlines()]
     losses = [line['loss'] for line in lines if line['kind'] == 'train']
     assert losses[-1] < 0.8 * losses[0]
-    found = evaluate_run(folder / 'run', device='cpu')
-    assert found['scores'].to_json()['mIoU'] == pytest.approx(scores['mIoU'])
+    found = evaluate_run(load_run(folder / 'run', device='cpu'))
+    assert found.scores.to_json()['mIoU'] == pytest.approx(scores['mIoU'])
 
 
 def test_the_test_split_is_predicted_without_labels(trained, capsys):
@@ -162,10 +164,10 @@ def test_the_test_split_is_predicted_without_labels(trained, capsys):
 def test_what_is_sent_scores_what_evaluation_says(trained):
     """The validation split, scored from the files: by cityscapesScripts, or for VOC as its server does."""
     kind, folder, _ = trained
-    meta = checkpoint.load(find_checkpoint(folder / 'run'))[1]
-    several = meta.backend == 'pytorch'  # MindSpore compiles every size
-    found = evaluate_run(folder / 'run', device='cpu', ms_flip=several)
-    submit(folder / 'run', folder / 'sent', device='cpu', split='val', ms_flip=several)
+    run = load_run(folder / 'run', device='cpu')
+    options = EvalOptions(ms_flip=run.backend.name == 'pytorch', split='val')  # MindSpore compiles every size
+    found = evaluate_run(run, options)
+    submit(run, folder / 'sent', options)
     if kind == 'cityscapes':
         scoring = pytest.importorskip('cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling')
         truths = sorted((folder / 'data/gtFine/val').glob('*/*_gtFine_labelIds.png'))
@@ -173,13 +175,13 @@ def test_what_is_sent_scores_what_evaluation_says(trained):
         scoring.args.evalInstLevelScore, scoring.args.quiet = False, True
         scoring.args.JSONOutput = False
         theirs = scoring.evaluateImgLists(list(map(str, sent)), list(map(str, truths)), scoring.args)
-        assert 100 * theirs['averageScoreClasses'] == pytest.approx(found['scores'].to_json()['mIoU'], abs=1e-3)
+        assert 100 * theirs['averageScoreClasses'] == pytest.approx(found.scores.to_json()['mIoU'], abs=1e-3)
         return
     matrix = np.zeros((21, 21), int)
     for path in sorted((folder / 'sent/results/VOC2012/Segmentation/comp6_val_cls').glob('*.png')):
         truth = np.array(Image.open(folder / 'data/VOCdevkit/VOC2012/SegmentationClass' / path.name))
         np.add.at(matrix, (truth[truth != 255], np.array(Image.open(path))[truth != 255]), 1)
-    assert np.array_equal(matrix, found['matrix'])
+    assert np.array_equal(matrix, found.matrix)
 
 
 def test_data_sets_without_a_server_are_named(tmp_path):

@@ -17,9 +17,11 @@ from tests.support import photos, streets, tiny
 from tests.support.checkpoints import CLASSES, SIZE, write
 from twinseg.common import cli
 from twinseg.common.backend import get_backend
+from twinseg.common.deploy import onnx_graph
 from twinseg.common.deploy.engines import OnnxRuntime, OpenVino
-from twinseg.common.deploy.export import compare, export_checkpoint, finish_onnx
-from twinseg.common.deploy.exported_file import FilePredictor
+from twinseg.common.deploy.export import ExportOptions, FileSpecification, export_checkpoint, export_network
+from twinseg.common.deploy.exported_file import ExportedNetwork
+from twinseg.common.deploy.verify import compare
 from twinseg.common.errors import UserError
 from twinseg.common.interpolation import resize_bilinear
 
@@ -50,7 +52,9 @@ class Task:
         key = (name, *sorted(options))
         if key not in self._files:
             path = self.folder / '-'.join(options) / name
-            export_checkpoint(None, 'pytorch', 'cpu', self.checkpoint, path.suffix[1:], path, **options)  # type: ignore
+            export_checkpoint(
+                self.checkpoint, path, path.suffix[1:], ExportOptions(**options), backend_name='pytorch', device='cpu'
+            )  # type: ignore
             self._files[key] = path
         return self._files[key]
 
@@ -469,7 +473,7 @@ def surrounded(path: Path, keys: dict, uint8: bool, argmax: bool, align_corners:
         'output': json.dumps('class_ids' if argmax else 'logits'),
         'align_corners': json.dumps(align_corners),
     }
-    onnx.save(finish_onnx(model, 17, facts), str(path))
+    onnx.save(onnx_graph.finish(model, 17, facts), str(path))
     return path
 
 
@@ -548,11 +552,11 @@ def test_mindir_with_preprocessing_and_argmax(options, tmp_path):
     """The export compares the file with the network; here once more with the two steps in numpy."""
     pytest.importorskip('mindspore')
     backend, facts = get_backend('mindspore'), drawn_facts(**{k: v for k, v in options.items() if k != 'dynamic'})
+    backend.setup('cpu', threads=1)
     network = (tiny.tiny_classifier if options == {'align_corners': None} else tiny.tiny_network)('mindspore')
-    backend.export(
-        network, tmp_path / 'net.mindir', 'mindir', input_size=(16, 24), metadata=facts, dynamic=options.get('dynamic', False)
-    )
-    predictor = FilePredictor(tmp_path / 'net.mindir')
+    specification = FileSpecification((1, 3, 16, 24), options.get('dynamic', False), facts)
+    export_network(backend, network, tmp_path / 'net.mindir', specification)
+    predictor = ExportedNetwork(tmp_path / 'net.mindir')
     image = tiny.batch(1, 1)[0]
     normalised = (image - np.array([100, 110, 120]).reshape(3, 1, 1)) / np.array([50, 60, 70]).reshape(3, 1, 1)
     expected = backend.forward(network, normalised)['logits']
@@ -560,19 +564,20 @@ def test_mindir_with_preprocessing_and_argmax(options, tmp_path):
     if options.get('output') == 'logits':
         np.testing.assert_allclose(found, expected, atol=1e-4)
         return
-    if predictor.facts.align_corners is not None:
-        expected = resize_bilinear(expected, (16, 24), predictor.facts.align_corners)
+    if predictor.metadata.align_corners is not None:
+        expected = resize_bilinear(expected, (16, 24), predictor.metadata.align_corners)
     assert found.dtype == np.int32 and (found == expected.argmax(1)).mean() > 0.99
 
 
 def test_mindir_with_argmax_is_for_one_size(tmp_path):
     pytest.importorskip('mindspore')
+    get_backend('mindspore').setup('cpu', threads=1)
     with pytest.raises(UserError, match='--argmax with --dynamic is for ONNX'):
-        get_backend('mindspore').export(
+        get_backend('mindspore').write(
             tiny.tiny_network('mindspore'),
             tmp_path / 'net.mindir',
             'mindir',
-            input_size=(16, 24),
+            shape=(1, 3, 16, 24),
             metadata=drawn_facts(),
             dynamic=True,
         )

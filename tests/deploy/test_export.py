@@ -12,16 +12,18 @@ import pytest
 
 from tests.support.checkpoints import CLASSES, SIZE, write
 from tests.support.tiny import tiny_network
+from twinseg.common.backend import get_backend
 from twinseg.common.deploy import export
 from twinseg.common.deploy.engines import OnnxRuntime, OpenVino, open_engine
-from twinseg.common.deploy.export import ExportError, export_checkpoint
+from twinseg.common.deploy.export import ExportError, ExportOptions, FileSpecification, export_checkpoint
 from twinseg.common.errors import BackendError, UserError
-from twinseg.common.inference.evaluate import load_run
+from twinseg.common.inference.runs import load_run
 from twinseg.common.interpolation import bilinear_matrix, pooling_matrix, resize_bilinear
 
 ARCHS = ['fast_scnn']  # the others are in test_matrix.py
 TOLERANCE = 1e-4  # of the largest logit (docs/design.md section 4)
 OTHER_SIZE = (2, 3, 97, 80)  # for files of any size
+SMALL = FileSpecification((1, 3, 16, 24))
 STATIC = {'Conv', 'Relu', 'Add', 'MatMul', 'Transpose', 'Resize', 'Concat'}  # simplified, and what ATC takes
 
 
@@ -55,7 +57,7 @@ def difference(path: Path, checkpoint: Path, backend, shape) -> float:
 @pytest.mark.parametrize('arch', ARCHS)
 def test_onnx_is_static_described_and_equal(arch, backend, saved, tmp_path):
     path, checkpoint = tmp_path / 'net.onnx', saved(backend.name, arch)
-    report = export_checkpoint(None, backend.name, 'cpu', checkpoint, 'onnx', path)
+    report = export_checkpoint(checkpoint, path, 'onnx', backend_name=backend.name, device='cpu')
     model = onnx.load(str(path))
     onnx.checker.check_model(model, full_check=True)
     assert (model.opset_import[0].version, model.ir_version) == (17, 8)
@@ -65,7 +67,7 @@ def test_onnx_is_static_described_and_equal(arch, backend, saved, tmp_path):
     facts = OnnxRuntime(path).metadata
     assert facts['arch'] == arch and len(json.loads(facts['classes'])) == CLASSES
     assert json.loads(facts['input_size']) == list(SIZE)
-    assert report['compared_with'] == backend.name and report['difference'] <= TOLERANCE
+    assert report.compared_with == backend.name and report.file.difference <= TOLERANCE
     assert difference(path, checkpoint, backend, (1, 3, *SIZE)) <= TOLERANCE
     assert os.listdir(tmp_path) == ['net.onnx']
     with pytest.raises(UserError, match='made for images of 1 x 3 x 64 x 96'):
@@ -75,9 +77,14 @@ def test_onnx_is_static_described_and_equal(arch, backend, saved, tmp_path):
 @pytest.mark.parametrize('arch', ['fast_scnn', pytest.param('stdc1_seg', marks=pytest.mark.slow)])
 def test_dynamic_onnx_takes_any_size(arch, saved, tmp_path):
     pytest.importorskip('torch')
-    backend = export.get_backend('pytorch')
+    backend = get_backend('pytorch')
     path, checkpoint = tmp_path / 'net.onnx', saved('pytorch', arch)
-    assert export_checkpoint(None, 'pytorch', 'cpu', checkpoint, 'onnx', path, dynamic=True)['opset'] == 17
+    assert (
+        export_checkpoint(
+            checkpoint, path, 'onnx', ExportOptions(dynamic=True), backend_name='pytorch', device='cpu'
+        ).file.onnx.opset
+        == 17
+    )
     assert difference(path, checkpoint, backend, OTHER_SIZE) <= TOLERANCE
 
 
@@ -86,8 +93,10 @@ def test_dynamic_onnx_takes_any_size(arch, saved, tmp_path):
 def test_mindir_is_equal_and_checks_sizes(arch, dynamic, backend, saved, tmp_path):
     pytest.importorskip('mindspore')
     path, checkpoint = tmp_path / 'net.mindir', saved(backend.name, arch)
-    report = export_checkpoint(None, backend.name, 'cpu', checkpoint, 'mindir', path, dynamic=dynamic)
-    assert report['compared_with'] == backend.name and report['written_by'] == 'mindspore'
+    report = export_checkpoint(
+        checkpoint, path, 'mindir', ExportOptions(dynamic=dynamic), backend_name=backend.name, device='cpu'
+    )
+    assert report.compared_with == backend.name and report.written_by == 'mindspore'
     assert difference(path, checkpoint, backend, OTHER_SIZE if dynamic else (1, 3, *SIZE)) <= TOLERANCE
     engine = open_engine(path)
     assert json.loads(engine.metadata['mean']) == [123.675, 116.28, 103.53]
@@ -107,9 +116,9 @@ import importlib.util
 found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name == 'torch' else found(name, package)
 from pathlib import Path
-from common.export import export_checkpoint
-report = export_checkpoint(None, 'mindspore', 'cpu', Path(sys.argv[1]), 'onnx', Path(sys.argv[2]))
-assert 'torch' not in sys.modules and report['written_by'] == 'mindspore', report
+from twinseg.common.deploy.export import export_checkpoint
+report = export_checkpoint(Path(sys.argv[1]), Path(sys.argv[2]), 'onnx', backend_name='mindspore', device='cpu')
+assert 'torch' not in sys.modules and report.written_by == 'mindspore', report
 """
 
 
@@ -119,22 +128,22 @@ def test_onnx_without_pytorch_installed(arch, saved, tmp_path):
     path, checkpoint = tmp_path / 'net.onnx', saved('mindspore', arch)
     subprocess.run([sys.executable, '-c', HIDE_TORCH, str(checkpoint), str(path)], check=True, cwd=Path(__file__).parents[2])
     assert {node.op_type for node in onnx.load(str(path)).graph.node} <= STATIC
-    assert difference(path, checkpoint, export.get_backend('mindspore'), (1, 3, *SIZE)) <= TOLERANCE
+    assert difference(path, checkpoint, get_backend('mindspore'), (1, 3, *SIZE)) <= TOLERANCE
 
 
 def test_what_is_not_there_is_said(backend, saved, tmp_path, monkeypatch):
     checkpoint = saved(backend.name, 'fast_scnn')
     pytest.importorskip('mindspore')
     with pytest.raises(BackendError, match='Ascend device only'):
-        export_checkpoint(None, backend.name, 'cpu', checkpoint, 'air', tmp_path / 'net.air')
+        export_checkpoint(checkpoint, tmp_path / 'net.air', 'air', backend_name=backend.name, device='cpu')
     with pytest.raises(UserError, match=r'named \*.onnx'):
-        export_checkpoint(None, backend.name, 'cpu', checkpoint, 'onnx', tmp_path / 'net.mindir')
+        export_checkpoint(checkpoint, tmp_path / 'net.mindir', 'onnx', backend_name=backend.name, device='cpu')
     if backend.name == 'pytorch':
-        found = export.get_backend
+        found = get_backend
         monkeypatch.setattr('importlib.util.find_spec', lambda name, package=None: None if name == 'mindspore' else object())
         assert found('pytorch')
         with pytest.raises(BackendError, match='mindspore is not installed'):
-            export_checkpoint(None, 'pytorch', 'cpu', checkpoint, 'mindir', tmp_path / 'net.mindir')
+            export_checkpoint(checkpoint, tmp_path / 'net.mindir', 'mindir', backend_name='pytorch', device='cpu')
     assert not list(tmp_path.iterdir())
 
 
@@ -154,15 +163,15 @@ def test_air_is_judged_by_its_mindir(right, tmp_path, monkeypatch):
         ),
     )
     network, path, factor = tiny_network('mindspore'), tmp_path / 'net.air', 1 if right else 1.01
-    reference = export.get_backend('mindspore').forward
-    options = {'input_size': (16, 24), 'reference': lambda images: factor * reference(network, images)['logits']}
+    backend = get_backend('mindspore')
+    reference = lambda images: factor * backend.forward(network, images)['logits']  # noqa: E731
     if right:
-        report = export.get_backend('mindspore').export(network, path, 'air', **options)
-        assert report['run_as'] == 'mindir' and list(report['differences']) == ['mindspore']
+        file = export.export_network(backend, network, path, SMALL, reference)
+        assert file.to_json()['run_as'] == 'mindir' and list(file.differences) == ['mindspore']
         assert path.read_bytes() == b'AIR'
     else:
         with pytest.raises(ExportError, match='kept as net.air.rejected'):
-            export.get_backend('mindspore').export(network, path, 'air', **options)
+            export.export_network(backend, network, path, SMALL, reference)
     assert os.listdir(tmp_path) == ['net.air' if right else 'net.air.rejected']
 
 
@@ -179,11 +188,11 @@ def linear_model(path: Path, factor: float) -> None:
 
 def test_a_file_that_differs_is_rejected_and_the_old_one_stays(tmp_path):
     path = tmp_path / 'net.onnx'
-    report = export.write_verified(path, lambda part: linear_model(part, 2), lambda x: 2 * x, (1, 3, 8, 8), False)
-    assert report['difference'] == 0
+    file = export.write_verified(path, lambda part: linear_model(part, 2), lambda x: 2 * x, (1, 3, 8, 8))
+    assert file.difference == 0
     good = path.read_bytes()
     with pytest.raises(ExportError, match='differs from the network by 1.0e-03'):
-        export.write_verified(path, lambda part: linear_model(part, 2.002), lambda x: 2 * x, (1, 3, 8, 8), False)
+        export.write_verified(path, lambda part: linear_model(part, 2.002), lambda x: 2 * x, (1, 3, 8, 8))
     assert path.read_bytes() == good and sorted(os.listdir(tmp_path)) == ['net.onnx', 'net.onnx.rejected']
 
 
@@ -193,10 +202,10 @@ def test_a_network_that_jumps_may_differ_as_far(tmp_path):
     def jumping(images):
         return 2 * images + 0.01 * np.sign(np.sin(1e6 * images))
 
-    report = export.write_verified(tmp_path / 'net.onnx', lambda part: linear_model(part, 2), jumping, (1, 3, 8, 8), False)
-    assert 1e-3 < report['difference'] < report['tolerance'] < 1e-2
+    file = export.write_verified(tmp_path / 'net.onnx', lambda part: linear_model(part, 2), jumping, (1, 3, 8, 8))
+    assert 1e-3 < file.difference < file.tolerance < 1e-2
     with pytest.raises(ExportError, match='differs from the network by 1.0e-01'):
-        export.write_verified(tmp_path / 'net.onnx', lambda part: linear_model(part, 2.2), jumping, (1, 3, 8, 8), False)
+        export.write_verified(tmp_path / 'net.onnx', lambda part: linear_model(part, 2.2), jumping, (1, 3, 8, 8))
 
 
 def test_nothing_is_left_of_an_export_that_fails(tmp_path):
@@ -205,11 +214,11 @@ def test_nothing_is_left_of_an_export_that_fails(tmp_path):
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        export.write_verified(tmp_path / 'net.onnx', broken, lambda x: x, (1, 3, 8, 8), False)
+        export.write_verified(tmp_path / 'net.onnx', broken, lambda x: x, (1, 3, 8, 8))
     assert not os.listdir(tmp_path)
     (tmp_path / 'file').write_bytes(b'')
     with pytest.raises(UserError, match='cannot be written'):
-        export.write_verified(tmp_path / 'file' / 'net.onnx', broken, lambda x: x, (1, 3, 8, 8), False)
+        export.write_verified(tmp_path / 'file' / 'net.onnx', broken, lambda x: x, (1, 3, 8, 8))
 
 
 @pytest.mark.parametrize('suffix', ['.onnx', '.mindir'])

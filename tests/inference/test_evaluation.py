@@ -11,10 +11,14 @@ from twinseg.common.backend import get_backend
 from twinseg.common.cli import main
 from twinseg.common.data.open import open_dataset
 from twinseg.common.data.samples import loaded_images
+from twinseg.common.deploy.exported_file import read_in_order
 from twinseg.common.errors import UserError
-from twinseg.common.inference.evaluate import SCALES, Views, averaged_probabilities, class_ids, evaluate, slide_logits
+from twinseg.common.inference import views
+from twinseg.common.inference.views import SCALES, slide_logits
 from twinseg.common.interpolation import resize_bilinear
 from twinseg.common.metrics import confusion_matrix
+from twinseg.common.tasks import segmentation
+from twinseg.common.tasks.base import EvalOptions
 
 PIXELS_APART = 1e-4  # share of the pixels on which the twins may disagree (docs/design.md section 4)
 
@@ -36,6 +40,11 @@ def folder(tmp_path_factory):
     return streets.make(tmp_path_factory.mktemp('streets'), count=5)
 
 
+def evaluate(predictor, dataset, *, batch_size=1, boundary=False, make_loader=read_in_order, workers=0, progress=None):
+    settings = config.from_flat({'eval_batch_size': batch_size, 'num_parallel_workers': workers})
+    return segmentation.evaluate(predictor, dataset, settings, make_loader, EvalOptions(boundary=boundary), progress=progress)
+
+
 @pytest.fixture(scope='module')
 def dataset(folder):
     return open_dataset(config.from_flat(streets.settings(folder)).data, 'val')
@@ -48,8 +57,8 @@ def test_every_image_counts_once_whatever_the_batch(dataset, batch_size):
         for image, label in map(dataset.read, range(len(dataset)))
     )
     done = []
-    counts = evaluate(Bright(), dataset, batch_size=batch_size, progress=lambda *at: done.append(at))
-    assert np.array_equal(counts.matrix, expected)
+    found = evaluate(Bright(), dataset, batch_size=batch_size, progress=lambda *at: done.append(at))
+    assert np.array_equal(found.matrix, expected)
     assert done[-1] == (5, 5)
 
 
@@ -97,9 +106,9 @@ def test_a_broken_validation_image_ends_training_and_evaluation_in_one_line(
 
 
 def test_boundary_pixels_are_counted_when_asked_for(dataset):
-    assert not evaluate(Bright(), dataset).boundary.any()
-    intersection, union = evaluate(Bright(), dataset, boundary=True).boundary
-    assert (intersection <= union).all() and union.all()
+    assert evaluate(Bright(), dataset).scores.boundary_iou is None
+    found = evaluate(Bright(), dataset, boundary=True).scores
+    assert (0 <= found.boundary_iou).all() and (found.boundary_iou <= 1).all() and found.boundary_iou[:2].any()
 
 
 def test_a_class_that_the_data_set_lacks_is_an_error(dataset):
@@ -113,8 +122,8 @@ def test_a_class_that_the_data_set_lacks_is_an_error(dataset):
 
 def test_averaging_a_mirrored_view_mirrors_it_back(dataset):
     images = np.stack([dataset.read(0)[0].transpose(2, 0, 1)])
-    once = averaged_probabilities(Bright(), images, images.shape[2:], Views())
-    assert np.allclose(once, averaged_probabilities(Bright(), images, images.shape[2:], Views(flip=True)))
+    once = views.TestTimeAugmentation(Bright()).probabilities(images, images.shape[2:])
+    assert np.allclose(once, views.TestTimeAugmentation(Bright(), flip=True).probabilities(images, images.shape[2:]))
 
 
 @pytest.mark.parametrize('window', [(64, 96), (32, 48), (50, 33), (500, 500)])
@@ -143,7 +152,7 @@ def test_multi_scale_runs_on_a_network(dataset, folder):
     backend.setup('cpu', threads=1)
     settings = config.from_flat(streets.settings(folder))
     predictor = backend.make_predictor(backend.build_model('fast_scnn', num_classes=3), settings)
-    matrix = evaluate(predictor, dataset, batch_size=5, views=Views(SCALES, True, (48, 64))).matrix
+    matrix = evaluate(views.TestTimeAugmentation(predictor, SCALES, True, (48, 64)), dataset, batch_size=5).matrix
     assert matrix.sum() == sum((dataset.read(i)[1] != 255).sum() for i in range(len(dataset)))
 
 
@@ -200,11 +209,11 @@ def plain(predictor, image, size, scales, flip, window):
 )
 def test_views_are_averaged_as_the_plain_way_does(dataset, scales, flip, window):
     image = dataset.read(1)[0].transpose(2, 0, 1)[:, :61, :93]
-    views = Views(scales, flip, window)
-    found = averaged_probabilities(Slow(), image[None], (61, 93), views)[0]
+    predictor = views.TestTimeAugmentation(Slow(), scales, flip, window)
+    found = predictor.probabilities(image[None], (61, 93))[0]
     expected = plain(Slow(), image, (61, 93), scales, flip, window)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert np.array_equal(class_ids(Slow(), image[None], views)[0], found.argmax(0))
+    assert np.array_equal(predictor.class_ids(image[None])[0], found.argmax(0))
 
 
 def test_images_are_scaled_to_the_evaluation_size_and_labels_are_not(dataset):
@@ -216,14 +225,13 @@ def test_images_are_scaled_to_the_evaluation_size_and_labels_are_not(dataset):
             return super().class_ids(images, size)
 
     predictor = Watching()
-    counts = evaluate(predictor, dataset, views=Views(size=[32, 500]))
+    scaled = views.TestTimeAugmentation(predictor, size=[32, 500])
+    found = evaluate(scaled, dataset)
     assert set(predictor.seen) == {((32, 48), (64, 96))}
     image = dataset.read(0)[0]
     half = cv2.resize(image, (48, 32)).transpose(2, 0, 1)
-    assert np.array_equal(
-        class_ids(predictor, image.transpose(2, 0, 1)[None], Views(size=[32, 500])), predictor.class_ids(half[None], (64, 96))
-    )
-    assert counts.matrix.sum() == evaluate(Slow(), dataset).matrix.sum()
+    assert np.array_equal(scaled.class_ids(image.transpose(2, 0, 1)[None]), predictor.class_ids(half[None], (64, 96)))
+    assert found.matrix.sum() == evaluate(Slow(), dataset).matrix.sum()
 
 
 @pytest.mark.parametrize('align_corners', [True, False])

@@ -14,6 +14,7 @@ from tests.support.checkpoints import CLASSES, SIZE, write
 from twinseg.common.data.classes import CITYSCAPES_CLASSES
 from twinseg.common.errors import UserError
 from twinseg.common.inference.predict import predict
+from twinseg.common.inference.runs import load_run
 
 
 @pytest.fixture(scope='module')
@@ -41,7 +42,7 @@ def test_a_file_and_its_pixels_have_the_mask_of_the_command(segmenter, backend_n
     image, file = picture(), saved(tmp_path / 'street.png', picture())
     model = twinseg.load(segmenter, backend=backend_name, device='cpu')
     by_pixels, by_file = model.predict([image, str(file)])
-    written = predict(None, backend_name, 'cpu', segmenter, [file], tmp_path / 'command')
+    written = predict(load_run(segmenter, backend_name, 'cpu').trained(), [file], tmp_path / 'command')
     assert by_pixels.mask.dtype == np.uint8 and by_pixels.mask.shape == SIZE
     for mask in (by_file.mask, model.predict(file).mask, np.array(Image.open(written[1]))):
         np.testing.assert_array_equal(mask, by_pixels.mask)
@@ -70,7 +71,7 @@ def test_a_run_folder_is_opened_by_the_backend_that_trained_it(segmenter, backen
     folder.mkdir(parents=True)
     (folder / 'best.safetensors').write_bytes(segmenter.read_bytes())
     opened = []
-    monkeypatch.setattr('twinseg.common.inference.evaluate.get_backend', lambda name: opened.append(name) or exit())
+    monkeypatch.setattr('twinseg.common.inference.runs.get_backend', lambda name: opened.append(name) or exit())
     for installed in (['pytorch', 'mindspore'], ['pytorch'], ['mindspore']):
         monkeypatch.setattr('twinseg.common.backend.available', lambda installed=installed: installed)
         with pytest.raises(SystemExit):

@@ -10,13 +10,15 @@ from PIL import Image
 import twinseg
 from tests.support.checkpoints import CLASSES, SIZE, write
 from twinseg.common import checkpoint as checkpoints
+from twinseg.common.cli import main
 from twinseg.common.data.classes import CITYSCAPES_PALETTE
-from twinseg.common.deploy.export import export_checkpoint
+from twinseg.common.deploy.export import ExportOptions, export_checkpoint
+from twinseg.common.deploy.exported_file import ExportedNetwork
 from twinseg.common.drawing import blend, overlay, shares
 from twinseg.common.errors import UserError
-from twinseg.common.inference.evaluate import load_run
-from twinseg.common.inference.model import SMALLEST
 from twinseg.common.inference.predict import predict
+from twinseg.common.inference.runs import load_run
+from twinseg.common.tasks.base import SMALLEST
 
 SIZES = [SIZE, (1, 1), (20, 30), (31, 200), (97, 61), (64, 33)]
 DIFFERENT = 1e-3  # share of the pixels that an exported file may give another class
@@ -41,8 +43,11 @@ def saved(path: Path, size: tuple[int, int] = SIZE, seed: int = 0) -> Path:
     return path
 
 
-def run(checkpoint, inputs, out, **options) -> list[Path]:
-    return predict(None, 'pytorch', 'cpu', checkpoint, inputs, out, **options)
+def run(checkpoint, inputs, out, logits=None) -> list[Path]:
+    """From a checkpoint or an exported file."""
+    exported = checkpoint.suffix == '.onnx'
+    network = ExportedNetwork(checkpoint) if exported else load_run(checkpoint, 'pytorch', 'cpu')
+    return predict(network.trained(), inputs, out, logits)
 
 
 def read(path: Path) -> np.ndarray:
@@ -77,7 +82,10 @@ def test_backends_predict_the_same(tmp_path):
     """A checkpoint of one backend runs in the other."""
     pytest.importorskip('torch'), pytest.importorskip('mindspore')
     checkpoint, image = write(tmp_path, 'pytorch', 'fast_scnn'), saved(tmp_path / 'a.png', (37, 61))
-    ids = {name: read(predict(None, name, 'cpu', checkpoint, [image], tmp_path / name)[1]) for name in ('pytorch', 'mindspore')}
+    ids = {
+        name: read(predict(load_run(checkpoint, name, 'cpu').trained(), [image], tmp_path / name)[1])
+        for name in ('pytorch', 'mindspore')
+    }
     assert (ids['pytorch'] != ids['mindspore']).mean() <= DIFFERENT
 
 
@@ -117,8 +125,8 @@ def test_exported_files_predict_what_the_checkpoint_does(checkpoint, tmp_path):
     expected = [read(path) for path in run(checkpoint, images, tmp_path / 'expected')[1::2]]
     for dynamic, same in ((False, 1), (True, 3)):  # a file for one size scales other images to it
         model = tmp_path / f'dynamic_{dynamic}.onnx'
-        export_checkpoint(None, 'pytorch', 'cpu', checkpoint, 'onnx', model, dynamic=dynamic)
-        files = run(None, images, tmp_path / model.stem, model=model)
+        export_checkpoint(checkpoint, model, 'onnx', ExportOptions(dynamic=dynamic), backend_name='pytorch', device='cpu')
+        files = run(model, images, tmp_path / model.stem)
         found = [read(path) for path in files[1::2]]
         np.testing.assert_array_equal(twinseg.load(model).predict(images[0]).mask, found[0])
         assert [ids.shape for ids in found] == [ids.shape for ids in expected]
@@ -131,8 +139,8 @@ def test_a_network_without_class_names_has_numbered_classes(checkpoint, tmp_path
     tensors, meta = checkpoints.load(checkpoint)
     nameless, model, image = tmp_path / 'nameless.safetensors', tmp_path / 'net.onnx', saved(tmp_path / 'a.png')
     checkpoints.save(nameless, tensors, meta.model_copy(update={'classes': [], 'palette': []}))
-    export_checkpoint(None, 'pytorch', 'cpu', nameless, 'onnx', model)
-    ours, theirs = run(nameless, [image], tmp_path / 'one'), run(None, [image], tmp_path / 'two', model=model)
+    export_checkpoint(nameless, model, 'onnx', backend_name='pytorch', device='cpu')
+    ours, theirs = run(nameless, [image], tmp_path / 'one'), run(model, [image], tmp_path / 'two')
     legends = [read(files[0])[4 * SIZE[0] :] for files in (ours, theirs)]
     assert legends[0].size and legends[0].shape == legends[1].shape
     assert (legends[0] == legends[1]).mean() > 0.99
@@ -199,16 +207,16 @@ def test_what_cannot_be_written_is_named(checkpoint, tmp_path):
     assert blocked.read_text() == 'in the way'
 
 
-def test_what_makes_no_sense_is_said(checkpoint, tmp_path):
+def test_what_makes_no_sense_is_said(checkpoint, tmp_path, capsys):
     one, two = saved(tmp_path / 'a.png'), saved(tmp_path / 'other' / 'a.png')
     with pytest.raises(UserError, match='under one name'):
         run(checkpoint, [one, two], tmp_path / 'out')
     with pytest.raises(UserError, match='logits of one image; given 2'):
         run(checkpoint, [one, saved(tmp_path / 'b.png')], tmp_path / 'out', logits=tmp_path / 'raw.npy')
-    with pytest.raises(UserError, match='give the network'):
-        run(None, [one], tmp_path / 'out')
     with pytest.raises(UserError, match='no such file'):
-        run(None, [one], tmp_path / 'out', model=tmp_path / 'absent.onnx')
+        run(tmp_path / 'absent.onnx', [one], tmp_path / 'out')
+    assert main(['predict', str(one)]) == 2
+    assert 'give the network' in capsys.readouterr().err
 
 
 def test_run_folders_hold_their_network(checkpoint, tmp_path):

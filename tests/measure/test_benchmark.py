@@ -9,7 +9,8 @@ import pytest
 
 from tests.support import ranks
 from tests.support.streets import settings
-from twinseg.common import config
+from twinseg.common import config, console
+from twinseg.common.backend import get_backend
 from twinseg.common.errors import UserError
 from twinseg.common.measure import benchmark as measuring
 from twinseg.common.measure.benchmark import benchmark
@@ -22,15 +23,14 @@ TIMES = ('p10', 'median', 'p90', 'first')
 
 def size(backend, arch: str, input_size: tuple[int, int]) -> tuple[int, int]:
     """Parameters and multiply-accumulates without auxiliary heads."""
-    measure = measuring.measures(backend.name)
     network = backend.build_model(arch, num_classes=19, auxiliary=False)
-    return measure.parameters(network), measure.macs(network, input_size)
+    return backend.parameters(network), backend.macs(network, input_size)
 
 
 @pytest.mark.parametrize('arch', SIZES)
 def test_parameters_and_macs_are_those_in_print(arch):
     pytest.importorskip('torch')
-    backend = measuring.get_backend('pytorch')
+    backend = get_backend('pytorch')
     backend.setup('cpu', threads=1)
     parameters, macs = size(backend, arch, INPUT)
     assert (round(parameters / 1e6, 4), round(macs / 1e9, 3)) == SIZES[arch]
@@ -41,7 +41,7 @@ def test_the_twins_have_one_size(arch):
     pytest.importorskip('torch'), pytest.importorskip('mindspore')
     sizes = []
     for name in ('pytorch', 'mindspore'):
-        backend = measuring.get_backend(name)
+        backend = get_backend(name)
         backend.setup('cpu', threads=1)
         sizes.append(size(backend, arch, SMALL))
     assert sizes[0] == sizes[1]
@@ -50,7 +50,7 @@ def test_the_twins_have_one_size(arch):
 @pytest.mark.parametrize('train', [False, True], ids=['inference', 'training'])
 def test_figures_are_there(train, backend_name, tmp_path, capsys):
     chosen = config.from_flat(settings(tmp_path, num_classes=19), 'test')
-    found = benchmark(chosen, backend_name, 'cpu', size=SMALL, batch=2, runs=3, train=train)
+    found = benchmark(chosen, backend_name, 'cpu', size=SMALL, batch=2, runs=3, train=train).to_json()
     assert found['arch'] == 'fast_scnn' and found['input_size'] == list(SMALL) and found['device'] == 'cpu'
     assert found['parameters'] > found['parameters_inference'] == 1399939
     assert found['macs'] > 1e6 and found['machine']['cpu'] and found['machine']['cores'] > 0
@@ -61,14 +61,14 @@ def test_figures_are_there(train, backend_name, tmp_path, capsys):
         assert (figures['batch'], figures['runs']) == (batch, 3)
         assert 0 < figures['p10'] <= figures['median'] <= figures['p90'] and figures['first'] > 0
         assert figures['images_per_second'] == pytest.approx(batch / figures['median']) and figures['memory'] > 10
-    measuring.show(found)
+    console.show_benchmark(found)
     shown = ' '.join(capsys.readouterr().out.split())
     assert 'G MACs' in shown and ('training step' in shown) == train
 
 
 def test_first_runs_do_not_count():
     calls = []
-    figures = measuring.timing(lambda: calls.append(1), 1, 4)
+    figures = measuring.timing(lambda: calls.append(1), 1, 4)._asdict()
     assert len(calls) == measuring.WARM_UP + 4 and all(figures[name] >= 0 for name in TIMES)
 
 

@@ -81,7 +81,7 @@ def test_training_is_held_to_the_contract_or_to_pytorchs_own_drift(level, parame
     def rows(loss: float, weight: float) -> list[bool]:
         losses = {'pytorch': [1.0, 1.0], 'mindspore': [1.0, loss], 'other': [1.0, 1.02]}
         weights = {'pytorch': np.array([1.0]), 'mindspore': np.array([weight]), 'other': np.array([1.01])}
-        return [row['passed'] for row in comparing._training(losses, weights, level)]
+        return [row.passed for row in comparing._training(losses, weights, level)]
 
     assert rows(1.039, 1 + 0.9 * parameters) == [True, True]
     assert rows(1.041, 1 + 0.9 * parameters) == [True, False]

@@ -13,7 +13,6 @@ from tests.support.zoo import NETWORKS
 from twinseg.common import config
 from twinseg.common.backend import available, find_builder, get_backend, used_arguments
 from twinseg.common.errors import UserError
-from twinseg.common.measure.benchmark import measures
 
 VARIANTS = {  # beside the networks of the matrix, each of them with and without auxiliary heads
     'resnet18 with stochastic depth': ('resnet18', {'drop_path_rate': 0.1}),
@@ -124,4 +123,4 @@ def test_sizes_without_heads_are_measured_with_their_arguments_left_out(models):
     arguments = {'backbone': 'resnet18', 'channels': 64, 'auxiliary_channels': 64}
     given = used_arguments(models, 'pspnet', {**arguments, 'auxiliary': False})
     assert given == {'backbone': 'resnet18', 'channels': 64, 'auxiliary': False}
-    assert measures('pytorch').parameters(models['pspnet'](**given)) > 0
+    assert get_backend('pytorch').parameters(models['pspnet'](**given)) > 0

@@ -12,7 +12,6 @@ from twinseg.common import weights
 from twinseg.common.backend import get_backend
 from twinseg.common.config import Loss
 from twinseg.common.interpolation import resize_bilinear
-from twinseg.common.measure.benchmark import measures
 
 OUTPUTS = {  # the publishers' names -> ours, for one of our networks or for all
     **dict.fromkeys(
@@ -103,7 +102,7 @@ def test_sizes(golden_folder, case):
     """Parameters are the publisher's, but for what its network never reads; multiply-accumulates likewise."""
     pytest.importorskip('torch')
     spec, _, converted = published(golden_folder, case)
-    backend, sizes = get_backend('pytorch'), measures('pytorch')
+    backend = get_backend('pytorch')
     built = network(backend, converted)
     counted = {
         key: np.prod(shape, dtype=int)
@@ -114,12 +113,12 @@ def test_sizes(golden_folder, case):
     }
     unread = sum(counted.get(key, 0) for key in converted.ignored)
     assert sum(counted.values()) == spec['num_parameters']
-    assert sizes.parameters(built) == spec['num_parameters'] - unread
+    assert backend.parameters(built) == spec['num_parameters'] - unread
     built.set_auxiliary(case.startswith(('official_ddrnet', 'tramac', 'torchvision')))  # these count their auxiliary heads
     for shape, macs in spec.get('macs', {}).items():
         if shape != 'tool' and not case.startswith('official_stdc'):  # this one computes heads that nobody reads
             number, _, height, width = map(int, shape.split('x'))
-            assert number * sizes.macs(built, (height, width)) == macs
+            assert number * backend.macs(built, (height, width)) == macs
 
 
 @pytest.mark.parametrize('case', cases(gradients=True))

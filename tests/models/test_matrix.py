@@ -18,9 +18,8 @@ from twinseg.common import checkpoint, config, weights
 from twinseg.common.backend import available, get_backend
 from twinseg.common.config import Loss
 from twinseg.common.deploy.engines import OnnxRuntime, OpenVino, open_engine
-from twinseg.common.deploy.export import export_checkpoint
+from twinseg.common.deploy.export import ExportOptions, export_checkpoint
 from twinseg.common.errors import BatchError
-from twinseg.common.measure.benchmark import measures
 
 LOGITS_TOLERANCE = 1e-5  # of the largest magnitude, twin against twin (docs/design.md section 4)
 GRADIENT_TOLERANCE = 1e-3  # relative L2, of every parameter
@@ -153,8 +152,8 @@ def test_size(name, backends):
     macs = set()
     for backend in backends:
         full, inference = (backend.MODELS[case.arch](**{**case.arguments, **more}) for more in ({}, {'auxiliary': False}))
-        assert (measures(backend.name).parameters(full), measures(backend.name).parameters(inference)) == case.parameters
-        macs.add(measures(backend.name).macs(inference, case.size))
+        assert (backend.parameters(full), backend.parameters(inference)) == case.parameters
+        macs.add(backend.macs(inference, case.size))
     assert len(macs) == 1
 
 
@@ -308,8 +307,10 @@ def test_export_is_static_and_equal(request, name, compiled, format, backend, sa
         pytest.skip('needs --slow')
     monkeypatch.setattr('twinseg.common.deploy.export.available', lambda: [backend.name])  # as if it were the only one
     size = case.export_size
-    report = export_checkpoint(None, backend.name, 'cpu', saved(backend.name), format, path, size=size)
-    assert report['written_by'] == backend.name and report['difference'] <= EXPORT_TOLERANCE
+    report = export_checkpoint(
+        saved(backend.name), path, format, ExportOptions(size=size), backend_name=backend.name, device='cpu'
+    )
+    assert report.written_by == backend.name and report.file.difference <= EXPORT_TOLERANCE
     network = backend.MODELS[case.arch](**{**case.arguments, 'num_classes': 5})
     backend.load_state(network, weights.load(saved(backend.name)).state)
     pixels = np.random.default_rng(6).standard_normal((1, 3, *size), np.float32)

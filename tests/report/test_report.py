@@ -4,6 +4,7 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from twinseg.common import report
 from twinseg.common.checkpoint import RunMeta
 from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import StateError, UserError
-from twinseg.common.inference.evaluate import Run
+from twinseg.common.inference.runs import Run
 from twinseg.common.metrics import Scores
 
 CONFIG = configuration.from_flat({'set': 'toy_street', 'val_samples': 3, 'image_size': [64, 128]})
@@ -94,7 +95,12 @@ class Guess:
 def networks(monkeypatch):
     palette = open_dataset(CONFIG.data, 'val').description.palette.tolist()
     meta = RunMeta(device='cpu', versions={'torch': '0.0'}, palette=palette)
-    monkeypatch.setattr(report, 'load_run', lambda folder, device=None: Run(CONFIG, Guess(), meta, 'cpu', None, 'pytorch'))
+    backend = SimpleNamespace(name='pytorch')
+
+    def load(folder, device=None):
+        return Run(folder, CONFIG, meta, backend, 'cpu', None, Guess())
+
+    monkeypatch.setattr(report, 'load_run', load)
 
 
 def write(tmp_path: Path, *runs: Path, **options) -> tuple[Page, str]:

@@ -88,7 +88,8 @@ def train(backend, case: str) -> dict[str, np.ndarray]:
     compiled = steps == 20 or case == 'compiled'
     mode = {'torch_compile': case == 'compiled'} if backend.name == 'pytorch' else {'graph_mode': int(not compiled)}
     settings = config.from_flat({**keys, **mode})
-    network = tiny_classifier(backend.name, 0.4) if settings.classifies else tiny_network(backend.name, dropout=0.5)
+    classifies = settings.task == 'classification'
+    network = tiny_classifier(backend.name, 0.4) if classifies else tiny_network(backend.name, dropout=0.5)
     trainer, group = backend.make_trainer(network, settings), backend.group()
     positions = rank_positions(BATCH // group.size, group.rank, group.size)
     mixing = Mixing(settings.augment, CLASSES, 0.1, 0, group.rank, group.size) if is_active(settings.augment) else None

@@ -13,11 +13,14 @@ from twinseg.common import checkpoint, cli, config
 from twinseg.common.backend import get_backend
 from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import DataError, UserError
-from twinseg.common.inference.evaluate import evaluate_images, evaluate_run
+from twinseg.common.inference.evaluate import evaluate_run
+from twinseg.common.inference.runs import load_run
 from twinseg.common.measure.benchmark import benchmark
 from twinseg.common.measure.parity import parity
 from twinseg.common.metrics import ImageScores
 from twinseg.common.report import write_report
+from twinseg.common.tasks import classification
+from twinseg.common.tasks.base import EvalOptions
 from twinseg.common.training.loop import train
 
 MIXED = {
@@ -87,29 +90,27 @@ def test_an_unreadable_image_does_not_count_as_wrong():
 def test_every_image_counts_once_whatever_the_batch(folder, batch_size):
     chosen = settings(folder, eval_batch_size=batch_size)
     dataset, done = open_dataset(chosen.data, 'val'), []
-    scores, matrix = evaluate_images(Bright(), dataset, chosen, in_turn, progress=lambda *at: done.append(at))
-    assert matrix.tolist() == np.diag([5, 5, 5]).tolist()
-    assert scores.top1 == 1 and scores.images.sum() == 15 and done[-1] == (15, 15)
+    found = classification.evaluate(Bright(), dataset, chosen, in_turn, progress=lambda *at: done.append(at))
+    assert found.matrix.tolist() == np.diag([5, 5, 5]).tolist()
+    assert found.scores.top1 == 1 and found.scores.images.sum() == 15 and done[-1] == (15, 15)
 
 
 def test_processes_share_the_images_and_count_none_twice(folder):
     chosen = settings(folder)
     dataset = open_dataset(chosen.data, 'val')
-    whole, matrix = evaluate_images(Bright(), dataset, chosen, in_turn)
+    whole = classification.evaluate(Bright(), dataset, chosen, in_turn)
     for size in (4, 16):  # more processes than images
-        found = together(size, lambda group: evaluate_images(Bright(), dataset, chosen, in_turn, group=group))
-        for scores, counted in found:
-            assert counted.tolist() == matrix.tolist()
-            assert scores.to_json() == whole.to_json()
+        for found in together(size, lambda group: classification.evaluate(Bright(), dataset, chosen, in_turn, group=group)):
+            assert found.to_json() == whole.to_json()
 
 
 def test_real_size(folder):
     chosen, network = settings(folder), Bright()
     dataset = open_dataset(chosen.data, 'val')
-    evaluate_images(network, dataset, chosen, in_turn)
+    classification.evaluate(network, dataset, chosen, in_turn)
     assert set(network.sizes) == {(32, 32)}
     network.sizes.clear()
-    assert evaluate_images(network, dataset, chosen, in_turn, real_size=True)[0].top1 == 1
+    assert classification.evaluate(network, dataset, chosen, in_turn, EvalOptions(real_size=True)).scores.top1 == 1
     assert set(network.sizes) == {(40, 48)}
 
 
@@ -118,11 +119,11 @@ def test_broken_images_of_the_validation_set(tmp_path):
     (tmp_path / 'val' / 'red' / '001.png').write_bytes(b'no image')
     dataset = open_dataset(settings(tmp_path).data, 'val')
     with pytest.raises(DataError, match='001.png'):
-        evaluate_images(Bright(), dataset, settings(tmp_path), in_turn)
-    scores, matrix = evaluate_images(Bright(), dataset, settings(tmp_path, on_error='skip'), in_turn)
-    assert scores.broken == 1 and matrix.sum() == scores.images.sum() == 14
+        classification.evaluate(Bright(), dataset, settings(tmp_path), in_turn)
+    found = classification.evaluate(Bright(), dataset, settings(tmp_path, on_error='skip'), in_turn)
+    assert found.scores.broken == 1 and found.matrix.sum() == found.scores.images.sum() == 14
     with pytest.raises(DataError, match='1 broken images .* max_errors: 0'):
-        evaluate_images(Bright(), dataset, settings(tmp_path, on_error='skip', max_errors=0), in_turn)
+        classification.evaluate(Bright(), dataset, settings(tmp_path, on_error='skip', max_errors=0), in_turn)
 
 
 def test_a_run_learns_and_leaves_its_files(backend_name, folder, tmp_path, capsys):
@@ -132,13 +133,14 @@ def test_a_run_learns_and_leaves_its_files(backend_name, folder, tmp_path, capsy
     assert 'weights not averaged: top1' in capsys.readouterr().out
     files = {path.name for path in (tmp_path / 'run' / 'checkpoints').iterdir()}
     assert files >= {'best.safetensors', 'step_00000030.safetensors'}
-    again = evaluate_run(tmp_path / 'run', backend_name, 'cpu')
-    assert again['matrix'].tolist() == records(tmp_path / 'run', 'eval')[-1]['confusion']
-    assert again['scores'].to_json()['classes'] == scores['classes']
+    run = load_run(tmp_path / 'run', backend_name, 'cpu')
+    again = evaluate_run(run)
+    assert again.matrix.tolist() == records(tmp_path / 'run', 'eval')[-1]['confusion']
+    assert again.scores.to_json()['classes'] == scores['classes']
     page = write_report([tmp_path / 'run'], tmp_path / 'page.html', device='cpu').read_text()
     assert 'Validation top1, %' in page and 'truth: blue' in page and 'Percent of the images' in page
     with pytest.raises(UserError, match='--slide is for segmentation'):
-        evaluate_run(tmp_path / 'run', backend_name, 'cpu', slide=True)
+        evaluate_run(run, EvalOptions(slide=True))
 
 
 class Killed(BaseException):
@@ -200,7 +202,8 @@ class Spy:
 def test_both_backends_get_the_same_mixed_batches(folder, tmp_path, monkeypatch):
     seen = {}
     for name in ('pytorch', 'mindspore'):
-        backend = pytest.importorskip(f'twinseg.{name}_impl.backend')
+        pytest.importorskip({'pytorch': 'torch'}.get(name, name))
+        backend = get_backend(name)
         monkeypatch.setattr(backend, 'make_trainer', lambda network, chosen, name=name: Spy(seen.setdefault(name, [])))
         with pytest.raises(Killed):
             train(settings(folder, max_iters=9, **MIXED), name, 'cpu', tmp_path / name)
@@ -263,9 +266,9 @@ def test_benchmark_and_parity_of_a_classifier():
     pytest.importorskip('torch')
     chosen = config.from_flat({'set': 'imagenet', 'arch': 'resnet18', 'image_size': 32, 'batch_size': 2, 'num_classes': 7})
     found = benchmark(chosen, 'pytorch', 'cpu', runs=1)
-    assert found['input_size'] == [32, 32] and found['training']['batch'] == 2
+    assert found.input_size == (32, 32) and found.training.batch == 2
     pytest.importorskip('mindspore')
-    assert parity(chosen, steps=2, size=(32, 48))['ok']
+    assert parity(chosen, steps=2, size=(32, 48)).ok
 
 
 def test_a_published_classifier_predicts_at_once(golden_folder, folder, tmp_path, monkeypatch, capsys):

@@ -17,6 +17,7 @@ from twinseg.common import checkpoint, config
 from twinseg.common.backend import get_backend
 from twinseg.common.errors import Interrupted, StateError, UserError
 from twinseg.common.inference.evaluate import evaluate_run
+from twinseg.common.inference.runs import load_run
 from twinseg.common.training.loop import train
 
 FIGURES = {
@@ -82,8 +83,8 @@ def test_a_run_learns_and_leaves_its_files(backend_name, data, tmp_path):
     assert config.load(tmp_path / 'run' / 'config.yaml').data.classes == streets.CLASSES
     assert 'step 24/24' in (tmp_path / 'run' / 'log.txt').read_text()
     assert list((tmp_path / 'run' / 'tensorboard').glob('events.*'))
-    again = evaluate_run(tmp_path / 'run', backend_name, 'cpu')
-    assert again['matrix'].tolist() == records(tmp_path / 'run', 'eval')[-1]['confusion']
+    again = evaluate_run(load_run(tmp_path / 'run', backend_name, 'cpu'))
+    assert again.matrix.tolist() == records(tmp_path / 'run', 'eval')[-1]['confusion']
 
 
 class Killed(BaseException):

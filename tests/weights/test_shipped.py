@@ -12,7 +12,8 @@ from twinseg.common.backend import get_backend
 from twinseg.common.cli import main
 from twinseg.common.data.classes import CAMVID_CLASSES
 from twinseg.common.data.open import open_dataset
-from twinseg.common.inference.evaluate import evaluate_run, load_run
+from twinseg.common.inference.evaluate import evaluate_run
+from twinseg.common.inference.runs import load_run
 
 FOLDER = Path(__file__).parents[2] / 'weights'
 FILES = sorted(FOLDER.glob('*.safetensors'))
@@ -70,5 +71,5 @@ def test_it_predicts_at_once(path, tmp_path, monkeypatch, capsys):
 @each
 def test_its_scores_are_those_of_the_card(path, backend_name, data_folder):
     config = load_run(path, backend_name, 'cpu').config.replace(data_url=str(data_folder / 'camvid'))
-    found = evaluate_run(path, backend_name, 'cpu', config)['scores'].miou
+    found = evaluate_run(load_run(path, backend_name, 'cpu', config)).scores.miou
     assert 100 * found == pytest.approx(float(card(path)[3]), abs=SCORE)

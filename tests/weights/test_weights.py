@@ -19,7 +19,7 @@ from safetensors.numpy import save_file
 from twinseg.common import checkpoint, weights
 from twinseg.common import config as configuration
 from twinseg.common.errors import StateError
-from twinseg.common.inference.evaluate import load_run
+from twinseg.common.inference.runs import load_run
 from twinseg.common.presets import PRESETS, preset_arguments
 from twinseg.common.weights import TABLES
 from twinseg.common.weights.publishers.table import rule_pattern, rule_template

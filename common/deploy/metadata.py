@@ -1,0 +1,80 @@
+"""What a file of ``twinseg export`` says about itself: how images are prepared, and what its output means."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal, Mapping, Optional
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from twinseg.common import config as configuration
+from twinseg.common import tasks
+from twinseg.common.config import Augment, Config, TaskName
+from twinseg.common.errors import UserError
+
+Side = Annotated[int, Field(gt=0)]
+Level = Annotated[int, Field(ge=0, le=255)]
+Channels = tuple[float, float, float]
+Deviation = Annotated[float, Field(gt=0)]
+
+
+class ExportMetadata(BaseModel):
+    """The metadata of an exported file, in which they are strings (lists as JSON)."""
+
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+    arch: str
+    num_classes: Side
+    classes: tuple[str, ...] = ()
+    palette: tuple[tuple[Level, Level, Level], ...] = ()
+    mean: Channels
+    std: tuple[Deviation, Deviation, Deviation]
+    input_size: tuple[Side, Side]
+    eval_size: Optional[tuple[Side, Side]] = None
+    align_corners: Optional[bool] = Field(description='of the resize from the head to the image; none: a classifier')
+    step: Optional[int] = None
+    set: Optional[str] = None
+    input: Literal['float32', 'uint8'] = Field(
+        'float32', description='(N, 3, H, W) normalised, or (N, H, W, 3) as in the image'
+    )
+    output: Literal['logits', 'class_ids'] = 'logits'
+    crop_pct: float = 0.875
+    square_resize: bool = False
+    interpolation: str = 'bicubic'
+
+    @classmethod
+    def read(cls, metadata: Mapping[str, str], path: Path) -> 'ExportMetadata':
+        """From the strings in a file; UserError when they are not those of ``twinseg export``."""
+        plain = ('arch', 'twinseg_version')
+        try:
+            return cls(
+                **{key: text if key in plain else json.loads(text) for key, text in metadata.items() if key in cls.model_fields}
+            )
+        except (ValidationError, ValueError, RecursionError):
+            raise UserError(
+                f'{path}: does not say how images are normalised, or what its output means; expected a file of `twinseg export`'
+            ) from None
+
+    @property
+    def task(self) -> TaskName:
+        """What the file is for."""
+        return tasks.of_logits(self.align_corners).NAME
+
+    @property
+    def augment(self) -> Augment:
+        """How evaluation prepares images."""
+        return Augment(crop_pct=self.crop_pct, square_resize=self.square_resize, interpolation=self.interpolation)  # type: ignore
+
+    def configuration(self, base: Optional[Config] = None) -> Config:
+        """The configuration of an evaluation: the data of ``base``, by default the data set of training; the rest from the
+        file. UserError when the two are for different tasks."""
+        if base is None:
+            if self.set is None:
+                raise UserError('the file does not say which data set it is for: give CONFIG, a recipe or a YAML file')
+            base = configuration.from_flat({'set': self.set})
+        if base.task != self.task:
+            raise UserError(f'set: {base.data.set} is not for {self.task}, which the file is for')
+        described = {key: getattr(self, field) for field, key in tasks.of(self.task).EXPORTED_KEYS.items()}
+        keys = {'arch': self.arch, 'num_classes': self.num_classes, 'mean': self.mean, 'std': self.std, **described}
+        return base.replace(
+            **{key: list(value) if isinstance(value, tuple) else value for key, value in keys.items() if value is not None}
+        )

@@ -1,0 +1,104 @@
+"""Trained networks, ready to run: from a checkpoint file or a run folder."""
+
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+from twinseg.common import checkpoint, tasks
+from twinseg.common import config as configuration
+from twinseg.common.backend import Backend, Network, Predictor, get_backend, preferred, used_arguments
+from twinseg.common.checkpoint import RunMeta
+from twinseg.common.config import Config
+from twinseg.common.errors import StateError, UserError
+from twinseg.common.inference import views
+from twinseg.common.tasks.base import TrainedNetwork, names_and_colours
+
+
+class Run(NamedTuple):
+    """A trained network, ready to run."""
+
+    path: Path  # checkpoint file or run folder
+    config: Config
+    meta: RunMeta
+    backend: Backend
+    device: str
+    network: Network
+    predictor: Predictor
+
+    @property
+    def num_classes(self) -> int:
+        """Classes of the network."""
+        return num_classes(self.config, self.meta.num_classes, str(self.path))
+
+    def trained(self) -> TrainedNetwork:
+        """The network as prediction sees it."""
+        count = self.meta.num_classes or self.config.model.num_classes or 0
+        classes, palette = names_and_colours(self.meta.classes, self.meta.palette, count)
+        predictor = views.as_published(self.predictor, self.config)
+        size = tasks.of(self.config.task).input_size(self.config)
+        return TrainedNetwork(self.config.task, predictor, self.config.augment, size, classes, palette)
+
+
+def load_run(
+    path: Path, backend_name: Optional[str] = None, device: Optional[str] = None, config: Optional[Config] = None
+) -> Run:
+    """The network of a checkpoint file, or of a run folder (its best checkpoint, else its latest).
+
+    The configuration comes from the checkpoint unless one is given. Averaged (EMA) weights are taken where there are any.
+    """
+    file = find_checkpoint(path)
+    state, meta = checkpoint.model_state(file)
+    stored = config is None
+    if config is None:
+        config = configuration.from_flat(meta.config, str(file))
+    backend = get_backend(backend_name or config.runtime.backend or preferred(meta.backend))
+    device = backend.setup(
+        device or config.runtime.device_target,
+        seed=config.runtime.seed,
+        threads=config.runtime.threads,
+        timeout=config.runtime.collective_timeout,
+    )
+    classes = num_classes(config, meta.num_classes, str(file))
+    if stored:  # earlier versions took arguments that have no effect
+        used = used_arguments(backend.MODELS, config.model.arch, config.model.arguments())
+        config = config.replace(model_args={key: value for key, value in config.model.model_args.items() if key in used})
+    network = backend.build_model(config.model.arch, **network_arguments(config, classes))
+    try:
+        backend.load_state(network, state)
+    except StateError as error:
+        raise StateError(f'{file}: for {config.model.arch}: {error}') from None
+    return Run(path, config, meta, backend, device, network, backend.make_predictor(network, config))
+
+
+def num_classes(config: Config, known: Optional[int], source: str) -> int:
+    """Classes of the network: ``num_classes`` of the configuration, else the ``known`` ones of ``source``, a data set or a
+    checkpoint. UserError where the configuration says less than ``known``, StateError where neither says anything."""
+    if config.model.num_classes is None:
+        if known is None:
+            raise StateError(f'{source}: does not say how many classes it has; set num_classes')
+        return known
+    if known is not None and config.model.num_classes < known:
+        raise UserError(f'num_classes: {config.model.num_classes}, but {source} has {known} classes')
+    return config.model.num_classes
+
+
+def network_arguments(config: Config, classes: int) -> dict[str, Any]:
+    """What the network's builder is given."""
+    return {'num_classes': classes, **config.model.arguments()}
+
+
+def find_checkpoint(path: Path) -> Path:
+    """The checkpoint file itself, or of a run folder the best one, else the latest."""
+    if not path.is_dir():
+        return path
+    folder = path / 'checkpoints'
+    best = folder / checkpoint.BEST
+    newest = best if best.is_file() else checkpoint.latest(folder)
+    if newest is None:
+        raise StateError(f'{path}: holds no readable checkpoint')
+    return newest
+
+
+def stored_config(path: Path) -> Config:
+    """The configuration that a checkpoint (or a run folder's checkpoint) carries."""
+    path = find_checkpoint(path)
+    return configuration.from_flat(checkpoint.load(path)[1].config, str(path))

@@ -1,0 +1,191 @@
+"""What differs between segmentation and classification, as questions that both tasks answer under the same names.
+
+``segmentation.py`` and ``classification.py`` are modules with the functions of ``Task``; ``tasks.of(config.task)`` chooses one.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Generator, Iterable, Mapping, NamedTuple, Optional, Protocol, Sequence
+
+import numpy as np
+
+from twinseg.common.backend import Batch, Predictor
+from twinseg.common.config import Augment, Config, TaskName
+from twinseg.common.data.base import Dataset, OnProgress
+from twinseg.common.data.classes import default_palette
+from twinseg.common.data.samples import TrainSamples
+from twinseg.common.interpolation import Size
+from twinseg.common.metrics import ImageScores, Scores
+from twinseg.common.parallel.processes import ALONE, Group
+
+SMALLEST = 32  # pixels a side that a network is given: smaller images are padded by repeating their edge
+MakeLoader = Callable[[Any, Iterable[list], int], Generator[Batch, None, None]]  # see ``Backend.make_loader``
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """How a network is evaluated."""
+
+    ms_flip: bool = False  # segmentation: probabilities averaged over six scales, mirrored too
+    slide: bool = False  # segmentation: averaged over overlapping windows
+    boundary: bool = False  # segmentation: boundary IoU, too
+    real_size: bool = False  # classification: images neither resized nor cropped
+    split: Optional[str] = None  # by default the validation split
+
+
+PLAIN = EvalOptions()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores over a data set."""
+
+    task: TaskName
+    scores: Scores | ImageScores
+    matrix: np.ndarray  # confusion matrix (C, C), int64, rows are the truth
+    conditions: Mapping[str, Any]  # JSON-able: what a reader needs to repeat it
+
+    def to_json(self) -> dict[str, Any]:
+        """Scores in percent, ``conditions`` and ``confusion``."""
+        return {**self.scores.to_json(), 'conditions': dict(self.conditions), 'confusion': self.matrix.tolist()}
+
+
+class TrainedNetwork(NamedTuple):
+    """A network as prediction sees it."""
+
+    task: TaskName
+    predictor: Predictor
+    augment: Augment
+    size: Size  # of the images that it was made for
+    classes: Sequence[str]
+    palette: np.ndarray  # uint8 (C, 3)
+    smallest: int = SMALLEST
+
+
+class PictureRow(NamedTuple):
+    """Pictures of a report that belong together."""
+
+    title: Optional[str]
+    pictures: list['Picture']
+
+
+class Picture(NamedTuple):
+    """A picture with the lines below it."""
+
+    lines: Sequence[str]
+    pixels: np.ndarray  # uint8 (H, W, 3)
+    is_photo: bool  # may be smoothed and compressed
+
+
+class DataNames(NamedTuple):
+    """A data set, and its classes where a network of that many classes must be one of it."""
+
+    set: Optional[str]
+    classes: Sequence[str]
+    palette: Sequence[tuple[int, int, int]]
+
+
+class Task(Protocol):
+    """The functions and constants of ``segmentation.py`` and ``classification.py``."""
+
+    NAME: TaskName
+    FIGURES: tuple[str, ...]  # the scores that a reader sees first; the best checkpoint has the highest of the first one
+    CLASS_FIGURE: str  # score of a class; with an m before it, the mean
+    COUNTED: str  # what a confusion matrix counts
+    HAS_COLOURS: bool  # classes have colours in pictures
+    DEFAULT_CLASSES: int  # of a network without data
+    PRINTED_SIZE: Size  # of the images for which papers count multiply-accumulates
+    EXPORTED_KEYS: Mapping[str, str]  # field of ``ExportMetadata`` -> key of the configuration that it is
+
+    SCORED_OUTPUTS: tuple[str, ...]  # of exported files (``ExportMetadata.output``)
+
+    def input_size(self, config: Config) -> Size:
+        """Size of the images that the network is evaluated on, or where these have their own, trained on."""
+
+    def training_size(self, config: Config) -> Size:
+        """Size of the images that the network is trained on."""
+
+    def training_samples(self, dataset: Dataset, config: Config) -> TrainSamples:
+        """Augmented samples by (epoch, index)."""
+
+    def evaluation_samples(self, dataset: Dataset, config: Config, size: Size) -> Any:
+        """``samples[index]``: image uint8 (3, H, W) as evaluation shows it to a network for ``size``, and label."""
+
+    def check_options(self, options: EvalOptions, config: Config) -> None:
+        """UserError for an option that has no effect on this task."""
+
+    def evaluate(
+        self,
+        predictor: Predictor,
+        dataset: Dataset,
+        config: Config,
+        make_loader: MakeLoader,
+        options: EvalOptions = PLAIN,
+        group: Group = ALONE,
+        progress: Optional[OnProgress] = None,
+    ) -> Evaluation:
+        """Scores of a predictor over every image of a data set.
+
+        The processes of a ``group`` share the images, none of them twice, and all of them get the scores of the whole. What the
+        network is shown of an image is the predictor's matter (``inference/views.py``).
+        """
+
+    def show_scores(self, scores: Any) -> None:
+        """Prints the classes and the means."""
+
+    def model_zoo_lines(self, scores: Any) -> str:
+        """The scores as the model zoo's programs print them."""
+
+    def logits(self, network: TrainedNetwork, image: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) -> float32 logits (1, C, h, w) at the head's size, or (1, C)."""
+
+    def predict_image(self, network: TrainedNetwork, image: np.ndarray, name: str) -> Any:
+        """What a network sees in an image, uint8 (H, W, 3): a ``Segmentation`` or a ``Classification``; ``name`` is its
+        file's, without suffix."""
+
+    def predict(self, network: TrainedNetwork, files: Sequence[Path], out: Path) -> list[Path]:
+        """Writes what a network sees in images and videos into a folder; returns the files written."""
+
+    def random_labels(self, rng: np.random.Generator, count: int, size: Size, classes: int) -> np.ndarray:
+        """Labels of ``count`` images of ``size``, as ``Trainer.step`` takes them."""
+
+    def labels_of_streets(self, rng: np.random.Generator, labels: np.ndarray, classes: int) -> np.ndarray:
+        """Labels for images of street scenes, whose pixels have the ``labels`` (N, H, W)."""
+
+    def data_of_published(self, classes: Optional[int]) -> DataNames:
+        """What published weights for so many classes were most likely trained on."""
+
+    def write_labels(self, folder: Path, labels: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
+        """Writes (name, label) of every image as the model zoo's programs for cards read them; returns, of each, name and what
+        ``score_outputs`` needs to know of its label (JSON-able)."""
+
+    def fits(self, label: Any) -> bool:
+        """Whether that is what ``write_labels`` returns of a label."""
+
+    def score_outputs(
+        self,
+        outputs: Iterable[np.ndarray],
+        labels: Sequence[tuple[str, Any]],
+        folder: Path,
+        class_ids: Callable[[np.ndarray, Size], np.ndarray],
+        classes: Sequence[str],
+        ignore_index: int,
+    ) -> tuple[Scores | ImageScores, np.ndarray]:
+        """Scores and confusion matrix of a network's outputs (1, ...), one for each of the ``labels`` that ``write_labels``
+        returned; ``class_ids(output, size)`` makes ids (1, H, W) of one."""
+
+    def augmented(self, dataset: Dataset, config: Config, index: int, epochs: int) -> list[np.ndarray]:
+        """A sample as a reader wants to check it, and as the first epochs bring it: uint8 RGB."""
+
+    def report_pictures(
+        self, dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork]
+    ) -> list[PictureRow]:
+        """Images of a data set, their labels, and what networks see in them."""
+
+
+def names_and_colours(
+    classes: Optional[Sequence[str]], palette: Optional[Sequence[Sequence[int]]], count: int
+) -> tuple[list[str], np.ndarray]:
+    """Names and colours of ``count`` classes; where there are none, numbers and the default palette."""
+    names = list(classes or [f'class {index}' for index in range(count)])
+    return names, np.array(palette or default_palette(len(names)), np.uint8).reshape(-1, 3)

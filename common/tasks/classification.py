@@ -1,0 +1,247 @@
+"""Classification: a class for every image. The functions are those of ``base.Task``."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
+
+import numpy as np
+
+from twinseg.common import console, metrics
+from twinseg.common.backend import Predictor
+from twinseg.common.config import Config, TaskName
+from twinseg.common.data.base import Dataset, OnProgress
+from twinseg.common.data.classification_transforms import eval_image
+from twinseg.common.data.reading import read_image
+from twinseg.common.data.samples import EvaluationImages, TrainImages
+from twinseg.common.data.segmentation_transforms import channels_first
+from twinseg.common.errors import DataError, UserError
+from twinseg.common.files import write_text
+from twinseg.common.interpolation import Size
+from twinseg.common.metrics import ImageScores, confusion_matrix, rank_of_truth
+from twinseg.common.parallel.processes import ALONE, Group
+from twinseg.common.tasks.base import (
+    PLAIN,
+    DataNames,
+    EvalOptions,
+    Evaluation,
+    MakeLoader,
+    Picture,
+    PictureRow,
+    TrainedNetwork,
+)
+from twinseg.common.tasks.video import VIDEOS
+
+NAME: TaskName = 'classification'
+FIGURES: tuple[str, ...] = ImageScores.FIGURES
+CLASS_FIGURE = 'Acc'
+COUNTED = 'images'
+HAS_COLOURS = False
+DEFAULT_CLASSES = 1000  # ImageNet
+PRINTED_SIZE: Size = (224, 224)
+EXPORTED_KEYS: Mapping[str, str] = {
+    'input_size': 'image_size',
+    **{key: key for key in ('crop_pct', 'square_resize', 'interpolation')},
+}
+SCORED_OUTPUTS: tuple[str, ...] = ('logits',)  # class ids give no top-5
+LABELS = 'imagenet_label.json'  # of the model zoo's programs
+LIKELIEST = 5
+
+
+def input_size(config: Config) -> Size:
+    height, width = config.data.image_size
+    return height, width
+
+
+def training_size(config: Config) -> Size:
+    return input_size(config)
+
+
+def training_samples(dataset: Dataset, config: Config) -> TrainImages:
+    data = config.data
+    return TrainImages(dataset, config.augment, data.image_size, config.runtime.seed, data.on_error, data.max_errors)
+
+
+def evaluation_samples(dataset: Dataset, config: Config, size: Size) -> EvaluationImages:
+    return EvaluationImages(dataset, config.augment, list(size), 'raise')
+
+
+def check_options(options: EvalOptions, config: Config) -> None:
+    for name in ('ms_flip', 'slide', 'boundary'):
+        if getattr(options, name):
+            raise UserError(f'--{name.replace("_", "-")} is for segmentation, but set: {config.data.set} is not')
+
+
+def evaluate(
+    predictor: Predictor,
+    dataset: Dataset,
+    config: Config,
+    make_loader: MakeLoader,
+    options: EvalOptions = PLAIN,
+    group: Group = ALONE,
+    progress: Optional[OnProgress] = None,
+) -> Evaluation:
+    """Ranks the true class of every image, resized and cropped as ``augment`` says, or with ``real_size`` as it is."""
+    data = config.data
+    samples = EvaluationImages(dataset, config.augment, None if options.real_size else data.image_size, data.on_error)
+    indices = range(group.rank, len(dataset), group.size)
+    batch_size = 1 if options.real_size else data.eval_batch_size
+    batches = [list(indices[start : start + batch_size]) for start in range(0, len(indices), batch_size)]
+    ranks, classes, done = np.zeros((-(-len(dataset) // group.size), 4)), 0, 0
+    for images, labels in make_loader(samples, batches, data.num_parallel_workers):
+        outputs = predictor.logits(images)
+        ranks[done : done + len(labels)], classes = rank_of_truth(outputs, labels), outputs.shape[1]
+        done += len(labels)
+        if progress:
+            progress(done, len(indices))
+    ranks = group.all_gather(ranks).swapaxes(0, 1).reshape(-1, 4)[: len(dataset)]  # in the data set's order
+    classes = int(group.all_gather(np.array([classes])).max())
+    scores, matrix = _score(ranks, dataset.description.classes, classes)
+    if scores.broken > data.max_errors:
+        raise DataError(
+            f'{scores.broken} broken images in {dataset.name} {dataset.split}, more than max_errors: {data.max_errors}'
+        )
+    conditions = {
+        'data': dataset.name,
+        'split': dataset.split,
+        'images': len(dataset),
+        'real_size': options.real_size,
+        'image_size': None if options.real_size else data.image_size,
+        'crop_pct': config.augment.crop_pct,
+    }
+    return Evaluation(NAME, scores, matrix, conditions)
+
+
+def _score(ranks: np.ndarray, names: Sequence[str], count: int) -> tuple[ImageScores, np.ndarray]:
+    """Scores and confusion matrix (K, K) int64 from ``metrics.rank_of_truth`` of every image by a network of ``count`` classes;
+    those that ``names`` lacks are numbered."""
+    names = (*names, *(f'class {index}' for index in range(len(names), count)))
+    truth, predicted = ranks[:, [0, 2]].T.astype(np.int64)
+    return ImageScores.from_ranks(ranks, names), confusion_matrix(truth, predicted, len(names), ignore_index=-1)
+
+
+def show_scores(scores: ImageScores) -> None:
+    console.show_image_scores(scores)
+
+
+def model_zoo_lines(scores: ImageScores) -> str:
+    return f'Top1 acc: {metrics.show(scores.top1)}\nTop5 acc: {metrics.show(scores.top5)}'
+
+
+def logits(network: TrainedNetwork, image: np.ndarray) -> np.ndarray:
+    return network.predictor.logits(channels_first(eval_image(image, network.augment, network.size))[None])
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A class that a classifier takes an image for."""
+
+    name: str
+    index: int
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Classification:
+    """The likeliest classes of an image, the best first."""
+
+    image: np.ndarray  # uint8 (H, W, 3) in RGB
+    classes: tuple[Guess, ...]
+    name: str  # of the image's file, without suffix
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """``class``, ``index`` and ``probability`` of every guess."""
+        return [
+            {'class': guess.name, 'index': guess.index, 'probability': round(guess.probability, 6)} for guess in self.classes
+        ]
+
+    def save(self, folder: str | Path = '.') -> list[Path]:
+        """Writes ``NAME_classes.json`` into a folder, made if need be; returns its path in a list."""
+        path = Path(folder) / f'{self.name}_classes.json'
+        write_text(path, json.dumps(self.to_json(), indent=1) + '\n')
+        return [path]
+
+
+def predict_image(network: TrainedNetwork, image: np.ndarray, name: str) -> Classification:
+    shares = _softmax(logits(network, image)[0].astype(np.float64))
+    order = np.argsort(-shares, kind='stable')[:LIKELIEST].tolist()
+    guesses = (Guess(_name(network.classes, index), index, float(shares[index])) for index in order)
+    return Classification(image, tuple(guesses), name)
+
+
+def predict(network: TrainedNetwork, files: Sequence[Path], out: Path) -> list[Path]:
+    """``predictions.json``: of every image the likeliest classes with their probabilities."""
+    guesses = {}
+    for path in files:
+        if path.suffix.lower() in VIDEOS:
+            raise DataError(f'{path}: a video; a classifier takes images')
+        guesses[str(path)] = predict_image(network, read_image(path), path.stem).to_json()
+    written = out / 'predictions.json'
+    write_text(written, json.dumps(guesses, indent=1) + '\n')
+    return [written]
+
+
+def _softmax(values: np.ndarray) -> np.ndarray:
+    power = np.exp(values - values.max())
+    return power / power.sum()
+
+
+def _name(classes: Sequence[str], index: int) -> str:
+    return classes[index] if index < len(classes) else f'class {index}'
+
+
+def random_labels(rng: np.random.Generator, count: int, size: Size, classes: int) -> np.ndarray:
+    return rng.integers(0, classes, count)
+
+
+def labels_of_streets(rng: np.random.Generator, labels: np.ndarray, classes: int) -> np.ndarray:
+    return rng.integers(0, classes, len(labels))
+
+
+def data_of_published(classes: Optional[int]) -> DataNames:
+    return DataNames('imagenet', (), ())
+
+
+def write_labels(folder: Path, labels: Iterable[tuple[str, np.ndarray]]) -> list[tuple[str, int]]:
+    """One JSON file, name -> number of the class; returns the same."""
+    numbers = {name: int(label) for name, label in labels}
+    (folder / LABELS).write_text(json.dumps(numbers, indent=1) + '\n', encoding='utf-8')
+    return list(numbers.items())
+
+
+def fits(label: Any) -> bool:
+    return isinstance(label, int)
+
+
+def score_outputs(
+    outputs: Iterable[np.ndarray],
+    labels: Sequence[tuple[str, int]],
+    folder: Path,
+    class_ids: Callable[[np.ndarray, Size], np.ndarray],
+    classes: Sequence[str],
+    ignore_index: int,
+) -> tuple[ImageScores, np.ndarray]:
+    ranks, count = [], 0
+    for output, (_, label) in zip(outputs, labels):
+        ranks.append(rank_of_truth(output, np.array([label])))
+        count = output.shape[1]
+    return _score(np.concatenate(ranks), classes, count)
+
+
+def augmented(dataset: Dataset, config: Config, index: int, epochs: int) -> list[np.ndarray]:
+    samples = TrainImages(dataset, config.augment, config.data.image_size, config.runtime.seed)
+    return [dataset.read_image(index), *(samples[epoch, index][0].transpose(1, 2, 0) for epoch in range(epochs))]
+
+
+def report_pictures(dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork]) -> list[PictureRow]:
+    """All images in one row, each with its class and those that the networks take it for."""
+    names, pictures = dataset.description.classes, []
+    for index in indices:
+        image, label = dataset.read(index)
+        lines = [f'truth: {names[int(label)]}']
+        for name, network in networks.items():
+            shares = _softmax(logits(network, image)[0])
+            best = int(shares.argmax())
+            lines.append(f'{name}: {_name(names, best)} ({100 * shares[best]:.0f} %)')
+        pictures.append(Picture(lines, image, True))
+    return [PictureRow(None, pictures)]

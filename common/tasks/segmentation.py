@@ -1,0 +1,237 @@
+"""Segmentation: a class for every pixel. The functions are those of ``base.Task``."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
+
+import numpy as np
+from PIL import Image
+
+from twinseg.common import console, metrics
+from twinseg.common.backend import Predictor
+from twinseg.common.config import Config, TaskName
+from twinseg.common.data.base import Dataset, OnProgress
+from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
+from twinseg.common.data.reading import read_image
+from twinseg.common.data.samples import LabelledImages, TrainSamples, loaded_images
+from twinseg.common.data.segmentation_transforms import channels_first
+from twinseg.common.drawing import blend, colour_labels, overlay
+from twinseg.common.errors import UserError
+from twinseg.common.interpolation import Size
+from twinseg.common.metrics import Scores, boundary_counts, confusion_matrix
+from twinseg.common.parallel.processes import ALONE, Group
+from twinseg.common.tasks.base import (
+    PLAIN,
+    DataNames,
+    EvalOptions,
+    Evaluation,
+    MakeLoader,
+    Picture,
+    PictureRow,
+    TrainedNetwork,
+)
+from twinseg.common.tasks.card_files import read_array
+from twinseg.common.tasks.video import VIDEOS, rewrite
+
+NAME: TaskName = 'segmentation'
+FIGURES: tuple[str, ...] = Scores.FIGURES
+CLASS_FIGURE = 'IoU'
+COUNTED = 'pixels'
+HAS_COLOURS = True
+DEFAULT_CLASSES = len(CITYSCAPES_CLASSES)
+PRINTED_SIZE: Size = (512, 1024)  # half of Cityscapes
+EXPORTED_KEYS: Mapping[str, str] = {'input_size': 'crop_size', 'eval_size': 'eval_size'}
+SCORED_OUTPUTS: tuple[str, ...] = ('logits', 'class_ids')
+LABELS = 'label'  # folder of the model zoo's programs
+
+
+def input_size(config: Config) -> Size:
+    height, width = config.augment.eval_size or config.augment.crop_size
+    return height, width
+
+
+def training_size(config: Config) -> Size:
+    height, width = config.augment.crop_size
+    return height, width
+
+
+def training_samples(dataset: Dataset, config: Config) -> TrainSamples:
+    return TrainSamples(dataset, config.augment, config.runtime.seed, config.data.on_error, config.data.max_errors)
+
+
+def evaluation_samples(dataset: Dataset, config: Config, size: Size) -> LabelledImages:
+    return LabelledImages(dataset)
+
+
+def check_options(options: EvalOptions, config: Config) -> None:
+    if options.real_size:
+        raise UserError(f'--real-size is for classifiers, but set: {config.data.set} is not')
+
+
+def evaluate(
+    predictor: Predictor,
+    dataset: Dataset,
+    config: Config,
+    make_loader: MakeLoader,
+    options: EvalOptions = PLAIN,
+    group: Group = ALONE,
+    progress: Optional[OnProgress] = None,
+) -> Evaluation:
+    """Counts the pixels by true and predicted class, predictions compared at each label's full size."""
+    names, ignored = dataset.description.classes, dataset.description.ignore_index
+    matrix, boundary = np.zeros((len(names), len(names)), np.int64), np.zeros((2, len(names)), np.int64)
+    done, indices = 0, range(group.rank, len(dataset), group.size)
+    data = config.data
+    for images, labels in loaded_images(make_loader, dataset, indices, data.eval_batch_size, data.num_parallel_workers):
+        predicted = predictor.class_ids(images, (images.shape[2], images.shape[3]))
+        if predicted.max() >= len(names):
+            raise UserError(f'the network predicts class {predicted.max()}, but {dataset.name} has {len(names)} classes')
+        matrix += confusion_matrix(labels, predicted, len(names), ignored)
+        if options.boundary:
+            for truth, prediction in zip(labels, predicted):
+                boundary += boundary_counts(truth, prediction, len(names), ignored)
+        done += len(images)
+        if progress:
+            progress(done, len(indices))
+    matrix, boundary = group.sum(matrix), group.sum(boundary)
+    conditions = {
+        'data': dataset.name,
+        'split': dataset.split,
+        'images': len(dataset),
+        'ms_flip': options.ms_flip,
+        'slide': options.slide,
+        'boundary': options.boundary,
+        'eval_size': config.augment.eval_size,
+    }
+    scores = Scores.from_matrix(matrix, names, boundary if options.boundary else None)
+    return Evaluation(NAME, scores, matrix, conditions)
+
+
+def show_scores(scores: Scores) -> None:
+    console.show_pixel_scores(scores)
+
+
+def model_zoo_lines(scores: Scores) -> str:
+    return f'mIoU: {metrics.show(scores.miou)}'
+
+
+def logits(network: TrainedNetwork, image: np.ndarray) -> np.ndarray:
+    return network.predictor.logits(_planes(image, network.smallest))
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The class of every pixel of an image."""
+
+    image: np.ndarray  # uint8 (H, W, 3) in RGB
+    mask: np.ndarray  # uint8 (H, W): positions in ``classes``
+    classes: tuple[str, ...]
+    palette: np.ndarray  # uint8 (C, 3) in RGB
+    name: str  # of the image's file, without suffix
+
+    def overlay(self, all_classes: bool = False) -> np.ndarray:
+        """The image with the classes' colours over it and a legend of those present (or of all) below it, uint8 (h, w, 3); a
+        small image is enlarged."""
+        return overlay(self.image, self.mask, self.classes, self.palette, all_classes=all_classes)
+
+    def save(self, folder: str | Path = '.') -> list[Path]:
+        """Writes ``NAME_overlay.png`` and ``NAME_ids.png`` (the mask) into a folder, made if need be; returns their paths."""
+        files = {Path(folder) / f'{self.name}_overlay.png': self.overlay(), Path(folder) / f'{self.name}_ids.png': self.mask}
+        for path, pixels in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+        return list(files)
+
+
+def predict_image(network: TrainedNetwork, image: np.ndarray, name: str) -> Segmentation:
+    height, width = image.shape[:2]
+    ids = network.predictor.class_ids(_planes(image, network.smallest))[0, :height, :width]
+    return Segmentation(image, ids, tuple(network.classes), network.palette, name)
+
+
+def predict(network: TrainedNetwork, files: Sequence[Path], out: Path) -> list[Path]:
+    """``<stem>_overlay.png`` (colours and a legend of the classes present) and ``<stem>_ids.png`` (uint8 class ids of the
+    image's size); of a video ``<stem>_overlay.mp4``."""
+    written = []
+    for path in files:
+        if path.suffix.lower() in VIDEOS:
+            written.append(out / f'{path.stem}_overlay.mp4')
+            rewrite(path, written[-1], lambda frame: predict_image(network, frame, '').overlay(all_classes=True))
+        else:
+            written += predict_image(network, read_image(path), path.stem).save(out)
+    return written
+
+
+def _planes(image: np.ndarray, smallest: int) -> np.ndarray:
+    """(H, W, 3) -> (1, 3, H, W), edges repeated below and on the right where the image is smaller."""
+    height, width = (max(smallest, side) for side in image.shape[:2])
+    padded = np.pad(image, ((0, height - image.shape[0]), (0, width - image.shape[1]), (0, 0)), mode='edge')
+    return channels_first(padded)[None]
+
+
+def random_labels(rng: np.random.Generator, count: int, size: Size, classes: int) -> np.ndarray:
+    return rng.integers(0, classes, (count, *size)).astype(np.uint8)
+
+
+def labels_of_streets(rng: np.random.Generator, labels: np.ndarray, classes: int) -> np.ndarray:
+    return labels
+
+
+def data_of_published(classes: Optional[int]) -> DataNames:
+    if classes == len(CITYSCAPES_CLASSES):
+        return DataNames('cityscapes', CITYSCAPES_CLASSES, CITYSCAPES_PALETTE)
+    return DataNames(None, (), ())
+
+
+def write_labels(folder: Path, labels: Iterable[tuple[str, np.ndarray]]) -> list[tuple[str, Size]]:
+    """``label/<name>_label.bin``, int32 (H, W); returns their sizes."""
+    (folder / LABELS).mkdir(parents=True)
+    sizes = []
+    for name, label in labels:
+        label.astype(np.int32).tofile(folder / LABELS / f'{name}_label.bin')
+        sizes.append((name, (label.shape[0], label.shape[1])))
+    return sizes
+
+
+def fits(label: Any) -> bool:
+    return isinstance(label, tuple)
+
+
+def score_outputs(
+    outputs: Iterable[np.ndarray],
+    labels: Sequence[tuple[str, Size]],
+    folder: Path,
+    class_ids: Callable[[np.ndarray, Size], np.ndarray],
+    classes: Sequence[str],
+    ignore_index: int,
+) -> tuple[Scores, np.ndarray]:
+    matrix = np.zeros((len(classes), len(classes)), np.int64)
+    for output, (name, size) in zip(outputs, labels):
+        label = read_array(folder / LABELS / f'{name}_label.bin', np.int32, size)
+        matrix += confusion_matrix(label, class_ids(output, size)[0], len(classes), ignore_index)
+    return Scores.from_matrix(matrix, classes), matrix
+
+
+def augmented(dataset: Dataset, config: Config, index: int, epochs: int) -> list[np.ndarray]:
+    """The image, its label over it, and augmented versions with a pale label."""
+    samples, palette = TrainSamples(dataset, config.augment, config.runtime.seed), dataset.description.palette
+    image, label = dataset.read(index)
+    pairs = [samples[epoch, index] for epoch in range(epochs)]
+    pale = [blend(planes.transpose(1, 2, 0), ids, palette, opacity=0.35) for planes, ids in pairs]
+    return [image, blend(image, label, palette), *pale]
+
+
+def report_pictures(dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork]) -> list[PictureRow]:
+    """A row for each image: itself, its label, and what each network sees."""
+    palette, ignored = dataset.description.palette, dataset.description.ignore_index
+    rows = []
+    for index in indices:
+        image, label = dataset.read(index)
+        pictures = [Picture(['image'], image, True), Picture(['truth'], colour_labels(label, palette), False)]
+        for name, network in networks.items():
+            predicted = network.predictor.class_ids(channels_first(image)[None], (image.shape[0], image.shape[1]))[0]
+            matrix = confusion_matrix(label, predicted, len(palette), ignored)
+            text = f'{name}: {100 * np.trace(matrix) / max(1, matrix.sum()):.1f} % of the pixels right'
+            pictures.append(Picture([text], colour_labels(predicted, palette), False))
+        rows.append(PictureRow(dataset.samples[index].name, pictures))
+    return rows
