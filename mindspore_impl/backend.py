@@ -18,7 +18,7 @@ from twinseg.mindspore_impl.exporter import open_mindir as open_mindir
 from twinseg.mindspore_impl.exporter import write as write
 from twinseg.mindspore_impl.losses import constants, segmentation_loss
 from twinseg.mindspore_impl.models import MODELS
-from twinseg.mindspore_impl.network import initialise
+from twinseg.mindspore_impl.network import Network, initialise
 from twinseg.mindspore_impl.predictor import Predictor
 from twinseg.mindspore_impl.sizes import accelerator as accelerator
 from twinseg.mindspore_impl.sizes import macs as macs
@@ -66,14 +66,14 @@ def _is_present(target: str) -> bool:
     return getattr(ms.device_context, target.lower()).device.is_available()
 
 
-def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> nn.Cell:
+def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> Network:
     """A network in evaluation mode, initialised from ``seed``; UserError for an unknown name or argument."""
     network = find_builder(MODELS, arch, arguments)(**arguments)
     initialise(network, seed)
     return network.set_train(False)
 
 
-def forward(network: nn.Cell, images: np.ndarray, auxiliary: bool = False) -> State:
+def forward(network: Network, images: np.ndarray, auxiliary: bool = False) -> State:
     """float32 (N, 3, H, W), already normalised -> outputs in evaluation mode: ``logits`` and, if asked, the rest."""
     network.set_train(False)
     network.set_auxiliary(auxiliary)
@@ -83,7 +83,7 @@ def forward(network: nn.Cell, images: np.ndarray, auxiliary: bool = False) -> St
 
 
 def loss_and_gradients(
-    network: nn.Cell, images: np.ndarray, labels: np.ndarray, loss: Loss, *, training: bool = False
+    network: Network, images: np.ndarray, labels: np.ndarray, loss: Loss, *, training: bool = False
 ) -> tuple[float, State]:
     """Loss and the gradient of every trainable parameter; batch norm and dropout in evaluation mode by default."""
     network.set_train(training)
@@ -100,7 +100,7 @@ def loss_and_gradients(
 
 
 class _Loss(nn.Cell):
-    def __init__(self, network: nn.Cell, loss: Loss):
+    def __init__(self, network: Network, loss: Loss):
         super().__init__(auto_prefix=False)
         self.network, self.align_corners = network, network.align_corners
         self.loss = constants(loss, network.align_corners)
@@ -109,14 +109,14 @@ class _Loss(nn.Cell):
         return segmentation_loss(self.network(images), labels, self.loss, self.align_corners)['loss']
 
 
-def make_predictor(network: nn.Cell, config: Config) -> Predictor:
+def make_predictor(network: Network, config: Config) -> Predictor:
     """A predictor with the configuration's mean, std and precision; with ``graph_mode`` 1 nothing is compiled."""
     if config.runtime.graph_mode:
         ms.set_context(mode=ms.PYNATIVE_MODE)
     return Predictor(network, config.augment.mean, config.augment.std, config.precision)
 
 
-def make_trainer(network: nn.Cell, config: Config) -> Trainer:
+def make_trainer(network: Network, config: Config) -> Trainer:
     """A trainer of a network; ``graph_mode`` decides whether its steps are compiled."""
     if config.runtime.launcher:
         raise UserError("launcher: dp is PyTorch's; msrun starts a process for each device: leave it out")
@@ -126,6 +126,6 @@ def make_trainer(network: nn.Cell, config: Config) -> Trainer:
     return Trainer(network, config)
 
 
-def make_float64_trainer(network: nn.Cell, config: Config) -> Trainer:
+def make_float64_trainer(network: Network, config: Config) -> Trainer:
     """BackendError: MindSpore's convolutions for CPUs take float32 alone."""
     raise BackendError('float64: MindSpore has no convolutions for it on CPUs; use the PyTorch backend')

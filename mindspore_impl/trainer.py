@@ -14,7 +14,7 @@ from twinseg.common.training.state import StatefulTrainer
 from twinseg.mindspore_impl import distributed, optim, precision, state
 from twinseg.mindspore_impl.layers import normalise
 from twinseg.mindspore_impl.losses import constants, segmentation_loss
-from twinseg.mindspore_impl.network import draw_dropout, synchronise
+from twinseg.mindspore_impl.network import Network, draw_dropout, synchronise
 from twinseg.mindspore_impl.predictor import Predictor
 
 
@@ -32,10 +32,12 @@ def batch_is_checked() -> Iterator[None]:
 class Trainer(StatefulTrainer):
     """Trains a network step by step (see ``common.backend.Trainer``)."""
 
+    optimizer: optim.Optimizer
+    average: optim.Average | None
     network_state = staticmethod(state.state)
     load_network_state = staticmethod(state.load_state)
 
-    def __init__(self, network: nn.Cell, config: Config):
+    def __init__(self, network: Network, config: Config):
         settings = config.precision
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         synchronise(network, config.runtime.sync_bn)
@@ -60,7 +62,7 @@ class Trainer(StatefulTrainer):
             draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
             arguments = Tensor(images), Tensor(labels), factor
             with batch_is_checked():
-                if index < len(batches) - 1:
+                if self.accumulation is not None and index < len(batches) - 1:
                     values.append(self.accumulation(*arguments))
                 else:
                     last, norm = self.train_step(
@@ -80,7 +82,7 @@ class Trainer(StatefulTrainer):
             'grad_norm': norm,
         }
 
-    def make_predictor(self, network: nn.Cell) -> Predictor:
+    def make_predictor(self, network: Network) -> Predictor:
         """A predictor with the configuration's mean, std and precision."""
         return Predictor(network, self.config.augment.mean, self.config.augment.std, self.config.precision)
 
@@ -88,7 +90,7 @@ class Trainer(StatefulTrainer):
 class Gradients(nn.Cell):
     """Images and labels -> the losses, in the order of ``names``, and the gradients of the scaled loss."""
 
-    def __init__(self, network: nn.Cell, optimizer: optim.Optimizer, config: Config):
+    def __init__(self, network: Network, optimizer: optim.Optimizer, config: Config):
         super().__init__(auto_prefix=False)
         self.network, self.align_corners = network, network.align_corners
         self.loss = constants(config.loss, network.align_corners)

@@ -18,7 +18,7 @@ from twinseg.pytorch_impl.exporter import open_mindir as open_mindir
 from twinseg.pytorch_impl.exporter import write as write
 from twinseg.pytorch_impl.losses import segmentation_loss
 from twinseg.pytorch_impl.models import MODELS
-from twinseg.pytorch_impl.network import initialise
+from twinseg.pytorch_impl.network import Network, initialise
 from twinseg.pytorch_impl.predictor import Predictor
 from twinseg.pytorch_impl.sizes import accelerator as accelerator
 from twinseg.pytorch_impl.sizes import macs as macs
@@ -67,14 +67,14 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     return wanted
 
 
-def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> torch.nn.Module:
+def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> Network:
     """A network in evaluation mode, initialised from ``seed``; UserError for an unknown name or argument."""
     network = find_builder(MODELS, arch, arguments)(**arguments)
     initialise(network, seed)
     return network.to(_device).eval()
 
 
-def forward(network: torch.nn.Module, images: np.ndarray, auxiliary: bool = False) -> State:
+def forward(network: Network, images: np.ndarray, auxiliary: bool = False) -> State:
     """float32 (N, 3, H, W), already normalised -> outputs in evaluation mode: ``logits`` and, if asked, the rest."""
     network.eval()
     network.set_auxiliary(auxiliary)
@@ -85,7 +85,7 @@ def forward(network: torch.nn.Module, images: np.ndarray, auxiliary: bool = Fals
 
 
 def loss_and_gradients(
-    network: torch.nn.Module, images: np.ndarray, labels: np.ndarray, loss: Loss, *, training: bool = False
+    network: Network, images: np.ndarray, labels: np.ndarray, loss: Loss, *, training: bool = False
 ) -> tuple[float, State]:
     """Loss and the gradient of every trainable parameter; batch norm and dropout in evaluation mode by default."""
     network.train(training)
@@ -102,12 +102,12 @@ def loss_and_gradients(
     return value.item(), {key: gradient.cpu().numpy().copy() for key, gradient in gradients.items()}
 
 
-def make_predictor(network: torch.nn.Module, config: Config) -> Predictor:
+def make_predictor(network: Network, config: Config) -> Predictor:
     """A predictor with the configuration's mean, std and precision."""
     return Predictor(network, config.augment.mean, config.augment.std, config.precision)
 
 
-def make_trainer(network: torch.nn.Module, config: Config) -> Trainer:
+def make_trainer(network: Network, config: Config) -> Trainer:
     """A trainer of a network."""
     if config.runtime.graph_mode:
         raise UserError("graph_mode: 1 is MindSpore's; PyTorch always runs operator by operator: leave it out")
@@ -116,6 +116,6 @@ def make_trainer(network: torch.nn.Module, config: Config) -> Trainer:
     return Trainer(network, config)
 
 
-def make_float64_trainer(network: torch.nn.Module, config: Config) -> Trainer:
+def make_float64_trainer(network: Network, config: Config) -> Trainer:
     """A trainer whose weights and features, but not its losses, are float64: what float32 is judged against."""
     return make_trainer(precision.double(network), config)

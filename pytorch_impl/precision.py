@@ -4,6 +4,7 @@ import torch
 from torch import nn
 
 from twinseg.pytorch_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
+from twinseg.pytorch_impl.network import Network
 
 
 def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: bool = True) -> nn.Module:
@@ -24,7 +25,7 @@ def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: 
     return network if level == 'O0' else network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # it is not in the stubs
 
 
-def double(network: nn.Module) -> nn.Module:
+def double(network: Network) -> Network:
     """A network, in place, with weights and features in float64: what float32 is judged against. Losses stay float32."""
     network.double().register_forward_pre_hook(lambda _, inputs: tuple(x.double() for x in inputs))
     return network

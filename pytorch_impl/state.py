@@ -1,7 +1,7 @@
 """The weights of a network as numpy arrays under canonical names, out and in."""
 
 from pathlib import Path
-from typing import Mapping
+from typing import Any, Mapping
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ def load_state(network: nn.Module, state: Mapping[str, np.ndarray], *, partial: 
 
 def save_native(network: nn.Module, path: Path, meta: RunMeta) -> None:
     """Writes a plain state dict for ``torch.load``. ``meta`` stands in its metadata, like the modules' versions."""
-    content = network.state_dict()
+    content: Any = network.state_dict()
     content._metadata['']['twinseg'] = meta.to_json()
     torch.save(content, path)
 

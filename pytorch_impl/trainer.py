@@ -1,6 +1,7 @@
 """One training step: forward, loss, scaled backward, clip, optimizer, moving averages."""
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +13,19 @@ from twinseg.common.training.state import StatefulTrainer
 from twinseg.pytorch_impl import distributed, optim, precision, state
 from twinseg.pytorch_impl.layers import normalise
 from twinseg.pytorch_impl.losses import segmentation_loss
-from twinseg.pytorch_impl.network import draw_dropout, synchronise
+from twinseg.pytorch_impl.network import Network, draw_dropout, synchronise
 from twinseg.pytorch_impl.predictor import Predictor
 
 
 class Trainer(StatefulTrainer):
     """Trains a network step by step (see ``common.backend.Trainer``)."""
 
+    optimizer: optim.Optimizer
+    average: optim.Average | None
     network_state = staticmethod(state.state)
     load_network_state = staticmethod(state.load_state)
 
-    def __init__(self, network: nn.Module, config: Config):
+    def __init__(self, network: Network, config: Config):
         settings = config.precision
         self.device = next(network.parameters()).device
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
@@ -30,7 +33,7 @@ class Trainer(StatefulTrainer):
         average = optim.Average(network) if config.optimizer.with_ema else None
         super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)
         without_loss = set(network.align_corners) - {'logits', *config.loss.auxiliary_weights}
-        self.losses = distributed.parallel(Losses(network, config), unused=bool(without_loss))
+        self.losses: Any = distributed.parallel(Losses(network, config), unused=bool(without_loss))
 
     def step(self, batches: list[tuple[np.ndarray, np.ndarray]], learning_rate: float) -> dict[str, float]:
         """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W), (N,) or (N, K) float32.
@@ -40,7 +43,8 @@ class Trainer(StatefulTrainer):
         """
         self.network.train()
         self.optimizer.zero_grad()
-        scale, parts = self.scaler.scale, {}
+        scale = self.scaler.scale
+        parts: dict[str, float] = {}
         for index, (images, labels) in enumerate(batches):
             draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
             with self._reduces(last=index == len(batches) - 1):
@@ -66,7 +70,7 @@ class Trainer(StatefulTrainer):
         """A context in which gradients are averaged over the processes only after the last batch of a step."""
         return nullcontext() if last or isinstance(self.losses, Losses) else self.losses.no_sync()
 
-    def make_predictor(self, network: nn.Module) -> Predictor:
+    def make_predictor(self, network: Network) -> Predictor:
         """A predictor with the configuration's mean, std and precision."""
         return Predictor(network, self.config.augment.mean, self.config.augment.std, self.config.precision)
 
@@ -74,9 +78,9 @@ class Trainer(StatefulTrainer):
 class Losses(nn.Module):
     """Images and labels -> ``loss`` and its parts."""
 
-    def __init__(self, network: nn.Module, config: Config):
+    def __init__(self, network: Network, config: Config):
         super().__init__()
-        self.network = distributed.spread(network) if config.runtime.launcher == 'dp' else network
+        self.network: Any = distributed.spread(network) if config.runtime.launcher == 'dp' else network
         if config.runtime.torch_compile:
             self.network = torch.compile(self.network)
         self.loss, self.align_corners = config.loss, network.align_corners

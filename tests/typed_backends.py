@@ -4,4 +4,5 @@ from twinseg.common.backend import Backend
 from twinseg.mindspore_impl import backend as mindspore
 from twinseg.pytorch_impl import backend as pytorch
 
-BACKENDS: tuple[Backend, Backend] = (pytorch, mindspore)
+PYTORCH: Backend = pytorch
+MINDSPORE: Backend = mindspore

@@ -45,15 +45,14 @@ class Conv2d(nn.Conv2d):
         init: str | float | None = None,
     ):
         same = padding == 'same'
-        if isinstance(padding, tuple):
-            padding = (padding[0], padding[0], padding[1], padding[1])
+        around = (padding[0], padding[0], padding[1], padding[1]) if isinstance(padding, tuple) else padding
         super().__init__(
             in_channels=in_channels,
             out_channels=out_channels,
             kernel_size=kernel_size,
             stride=stride,
             pad_mode='same' if same else 'pad',
-            padding=0 if same else padding,
+            padding=0 if same else around,
             dilation=dilation,
             group=groups,
             has_bias=bias,
@@ -181,7 +180,7 @@ class DropPath(Dropout2d):
         super().__init__(1, ratio)
         self.on = on
 
-    def construct(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+    def construct(self, branch: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]  # it takes two inputs
         if self.on == 'branch':
             return super().construct(branch) + shortcut
         return branch + super().construct(shortcut)

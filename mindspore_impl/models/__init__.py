@@ -1,5 +1,6 @@
 """The networks by name; a builder takes ``num_classes``, ``auxiliary`` and the network's own arguments."""
 
+from twinseg.common.backend import Models
 from twinseg.mindspore_impl.models.ddrnet import (
     ddrnet23,
     ddrnet23_seg,
@@ -22,7 +23,7 @@ from twinseg.mindspore_impl.models.unet import UNet
 from twinseg.mindspore_impl.models.upernet import UperNet
 from twinseg.mindspore_impl.models.vgg import vgg16_bn
 
-MODELS = {
+MODELS: Models = {
     'enet': ENet,
     'fast_scnn': FastSCNN,
     'segnet': segnet,

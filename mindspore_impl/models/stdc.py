@@ -158,7 +158,7 @@ class STDCSeg(Network):
         context16 = self.conv_head32(resize_nearest(context, x16.shape[2:]))
         context8 = self.conv_head16(resize_nearest(self.arm16(x16) + context16, x8.shape[2:]))
         outputs = {'logits': self.head(self.ffm(x8, context8))}
-        if self.aux16 is not None and self.wants_auxiliary():
+        if self.wants_auxiliary() and self.aux16 is not None and self.aux32 is not None and self.detail is not None:
             outputs['aux16'] = self.aux16(context8)
             outputs['aux32'] = self.aux32(context16)
             outputs['detail'] = self.detail(x8)

@@ -4,6 +4,8 @@
 torchvision).
 """
 
+from typing import Any
+
 from mindspore import Tensor, nn
 
 from twinseg.mindspore_impl.layers import (
@@ -33,10 +35,10 @@ class VGG(nn.Cell):
 
     def __init__(self, batch_norm: bool = True, padding: int = 1, ceil_mode: bool = False):
         super().__init__()
-        self.stages = ModuleList()
+        self.stages: Any = ModuleList()  # of Sequential
         before = 3
         for index, (channels, count) in enumerate(zip(CHANNELS, CONVOLUTIONS)):
-            layers = []
+            layers: list[nn.Cell] = []
             for number in range(count):
                 around = padding if index == number == 0 else 1
                 if batch_norm:

@@ -18,9 +18,15 @@ class BatchNorm2d(nn.BatchNorm2d):
     are those of the global batch, over all processes, or with ``sync`` off of each one's own; running statistics are of all.
     """
 
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__(channels, eps=eps, momentum=momentum)
-        self.output_dtype, self.sync = None, True
+        self.output_dtype: torch.dtype | None = None
+        self.sync = True
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() * (distributed.size() if self.sync else 1) == x.shape[1]:

@@ -4,6 +4,7 @@ Twin of ``mindspore_impl/layers/primitives.py``: same names, same arguments, sam
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ class Conv2d(nn.Conv2d):
             bias=bias,
         )
         self.init = init
-        self.compute_dtype = None
+        self.compute_dtype: torch.dtype | None = None
 
     def reset_parameters(self):
         """Nothing: ``initialise`` fills the weights."""
@@ -94,7 +95,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             in_channels, out_channels, kernel_size, stride=stride, padding=padding, output_padding=output_padding, bias=bias
         )
         self.init = init
-        self.compute_dtype = None
+        self.compute_dtype: torch.dtype | None = None
 
     def reset_parameters(self):
         """Nothing: ``initialise`` fills the weights."""
@@ -104,15 +105,17 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         if self.compute_dtype is not None:
             x, weight = x.to(self.compute_dtype), weight.to(self.compute_dtype)
             bias = None if bias is None else bias.to(self.compute_dtype)
-        extra = self.output_padding
+        extra: Any = self.output_padding
+        padding: Any = self.padding  # a pair
         if size is not None:
             extra = [
-                size[axis] - (x.shape[2 + axis] - 1) * self.stride[axis] - self.kernel_size[axis] + 2 * self.padding[axis]
+                size[axis] - (x.shape[2 + axis] - 1) * self.stride[axis] - self.kernel_size[axis] + 2 * padding[axis]
                 for axis in (0, 1)
             ]
         if all(isinstance(number, int) and 0 <= number < self.stride[0] for number in extra):
-            return F.conv_transpose2d(x, weight, bias, self.stride, self.padding, extra)
-        (top, left), beyond = self.padding, self.stride[0]  # PyTorch refuses other sizes and, in an export, open ones
+            return F.conv_transpose2d(x, weight, bias, self.stride, padding, extra)
+        assert size is not None
+        (top, left), beyond = padding, self.stride[0]  # PyTorch refuses other sizes and, in an export, open ones
         y = F.conv_transpose2d(x, weight, None, self.stride)
         y = torch.cat((y, y.new_zeros((*y.shape[:2], beyond, y.shape[3]))), 2)  # ONNX's converter does not know Pad
         y = torch.cat((y, y.new_zeros((*y.shape[:3], beyond))), 3)
@@ -126,7 +129,7 @@ class Linear(nn.Linear):
     def __init__(self, in_features: int, out_features: int, bias: bool = True, init: str | float | None = None):
         super().__init__(in_features, out_features, bias=bias)
         self.init = init
-        self.compute_dtype = None
+        self.compute_dtype: torch.dtype | None = None
 
     def reset_parameters(self):
         """Nothing: ``initialise`` fills the weights."""
@@ -148,7 +151,7 @@ class Dropout2d(nn.Module):
         super().__init__()
         self.channels = channels
         self.ratio = ratio
-        self.mask = None
+        self.mask: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.mask.to(x.dtype) if self.training and self.mask is not None else x
@@ -172,7 +175,7 @@ class DropPath(Dropout2d):
         super().__init__(1, ratio)
         self.on = on
 
-    def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:
+    def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]  # it takes two inputs
         if self.on == 'branch':
             return super().forward(branch) + shortcut
         return branch + super().forward(shortcut)

@@ -81,5 +81,8 @@ class DUCHDC(Network):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         features = self.backbone(image)
         x = self.aspp(features[4])
-        x = self.dropout(x) if self.decoder is None else self.decoder(x, features[1])
+        if self.dropout is not None:
+            x = self.dropout(x)
+        if self.decoder is not None:
+            x = self.decoder(x, features[1])
         return {'logits': self.up(x)}

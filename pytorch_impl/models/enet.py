@@ -222,7 +222,7 @@ class ENet(Network):
 
 def _middle(channels: int, kind: int | str, choices: Choices, decoder: bool) -> Sequential:
     activation = _activation(channels, choices, decoder)
-    if kind != 'asymmetric':
+    if isinstance(kind, int):
         conv = Conv2d(channels, channels, 3, padding=kind, dilation=kind, bias=choices.conv_bias)
         return Sequential(ConvNorm(conv, choices.norm_eps, activation))
     reach = ASYMMETRIC // 2
@@ -231,9 +231,10 @@ def _middle(channels: int, kind: int | str, choices: Choices, decoder: bool) -> 
         Conv2d(channels, channels, kernel, padding=padding, bias=bias)
         for (kernel, padding), bias in zip(shapes[::-1] if choices.columns_first else shapes, choices.asymmetric_bias)
     )
-    if choices.asymmetric_norm:
-        first = ConvNorm(first, choices.norm_eps, _activation(channels, choices, decoder))
-    return Sequential(first, ConvNorm(second, choices.norm_eps, activation))
+    if not choices.asymmetric_norm:
+        return Sequential(first, ConvNorm(second, choices.norm_eps, activation))
+    between = ConvNorm(first, choices.norm_eps, _activation(channels, choices, decoder))
+    return Sequential(between, ConvNorm(second, choices.norm_eps, activation))
 
 
 def _activation(channels: int, choices: Choices, decoder: bool) -> nn.Module:

@@ -6,6 +6,7 @@ do, a bottleneck block strides in its 3x3 convolution (torchvision's V1.5), not 
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -104,6 +105,8 @@ class ResNet(nn.Module):
     stage's own (hybrid dilated convolution, arXiv:1702.08502). ``drop_path_rate``: of the last block, from 0 in the first.
     """
 
+    init: str  # scheme of the initial weights, where it is not the network's
+
     def __init__(
         self,
         name: str,
@@ -131,7 +134,8 @@ class ResNet(nn.Module):
             self.stem = Sequential(ConvBN(3, width // 2, 3, 2), ConvBN(width // 2, width // 2, 3), ConvBN(width // 2, width, 3))
         self.pool = MaxPool2d(3, 2, 1)
         ratios = drop_path_ratios(drop_path_rate, drop_path_on, BLOCKS[name])
-        layers, total, dilation = [], 4, 1
+        layers: list[Any] = []  # None beyond ``stages``
+        total, dilation = 4, 1
         for index, (channels, blocks) in enumerate(zip(CHANNELS, BLOCKS[name])):
             stride, before = 1 if index == 0 else 2, dilation
             if total * stride > output_stride:

@@ -170,7 +170,7 @@ class UNet(Network):
         self.ups = ModuleList(ups[:joined])
         self.more_ups = ModuleList(ups[joined:])
         if head == 'fcn':
-            self.head = FCNHead(before, before, num_classes, dropout)
+            self.head: nn.Module = FCNHead(before, before, num_classes, dropout)
         else:
             size = 1 if head == '1x1' else 3
             self.head = Conv2d(before, num_classes, size, padding=size // 2, bias=not linear)
