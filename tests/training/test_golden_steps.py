@@ -73,7 +73,7 @@ def steps(backend, case) -> Steps:
     record = recorded(case)
     spec = golden.read(GOLDEN / f'{case}.json')
     converted = weights.convert(golden.state_dict(spec))
-    chosen = recipe(record).replace(graph_mode=int(backend.name == 'mindspore'))
+    chosen = recipe(record)
     network = backend.build_model(chosen.model.arch, num_classes=converted.arguments['num_classes'], **chosen.model.arguments())
     report = backend.load_state(network, converted.state)
     assert not report.missing and not report.unexpected and not report.mismatched
