@@ -13,6 +13,7 @@ from typing import Annotated, Any, Iterable, Literal, Mapping, Optional, Union
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from twinseg.common import zoo_keys
 from twinseg.common.errors import UserError
 from twinseg.common.presets import preset_arguments
 
@@ -521,18 +522,6 @@ OTHER_TASKS: dict[TaskName, tuple[str, ...]] = {'segmentation': CLASSIFICATION, 
 TASK_TEXTS: dict[TaskName, str] = {'segmentation': 'segmentation', 'classification': 'image classification'}
 CLASSIFICATION_DEFAULTS = {'image_size': [224, 224], 'lr_batch_size': 256, 'norm_bias_decay': False}
 
-# The model zoo's spellings, and what its command line takes besides.
-ZOO_SETS = {'ImageNet': 'imagenet'}
-ZOO_ARCHS = {'DDRNet23': {'arch': 'ddrnet23', 'preset': 'zoo', 'drop_path_on': 'shortcut'}}
-ZOO_KEYS = {'learning_rate': 'base_lr', 'keep_checkpoint_max': 'max_keep_ckpts', 'train_url': 'work_dir'}
-ZOO_ONLY: dict[str, tuple[Any, str]] = {  # key -> the one value that it may have, and what to do instead of others
-    'in_channel': (3, 'the networks take RGB images'),
-    'run_modelarts': (False, 'copy the data to the machine and give its folder as data_url'),
-    'device_id': (None, 'it is the first argument of scripts/run_*.sh, which show the process this device alone'),
-    'device_num': (None, 'the number of devices comes from the launcher'),
-    'ddr_config': (None, 'the configuration is the first argument of twinseg'),
-    'file_format': (None, 'it is an option of export'),
-}
 EXCLUSIVE = (('epochs', 'max_iters'), ('warmup_length', 'warmup_iters'))
 KEYS: dict[str, str] = {key: group for group, kind in GROUPS.items() for key in kind.model_fields}
 
@@ -673,9 +662,9 @@ def from_flat(keys: Mapping[str, Any], where: str = 'configuration') -> Config:
 
     Takes the model zoo's spellings, too. With the data set of a classifier some defaults are others.
     """
-    keys = _from_zoo(keys, where)
-    if keys.get('arch') in ZOO_ARCHS:  # not before, so that another arch laid over it leaves nothing of it
-        keys = {**ZOO_ARCHS[keys.pop('arch')], **keys}
+    keys = zoo_keys.translated(keys, where)
+    if keys.get('arch') in zoo_keys.ARCHS:  # not before, so that another arch laid over it leaves nothing of it
+        keys = {**zoo_keys.ARCHS[keys.pop('arch')], **keys}
     if keys.get('set') in IMAGE_FOLDERS:
         keys = {**CLASSIFICATION_DEFAULTS, **keys}
     groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
@@ -691,27 +680,6 @@ def from_flat(keys: Mapping[str, Any], where: str = 'configuration') -> Config:
         found = f' (found {first["input"]!r})' if place and not isinstance(first['input'], dict) else ''
         message = first['msg'].removeprefix('Value error, ')
         raise UserError(f'{where}: {place + ": " if place else ""}{message}{found}') from None
-
-
-def _from_zoo(keys: Mapping[str, Any], where: str = 'configuration') -> dict[str, Any]:
-    """Flat keys of the model zoo in the suite's spelling; UserError for what it takes and the suite does elsewhere."""
-    found: dict[str, Any] = {}
-    for key, value in keys.items():
-        if key in ZOO_ONLY:
-            expected, advice = ZOO_ONLY[key]
-            if value != expected:
-                raise UserError(f'{where}: {key}: {value!r}: not a setting here: {advice}')
-            continue
-        if key in ZOO_KEYS and ZOO_KEYS[key] in keys:
-            raise UserError(f'{where}: {key} and {ZOO_KEYS[key]} mean the same; give one of them')
-        found[ZOO_KEYS.get(key, key)] = value
-    if isinstance(found.get('image_size'), int):
-        found['image_size'] = [found['image_size']] * 2
-    if found.get('set') in ZOO_SETS:
-        found['set'] = ZOO_SETS[found['set']]
-    if 'lr_scheduler' in found and found['lr_scheduler'] is None:
-        found['lr_scheduler'] = 'constant_lr'
-    return found
 
 
 def dump(config: Config) -> str:
@@ -752,7 +720,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of ``above`` win; one of a pair that excludes each other replaces the other."""
-    below, above = _from_zoo(below), _from_zoo(above)
+    below, above = zoo_keys.translated(below), zoo_keys.translated(above)
     replaced = {other for pair in EXCLUSIVE for key, other in (pair, pair[::-1]) if above.get(key) is not None}
     return {**{key: value for key, value in below.items() if key not in replaced}, **above}
 

@@ -14,7 +14,7 @@ import yaml
 
 from tests.support import photos
 from tests.support.tiny import batch, tiny_network
-from twinseg.common import config
+from twinseg.common import config, zoo_keys
 from twinseg.common.backend import available, get_backend
 from twinseg.common.errors import UserError
 
@@ -100,7 +100,7 @@ def test_every_key_has_a_row_and_its_test_exists(key):
     file, _, name = rows()[key].partition('::')
     tree = ast.parse((ROOT / 'tests' / file).read_text(encoding='utf-8'))
     assert name in [node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    assert key in config.KEYS or key in config.ZOO_KEYS or key in config.ZOO_ONLY
+    assert key in config.KEYS or key in zoo_keys.KEYS or key in zoo_keys.ONLY
 
 
 def test_the_zoos_file_lands_in_the_groups(zoo_file):
