@@ -215,6 +215,12 @@ def _mean_of_largest(losses: Tensor, count: int) -> Tensor:
     return (largest * kept).sum() * (distributed.size() / count)
 
 
+def _kth_smallest(values: Tensor, count: int) -> Tensor:
+    """The ``count``-th smallest of values (N,). CUDA's ``kthvalue`` searches all of them with one block of threads, which takes
+    80 times as long (33 ms for 6.3 million, H200)."""
+    return values.topk(count, largest=False, sorted=False).values.max()
+
+
 def _hard_pixels(
     logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]]
 ) -> tuple[Tensor, Tensor]:
@@ -228,7 +234,7 @@ def _hard_pixels(
     if distributed.size() > 1:  # each process's smallest have the smallest of all among them
         smallest = distributed.gather(smallest.topk(min(count, labels.numel()), largest=False).values)
     largest = distributed.gather(probability.where(valid, 0).max()[None]).max()
-    threshold = torch.minimum(smallest.kthvalue(count).values, largest).clamp(min=thresh)
+    threshold = torch.minimum(_kth_smallest(smallest, count), largest).clamp(min=thresh)
     if class_weight is not None:
         losses = losses * _tensor(class_weight, logits)[labels.where(valid, 0)]
     return losses, valid & (probability < threshold)
