@@ -391,6 +391,11 @@ class Precision(Group):
         'precision, batch norm computed in float32; O3: batch norm in half precision, too. Weights stay float32',
     )
     dtype: Literal['float16', 'bfloat16'] = Field('float16', description='type of half precision that O1, O2 and O3 compute in')
+    tf32: bool = Field(
+        False,
+        description="whether an accelerator may multiply float32 numbers with 10 bits (NVIDIA's TF32, Ascend's HF32): faster, "
+        'but logits differ from those of a CPU by up to a tenth of the largest instead of 1e-5',
+    )
     keep_bn_fp32: bool = Field(True, description='O2: whether batch norm computes in float32')
     loss_scale: Annotated[float, Field(gt=0)] = Field(
         1.0,

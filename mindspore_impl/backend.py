@@ -11,7 +11,7 @@ from twinseg.common.backend import find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError
 from twinseg.common.parallel.launch import launched
-from twinseg.mindspore_impl import distributed
+from twinseg.mindspore_impl import distributed, precision
 from twinseg.mindspore_impl.data import make_loader as make_loader
 from twinseg.mindspore_impl.distributed import group as group
 from twinseg.mindspore_impl.exporter import open_mindir as open_mindir
@@ -75,6 +75,7 @@ def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> Network:
 
 def forward(network: Network, images: np.ndarray, auxiliary: bool = False) -> State:
     """float32 (N, 3, H, W), already normalised -> outputs in evaluation mode: ``logits`` and, if asked, the rest."""
+    precision.allow_tf32(False)
     network.set_train(False)
     network.set_auxiliary(auxiliary)
     outputs = network(Tensor(np.asarray(images, np.float32)))
@@ -86,6 +87,7 @@ def loss_and_gradients(
     network: Network, images: np.ndarray, labels: np.ndarray, loss: Loss, *, training: bool = False
 ) -> tuple[float, State]:
     """Loss and the gradient of every trainable parameter; batch norm and dropout in evaluation mode by default."""
+    precision.allow_tf32(False)
     network.set_train(training)
     network.set_auxiliary(True)
     parameters = {key: p for key, p in tensors(network).items() if p.requires_grad}

@@ -25,3 +25,14 @@ def apply(network: nn.Cell, level: str, dtype: str = 'float16', keep_bn_fp32: bo
         elif isinstance(module, BatchNorm2d):
             module.output_dtype = norm_output
     return network
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Lets the device multiply float32 numbers with 10 bits (TF32, HF32) from here on, in the whole process, or forbids it."""
+    target = ms.get_context('device_target')
+    if target == 'GPU':
+        ms.device_context.gpu.op_precision.matmul_allow_tf32(allowed)
+        ms.device_context.gpu.op_precision.conv_allow_tf32(allowed)
+    elif target == 'Ascend':
+        ms.device_context.ascend.op_precision.matmul_allow_hf32(allowed)
+        ms.device_context.ascend.op_precision.conv_allow_hf32(allowed)

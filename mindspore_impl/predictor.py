@@ -24,6 +24,7 @@ class Predictor:
 
     def __init__(self, network: Network, mean: list[float], std: list[float], settings: Precision):
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
+        precision.allow_tf32(settings.tf32)
         self.network, self.cell = network, PredictionGraph(network, mean, std)
 
     def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:

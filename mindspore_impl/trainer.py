@@ -40,6 +40,7 @@ class Trainer(StatefulTrainer):
     def __init__(self, network: Network, config: Config):
         settings = config.precision
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
+        precision.allow_tf32(settings.tf32)
         synchronise(network, config.runtime.sync_bn)
         average = optim.Average(network) if config.optimizer.with_ema else None
         super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)

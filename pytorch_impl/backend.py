@@ -76,6 +76,7 @@ def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> Network:
 
 def forward(network: Network, images: np.ndarray, auxiliary: bool = False) -> State:
     """float32 (N, 3, H, W), already normalised -> outputs in evaluation mode: ``logits`` and, if asked, the rest."""
+    precision.allow_tf32(False)
     network.eval()
     network.set_auxiliary(auxiliary)
     with torch.no_grad():
@@ -88,6 +89,7 @@ def loss_and_gradients(
     network: Network, images: np.ndarray, labels: np.ndarray, loss: Loss, *, training: bool = False
 ) -> tuple[float, State]:
     """Loss and the gradient of every trainable parameter; batch norm and dropout in evaluation mode by default."""
+    precision.allow_tf32(False)
     network.train(training)
     network.set_auxiliary(True)
     network.zero_grad(set_to_none=True)

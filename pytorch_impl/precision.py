@@ -25,6 +25,13 @@ def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: 
     return network if level == 'O0' else network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # it is not in the stubs
 
 
+def allow_tf32(allowed: bool) -> None:
+    """Lets the device multiply float32 numbers with 10 bits (TF32, HF32) from here on, in the whole process, or forbids it."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    if hasattr(torch, 'npu'):
+        torch.npu.matmul.allow_hf32 = torch.npu.conv.allow_hf32 = allowed
+
+
 def double(network: Network) -> Network:
     """A network, in place, with weights and features in float64: what float32 is judged against. Losses stay float32."""
     network.double().register_forward_pre_hook(lambda _, inputs: tuple(x.double() for x in inputs))

@@ -18,6 +18,7 @@ class Predictor:
     def __init__(self, network: Network, mean: list[float], std: list[float], settings: Precision):
         self.network, self.mean, self.std = network, mean, std
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
+        precision.allow_tf32(settings.tf32)
         self.device = next(network.parameters()).device
 
     def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:

@@ -104,7 +104,7 @@ def benchmark(
         backend=backend_name,
         device=device,
         amp_level=precision.amp_level,
-        dtype='float32' if precision.amp_level == 'O0' else precision.dtype,
+        dtype=precision.dtype if precision.amp_level != 'O0' else 'float32, products in tf32' if precision.tf32 else 'float32',
         parameters=parameters,
         parameters_inference=parameters_inference,
         macs=macs,

@@ -203,6 +203,8 @@ class Run:
             f'and {len(self.validation)} validation images of {self.training.name}, '
             f'{self.epoch_steps} steps an epoch, {total} steps'
         )
+        if config.precision.tf32 and self.meta.device != 'cpu':
+            log.line('tf32: float32 numbers are multiplied with 10 bits')
         if self.group.size > 1:
             log.line(f'{self.group.size} processes with batches of {config.data.batch_size}')
         for note in notes:

@@ -129,3 +129,36 @@ def test_bfloat16(backend, precision):
     else:
         values = trainer(backend, amp_level='O2', dtype='bfloat16').step([batch(0)], 0.1)
         assert values['overflow'] == 0.0
+
+
+def test_float32_is_float32_unless_tf32_is_asked_for(backend):
+    """The flags exist without a GPU: a trainer and a predictor set them, and reference computations take them back."""
+    if backend.name != 'pytorch':
+        pytest.skip('MindSpore has no such flags on a CPU')
+    import torch
+
+    def flags():
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    network = tiny_network(backend.name)
+    for allowed in (True, False):
+        for make in (backend.make_trainer, backend.make_predictor):
+            make(network, config.from_flat({'tf32': allowed}))
+            assert flags() == (allowed, allowed)
+    backend.make_predictor(network, config.from_flat({'tf32': True}))
+    backend.forward(network, np.zeros((1, 3, 16, 16), np.float32))
+    assert flags() == (False, False)
+
+
+@pytest.mark.parametrize('target, device, kind', [('GPU', 'gpu', 'tf32'), ('Ascend', 'ascend', 'hf32')])
+def test_mindspore_tells_the_device(target, device, kind, monkeypatch):
+    ms = pytest.importorskip('mindspore')
+    from twinseg.mindspore_impl import precision
+
+    said = []
+    monkeypatch.setattr(ms, 'get_context', lambda key: target)
+    for name in (f'matmul_allow_{kind}', f'conv_allow_{kind}'):
+        module = getattr(ms.device_context, device).op_precision
+        monkeypatch.setattr(module, name, lambda allowed, name=name: said.append((name, allowed)))
+    precision.allow_tf32(False)
+    assert said == [(f'matmul_allow_{kind}', False), (f'conv_allow_{kind}', False)]
