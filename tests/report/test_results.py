@@ -164,6 +164,7 @@ def test_hours_are_those_of_all_processes_of_the_run(run, tmp_path):
     path.write_text('\n'.join(json.dumps({**line, 'elapsed': 5400 + line['elapsed']}) for line in lines))
     with Log(tmp_path / 'run', 2, resumed=True) as log:
         log.record({'kind': 'train', 'step': 3})
+    assert [json.loads(line)['elapsed'] >= 5400 for line in path.read_text().splitlines()][-1], 'it goes on after a resume'
     assert results_table.hours(read_run(tmp_path / 'run')) == '1.50'
     path.write_text('\n'.join(json.dumps({key: line[key] for key in line if key != 'elapsed'}) for line in lines))
     assert results_table.hours(read_run(tmp_path / 'run')) is None
