@@ -116,6 +116,23 @@ def test_a_run_does_not_go_on_with_nan(data, tmp_path, monkeypatch, bad, setting
         assert all(np.isfinite(value).all() for value in checkpoint.load(path)[0].values())
 
 
+def test_a_run_that_skips_too_many_steps_in_a_row_ends(data, tmp_path, monkeypatch):
+    backend = get_backend('pytorch')
+    make, overflows = backend.make_trainer, iter('++-+++')
+    monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
+    monkeypatch.setattr(loop, 'MAX_SKIPPED', 3)
+
+    def overflowing(network, settings):
+        made = make(network, settings)
+        step = made.step
+        made.step = lambda *batch: {**step(*batch), 'overflow': float(next(overflows) == '+')}
+        return made
+
+    monkeypatch.setattr(backend, 'make_trainer', overflowing)
+    with pytest.raises(DivergedError, match=r'step 6: .* has diverged \(3 steps skipped in a row\)'):
+        run(backend, data, tmp_path, amp_level='O2')
+
+
 def test_the_log_names_the_damaged_checkpoints_that_a_resume_passes_over(data, tmp_path, monkeypatch):
     backend = get_backend('pytorch')
     monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
