@@ -111,6 +111,7 @@ class AdamW(nn.Cell):
 
 
 def _adamw(shares, rate, factor, eps, decay, parameter, gradient, exp_avg, exp_avg_sq):
+    """One step of AdamW. HyperMap maps it over the weights. It has nine parameters because a graph takes no objects."""
     update = _adam(shares, factor, eps, gradient, exp_avg, exp_avg_sq)
     return ops.assign(parameter, parameter * (1 - rate * decay) - rate * update)
 
@@ -133,6 +134,7 @@ class Adam(AdamW):
 
 
 def _coupled(shares, rate, factor, eps, decay, parameter, gradient, exp_avg, exp_avg_sq):
+    """One step of Adam. HyperMap maps it over the weights. It has nine parameters because a graph takes no objects."""
     gradient = gradient + decay * parameter
     return ops.assign(parameter, parameter - rate * _adam(shares, factor, eps, gradient, exp_avg, exp_avg_sq))
 
@@ -149,6 +151,7 @@ class Lamb(AdamW):
 
 
 def _lamb(shares, rate, factor, eps, decay, parameter, gradient, exp_avg, exp_avg_sq):
+    """One step of LAMB. HyperMap maps it over the weights. It has nine parameters because a graph takes no objects."""
     update = _adam(shares, factor, eps, gradient, exp_avg, exp_avg_sq)
     if decay > 0:
         update = update + decay * parameter
@@ -179,6 +182,7 @@ class RMSProp(nn.Cell):
 
 
 def _rmsprop(shares, rate, factor, eps, decay, parameter, gradient, square_avg, momentum):
+    """One step of RMSProp. HyperMap maps it over the weights. It has nine parameters because a graph takes no objects."""
     gradient = gradient + decay * parameter
     square = square_avg * shares[0] + gradient * gradient * shares[1]
     update = factor * momentum + gradient / (ops.sqrt(square) + eps)
