@@ -84,14 +84,14 @@ class RunMeta(_Stored):
     def from_json(cls, text: str, where: str | Path) -> 'RunMeta':
         """Reads what ``to_json`` gave, of this or an earlier format. NewerFormatError, StateError; ``where`` is the file."""
         try:
-            found = json.loads(text)
-            number = found.get('format', 1)
+            content = json.loads(text)
+            number = content.get('format', 1)
             if isinstance(number, int) and number > FORMAT:
                 raise NewerFormatError(
                     f'{where}: has format {number}, written by a newer version of twinseg; this one reads formats up to '
                     f'{FORMAT}: install a newer version'
                 )
-            return cls.model_validate(found)
+            return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
             reason = f'{".".join(map(str, first["loc"]))}: {first["msg"]}'
@@ -166,8 +166,8 @@ def step_path(folder: Path, step: int) -> Path:
 
 def steps(folder: Path) -> list[Path]:
     """The checkpoints of a run, oldest first; ``best.safetensors`` is not among them."""
-    found = [(match, path) for path in folder.glob('step_*.safetensors') if (match := STEP_NAME.fullmatch(path.name))]
-    return [path for _, path in sorted((int(match[1]), path) for match, path in found)]
+    numbered = [(match, path) for path in folder.glob('step_*.safetensors') if (match := STEP_NAME.fullmatch(path.name))]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in numbered)]
 
 
 def rotate(folder: Path, keep: int) -> None:
@@ -206,10 +206,10 @@ class LoadReport:
     mismatched: list[str]
 
     def __str__(self) -> str:
-        own = len(self.matched) + len(self.missing) + len(self.mismatched)
+        expected = len(self.matched) + len(self.missing) + len(self.mismatched)
         left = {_module(name) for name in self.missing} | {_module(line) for line in self.mismatched}
         filled = [part for part in dict.fromkeys(map(_module, self.matched)) if part not in left]
-        parts = [f'{len(self.matched)} of {own} tensors matched']
+        parts = [f'{len(self.matched)} of {expected} tensors matched']
         if left and filled:
             parts[0] += f' (all of {", ".join(filled)})'
         for kind in ('missing', 'unexpected', 'mismatched'):
@@ -219,14 +219,14 @@ class LoadReport:
         return '; '.join(parts)
 
 
-def match(own: Mapping[str, tuple[int, ...]], state: Mapping[str, np.ndarray], partial: bool = False) -> LoadReport:
+def match(shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, np.ndarray], partial: bool = False) -> LoadReport:
     """Compares a network's tensors (name -> shape) with a state.
 
     StateError when a tensor is missing or has another shape, or when the state has more tensors in a module that the network
     has: then it belongs to another network. Whole modules that the network was built without (auxiliary heads) are only
     reported. ``partial`` takes what fits, as long as something does.
     """
-    wanted = {name: tuple(shape) for name, shape in own.items() if not name.endswith('num_batches_tracked')}
+    wanted = {name: tuple(shape) for name, shape in shapes.items() if not name.endswith('num_batches_tracked')}
     given = {name: tuple(array.shape) for name, array in state.items() if not name.endswith('num_batches_tracked')}
     modules = {_module(name) for name in wanted}
     report = LoadReport(

@@ -681,10 +681,10 @@ def from_flat(keys: Mapping[str, Any], where: str = 'configuration') -> Config:
         return Config(**{group: kind(**groups[group]) for group, kind in GROUPS.items()})
     except ValidationError as error:
         first = error.errors()[0]
-        place = '.'.join(str(part) for part in first['loc'])
-        found = f' (found {first["input"]!r})' if place and not isinstance(first['input'], dict) else ''
+        key = '.'.join(str(part) for part in first['loc'])
+        given = f' (found {first["input"]!r})' if key and not isinstance(first['input'], dict) else ''
         message = first['msg'].removeprefix('Value error, ')
-        raise UserError(f'{where}: {place + ": " if place else ""}{message}{found}') from None
+        raise UserError(f'{where}: {key + ": " if key else ""}{message}{given}') from None
 
 
 def dump(config: Config) -> str:
@@ -737,8 +737,8 @@ def _unknown(key: str, known: Iterable[str]) -> str:
 
 def nearest(word: str, words: Iterable[str]) -> Optional[str]:
     """The most similar of some words, if one is similar at all."""
-    found = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return matches[0] if matches else None
 
 
 def _one_line(error: Exception) -> str:

@@ -118,16 +118,16 @@ def show_benchmark(result: Mapping[str, Any]) -> None:
         [
             {
                 'what': names[key],
-                'batch': found['batch'],
-                'median ms': round(found['median'] * 1000, 2),
-                'p10 ms': round(found['p10'] * 1000, 2),
-                'p90 ms': round(found['p90'] * 1000, 2),
-                'first ms': round(found['first'] * 1000, 1),
-                'images/s': round(found['images_per_second'], 2),
-                'peak MB': round(found['memory']),
+                'batch': timing['batch'],
+                'median ms': round(timing['median'] * 1000, 2),
+                'p10 ms': round(timing['p10'] * 1000, 2),
+                'p90 ms': round(timing['p90'] * 1000, 2),
+                'first ms': round(timing['first'] * 1000, 1),
+                'images/s': round(timing['images_per_second'], 2),
+                'peak MB': round(timing['memory']),
             }
             for key in names
-            if (found := result.get(key))
+            if (timing := result.get(key))
         ],
     )
     show_facts(
@@ -148,19 +148,19 @@ def show_browse(summary: Mapping[str, Any]) -> None:
         [
             {
                 'split': split,
-                'images': found['images'],
-                'sizes': _image_sizes(found['sizes']),
-                'ignored %': found['ignored'],
-                'problems': len(found['problems']),
+                'images': facts['images'],
+                'sizes': _image_sizes(facts['sizes']),
+                'ignored %': facts['ignored'],
+                'problems': len(facts['problems']),
             }
-            for split, found in splits.items()
+            for split, facts in splits.items()
         ],
     )
     names = list(next(iter(splits.values()))['classes'])
     pixels = next(iter(splits.values()))['ignored'] is not None
     show(
         f'per cent of the {"labelled pixels" if pixels else "images"}',
-        [{'class': name, **{split: found['classes'][name] for split, found in splits.items()}} for name in names],
+        [{'class': name, **{split: facts['classes'][name] for split, facts in splits.items()}} for name in names],
     )
     problems = summary['problems']
     for problem in problems[:MOST_PROBLEMS]:

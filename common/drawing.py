@@ -88,8 +88,8 @@ def overlay(
     if all_classes:
         present, notes = list(range(len(classes))), None
     else:
-        found = shares(ids, len(classes))
-        present, notes = list(found), [_percent(share) for share in found.values()]
+        share_of_class = shares(ids, len(classes))
+        present, notes = list(share_of_class), [_percent(share) for share in share_of_class.values()]
     strip = legend(large.shape[1], [classes[i] for i in present], palette[present], notes)
     return np.concatenate([blend(large, mask, palette), strip])
 

@@ -19,16 +19,16 @@ def bilinear_matrix(size: int, new_size: int, align_corners: bool, half_pixel: b
     i lies at i * size / new_size, as in TensorFlow 1.
     """
     if align_corners:
-        place = np.arange(new_size) * ((size - 1) / (new_size - 1) if new_size > 1 else 0.0)
+        position = np.arange(new_size) * ((size - 1) / (new_size - 1) if new_size > 1 else 0.0)
     elif not half_pixel:
-        place = np.arange(new_size) * (size / new_size)
+        position = np.arange(new_size) * (size / new_size)
     else:
-        place = np.maximum((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0)
-    low = np.minimum(place.astype(int), size - 1)
+        position = np.maximum((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0)
+    low = np.minimum(position.astype(int), size - 1)
     high = np.minimum(low + 1, size - 1)
     matrix = np.zeros((new_size, size))
-    np.add.at(matrix, (np.arange(new_size), low), 1 - (place - low))
-    np.add.at(matrix, (np.arange(new_size), high), place - low)
+    np.add.at(matrix, (np.arange(new_size), low), 1 - (position - low))
+    np.add.at(matrix, (np.arange(new_size), high), position - low)
     return matrix.astype(np.float32)
 
 

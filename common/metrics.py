@@ -119,11 +119,11 @@ class ImageScores:
         labels, rank = ranks[~broken, :2].T.astype(np.int64)
         losses = ranks[~broken, 3]
         images = np.bincount(labels, minlength=len(classes))
-        found = np.bincount(labels[rank == 0], minlength=len(classes))
+        correct = np.bincount(labels[rank == 0], minlength=len(classes))
         count = np.array(len(labels))
         return cls(
             tuple(classes),
-            _ratio(found, images),
+            _ratio(correct, images),
             images,
             float(_ratio((rank == 0).sum(), count)),
             float(_ratio((rank < 5).sum(), count)),

@@ -102,8 +102,8 @@ def stack(x: Tensor) -> Tensor:
     """(...) of every process -> (size, ...), in the order of the ranks; differentiable: gradients are summed over them."""
     if size() == 1:
         return x[None]
-    own = Tensor(np.arange(size()) == rank(), x.dtype).reshape(-1, *[1] * x.ndim)
-    return ops.AllReduce()(own * x[None])  # AllGather's gradient, ReduceScatter, does not run on CPUs
+    is_own_rank = Tensor(np.arange(size()) == rank(), x.dtype).reshape(-1, *[1] * x.ndim)
+    return ops.AllReduce()(is_own_rank * x[None])  # AllGather's gradient, ReduceScatter, does not run on CPUs
 
 
 def mean(x: Tensor) -> Tensor:
@@ -138,5 +138,5 @@ def _gather() -> _Gather:
 
 
 def _all_gather(values: np.ndarray) -> np.ndarray:
-    found = _gather()(Tensor(np.ascontiguousarray(values).reshape(1, -1)))
-    return found.asnumpy().copy().reshape(size(), *values.shape)
+    gathered = _gather()(Tensor(np.ascontiguousarray(values).reshape(1, -1)))
+    return gathered.asnumpy().copy().reshape(size(), *values.shape)

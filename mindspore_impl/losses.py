@@ -234,8 +234,8 @@ def _mean_of_largest(losses: Tensor, count: int) -> Tensor:
     smallest = ops.topk(everywhere, count)[0][-1]
     above, equal = ops.cast(everywhere > smallest, ms.float32), ops.cast(everywhere == smallest, ms.float32)
     ties = (count - above.sum()) / equal.sum()  # of those equal to it a part counts
-    kept = ops.cast(largest > smallest, ms.float32) + ties * ops.cast(largest == smallest, ms.float32)
-    return (largest * kept).sum() * (distributed.size() / count)
+    weights = ops.cast(largest > smallest, ms.float32) + ties * ops.cast(largest == smallest, ms.float32)
+    return (largest * weights).sum() * (distributed.size() / count)
 
 
 def _pixels(labels: Tensor, class_weight: Optional[Sequence[float]], avg_non_ignore: bool) -> Tensor:

@@ -81,8 +81,8 @@ def canonical_names(network: nn.Cell) -> dict[str, str]:
     """Names of the parameters and running statistics here -> the suite's names, which are PyTorch's."""
     names: dict[str, str] = {}
     for prefix, module in network.cells_and_names():
-        own = {name.rpartition('.')[2] for name, _ in module.parameters_and_names(expand=False)}
-        names |= {f'{prefix}.{leaf}': f'{prefix}.{canonical}' for leaf, canonical in _LEAVES.items() if leaf in own}
+        leaves = {name.rpartition('.')[2] for name, _ in module.parameters_and_names(expand=False)}
+        names |= {f'{prefix}.{leaf}': f'{prefix}.{canonical}' for leaf, canonical in _LEAVES.items() if leaf in leaves}
     return names
 
 

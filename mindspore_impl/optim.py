@@ -64,11 +64,11 @@ class Optimizer(nn.Cell):
             _assign(value, tensors, name, 'the same network and optimizer')
 
     def _slots(self) -> dict[str, Parameter]:
-        found: dict[str, Parameter] = {}
+        state: dict[str, Parameter] = {}
         for slot in self.groups[0].slots:
             values = dict(zip(self.names, (value for group in self.groups for value in getattr(group, slot))))
-            found |= {f'{slot}.{name}': values[name] for name in self.in_order}
-        return found
+            state |= {f'{slot}.{name}': values[name] for name in self.in_order}
+        return state
 
 
 class SGD(nn.Cell):
@@ -196,9 +196,9 @@ class Average(nn.Cell):
 
     def __init__(self, network: nn.Cell):
         super().__init__(auto_prefix=False)
-        own = tensors(network)
-        self.names = tuple(own)
-        self.current = ParameterTuple(own.values())
+        state = tensors(network)
+        self.names = tuple(state)
+        self.current = ParameterTuple(state.values())
         self.average = self.current.clone(prefix='ema', init='same')
 
     def construct(self, shares: Tensor) -> None:
@@ -235,10 +235,10 @@ def clip_by_global_norm(gradients: tuple[Tensor, ...], norm: Tensor, limit: floa
 
 
 def _assign(parameter: Parameter, tensors: Mapping[str, np.ndarray], name: str, condition: str) -> None:
-    found = tensors.get(name)
-    if found is None or found.shape != tuple(parameter.shape):
+    array = tensors.get(name)
+    if array is None or array.shape != tuple(parameter.shape):
         raise StateError(
             f'training state {name}: expected shape {tuple(parameter.shape)}, '
-            f'found {"nothing" if found is None else found.shape}; training continues only with {condition}'
+            f'found {"nothing" if array is None else array.shape}; training continues only with {condition}'
         )
-    assign(parameter, found)
+    assign(parameter, array)

@@ -25,8 +25,8 @@ def macs(network: Network, size: Size) -> int:
 
     def count(layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         # the first dimension of a weight is the output's channels, of a transposed convolution's the input's
-        places = (inputs[0] if isinstance(layer, ConvTranspose2d) else output).size // layer.weight.shape[0]
-        counts.append(places * layer.weight.size)
+        pixels = (inputs[0] if isinstance(layer, ConvTranspose2d) else output).size // layer.weight.shape[0]
+        counts.append(pixels * layer.weight.size)
 
     layers = [layer for _, layer in network.cells_and_names() if isinstance(layer, Layer)]
     hooks = [layer.register_forward_hook(count) for layer in layers]

@@ -19,17 +19,17 @@ def state(network: nn.Cell) -> dict[str, np.ndarray]:
 
 def load_state(network: nn.Cell, state: Mapping[str, np.ndarray], *, partial: bool = False) -> checkpoint.LoadReport:
     """Loads what matches and says so; StateError on a poor match unless ``partial``."""
-    own = tensors(network)
-    report = checkpoint.match({name: tuple(value.shape) for name, value in own.items()}, state, partial)
+    parameters = tensors(network)
+    report = checkpoint.match({name: tuple(value.shape) for name, value in parameters.items()}, state, partial)
     for name in report.matched:
-        assign(own[name], state[name])
+        assign(parameters[name], state[name])
     return report
 
 
 def save_native(network: nn.Cell, path: Path, meta: RunMeta) -> None:
     """Writes a checkpoint for ``mindspore.load_checkpoint``. ``meta`` stands in it as one more entry, a text."""
-    own = dict(network.parameters_and_names())
-    content = [{'name': name, 'data': own[name]} for name in canonical_names(network)]
+    parameters = dict(network.parameters_and_names())
+    content = [{'name': name, 'data': parameters[name]} for name in canonical_names(network)]
     ms.save_checkpoint(content, str(path), append_dict={'twinseg': meta.to_json()})
     path.chmod(0o644)  # MindSpore writes files that only their owner may read
 
@@ -41,5 +41,5 @@ def assign(parameter: ms.Parameter, value: np.ndarray) -> None:
 
 def tensors(network: nn.Cell) -> dict[str, ms.Parameter]:
     """Parameters and running statistics by canonical name, in order."""
-    own = {name: value for name, value in network.parameters_and_names()}
-    return {canonical: own[name] for name, canonical in canonical_names(network).items()}
+    parameters = {name: value for name, value in network.parameters_and_names()}
+    return {canonical: parameters[name] for name, canonical in canonical_names(network).items()}

@@ -66,7 +66,7 @@ def missing() -> list[int]:
 
     The others tell each other where they met, and leave: who waits for one of them then notices, too.
     """
-    here, all_ranks, found = rank(), size(), []
+    here, all_ranks, unaware = rank(), size(), []
     dist.destroy_process_group()
     atexit.unregister(_leave)
     try:
@@ -75,10 +75,10 @@ def missing() -> list[int]:
         )
         store.set(f'noticed/{here}', '')
         time.sleep(GRACE)
-        found = [other for other in range(all_ranks) if not store.check([f'noticed/{other}'])]
+        unaware = [other for other in range(all_ranks) if not store.check([f'noticed/{other}'])]
     except (dist.DistError, RuntimeError):  # where they met is gone as well
         pass
-    return found
+    return unaware
 
 
 def mean(x: Tensor) -> Tensor:
@@ -125,10 +125,10 @@ class DataParallel(nn.DataParallel):
 
     def replicate(self, module, device_ids):
         replicas = super().replicate(module, device_ids)
-        for place, (replica, device) in enumerate(zip(replicas, device_ids)):
+        for index, (replica, device) in enumerate(zip(replicas, device_ids)):
             for part in replica.modules():
                 if getattr(part, 'mask', None) is not None:
-                    part.mask = part.mask.chunk(len(self.device_ids))[place].to(device)
+                    part.mask = part.mask.chunk(len(self.device_ids))[index].to(device)
         return replicas
 
 

@@ -211,8 +211,8 @@ def _mean_of_largest(losses: Tensor, count: int) -> Tensor:
     smallest = everywhere.topk(count).values[-1]
     above, equal = everywhere > smallest, everywhere == smallest
     ties = (count - above.sum()) / equal.sum()  # of those equal to it a part counts
-    kept = (largest > smallest) + ties * (largest == smallest)
-    return (largest * kept).sum() * (distributed.size() / count)
+    weights = (largest > smallest) + ties * (largest == smallest)
+    return (largest * weights).sum() * (distributed.size() / count)
 
 
 def _kth_smallest(values: Tensor, count: int) -> Tensor:

@@ -155,10 +155,10 @@ def clip_by_global_norm(gradients: list[Tensor], norm: Tensor, limit: float) -> 
 
 
 def _fitting(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], condition: str) -> np.ndarray:
-    found = tensors.get(name)
-    if found is None or found.shape != shape:
+    array = tensors.get(name)
+    if array is None or array.shape != shape:
         raise StateError(
-            f'training state {name}: expected shape {shape}, found {"nothing" if found is None else found.shape}; '
+            f'training state {name}: expected shape {shape}, found {"nothing" if array is None else array.shape}; '
             f'training continues only with {condition}'
         )
-    return found
+    return array

@@ -24,8 +24,8 @@ def macs(network: Network, size: Size) -> int:
 
     def count(layer: Layer, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         # the first dimension of a weight is the output's channels, of a transposed convolution's the input's
-        places = (inputs[0] if isinstance(layer, ConvTranspose2d) else output).numel() // layer.weight.shape[0]
-        counts.append(places * layer.weight.numel())
+        pixels = (inputs[0] if isinstance(layer, ConvTranspose2d) else output).numel() // layer.weight.shape[0]
+        counts.append(pixels * layer.weight.numel())
 
     shapes = copy.deepcopy(network)
     for layer in shapes.modules():

@@ -18,11 +18,11 @@ def state(network: nn.Module) -> dict[str, np.ndarray]:
 
 def load_state(network: nn.Module, state: Mapping[str, np.ndarray], *, partial: bool = False) -> checkpoint.LoadReport:
     """Loads what matches and says so; StateError on a poor match unless ``partial``."""
-    own = _tensors(network)
-    report = checkpoint.match({name: tuple(value.shape) for name, value in own.items()}, state, partial)
+    parameters = _tensors(network)
+    report = checkpoint.match({name: tuple(value.shape) for name, value in parameters.items()}, state, partial)
     with torch.no_grad():
         for name in report.matched:
-            own[name].copy_(torch.from_numpy(np.array(state[name], np.float32)))
+            parameters[name].copy_(torch.from_numpy(np.array(state[name], np.float32)))
     return report
 
 

@@ -44,20 +44,20 @@ def main() -> None:
     cores = sorted(os.sched_getaffinity(0))
     if max(asked.processes) > len(cores):
         parser.error(f'--processes {max(asked.processes)}: there are {len(cores)} cores here, and each process gets one')
-    found = [run(asked, size) for size in asked.processes]
+    results = [run(asked, size) for size in asked.processes]
     print(
         f'{asked.config}, {asked.backend}, {platform.machine()}, {asked.batch} images of {asked.size[0]}x{asked.size[1]} a '
         'process, one core each'
     )
-    for figures in found:
-        share = figures['img_per_s'] / found[0]['img_per_s'] / figures['processes'] * found[0]['processes']
+    for figures in results:
+        share = figures['img_per_s'] / results[0]['img_per_s'] / figures['processes'] * results[0]['processes']
         name = '1 process' if figures['processes'] == 1 else f'{figures["processes"]} processes'
         print(
             f'{name}: {figures["img_per_s"]:.2f} img/s ({share:.0%} of linear), step {figures["step_ms"]:.0f} ms, '
             f'all-reduce of {figures["parameters"] / 1e6:.2f} M gradients {figures["all_reduce_ms"]:.1f} ms'
         )
     if asked.json:
-        asked.json.write_text(json.dumps(found, indent=1) + '\n', encoding='utf-8')
+        asked.json.write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
 
 
 def run(asked: argparse.Namespace, size: int) -> dict[str, Any]:

@@ -56,10 +56,10 @@ def program(main: Path, model: Path, inputs: Path, threads: int) -> float:
         capture_output=True,
         text=True,
     )
-    found = re.search(r'p50: ([0-9.]+) ms', done.stdout)
-    if done.returncode or not found:
+    median = re.search(r'p50: ([0-9.]+) ms', done.stdout)
+    if done.returncode or not median:
         sys.exit(done.stderr)
-    return float(found[1])
+    return float(median[1])
 
 
 def from_python(engine: Engine, images: list[np.ndarray]) -> float:
@@ -84,11 +84,11 @@ def measure(main: Path, arch: str, size: tuple[int, int], threads: int, rounds: 
         for number, image in enumerate(images):
             image.tofile(inputs / f'{number}.bin')
         engines = [OnnxRuntime(model, threads), OpenVino(model, threads)]
-        ways: list[Callable[[], float]] = [
+        programs: list[Callable[[], float]] = [
             lambda: program(main, model, inputs, threads),
             *(lambda engine=engine: from_python(engine, images) for engine in engines),
         ]
-        times = np.array([[way() for way in ways] for _ in range(rounds)])
+        times = np.array([[seconds() for seconds in programs] for _ in range(rounds)])
     ratios = np.median(times[:, :1] / times[:, 1:], axis=0)
     return [
         f'`{arch}`',

@@ -94,14 +94,14 @@ def main() -> None:
     cv2.setNumThreads(0)
     augment = config.load('ddrnet/ddrnet23_imagenet_gpu').augment
     files = photographs(sys.argv[1:])
-    ways = {'TwinSeg': ours, 'timm': timms(augment)}
+    pipelines = {'TwinSeg': ours, 'timm': timms(augment)}
     rates = defaultdict(list)
     for turn in range(ROUNDS):
-        for name, way in ways.items():
-            if way:
+        for name, pipeline in pipelines.items():
+            if pipeline:
                 began = time.process_time()
                 for number in range(IMAGES):
-                    way(files[number % len(files)], augment, turn * IMAGES + number)
+                    pipeline(files[number % len(files)], augment, turn * IMAGES + number)
                 rates[name].append(IMAGES / (time.process_time() - began))
     for name, values in rates.items():
         print(f'{name}: {statistics.median(values):.0f} images a second of one core ({min(values):.0f} to {max(values):.0f})')

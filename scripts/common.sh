@@ -283,7 +283,7 @@ zoo_launch() { # arguments of twinseg: runs them in all processes of this host, 
 }
 
 zoo_failure() { # status of the launcher: how the rank that failed first ended comes last; ends with that rank's status
-    local log lines found='' rank='' code=''
+    local log lines first_failure='' rank='' code=''
     lines=$(grep -rhoE 'twinseg: stopped by SIG(TERM|INT) .*' -- "$RANKS" 2> /dev/null | tail -n 1) || true
     if [[ -n $lines ]]; then
         say "$lines"
@@ -291,11 +291,11 @@ zoo_failure() { # status of the launcher: how the rank that failed first ended c
         exit 75
     fi
     for _ in 1 2 3 4 5; do # the log is still being written
-        found=$(zoo_first_to_fail)
-        [[ -z $found ]] || break
+        first_failure=$(zoo_first_to_fail)
+        [[ -z $first_failure ]] || break
         sleep 0.1
     done
-    read -r rank code <<< "$found" || true
+    read -r rank code <<< "$first_failure" || true
     if [[ $code == -* ]]; then
         say "twinseg: error: rank $rank was ended by SIG$(kill -l "${code#-}"); the kernel does that when memory runs out (see dmesg)." \
             "Logs: $RANKS. RESUME=1 continues"

@@ -24,7 +24,7 @@ from twinseg.common.measure.environment import machine
 
 SIZE = (64, 96)  # of the images
 TASKS = 6  # networks of a process, which MindSpore's memory outgrows
-WAYS = {
+ENGINES = {
     ('pytorch', 'onnx'): ('onnxruntime', 'openvino'),
     ('mindspore', 'onnx'): ('onnxruntime', 'openvino'),
     ('mindspore', 'mindir'): ('mindspore',),
@@ -48,9 +48,9 @@ def row(arch: str) -> dict[str, str]:
     }
     images = np.random.default_rng(0).standard_normal((1, 3, *SIZE), np.float32)
     ours, theirs = (run(images) for run in references.values())
-    found = {'network': f'`{arch}`', 'MindSpore to PyTorch': f'{np.abs(ours - theirs).max() / np.abs(ours).max():.1e}'}
+    cells = {'network': f'`{arch}`', 'MindSpore to PyTorch': f'{np.abs(ours - theirs).max() / np.abs(ours).max():.1e}'}
     with TemporaryDirectory() as folder:
-        for (name, format), engines in WAYS.items():
+        for (name, format), engines in ENGINES.items():
             try:
                 path = Path(folder, f'{name}.{format}')
                 file = export_network(get_backend(name), twins[name], path, FileSpecification((1, 3, *SIZE)), references[name])
@@ -58,8 +58,8 @@ def row(arch: str) -> dict[str, str]:
                 texts = {engine: f'{file.differences[engine]:.1e}{mark}' for engine in engines}
             except UserError as error:
                 texts = dict.fromkeys(engines, f'failed: {error}')
-            found |= {f'{format.upper()} of {TITLES[name]}, by {TITLES[engine]}': texts[engine] for engine in engines}
-    return found
+            cells |= {f'{format.upper()} of {TITLES[name]}, by {TITLES[engine]}': texts[engine] for engine in engines}
+    return cells
 
 
 def remembering(run: Reference) -> Reference:
@@ -115,9 +115,9 @@ def main() -> int:
     archs = words.archs or list(get_backend('pytorch').MODELS)
     rows: list[dict[str, str]] = []
     with get_context('spawn').Pool(1, maxtasksperchild=TASKS) as pool:
-        for found in pool.imap(row, archs):
-            rows.append(found)
-            print(*found.values(), file=sys.stderr, flush=True)
+        for cells in pool.imap(row, archs):
+            rows.append(cells)
+            print(*cells.values(), file=sys.stderr, flush=True)
             write(words.out, rows, words.archs if len(rows) == len(archs) else archs[: len(rows)])
     return int(any(cell.startswith('failed: ') for cells in rows for cell in cells.values()))
 

@@ -136,13 +136,13 @@ def networks(bench: Bench) -> None:
         )
         images = rng.standard_normal((2, 3, 128, 192)).astype(np.float32)
         labels = rng.integers(0, 19, (2, 128, 192)) if segments else rng.integers(0, 10, 2)
-        found = {}
+        results = {}
         for side in ('cpu', bench.device):
             bench.on(side)
             network = bench.backend.build_model(name, num_classes=19 if segments else 10)
             outputs = bench.backend.forward(network, images, auxiliary=True)
-            found[side] = outputs, bench.backend.loss_and_gradients(network, images, labels, Loss())[1]
-        (outputs, gradients), (theirs, moved) = found['cpu'], found[bench.device]
+            results[side] = outputs, bench.backend.loss_and_gradients(network, images, labels, Loss())[1]
+        (outputs, gradients), (theirs, moved) = results['cpu'], results[bench.device]
         apart = max(float(np.abs(theirs[key] - value).max() / np.abs(value).max()) for key, value in outputs.items())
         relative = [
             float(np.linalg.norm(moved[key] - value) / np.linalg.norm(value))
@@ -253,13 +253,13 @@ def kernels(bench: Bench) -> None:
         for _ in range(3):
             run()
         bench.synchronise()
-        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
             began = time.perf_counter()
             for _ in range(5):
                 run()
             bench.synchronise()
             wall = time.perf_counter() - began
-        events = [event for event in found.key_averages() if event.self_device_time_total]
+        events = [event for event in profiler.key_averages() if event.self_device_time_total]
         kernels_only = [event for event in events if event.device_type.name == 'CUDA']
         busy = sum(event.self_device_time_total for event in kernels_only) / 1e6
         dearest = sorted(kernels_only, key=lambda event: -event.self_device_time_total)[:12]
@@ -284,16 +284,16 @@ def losses(bench: Bench) -> None:
     from twinseg.pytorch_impl.losses import segmentation_loss
 
     bench.on(bench.device)
-    place = 'cuda' if bench.device == 'gpu' else 'cpu'
+    device = 'cuda' if bench.device == 'gpu' else 'cpu'
     batch, size = (1, (64, 128)) if bench.quick else (12, (512, 1024))
-    labels = torch.randint(0, 19, (batch, *size), device=place)
+    labels = torch.randint(0, 19, (batch, *size), device=device)
     for name, loss in {
         'cross_entropy': Loss(),
         'sigmoid_cross_entropy': Loss(loss='sigmoid_cross_entropy'),
         'ohem': Loss(loss='ohem', ohem_thresh=0.9),
         'ohem_pixel_sampler': Loss(loss='ohem_pixel_sampler', ohem_min_kept=10000),
     }.items():
-        logits = torch.randn(batch, 19, size[0] // 8, size[1] // 8, device=place, requires_grad=True)
+        logits = torch.randn(batch, 19, size[0] // 8, size[1] // 8, device=device, requires_grad=True)
 
         def plain(loss: Loss = loss, logits: torch.Tensor = logits) -> None:
             segmentation_loss({'logits': logits}, labels, loss, {'logits': False})['loss'].backward()
@@ -305,7 +305,7 @@ def losses(bench: Bench) -> None:
                 bench.report.row('losses', f'{name}, {label}', _short(error))
                 continue
             bench.report.row('losses', f'{name}, {label}', f'{1000 * seconds:.2f} ms')
-    values = torch.rand(batch * size[0] * size[1], device=place)
+    values = torch.rand(batch * size[0] * size[1], device=device)
     count = len(values) // 100
     bench.report.row('losses', 'kthvalue of all pixels', f'{1000 * bench.seconds(lambda: values.kthvalue(count), 5):.2f} ms')
     bench.report.row(
@@ -387,13 +387,13 @@ def commands(bench: Bench) -> None:
         else:
             bench.report.row('commands', 'export', 'not run: it needs twinseg[deploy]')
         if (folder / 'export.json').is_file():
-            found = json.loads((folder / 'export.json').read_text())
+            exported = json.loads((folder / 'export.json').read_text())
             bench.report.row(
                 'commands',
                 'tolerance of the export',
-                f'{found["tolerance"]:.1e} (difference {found["difference"]:.1e})',
+                f'{exported["tolerance"]:.1e} (difference {exported["difference"]:.1e})',
                 '1e-4',
-                found['tolerance'] <= 1e-4,
+                exported['tolerance'] <= 1e-4,
             )
         _twinseg(bench, 'report', 'report', run, '--device', bench.device, '--out', folder / 'report.html')
         _twinseg(

@@ -15,16 +15,16 @@ lengths=${EPOCHS:-50 40 20}
 read -r -a epochs <<<"$lengths"
 
 stage() { # number, keys of this stage; the user's come last, those for this stage alone after those for all
-    local key of_all=() own=()
+    local key of_all=() of_stage=()
     for key in "${keys[@]}"; do
         case $key in
-            "$1":*) own+=("${key#*:}") ;;
+            "$1":*) of_stage+=("${key#*:}") ;;
             [123]:*) ;;
             *) of_all+=("$key") ;;
         esac
     done
     twinseg train "$recipe" --backend "${BACKEND:-pytorch}" --work-dir "$folder/stage$1" --resume \
-        --set "${@:2}" "${of_all[@]}" "${own[@]}"
+        --set "${@:2}" "${of_all[@]}" "${of_stage[@]}"
 }
 
 best() { # number of a stage

@@ -56,12 +56,12 @@ def other_side(path: Path) -> tuple[Path, str]:
 def compare(path: Path) -> bool:
     """Whether the other side has the text that it should have; shows the difference."""
     other, expected = other_side(path)
-    found = other.read_text(encoding='utf-8') if other.is_file() else ''
+    present = other.read_text(encoding='utf-8') if other.is_file() else ''
     difference = difflib.unified_diff(
-        found.splitlines(keepends=True), expected.splitlines(keepends=True), str(other), f'{other}, from {path}'
+        present.splitlines(keepends=True), expected.splitlines(keepends=True), str(other), f'{other}, from {path}'
     )
     sys.stdout.writelines(difference)
-    return found == expected
+    return present == expected
 
 
 def write(path: Path) -> bool:

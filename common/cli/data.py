@@ -57,7 +57,7 @@ def browse(
     from twinseg.common.report import browse
 
     with console.progress('reading') as progress:
-        found = browse.browse(load_config(config, settings), out, samples, progress)
-    console.show_browse(found)
-    if found['problems']:
+        summary = browse.browse(load_config(config, settings), out, samples, progress)
+    console.show_browse(summary)
+    if summary['problems']:
         raise typer.Exit(1)

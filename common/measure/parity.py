@@ -28,17 +28,17 @@ class Row(NamedTuple):
     """One comparison."""
 
     compared: str
-    found: float
+    difference: float
     tolerance: float
 
     @property
     def passed(self) -> bool:
         """False for NaN, too."""
-        return bool(self.found <= self.tolerance)
+        return bool(self.difference <= self.tolerance)
 
     def to_json(self) -> dict[str, Any]:
-        """As fields, and ``passed``."""
-        return {**self._asdict(), 'passed': self.passed}
+        """The fields and ``passed``; the difference is called ``found``."""
+        return {'compared': self.compared, 'found': self.difference, 'tolerance': self.tolerance, 'passed': self.passed}
 
 
 @dataclass(frozen=True)

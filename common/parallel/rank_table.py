@@ -17,11 +17,11 @@ def write(folder: Path, hosts: Mapping[str, Sequence[tuple[int, str]]]) -> Path:
     which the model zoo's tool would choose too. UserError for what ``validate`` refuses."""
     rank, servers = 0, []
     for host, devices in hosts.items():
-        found = []
+        entries = []
         for number, address in devices:
-            found.append({'device_id': str(number), 'device_ip': address, 'rank_id': str(rank)})
+            entries.append({'device_id': str(number), 'device_ip': address, 'rank_id': str(rank)})
             rank += 1
-        servers.append({'server_id': host, 'device': found, 'host_nic_ip': 'reserve'})
+        servers.append({'server_id': host, 'device': entries, 'host_nic_ip': 'reserve'})
     table = {'version': '1.0', 'server_count': str(len(servers)), 'server_list': servers, 'status': 'completed'}
     ids = ''.join(str(number) for number, _ in next(iter(hosts.values()), ()))
     path = folder / f'hccl_{rank}p_{ids}_{next(iter(hosts), "")}.json'
@@ -65,8 +65,8 @@ def validate(table: Any, where: str) -> None:
     rank = 0
     hosts: set[str] = set()
     addresses: set[str] = set()
-    for place, server in enumerate(servers):
-        name = f'{where}: server_list[{place}]'
+    for position, server in enumerate(servers):
+        name = f'{where}: server_list[{position}]'
         devices = server.get('device') if isinstance(server, dict) else None
         if not isinstance(devices, list) or not devices:
             raise UserError(f'{name}: device: expected a list that is not empty')

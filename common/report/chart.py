@@ -33,31 +33,31 @@ def lines(title: str, series: Sequence[Series], *, smooth: bool = False, markers
     ticks_x, ticks_y = _ticks(low_x, high_x), _ticks(low_y, high_y)
     low_y, high_y = min(low_y, ticks_y[0]), max(high_y, ticks_y[-1])
 
-    def place(points: np.ndarray) -> np.ndarray:
+    def to_picture(points: np.ndarray) -> np.ndarray:
         x = LEFT + (points[:, 0] - low_x) / ((high_x - low_x) or 1) * (WIDTH - LEFT - RIGHT)
         y = HEIGHT - BOTTOM - (points[:, 1] - low_y) / ((high_y - low_y) or 1) * (HEIGHT - TOP - BOTTOM)
         return np.stack([x, y], 1)
 
     parts = []
     for tick in ticks_y:
-        y = place(np.array([[low_x, tick]]))[0, 1]
+        y = to_picture(np.array([[low_x, tick]]))[0, 1]
         parts.append(
             f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
         )
     for tick in ticks_x:
-        x = place(np.array([[tick, low_y]]))[0, 0]
+        x = to_picture(np.array([[tick, low_y]]))[0, 0]
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{_number(tick)}</text>')
     for index, name, points in curves:
         if smooth:
-            parts.append(_path(place(points), f's{index % 4} pale'))
+            parts.append(_path(to_picture(points), f's{index % 4} pale'))
             points = np.stack([points[:, 0], _smoothed(points[:, 1])], 1)
-        parts.append(_path(place(points), _style(index)))
+        parts.append(_path(to_picture(points), _style(index)))
         if markers:
             parts += [
                 f'<circle class="{_style(index)}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{html.escape(name)}, step '
                 f'{step:.0f}: {value:.2f}</title></circle>'
-                for (x, y), (step, value) in zip(place(points), points)
+                for (x, y), (step, value) in zip(to_picture(points), points)
             ]
     keys = ''.join(f'<li class="{_style(index)}">{html.escape(name)}</li>' for index, name, _ in curves)
     return (

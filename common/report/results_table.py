@@ -33,10 +33,10 @@ def write_results(runs: Sequence[Path], out: Path, add: bool = False) -> Path:
     columns = list(rows[0])
     head = [*OPENING, _line(columns), '|' + ' --- |' * len(columns)]
     if add:
-        new = {tuple(found[key] for key in RUN) for found in rows}
-        rows += [found for found in _rows_of(out, head) if tuple(found[key] for key in RUN) not in new]
-    rows.sort(key=lambda found: (*(found[key] for key in RUN[:-1]), int(found['seed'])))
-    lines = [*head, *(_line(found.values()) for found in rows), '']
+        new = {tuple(cells[key] for key in RUN) for cells in rows}
+        rows += [cells for cells in _rows_of(out, head) if tuple(cells[key] for key in RUN) not in new]
+    rows.sort(key=lambda cells: (*(cells[key] for key in RUN[:-1]), int(cells['seed'])))
+    lines = [*head, *(_line(cells.values()) for cells in rows), '']
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text('\n'.join(lines), encoding='utf-8')
@@ -84,8 +84,8 @@ def published(recipe: Optional[str]) -> Optional[str]:
     """What a recipe's opening comment says of published scores."""
     if recipe is None or not (path := configuration.RECIPES / f'{recipe}.yaml').is_file():
         return None
-    found = re.search(r'^# score:.*?(?:published: |(?=\w+ reports ))(.*)$', path.read_text(encoding='utf-8'), re.MULTILINE)
-    return found and found[1].rstrip(';, ')
+    match = re.search(r'^# score:.*?(?:published: |(?=\w+ reports ))(.*)$', path.read_text(encoding='utf-8'), re.MULTILINE)
+    return match and match[1].rstrip(';, ')
 
 
 def _recipe(config: Config) -> str:
@@ -137,10 +137,10 @@ def _several_scales(folder: Path, config: Config, figure: str) -> Optional[str]:
     """The score in a JSON file of ``twinseg eval --ms-flip`` on the validation split; the newest one."""
     for path in sorted(folder.glob('*.json'), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            found = json.loads(path.read_text(encoding='utf-8'))
-            conditions = found['conditions']
+            result = json.loads(path.read_text(encoding='utf-8'))
+            conditions = result['conditions']
             if conditions['ms_flip'] and conditions['split'] == config.data.val_split:
-                return f'{found[figure]:.2f}'
+                return f'{result[figure]:.2f}'
         except (ValueError, KeyError, TypeError):
             continue  # another kind of file
     return None
@@ -153,12 +153,12 @@ def _rows_of(page: Path, head: list[str]) -> list[dict[str, str]]:
     except (OSError, ValueError) as error:
         raise UserError(f'{page}: not read: {error}') from None
     columns = _split(head[-2])
-    cells = [_split(line) for line in lines[len(head) :]]
-    rows = [dict(zip(columns, found)) for found in cells]
+    table = [_split(line) for line in lines[len(head) :]]
+    rows = [dict(zip(columns, cells)) for cells in table]
     if (
         lines[: len(head)] != head
-        or any(len(found) != len(columns) for found in cells)
-        or not all(found['seed'].isdigit() for found in rows)
+        or any(len(cells) != len(columns) for cells in table)
+        or not all(cells['seed'].isdigit() for cells in rows)
     ):
         raise UserError(f'{page}: is no page of results of this version; leave out --add, or name another file')
     return rows

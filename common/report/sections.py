@@ -51,11 +51,11 @@ def curves(records: Sequence[Record]) -> str:
     """Loss, mIoU or top-1, and learning rate over the steps, the runs over each other."""
 
     def series(kind: str, key: str) -> list[chart.Series]:
-        found = []
+        curves = []
         for record in records:
             points = [(line['step'], line[key]) for line in getattr(record, kind) if line.get(key) is not None]
-            found.append(chart.Series(record.name, np.array(points, float).reshape(-1, 2)))
-        return found
+            curves.append(chart.Series(record.name, np.array(points, float).reshape(-1, 2)))
+        return curves
 
     charts = [
         chart.lines('Training loss', series('steps', 'loss'), smooth=True),
@@ -145,8 +145,8 @@ def pictures(networks: dict[str, Run], excuses: dict[str, str], count: int) -> s
 def files(records: Sequence[Record], folder: Path) -> str:
     """Results of `twinseg parity` and `twinseg export` that lie in the run folders or beside the page."""
     parts = []
-    for place, name in [(folder.resolve(), ''), *((record.folder, f'{record.name}: ') for record in records)]:
-        for path in [*sorted(place.glob('parity*.json')), *sorted(place.glob('export*.json'))]:
+    for directory, name in [(folder.resolve(), ''), *((record.folder, f'{record.name}: ') for record in records)]:
+        for path in [*sorted(directory.glob('parity*.json')), *sorted(directory.glob('export*.json'))]:
             try:
                 content = json.loads(path.read_text(encoding='utf-8'))
             except (OSError, ValueError) as error:

@@ -20,12 +20,12 @@ NATIVE = {'.pth': 'pytorch', '.ckpt': 'mindspore'}  # files of one framework, an
 class Conversion:
     """What was recognised, what each backend's network took of it, and the file that was written."""
 
-    found: str
+    recognised: str
     loaded: dict[str, str]  # by backend
     written: Path
 
     def facts(self) -> dict[str, str]:
-        return {'found': self.found, **self.loaded, 'written': str(self.written)}
+        return {'found': self.recognised, **self.loaded, 'written': str(self.written)}
 
 
 def convert_file(

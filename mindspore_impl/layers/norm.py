@@ -39,9 +39,9 @@ class BatchNorm2d(nn.BatchNorm2d):
         count = x.shape[0] * x.shape[2] * x.shape[3] * (distributed.size() if self.sync else 1)
         if self.sync:  # once around for both, for a collective of few numbers costs what it waits
             every = distributed.stack(ops.stack((mean, variance)))
-            own, mean = mean, ops.mean(every[:, 0], 0)
+            local_mean, mean = mean, ops.mean(every[:, 0], 0)
             variance = ops.mean(every[:, 1] + ops.square(every[:, 0] - mean), 0)
-            centred = centred + (own - mean).reshape(1, -1, 1, 1)
+            centred = centred + (local_mean - mean).reshape(1, -1, 1, 1)
         centre, unbiased = ops.stop_gradient(mean), ops.stop_gradient(variance) * (count / (count - 1))
         if not self.sync:
             both = distributed.mean(ops.stack((centre, unbiased)))

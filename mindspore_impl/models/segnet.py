@@ -53,22 +53,22 @@ class SegNet(Network):
             widths = [width] * ((count if index else last_convolutions) - 1) + [after]
             borrowed = 0 if not shared else count if index and after == width else count - 1
             self.borrowed.append(borrowed)
-            own = widths[borrowed:] if index or not shared else []
-            stages.append(Sequential(*(ConvBN(width, channels, 3, bias=True) for channels in own)))
+            new_widths = widths[borrowed:] if index or not shared else []
+            stages.append(Sequential(*(ConvBN(width, channels, 3, bias=True) for channels in new_widths)))
         self.decoder = ModuleList(stages)
         self.last = Conv2d(UNPOOLED, UNPOOLED, 3, padding=1, bias=True) if shared and last_convolutions == 2 else None
         self.classifier = Conv2d(UNPOOLED, num_classes, 3, padding=1, bias=True)
 
     def construct(self, x: Tensor) -> dict[str, Tensor]:
-        sizes, places = [], []
+        sizes, maxima = [], []
         for stage in self.backbone.stages:
             x = stage(x)
             sizes.append(x.shape[2:])
             x, indices = max_pool_indices(x, 2, 2)
-            places.append(indices)
+            maxima.append(indices)
         for step in range(len(CHANNELS)):
             index = len(CHANNELS) - 1 - step
-            x = max_unpool(x, places[index], sizes[index])
+            x = max_unpool(x, maxima[index], sizes[index])
             for number in range(self.borrowed[index]):
                 x = self.backbone.stages[index][CONVOLUTIONS[index] - 1 - number](x)
             x = self.decoder[index](x)

@@ -91,9 +91,9 @@ def adaptive_avg_pool(x: Tensor, bins: int) -> Tensor:
 def _pooling_matrix(length: int, bins: int) -> Tensor:
     if isinstance(length, int):
         return torch.from_numpy(pooling_matrix(length, bins))
-    place, index = torch.arange(length), torch.arange(bins)[:, None]  # a size that an export leaves open
+    position, index = torch.arange(length), torch.arange(bins)[:, None]  # a size that an export leaves open
     start, stop = index * length // bins, -(-(index + 1) * length // bins)
-    return ((place >= start) & (place < stop)) / (stop - start)
+    return ((position >= start) & (position < stop)) / (stop - start)
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

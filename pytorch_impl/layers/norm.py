@@ -41,9 +41,9 @@ class BatchNorm2d(nn.BatchNorm2d):
         # PyTorch's SyncBatchNorm does not run on CPUs, and all processes have batches of one size, as it need not assume
         features = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         if not self.sync:
-            own = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-            y = F.batch_norm(features, *own, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
-            self._track(*distributed.mean(torch.stack(own)))
+            batch_statistics = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
+            y = F.batch_norm(features, *batch_statistics, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
+            self._track(*distributed.mean(torch.stack(batch_statistics)))
             return y
         with torch.no_grad():
             count = features.numel() // features.shape[1] * distributed.size()
