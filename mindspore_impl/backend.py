@@ -55,7 +55,7 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
         raise BackendError(f'device {wanted}: {str(error).splitlines()[0]}') from None
     ms.set_seed(seed)
     if threads and wanted == 'cpu':
-        with contextlib.suppress(RuntimeError):  # can be set once in a process
+        with contextlib.suppress(RuntimeError):  # a process can set it once
             ms.device_context.cpu.op_tuning.threads_num(threads)
     if launch:
         distributed.join(wanted, timeout)

@@ -65,7 +65,7 @@ def _end_with_the_workers() -> None:
     if os.fork():
         return
     since = time.monotonic()
-    while os.getppid() == scheduler and time.monotonic() - since < GRACE:  # of another process once the scheduler has ended
+    while os.getppid() == scheduler and time.monotonic() - since < GRACE:  # the parent changes once the scheduler has ended
         time.sleep(1)
         if _has_workers(msrun):
             since = time.monotonic()
@@ -134,7 +134,7 @@ class _Gather(nn.Cell):
 
 @functools.cache
 def _gather() -> _Gather:
-    return _Gather()  # one, for each compiles anew
+    return _Gather()  # a single cell: every new one is compiled again
 
 
 def _all_gather(values: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ class Inference(nn.Cell):
         self.uint8, self.class_ids = (metadata.input == 'uint8', metadata.output == 'class_ids') if metadata else (False, False)
         self.mean, self.std = (list(metadata.mean), list(metadata.std)) if metadata else ([], [])
         self.align_corners = metadata.align_corners if metadata else None
-        self.size: Size = size or (0, 0)  # of class ids
+        self.size: Size = size or (0, 0)  # height and width of class ids
 
     def construct(self, image: Tensor) -> Tensor:
         if self.uint8:
@@ -217,7 +217,7 @@ class OnnxGraph:
 
     def BiasAdd(self, inputs, attributes, shape):
         last = self.nodes[-1]
-        if last.op_type in ('Conv', 'ConvTranspose') and last.output == [inputs[0]]:  # of the layer, which nothing else reads
+        if last.op_type in ('Conv', 'ConvTranspose') and last.output == [inputs[0]]:  # no other node reads it
             last.input.append(self._constant(inputs[1]))
             return inputs[0]
         return self._node('Add', [inputs[0], inputs[1].reshape(1, -1, 1, 1)])
@@ -250,7 +250,7 @@ class OnnxGraph:
         return self._node('Sqrt', inputs)
 
     def StridedSlice(self, inputs, attributes, shape):
-        step, begin_mask = np.array(inputs[3]), inputs[4]  # a bit for every axis that starts at its beginning
+        step, begin_mask = np.array(inputs[3]), inputs[4]  # begin_mask has a bit for every axis that starts at its beginning
         start = np.array([0 if begin_mask >> axis & 1 else begin for axis, begin in enumerate(inputs[1])])
         return self._node('Slice', [inputs[0], start, start + step * shape, np.arange(len(start)), step])
 
@@ -362,7 +362,7 @@ def _array(tensor: Any) -> np.ndarray:
 
 
 def _value(attribute: Any) -> Any:
-    """A MINDIR attribute as a Python value; of an element of a tuple the number stands in a list of one."""
+    """A MINDIR attribute as a Python value; a tuple's element gives its number in a list of one."""
     kind = attribute.AttributeType.Name(attribute.type)
     if kind in ('INT64', 'INT32', 'BOOL'):
         number = attribute.ints[0] if attribute.ints else attribute.i

@@ -186,7 +186,7 @@ def detail(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     else:
         targets = ops.cat((1 - targets, targets), 1)
         overlap = dice(ops.sigmoid(logits), targets)
-    # ops.binary_cross_entropy_with_logits, operator by operator, keeps the divisor of the first shape that it saw for gradients
+    # Run operator by operator, ops.binary_cross_entropy_with_logits keeps the first shape's divisor for gradients
     return (ops.softplus(logits) - logits * targets).mean(), overlap
 
 
@@ -217,7 +217,7 @@ def _weights(labels: Tensor, class_weight: Optional[Sequence[float]]) -> Tensor:
 
 
 def _mean_count(mask: Tensor) -> Tensor:
-    """How many are true, at least 1: the mean over the processes."""
+    """Number of true elements, at least 1: the mean over the processes."""
     count = ops.cast(mask, ms.int32).sum()
     if distributed.size() == 1:
         return ops.maximum(count, Tensor(1, ms.int32))
@@ -233,13 +233,13 @@ def _mean_of_largest(losses: Tensor, count: int) -> Tensor:
     count = min(count, losses.shape[0] * distributed.size())
     smallest = ops.topk(everywhere, count)[0][-1]
     above, equal = ops.cast(everywhere > smallest, ms.float32), ops.cast(everywhere == smallest, ms.float32)
-    ties = (count - above.sum()) / equal.sum()  # of those equal to it a part counts
+    ties = (count - above.sum()) / equal.sum()  # share with which losses equal to the smallest one count
     weights = ops.cast(largest > smallest, ms.float32) + ties * ops.cast(largest == smallest, ms.float32)
     return (largest * weights).sum() * (distributed.size() / count)
 
 
 def _pixels(labels: Tensor, class_weight: Optional[Sequence[float]], avg_non_ignore: bool) -> Tensor:
-    """What the sum of the losses is divided by: the mean over the processes."""
+    """Divisor of the sum of the losses: the mean over the processes."""
     if not avg_non_ignore:
         return Tensor(labels.size, ms.float32)
     if class_weight is None:

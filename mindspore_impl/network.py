@@ -41,7 +41,7 @@ class Network(nn.Cell):
         return self
 
     def _name_phase(self) -> None:
-        # graph mode keeps one compiled graph per phase and would not see the attribute change
+        # Graph mode keeps one compiled graph per phase and would not see the attribute change.
         self.phase = ('train' if self.training else 'predict') + ('_auxiliary' if self.auxiliary_always else '')
 
     def wants_auxiliary(self) -> bool:
@@ -71,7 +71,7 @@ _LEAVES = {
     'weight': 'weight',
     'gamma': 'weight',
     'bias': 'bias',
-    'beta': 'bias',  # in PyTorch's order
+    'beta': 'bias',  # a norm's beta; the order is PyTorch's
     'moving_mean': 'running_mean',
     'moving_variance': 'running_var',
 }

@@ -12,7 +12,7 @@ from twinseg.common.errors import StateError
 from twinseg.common.training.parameter_groups import ParameterGroup, parameter_groups
 from twinseg.mindspore_impl.state import assign, tensors
 
-hyper_map = ops.HyperMap()  # a loop over hundreds of parameters exceeds the compiler's depth of calls
+hyper_map = ops.HyperMap()  # instead of a loop: over hundreds of parameters a loop exceeds the compiler's depth of calls
 
 
 class Optimizer(nn.Cell):
@@ -40,7 +40,7 @@ class Optimizer(nn.Cell):
         self.steps = 0
 
     def rates(self, learning_rate: float) -> Tensor:
-        """What the next ``construct`` needs: the learning rate, and Adam's corrections for bias, a factor and its epsilon."""
+        """Inputs of the next ``construct``: the learning rate, and Adam's corrections for bias, a factor and its epsilon."""
         (beta1, beta2), step = self.settings.beta, self.steps + 1
         correction = math.sqrt(1 - beta2**step)
         return Tensor([learning_rate, correction / (1 - beta1**step), self.settings.eps * correction], ms.float32)

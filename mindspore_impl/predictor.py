@@ -13,7 +13,7 @@ from twinseg.mindspore_impl import precision
 from twinseg.mindspore_impl.layers import normalise, resize
 from twinseg.mindspore_impl.network import Network
 
-MAX_PIXELS = 1 << 20  # of results that are computed in the graph; larger ones on the host, in strips
+MAX_PIXELS = 1 << 20  # most pixels of a result that the graph computes; larger ones are computed on the host, in strips
 
 
 class Predictor:
@@ -49,7 +49,7 @@ class PredictionGraph(nn.Cell):
     def __init__(self, network: nn.Cell, mean: list[float], std: list[float]):
         super().__init__(auto_prefix=False)
         self.network, self.mean, self.std = network, mean, std
-        self.align_corners = network.align_corners.get('logits', False)  # a classifier is never resized
+        self.align_corners = network.align_corners.get('logits', False)  # a classifier's logits are never resized
 
     def construct(self, images: Tensor, size: Optional[Size], class_ids: bool) -> Tensor:
         logits = ops.cast(self.network(normalise(images, self.mean, self.std))['logits'], ms.float32)

@@ -1,4 +1,4 @@
-"""What only the framework knows about a network's size and about its device."""
+"""A network's size and its device, as far as only the framework knows them."""
 
 from typing import Optional
 
@@ -10,8 +10,8 @@ from twinseg.common.interpolation import Size
 from twinseg.mindspore_impl.layers import Conv2d, ConvTranspose2d, Linear
 from twinseg.mindspore_impl.network import Network
 
-Layer = Conv2d | ConvTranspose2d | Linear  # whose multiply-accumulates are counted
-PROBE = 256  # side of the image that tells the output stride
+Layer = Conv2d | ConvTranspose2d | Linear  # layers whose multiply-accumulates are counted
+PROBE = 256  # side of the image that measures the output stride
 
 
 def parameters(network: Network) -> int:
@@ -24,7 +24,7 @@ def macs(network: Network, size: Size) -> int:
     counts: list[int] = []
 
     def count(layer: Layer, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        # the first dimension of a weight is the output's channels, of a transposed convolution's the input's
+        # A weight's first dimension is the output's channels; in a transposed convolution it is the input's.
         pixels = (inputs[0] if isinstance(layer, ConvTranspose2d) else output).size // layer.weight.shape[0]
         counts.append(pixels * layer.weight.size)
 
@@ -37,14 +37,14 @@ def macs(network: Network, size: Size) -> int:
 
 
 def output_stride(network: Network) -> Optional[int]:
-    """By how much the logits are smaller than the image; None where they are of whole images."""
+    """Factor by which the logits are smaller than the image; None for a classifier."""
     if not network.align_corners:
         return None
     return PROBE // _logits_shape(network, (PROBE, PROBE))[2]
 
 
 def _logits_shape(network: Network, size: Size) -> tuple[int, ...]:
-    """Of one image; operator by operator, where hooks run and nothing is compiled."""
+    """Shape of the logits of one image, computed operator by operator: hooks run, and nothing is compiled."""
     mode = ms.get_context('mode')
     ms.set_context(mode=ms.PYNATIVE_MODE)
     try:

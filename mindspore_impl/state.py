@@ -27,7 +27,7 @@ def load_state(network: nn.Cell, state: Mapping[str, np.ndarray], *, partial: bo
 
 
 def save_native(network: nn.Cell, path: Path, meta: RunMeta) -> None:
-    """Writes a checkpoint for ``mindspore.load_checkpoint``. ``meta`` stands in it as one more entry, a text."""
+    """Writes a checkpoint for ``mindspore.load_checkpoint``. ``meta`` is one more entry, a text."""
     parameters = dict(network.parameters_and_names())
     content = [{'name': name, 'data': parameters[name]} for name in canonical_names(network)]
     ms.save_checkpoint(content, str(path), append_dict={'twinseg': meta.to_json()})
@@ -35,7 +35,7 @@ def save_native(network: nn.Cell, path: Path, meta: RunMeta) -> None:
 
 
 def assign(parameter: ms.Parameter, value: np.ndarray) -> None:
-    """Copies a value in. With ``set_data`` a compiled graph would go on with what it updates in place (momenta)."""
+    """Copies a value in. With ``set_data`` a compiled graph would go on with the tensors that it updates in place (momenta)."""
     ops.assign(parameter, ms.Tensor(np.array(value, np.float32)))
 
 

@@ -126,7 +126,7 @@ class Accumulation(nn.Cell):
         return values
 
     def take(self, gradients: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The sums with the last gradients; starts anew."""
+        """The sums with the last gradients; the sums start again from zero."""
         totals = optim.hyper_map(ops.add, self.sums, gradients)
         optim.hyper_map(_clear, self.sums)
         return totals

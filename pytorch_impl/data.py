@@ -15,7 +15,7 @@ def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generato
     """Batches of ``samples[key]``, stacked: images (N, 3, H, W) and labels (N, H, W), both uint8, in the order of ``batches``.
 
     ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many processes. What a sample that
-    cannot be read raises, a UserError, comes out of a worker as it is.
+    cannot be read raises, a UserError, comes out of a worker unchanged.
     """
     loader = DataLoader(
         _Keyed(samples),
@@ -43,7 +43,7 @@ class _Keyed(torch.utils.data.Dataset):
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    # a terminal and Slurm send them to all processes; workers end with the one that started them
+    # A terminal and Slurm send signals to all processes; workers end with the process that started them.
     for number in signal.SIGTERM, signal.SIGINT:
         signal.signal(number, signal.SIG_IGN)
 

@@ -62,9 +62,9 @@ def group() -> Group:
 
 
 def missing() -> list[int]:
-    """After a collective failed: the ranks of the processes that have not noticed it too, for they ended or hang.
+    """The ranks of the processes that have not noticed a failed collective: they have ended, or they hang.
 
-    The others tell each other where they met, and leave: who waits for one of them then notices, too.
+    The others report to the store at which they met, and leave: a process that waits for one of them then notices, too.
     """
     here, all_ranks, unaware = rank(), size(), []
     dist.destroy_process_group()
@@ -76,7 +76,7 @@ def missing() -> list[int]:
         store.set(f'noticed/{here}', '')
         time.sleep(GRACE)
         unaware = [other for other in range(all_ranks) if not store.check([f'noticed/{other}'])]
-    except (dist.DistError, RuntimeError):  # where they met is gone as well
+    except (dist.DistError, RuntimeError):  # the store is gone as well
         pass
     return unaware
 
@@ -121,7 +121,7 @@ def spread(network: nn.Module) -> nn.Module:
 
 
 class DataParallel(nn.DataParallel):
-    """PyTorch's, which knows nothing of the dropout masks that were drawn for the whole batch."""
+    """PyTorch's ``DataParallel``, which also splits the dropout masks: they are made for the whole batch."""
 
     def replicate(self, module, device_ids):
         replicas = super().replicate(module, device_ids)

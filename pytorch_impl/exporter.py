@@ -39,7 +39,7 @@ def write(
     require('onnxscript', 'deploy')
     network.eval()
     image = torch.zeros(shape, device=next(network.parameters()).device)
-    if dynamic and len(image) == 1:  # a size of 1 would be taken for a constant
+    if dynamic and len(image) == 1:  # the exporter would take a size of 1 for a constant
         image = image.repeat(2, 1, 1, 1)
     sides = {'image': dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)} if dynamic else None
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
@@ -59,7 +59,7 @@ def write(
             )
         except torch.onnx.errors.OnnxExporterError as error:
             raise UserError(f'{path.name}: PyTorch cannot export this network: {str(error).splitlines()[0]}') from error
-    assert program is not None  # as with dynamo=False
+    assert program is not None  # it is None with dynamo=False alone
     onnx.save(program.model_proto, str(path))
 
 

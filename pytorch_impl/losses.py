@@ -187,7 +187,7 @@ def _tensor(class_weight: Sequence[float], like: Tensor) -> Tensor:
 
 
 def _pixels(labels: Tensor, weight: Optional[Tensor], avg_non_ignore: bool) -> Tensor | int:
-    """What the sum of the losses is divided by: the mean over the processes."""
+    """Divisor of the sum of the losses: the mean over the processes."""
     if not avg_non_ignore:
         return labels.numel()
     valid = labels != IGNORE_INDEX
@@ -197,7 +197,7 @@ def _pixels(labels: Tensor, weight: Optional[Tensor], avg_non_ignore: bool) -> T
 
 
 def _mean_count(mask: Tensor) -> Tensor:
-    """How many are true, at least 1: the mean over the processes."""
+    """Number of true elements, at least 1: the mean over the processes."""
     return distributed.mean(mask.sum()).clamp(min=1 / distributed.size())
 
 
@@ -210,7 +210,7 @@ def _mean_of_largest(losses: Tensor, count: int) -> Tensor:
     count = min(count, len(losses) * distributed.size())
     smallest = everywhere.topk(count).values[-1]
     above, equal = everywhere > smallest, everywhere == smallest
-    ties = (count - above.sum()) / equal.sum()  # of those equal to it a part counts
+    ties = (count - above.sum()) / equal.sum()  # share with which losses equal to the smallest one count
     weights = (largest > smallest) + ties * (largest == smallest)
     return (largest * weights).sum() * (distributed.size() / count)
 

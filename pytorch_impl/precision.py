@@ -22,7 +22,7 @@ def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: 
             module.compute_dtype = None if level == 'O0' else half
         elif isinstance(module, BatchNorm2d):
             module.output_dtype = norm_output
-    return network if level == 'O0' else network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # it is not in the stubs
+    return network if level == 'O0' else network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack memory_format
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -1,4 +1,4 @@
-"""What only the framework knows about a network's size and about its device."""
+"""A network's size and its device, as far as only the framework knows them."""
 
 import copy
 from typing import Optional
@@ -9,8 +9,8 @@ from twinseg.common.interpolation import Size
 from twinseg.pytorch_impl.layers import Conv2d, ConvTranspose2d, Linear
 from twinseg.pytorch_impl.network import Network
 
-Layer = Conv2d | ConvTranspose2d | Linear  # whose multiply-accumulates are counted
-PROBE = 256  # side of the image that tells the output stride
+Layer = Conv2d | ConvTranspose2d | Linear  # layers whose multiply-accumulates are counted
+PROBE = 256  # side of the image that measures the output stride
 
 
 def parameters(network: Network) -> int:
@@ -23,7 +23,7 @@ def macs(network: Network, size: Size) -> int:
     counts: list[int] = []
 
     def count(layer: Layer, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-        # the first dimension of a weight is the output's channels, of a transposed convolution's the input's
+        # A weight's first dimension is the output's channels; in a transposed convolution it is the input's.
         pixels = (inputs[0] if isinstance(layer, ConvTranspose2d) else output).numel() // layer.weight.shape[0]
         counts.append(pixels * layer.weight.numel())
 
@@ -36,14 +36,14 @@ def macs(network: Network, size: Size) -> int:
 
 
 def output_stride(network: Network) -> Optional[int]:
-    """By how much the logits are smaller than the image; None where they are of whole images."""
+    """Factor by which the logits are smaller than the image; None for a classifier."""
     if not network.align_corners:
         return None
     return PROBE // _logits_shape(copy.deepcopy(network), (PROBE, PROBE))[2]
 
 
 def _logits_shape(network: Network, size: Size) -> torch.Size:
-    """Of one image; on the device that computes nothing, where the network stays."""
+    """Shape of the logits of one image. The network is moved to the meta device, which computes nothing, and stays there."""
     with torch.no_grad():
         return network.to('meta').eval()(torch.zeros(1, 3, *size, device='meta'))['logits'].shape
 

@@ -27,7 +27,7 @@ def load_state(network: nn.Module, state: Mapping[str, np.ndarray], *, partial: 
 
 
 def save_native(network: nn.Module, path: Path, meta: RunMeta) -> None:
-    """Writes a plain state dict for ``torch.load``. ``meta`` stands in its metadata, like the modules' versions."""
+    """Writes a plain state dict for ``torch.load``. ``meta`` is in its metadata, like the modules' versions."""
     content: Any = network.state_dict()
     content._metadata['']['twinseg'] = meta.to_json()
     torch.save(content, path)

@@ -10,7 +10,7 @@ from mindspore import Tensor, ops
 
 
 def relu(x: Tensor) -> Tensor:
-    """max(x, 0), and x stays as it is."""
+    """max(x, 0), and x is not changed."""
     return ops.relu(x)
 
 
@@ -18,7 +18,7 @@ def concat(features: Sequence[Tensor]) -> Tensor:
     """Joins features along the channels."""
     dtype = features[0].dtype
     for feature in features:
-        if feature.dtype == ms.float32:  # beside half precision
+        if feature.dtype == ms.float32:  # a float32 feature beside half precision
             dtype = ms.float32
     return ops.cat([feature if feature.dtype == dtype else ops.cast(feature, dtype) for feature in features], 1)
 
@@ -67,7 +67,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 def max_pool_indices(
     x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0, ceil_mode: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Max pooling and, for ``max_unpool``, the place row * W + column of every maximum in its channel."""
+    """Max pooling and, for ``max_unpool``, the position row * W + column of every maximum in its channel."""
     return ops.max_pool2d(x, kernel_size, stride, padding, ceil_mode=ceil_mode, return_indices=True)
 
 

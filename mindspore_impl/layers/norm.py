@@ -14,7 +14,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm; ``momentum`` in PyTorch's sense: the share of the new batch in the running statistics.
 
     ``output_dtype``: None, or the dtype of the output, which is then computed in float32. In training the mean and variance
-    are those of the global batch, over all processes, or with ``sync`` off of each one's own; running statistics are of all.
+    are those of the global batch, over all processes, or with ``sync`` off those of each process's batch. The running
+    statistics cover all processes in both cases.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
@@ -37,7 +38,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         centred = features - mean.reshape(1, -1, 1, 1)
         variance = ops.mean(centred * centred, (0, 2, 3))
         count = x.shape[0] * x.shape[2] * x.shape[3] * (distributed.size() if self.sync else 1)
-        if self.sync:  # once around for both, for a collective of few numbers costs what it waits
+        if self.sync:  # one collective for both: with few numbers its latency is its cost
             every = distributed.stack(ops.stack((mean, variance)))
             local_mean, mean = mean, ops.mean(every[:, 0], 0)
             variance = ops.mean(every[:, 1] + ops.square(every[:, 0] - mean), 0)

@@ -114,7 +114,7 @@ class ConvTranspose2d(nn.Conv2dTranspose):
         y = self.conv2d_transpose(x, weight, (n, self.out_channels, full[0], full[1]))
         if size is None:
             size = (full[0] - self.crop - self.fall, full[1] - self.crop - self.fall)
-            beyond = [max(-self.fall, 0), max(-self.fall, 0)]  # known where an export leaves the sizes open
+            beyond = [max(-self.fall, 0), max(-self.fall, 0)]  # values that are known although an export leaves the sizes open
         else:
             beyond = [max(self.crop + size[0] - full[0], 0), max(self.crop + size[1] - full[1], 0)]
         if beyond != [0, 0]:
@@ -149,7 +149,7 @@ class Dropout2d(nn.Cell):
     """Zeroes whole channels with probability ``ratio`` in training, by the mask that ``draw_dropout`` drew for the step.
 
     The mask comes from ``common``, so both backends drop the same channels and a resumed run the same as before. It is a
-    parameter so that a compiled step reads it anew; it is not part of the network's state.
+    parameter so that a compiled step reads its new value; it is not part of the network's state.
     """
 
     def __init__(self, channels: int, ratio: float):
@@ -180,7 +180,7 @@ class DropPath(Dropout2d):
         super().__init__(1, ratio)
         self.on = on
 
-    def construct(self, branch: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]  # it takes two inputs
+    def construct(self, branch: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]  # the cell takes two inputs
         if self.on == 'branch':
             return super().construct(branch) + shortcut
         return branch + super().construct(shortcut)
@@ -210,7 +210,7 @@ class MaxPool2d(nn.MaxPool2d):
         room = x.shape[3] + 2 * self.around - self.reach
         if self.ceil_mode:
             room = room + self.step - 1
-        return ops.reshape(y, (x.shape[0], x.shape[1], -1, room // self.step + 1))  # of open sizes it loses the rank
+        return ops.reshape(y, (x.shape[0], x.shape[1], -1, room // self.step + 1))  # with open sizes the rank would be lost
 
 
 class PReLU(nn.Cell):

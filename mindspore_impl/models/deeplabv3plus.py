@@ -34,7 +34,7 @@ from twinseg.mindspore_impl.models.resnet import BLOCKS, ResNet
 from twinseg.mindspore_impl.models.xception import Xception
 from twinseg.mindspore_impl.network import Network
 
-RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # by output stride (DeepLabV3, section 3.3)
+RATES = {8: (12, 24, 36), 16: (6, 12, 18)}  # dilation rates by output stride (DeepLabV3, section 3.3)
 BACKBONES = (*BLOCKS, 'xception')
 CONVOLUTIONS = ('dense', 'separable', 'bare')
 

@@ -29,10 +29,10 @@ from twinseg.mindspore_impl.layers import (
 from twinseg.mindspore_impl.network import Network
 
 INITIAL, FIRST, SECOND = 16, 64, 128  # channels at 1/2, 1/4 and 1/8 (table 1)
-REDUCTION = 4  # of the channels inside a bottleneck
+REDUCTION = 4  # factor by which a bottleneck reduces the channels
 ASYMMETRIC = 5  # length of the asymmetric kernels
-MIDDLES = (1, 2, 'asymmetric', 4, 1, 8, 'asymmetric', 16)  # of stages 2 and 3: the dilation of a 3x3 convolution, or asymmetric
-FIRST_DROPOUT = 0.01  # before bottleneck 2.0 (section 4)
+MIDDLES = (1, 2, 'asymmetric', 4, 1, 8, 'asymmetric', 16)  # stages 2 and 3: the dilation of a 3x3 convolution, or asymmetric
+FIRST_DROPOUT = 0.01  # dropout before bottleneck 2.0 (section 4)
 SLOPES = ('channels', 'one', 'initial')
 BRANCH_ACTIVATIONS = ('none', 'regular', 'all')
 
@@ -102,7 +102,7 @@ class Bottleneck(nn.Cell):
 
 
 class Downsample(nn.Cell):
-    """Bottleneck to half the size, added to the maxima of the input; returns also their places."""
+    """Bottleneck to half the size, added to the maxima of the input; returns also their positions."""
 
     def __init__(self, in_channels: int, channels: int, dropout: float, choices: Choices):
         super().__init__()

@@ -25,10 +25,10 @@ from twinseg.mindspore_impl.layers import (
 )
 from twinseg.mindspore_impl.network import Network
 
-STDC1_BLOCKS = (2, 2, 2)  # in stages 3, 4 and 5 (table 2)
+STDC1_BLOCKS = (2, 2, 2)  # blocks of stages 3, 4 and 5 (table 2)
 STDC2_BLOCKS = (4, 5, 3)
-CHANNELS = (32, 64, 256, 512, 1024)  # of stages 1 to 5
-CONTEXT_CHANNELS = 128  # of the attention refinement and context features
+CHANNELS = (32, 64, 256, 512, 1024)  # channels of stages 1 to 5
+CONTEXT_CHANNELS = 128  # channels of the attention refinement and context features
 OUTPUTS = ('logits', 'aux16', 'aux32', 'detail')
 
 

@@ -33,7 +33,7 @@ FPNS = ('cascaded', 'shared')
 class CascadedFPN(nn.Cell):
     """Pyramid pooling of the deepest feature; every level adds what came from the level above, smoothed by its own convolution.
 
-    ``in_channels``: from 1/4 to the deepest; the laterals and smoothing convolutions stand in the other order.
+    ``in_channels``: from 1/4 to the deepest; the lateral and smoothing convolutions are listed in the opposite order.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, bins: Sequence[int], align_corners: bool, dropout: float):
@@ -55,8 +55,8 @@ class CascadedFPN(nn.Cell):
 
 
 class SharedFPN(nn.Cell):
-    """yassouali's: laterals without norm (1/4 has none and must have ``channels`` channels), sums of neighbours only, and one
-    smoothing convolution for all of them.
+    """The FPN of yassouali: laterals without norm (1/4 has none and must have ``channels`` channels), sums of neighbours only,
+    and one smoothing convolution for all of them.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int, bins: Sequence[int], align_corners: bool, dropout: float):

@@ -22,7 +22,7 @@ from twinseg.mindspore_impl.layers import (
 )
 from twinseg.mindspore_impl.network import Network
 
-CHANNELS = (64, 128, 256, 512, 512)  # of the five stages (table 1, D)
+CHANNELS = (64, 128, 256, 512, 512)  # channels of the five stages (table 1, D)
 CONVOLUTIONS = (2, 2, 3, 3, 3)
 
 
@@ -35,7 +35,7 @@ class VGG(nn.Cell):
 
     def __init__(self, batch_norm: bool = True, padding: int = 1, ceil_mode: bool = False):
         super().__init__()
-        self.stages: Any = ModuleList()  # of Sequential
+        self.stages: Any = ModuleList()  # a list of Sequential
         before = 3
         for index, (channels, count) in enumerate(zip(CHANNELS, CONVOLUTIONS)):
             layers: list[nn.Cell] = []

@@ -15,7 +15,7 @@ from twinseg.common.interpolation import bilinear_matrix, pooling_matrix
 
 
 def relu(x: Tensor) -> Tensor:
-    """max(x, 0), and x stays as it is."""
+    """max(x, 0), and x is not changed."""
     return F.relu(x)
 
 
@@ -91,7 +91,7 @@ def adaptive_avg_pool(x: Tensor, bins: int) -> Tensor:
 def _pooling_matrix(length: int, bins: int) -> Tensor:
     if isinstance(length, int):
         return torch.from_numpy(pooling_matrix(length, bins))
-    position, index = torch.arange(length), torch.arange(bins)[:, None]  # a size that an export leaves open
+    position, index = torch.arange(length), torch.arange(bins)[:, None]  # ``length`` is a symbol: an export leaves it open
     start, stop = index * length // bins, -(-(index + 1) * length // bins)
     return ((position >= start) & (position < stop)) / (stop - start)
 
@@ -105,7 +105,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 def max_pool_indices(
     x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0, ceil_mode: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Max pooling and, for ``max_unpool``, the place row * W + column of every maximum in its channel."""
+    """Max pooling and, for ``max_unpool``, the position row * W + column of every maximum in its channel."""
     return F.max_pool2d(x, kernel_size, stride, padding, ceil_mode=ceil_mode, return_indices=True)
 
 

@@ -15,7 +15,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm; ``momentum`` in PyTorch's sense: the share of the new batch in the running statistics.
 
     ``output_dtype``: None, or the dtype of the output, which is then computed in float32. In training the mean and variance
-    are those of the global batch, over all processes, or with ``sync`` off of each one's own; running statistics are of all.
+    are those of the global batch, over all processes, or with ``sync`` off those of each process's batch. The running
+    statistics cover all processes in both cases.
     """
 
     running_mean: Tensor
@@ -33,12 +34,12 @@ class BatchNorm2d(nn.BatchNorm2d):
             raise BatchError(ONE_VALUE)
         if self.training and distributed.size() > 1:
             return self._of_processes(x).to(self.output_dtype or x.dtype)
-        if self.output_dtype in (None, x.dtype):  # computes in float32 whatever the input is
+        if self.output_dtype in (None, x.dtype):  # the norm computes in float32 whatever the input is
             return super().forward(x)
         return super().forward(x.float()).to(self.output_dtype)
 
     def _of_processes(self, x: Tensor) -> Tensor:
-        # PyTorch's SyncBatchNorm does not run on CPUs, and all processes have batches of one size, as it need not assume
+        # PyTorch's SyncBatchNorm does not run on CPUs, and it allows for processes with batches of different sizes.
         features = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         if not self.sync:
             batch_statistics = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)

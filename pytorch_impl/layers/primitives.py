@@ -106,7 +106,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
             x, weight = x.to(self.compute_dtype), weight.to(self.compute_dtype)
             bias = None if bias is None else bias.to(self.compute_dtype)
         extra: Any = self.output_padding
-        padding: Any = self.padding  # a pair
+        padding: Any = self.padding  # (top and bottom, left and right)
         if size is not None:
             extra = [
                 size[axis] - (x.shape[2 + axis] - 1) * self.stride[axis] - self.kernel_size[axis] + 2 * padding[axis]
@@ -175,7 +175,7 @@ class DropPath(Dropout2d):
         super().__init__(1, ratio)
         self.on = on
 
-    def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]  # it takes two inputs
+    def forward(self, branch: Tensor, shortcut: Tensor) -> Tensor:  # type: ignore[override]  # the module takes two inputs
         if self.on == 'branch':
             return super().forward(branch) + shortcut
         return branch + super().forward(shortcut)

@@ -31,17 +31,17 @@ from twinseg.pytorch_impl.layers import (
 from twinseg.pytorch_impl.network import Network
 
 POOLING = ((5, 2, 2), (9, 4, 4), (17, 8, 8))  # kernel, stride and padding of the DAPPM's averages (figure 5)
-POOLING_CHANNELS = 128  # of each of its branches
+POOLING_CHANNELS = 128  # channels of each branch of the pyramid pooling
 
 
 class Size(NamedTuple):
-    """What tells the three networks apart."""
+    """The sizes in which the three networks differ."""
 
-    channels: int  # of the stem
-    blocks: tuple[int, ...]  # in the two stages at one resolution, then in every stage that both branches have
-    strides: tuple[int, ...]  # of the latter, in the low resolution
+    channels: int  # channels of the stem
+    blocks: tuple[int, ...]  # blocks of the two stages at one resolution, then of every stage that both branches have
+    strides: tuple[int, ...]  # strides of the latter stages in the low-resolution branch
     head_channels: int
-    last_channels: int  # before the classifier
+    last_channels: int  # channels before the classifier
 
 
 DDRNET23_SLIM = Size(32, (2, 2, 2, 2), (2, 2), 64, 1024)
@@ -50,13 +50,13 @@ DDRNET39 = Size(64, (3, 4, 3, 3, 3), (2, 1, 2), 256, 2048)
 
 
 class Settings(NamedTuple):
-    """What the publishers do differently."""
+    """The settings in which the publishers differ."""
 
     stem_bias: bool = False
-    same_padding: bool = False  # MindSpore's and TensorFlow's: at stride 2 one pixel further to the bottom and right
-    half_pixel: bool = True  # of the bilinear resizing
-    last_bn_momentum: float = 0.1  # of the norm that closes a bottleneck
-    drop_path_on: str = 'branch'  # what stochastic depth drops
+    same_padding: bool = False  # padding of MindSpore and TensorFlow: at stride 2 one pixel further to the bottom and right
+    half_pixel: bool = True  # half-pixel centres in bilinear resizing
+    last_bn_momentum: float = 0.1  # momentum of the norm that closes a bottleneck
+    drop_path_on: str = 'branch'  # part of a block that stochastic depth drops
 
     def conv(
         self,

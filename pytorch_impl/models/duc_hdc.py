@@ -18,9 +18,9 @@ from twinseg.pytorch_impl.models.deeplabv3plus import ASPP
 from twinseg.pytorch_impl.models.resnet import ResNet
 from twinseg.pytorch_impl.network import Network
 
-CYCLES = {3: (1, 2, 3), 4: (3, 4, 5)}  # of the dilations (section 4.2, RF); the last two blocks of stage 3 keep 2
-RATES = (6, 12, 18, 24, 36)  # of the pyramid pooling
-CHANNELS = 256  # of the pyramid pooling and the decoder
+CYCLES = {3: (1, 2, 3), 4: (3, 4, 5)}  # cycles of dilations (section 4.2, RF); the last two blocks of stage 3 keep 2
+RATES = (6, 12, 18, 24, 36)  # dilation rates of the pyramid pooling
+CHANNELS = 256  # channels of the pyramid pooling and the decoder
 LOW_LEVEL_CHANNELS = 48
 
 
@@ -50,7 +50,7 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, low: Tensor) -> Tensor:
         low = self.low_level(low)
-        x = self.up(x)[:, :, : low.shape[2], : low.shape[3]]  # of an odd side one row or column too many
+        x = self.up(x)[:, :, : low.shape[2], : low.shape[3]]  # an odd side gives one row or column too many
         return self.classifier(self.dropout(self.convs(concat([low, x]))))
 
 

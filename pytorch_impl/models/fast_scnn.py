@@ -23,8 +23,8 @@ from twinseg.pytorch_impl.layers import (
 )
 from twinseg.pytorch_impl.network import Network
 
-EXPANSION = 6  # of the bottlenecks (table 1, t)
-AUXILIARY_HEADS = ('aux_gfe', 'aux_ltd')  # on the global feature extractor (1/32) and on learning to downsample (1/8)
+EXPANSION = 6  # expansion of the bottlenecks (table 1, t)
+AUXILIARY_HEADS = ('aux_gfe', 'aux_ltd')  # on the global feature extractor (1/32), on learning to downsample (1/8)
 
 
 class LearningToDownsample(nn.Module):

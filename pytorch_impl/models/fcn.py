@@ -18,9 +18,9 @@ from twinseg.pytorch_impl.models.resnet import ResNet
 from twinseg.pytorch_impl.models.vgg import VGG
 from twinseg.pytorch_impl.network import Network
 
-PADDING = 100  # around the image, so that small ones leave something for the 7x7 convolution
-OFFSET4, OFFSET3, OFFSET = 5, 9, 31  # of the coarser feature inside that of pool4, of pool3, and of the image
-SCALE4, SCALE3 = 0.01, 0.0001  # of pool4 and pool3, so that all learn at once
+PADDING = 100  # padding around the image, so that small ones leave something for the 7x7 convolution
+OFFSET4, OFFSET3, OFFSET = 5, 9, 31  # offsets of the coarser feature in pool4, in pool3, and in the image
+SCALE4, SCALE3 = 0.01, 0.0001  # factors of pool4 and pool3, so that all learn at once
 
 
 class Head(nn.Module):
@@ -53,7 +53,7 @@ class Head(nn.Module):
 
 
 class FCN(Network):
-    """On a ResNet: outputs ``logits`` and ``aux``, both at 1/8."""
+    """FCN on a ResNet: outputs ``logits`` and ``aux``, both at 1/8."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class FCN(Network):
 
 
 class FCN8s(Network):
-    """On VGG-16: ``logits`` at the size of the image."""
+    """FCN-8s on VGG-16: ``logits`` at the size of the image."""
 
     def __init__(self, num_classes: int = 19, channels: int = 4096, dropout: float = 0.5):
         super().__init__({'logits': False})
@@ -154,5 +154,5 @@ def _upsampling(channels: int, factor: int) -> ConvTranspose2d:
 
 
 def _crop(x: Tensor, offset: int, like: Tensor) -> Tensor:
-    """What lies ``offset`` from the top and left, as large as ``like``."""
+    """The crop that begins ``offset`` from the top and left, as large as ``like``."""
     return x[:, :, offset : offset + like.shape[2], offset : offset + like.shape[3]]

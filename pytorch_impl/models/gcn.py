@@ -62,7 +62,7 @@ class Level(nn.Module):
         if self.up is None:
             coarse = resize(coarse, scores.shape[2:], True)
         else:
-            coarse = self.up(coarse)  # of an odd side one row or column too many: the first is cut
+            coarse = self.up(coarse)  # an odd side gives one row or column too many: the first is cut
             coarse = coarse[:, :, coarse.shape[2] - scores.shape[2] :, coarse.shape[3] - scores.shape[3] :]
         return self.refine(scores + coarse)
 

@@ -32,9 +32,9 @@ BLOCKS = {
     'resnet101': (3, 4, 23, 3),
     'resnet152': (3, 8, 36, 3),
 }
-BASIC = ('resnet18', 'resnet34')  # without bottlenecks
-CHANNELS = (64, 128, 256, 512)  # of the 3x3 convolutions in the four stages
-STEMS = {'7x7': 64, 'v1c': 64, 'deep': 128}  # and the channels that they give
+BASIC = ('resnet18', 'resnet34')  # networks without bottlenecks
+CHANNELS = (64, 128, 256, 512)  # channels of the 3x3 convolutions in the four stages
+STEMS = {'7x7': 64, 'v1c': 64, 'deep': 128}  # stems and the channels that they give
 
 
 class BasicBlock(nn.Module):
@@ -102,7 +102,7 @@ class ResNet(nn.Module):
     ``dilate_second``: whether a basic block dilates its second convolution too; None: without ``contract_dilation``.
     ``stages``: of the four only so many, and as many features. ``channels`` holds the features' channels.
     ``dilation_cycles``: by stage, 1 to 4, the dilations that its blocks take in turn; blocks that fill no whole cycle keep the
-    stage's own (hybrid dilated convolution, arXiv:1702.08502). ``drop_path_rate``: of the last block, from 0 in the first.
+    stage's own (hybrid dilated convolution, arXiv:1702.08502). ``drop_path_rate``: rate in the last block, from 0 in the first.
     """
 
     init: str  # scheme of the initial weights, where it is not the network's

@@ -4,7 +4,7 @@ The decoder mirrors VGG-16 and unpools to where the encoder found its maxima; as
 biases although a norm follows. The preset ``yassouali`` (yassouali/pytorch-segmentation) has one convolution more, and
 ``deephm``, the older version of it that DeepHM/deeplabv3plus_DPDDP keeps, uses the encoder's layers in the decoder, too.
 
-``yassouali_resnet`` is his SegResNet: it unpools once, to the places of the stem's pooling, and upsamples otherwise
+``yassouali_resnet`` is his SegResNet: it unpools once, to the positions of the stem's maxima, and upsamples otherwise
 by transposed convolutions. His wants sides that are multiples of 32; here every feature gets its size in the encoder back.
 """
 

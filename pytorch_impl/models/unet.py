@@ -29,10 +29,10 @@ from twinseg.pytorch_impl.layers import (
 from twinseg.pytorch_impl.models.resnet import BLOCKS, ResNet
 from twinseg.pytorch_impl.network import Network
 
-CHANNELS = (64, 128, 256, 512, 1024)  # of the plain encoder (figure 1)
-RESNET_CHANNELS = (256, 128, 64, 32, 16)  # of the decoder behind a ResNet
-LINEAR_CHANNELS = (128, 96, 64, 48, 32)  # the same of block 'linear'
-LINEAR_INNER_CHANNELS = 192  # of its convolution before the decoder
+CHANNELS = (64, 128, 256, 512, 1024)  # channels of the plain encoder (figure 1)
+RESNET_CHANNELS = (256, 128, 64, 32, 16)  # channels of the decoder behind a ResNet
+LINEAR_CHANNELS = (128, 96, 64, 48, 32)  # decoder channels of block 'linear'
+LINEAR_INNER_CHANNELS = 192  # channels of the convolution before the decoder of block 'linear'
 BACKBONES = ('plain', *BLOCKS)
 UPSAMPLINGS = ('transposed', 'wide', 'bilinear', 'nearest')
 BLOCK_KINDS = ('pair', 'narrow', 'linear')

@@ -42,11 +42,11 @@ class Block(nn.Module):
 
 
 class Xception(nn.Module):
-    """Image -> five features: of the stem (1/2), of the first two blocks (1/4, 1/8), of the middle flow (1/16) and of the exit
-    flow (1/32 at ``output_stride`` 32; at 16 and 8 dilations replace the last strides).
+    """Image -> five features: stem (1/2), first two blocks (1/4, 1/8), middle flow (1/16) and exit flow (1/32
+    at ``output_stride`` 32; at 16 and 8 dilations replace the last strides).
 
     ``shared_relu`` false (the paper): a relu also after each depthwise and the second stem convolution, shortcuts take the
-    input as it is. True (yassouali): neither of the two, shortcuts take the input rectified. ``channels`` holds the five
+    input unchanged. True (yassouali): neither of the two, shortcuts take the input rectified. ``channels`` holds the five
     features' channels.
     """
 
