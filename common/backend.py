@@ -1,4 +1,4 @@
-"""What a backend offers, and how it is found: imported only when it is asked for.
+"""The protocol that a backend fulfils, and its import, which happens only when the backend is asked for.
 
 Each implementation has a module ``backend.py`` whose functions are the protocol below; the module is the backend.
 Arrays go in and out as numpy; parameter names are the canonical ones in both (``weight``, ``bias``, ``running_mean``,
@@ -25,8 +25,8 @@ State = dict[str, np.ndarray]
 Builder = TypeVar('Builder', bound=Callable[..., Any])
 Models = Mapping[str, Callable[..., Network]]  # name of a network -> its builder
 Batch = tuple[np.ndarray, np.ndarray]  # images (N, 3, H, W) and labels
-Format = Literal['onnx', 'mindir', 'air']  # of exported files
-Shape = tuple[Optional[int], ...]  # None stands for any size
+Format = Literal['onnx', 'mindir', 'air']  # formats of exported files
+Shape = tuple[Optional[int], ...]  # None: any size
 
 
 class Predictor(Protocol):
@@ -44,7 +44,7 @@ class Trainer(Protocol):
 
     def step(self, batches: list[Batch], learning_rate: float) -> dict[str, float]:
         """One optimizer step over ``accumulation_step`` batches of uint8 images (N, 3, H, W) and labels: class ids (N, H, W),
-        of a classifier (N,) or soft targets (N, K) float32. Of several processes each gives its part of the global batch.
+        of a classifier (N,) or soft targets (N, K) float32. Each of several processes gives its part of the global batch.
 
         Returns ``loss`` and its parts (means over the batches), ``loss_scale``, ``overflow`` (1.0: the step was skipped)
         and ``grad_norm`` (global L2 norm after unscaling, before clipping).
@@ -65,7 +65,7 @@ class Engine(Protocol):
     """A program that runs an exported file on the host."""
 
     name: str
-    shape: Shape  # of its input: (N, 3, H, W), or of uint8 images (N, H, W, 3)
+    shape: Shape  # shape of its input: (N, 3, H, W), or for uint8 images (N, H, W, 3)
     metadata: dict[str, str]
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
@@ -154,7 +154,7 @@ class Backend(Protocol):
         """Multiply-accumulates of convolutions and linear layers for one image of ``size``."""
 
     def output_stride(self, network: Network) -> Optional[int]:
-        """By how much the logits are smaller than the image; None where they are of whole images."""
+        """Factor by which the logits are smaller than the image; None for a classifier."""
 
     def accelerator(self) -> dict[str, str | int]:
         """The device beside the CPU (``gpu`` or ``ascend``), or the CPU ``threads`` in use."""
@@ -201,7 +201,7 @@ def used_where(**conditions: Callable[[Any], Any]) -> Callable[[Builder], Builde
 
 
 def used_arguments(models: Models, arch: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the builder's arguments that have an effect beside the others, or the value that they have anyway."""
+    """The builder's arguments that have an effect beside the others, or equal the value used anyway."""
     unused = _unused(models[arch], arguments) if arch in models else {}
     return {key: value for key, value in arguments.items() if key not in unused}
 

@@ -20,7 +20,7 @@ from safetensors.numpy import save as serialize
 from twinseg.common.errors import StateError
 from twinseg.common.files import remove_unfinished, written_beside
 
-FORMAT = 1  # of the files that this version writes, and the newest that it reads; files without a number have format 1
+FORMAT = 1  # format that this version writes, and the newest that it reads; files without a number have format 1
 BEST = 'best.safetensors'
 STEP_NAME = re.compile(r'step_(\d{8,})\.safetensors')
 State = dict[str, np.ndarray]
@@ -46,37 +46,37 @@ class LossScale(_Stored):
 
 
 class TrainerState(_Stored):
-    """What a trainer depends on beside its tensors."""
+    """State of a trainer beside its tensors."""
 
-    steps: Count  # with those that were skipped for overflow
-    optimizer_steps: Count  # without them
+    steps: Count  # steps, with those that were skipped for overflow
+    optimizer_steps: Count  # steps without the skipped ones
     loss_scale: LossScale
 
 
 class RunMeta(_Stored):
-    """What a checkpoint says of itself; a file says as much of it as its writer knew."""
+    """Metadata of a checkpoint; a file has as much of it as its writer knew."""
 
     format: Positive = FORMAT
     config: dict[str, Any] = {}  # flat keys, as ``config.from_flat`` takes them
     num_classes: Optional[Positive] = None
     classes: list[str] = []  # names, in the order of the class ids
     palette: list[list[int]] = []  # RGB per class
-    # the run
+    # The run.
     backend: Optional[str] = None
     device: Optional[str] = None
     versions: dict[str, str] = {}
     machine: dict[str, Any] = {}
     steps_per_epoch: Optional[Positive] = None
     world_size: Positive = 1  # processes that trained together
-    # its progress
+    # Progress of the run.
     step: Optional[Count] = None
     epoch: Optional[float] = None
     best: Optional[float] = None  # the highest score so far
     left_out: Count = 0  # steps whose batches rollbacks have passed over
     rollbacks: Count = 0
-    scores: dict[str, Any] = {}  # of the last evaluation
+    scores: dict[str, Any] = {}  # scores of the last evaluation
     trainer: Optional[TrainerState] = None
-    # of converted weights
+    # Origin of converted weights.
     source: Optional[str] = None  # publisher
     file: Optional[str] = None
 
@@ -198,7 +198,7 @@ def latest(folder: Path, tell: Callable[[str], None] = warnings.warn) -> Optiona
 
 @dataclass(frozen=True)
 class LoadReport:
-    """How a state fits a network, by tensor names; counters of batch norm (``num_batches_tracked``) are not counted."""
+    """Comparison of a state with a network, by tensor names; batch norm's ``num_batches_tracked`` are left out."""
 
     matched: list[str]
     missing: list[str]

@@ -18,9 +18,9 @@ from twinseg.common.errors import UserError
 from twinseg.common.presets import preset_arguments
 
 RECIPES = Path(__file__).parent / 'configs'
-IMAGENET_MEAN = [123.675, 116.28, 103.53]  # of RGB in 0..255, as torchvision and mmsegmentation use
+IMAGENET_MEAN = [123.675, 116.28, 103.53]  # mean of RGB in 0..255, as torchvision and mmsegmentation use
 IMAGENET_STD = [58.395, 57.12, 57.375]
-MAX_BYTES = 1 << 20  # of a configuration file
+MAX_BYTES = 1 << 20  # largest configuration file
 
 IMAGE_FOLDERS = ('imagenet', 'image_folder')  # data sets of whole images, for classifiers; the others are for segmentation
 TaskName = Literal['segmentation', 'classification']
@@ -87,7 +87,7 @@ class Model(Group):
         return {**others, **({'backbone': backbone} if backbone else {}), 'model_args': {**arguments, **given}}
 
     def arguments(self) -> dict[str, Any]:
-        """Of the network's builder, but for the number of classes."""
+        """Arguments of the network's builder, but for the number of classes."""
         given: dict[str, Any] = {'backbone': self.backbone} if self.backbone else {}
         if self.drop_path_rate:
             given |= {'drop_path_rate': self.drop_path_rate, 'drop_path_on': self.drop_path_on}
@@ -547,7 +547,7 @@ class Config(BaseModel):
 
     @property
     def task(self) -> TaskName:
-        """Whether pixels get a class, or whole images."""
+        """The task: segmentation, or classification of whole images."""
         return 'classification' if self.data.set in IMAGE_FOLDERS else 'segmentation'
 
     @model_validator(mode='after')
@@ -585,7 +585,7 @@ class _Loader(yaml.SafeLoader):
         keys = [child.value for child, _ in node.value]
         for child, _ in node.value:
             if keys.count(child.value) > 1:
-                raise yaml.YAMLError(f'line {child.start_mark.line + 1}: the key {child.value} stands twice')
+                raise yaml.YAMLError(f'line {child.start_mark.line + 1}: the key {child.value} is given twice')
         return super().construct_mapping(node, deep)
 
 
@@ -668,7 +668,7 @@ def from_flat(keys: Mapping[str, Any], where: str = 'configuration') -> Config:
     Takes the model zoo's spellings, too. With the data set of a classifier some defaults are others.
     """
     keys = zoo_keys.translated(keys, where)
-    if keys.get('arch') in zoo_keys.ARCHS:  # not before, so that another arch laid over it leaves nothing of it
+    if keys.get('arch') in zoo_keys.ARCHS:  # expanded last, so that another arch laid over it leaves none of its keys
         keys = {**zoo_keys.ARCHS[keys.pop('arch')], **keys}
     if keys.get('set') in IMAGE_FOLDERS:
         keys = {**CLASSIFICATION_DEFAULTS, **keys}

@@ -1,4 +1,4 @@
-"""What the command line prints: tables, facts, progress."""
+"""Output of the command line: tables, facts, progress."""
 
 from contextlib import contextmanager
 from typing import Any, Callable, Iterator, Mapping, Sequence
@@ -12,8 +12,8 @@ from rich.text import Text
 from twinseg.common import metrics
 from twinseg.common.metrics import ImageScores, Scores
 
-MOST_CLASSES = 100  # of a classifier that are printed, those with the lowest accuracy
-MOST_PROBLEMS = 20  # of a data set that are printed; browse.json has all of them
+MOST_CLASSES = 100  # most classes of a classifier that are printed: those with the lowest accuracy
+MOST_PROBLEMS = 20  # most problems of a data set that are printed; browse.json has all of them
 
 console = Console()
 
@@ -92,7 +92,7 @@ def show_likeliest(images: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
 
 
 def show_parity(result: Mapping[str, Any]) -> None:
-    """What ``parity`` compared, a row each."""
+    """Prints the comparisons of ``parity``, a row each."""
     conditions = result['conditions']
     show(
         f'{conditions["arch"]}: PyTorch and MindSpore, {conditions["steps"]} steps at {conditions["amp_level"]}',
@@ -109,7 +109,7 @@ def show_parity(result: Mapping[str, Any]) -> None:
 
 
 def show_benchmark(result: Mapping[str, Any]) -> None:
-    """What ``benchmark`` measured, with the conditions that it holds under."""
+    """Prints the measurements of ``benchmark`` and their conditions."""
     names = {'inference': 'inference', 'training': 'training step'}
     show(
         f'{result["arch"]} at {result["input_size"][0]}x{result["input_size"][1]}: '
@@ -141,7 +141,7 @@ def show_benchmark(result: Mapping[str, Any]) -> None:
 
 
 def show_browse(summary: Mapping[str, Any]) -> None:
-    """What ``browse`` returned."""
+    """Prints the summary that ``browse`` returned."""
     splits = summary['splits']
     show(
         summary['set'],
@@ -186,6 +186,6 @@ def progress(title: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _print(table: Table) -> None:
-    """On a terminal at its width; into a file or pipe as wide as the table is."""
+    """Prints on a terminal at its width, into a file or pipe as wide as the table is."""
     wide = console if console.is_terminal else Console(width=250)
     wide.print(table, highlight=False)

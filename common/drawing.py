@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-OPACITY = 0.5  # of the class colours over the image
+OPACITY = 0.5  # opacity of the class colours over the image
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 

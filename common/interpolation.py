@@ -8,7 +8,7 @@ import numpy as np
 
 Size = tuple[int, int]  # height, width
 MAX_LOGITS = 1 << 24  # numbers of logits at full size that are made at once (64 MB): Cityscapes has 40 million an image
-STRIP_LOGITS = 1 << 22  # of a strip, where that is not enough; its interpolation needs three times as much
+STRIP_LOGITS = 1 << 22  # logits of a strip, where strips are needed; their interpolation takes three times as much
 
 
 def bilinear_matrix(size: int, new_size: int, align_corners: bool, half_pixel: bool = True) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 
 from twinseg.common.errors import DataError
 
-DILATION_RATIO = 0.02  # of the image's diagonal; Cheng et al. 2021, "Boundary IoU", section 4.3
+DILATION_RATIO = 0.02  # share of the image's diagonal; Cheng et al. 2021, "Boundary IoU", section 4.3
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore_index: int = 255) -> np.ndarray:
@@ -38,7 +38,7 @@ class Scores:
     As in mmsegmentation, the IoU of a class that the labels lack is NaN only where it is never predicted either.
     """
 
-    FIGURES: ClassVar = ('mIoU', 'mAcc', 'aAcc')  # those of ``to_json`` that a reader sees first; the first one decides
+    FIGURES: ClassVar = ('mIoU', 'mAcc', 'aAcc')  # scores of ``to_json`` that a reader sees first; the first one decides
     classes: tuple[str, ...]
     iou: np.ndarray
     accuracy: np.ndarray
@@ -49,7 +49,7 @@ class Scores:
 
     @classmethod
     def from_matrix(cls, matrix: np.ndarray, classes: Sequence[str], boundary: np.ndarray | None = None) -> 'Scores':
-        """From a confusion matrix, int (C, C), rows truth, and summed ``boundary_counts`` (2, C) where there are any."""
+        """Scores from a confusion matrix, int (C, C), rows truth, and summed ``boundary_counts`` (2, C) where there are any."""
         right, truth, predicted = np.diag(matrix), matrix.sum(1), matrix.sum(0)
         return cls(
             tuple(classes),
@@ -109,12 +109,12 @@ class ImageScores:
 
     @classmethod
     def from_logits(cls, logits: np.ndarray, labels: np.ndarray, classes: Sequence[str]) -> 'ImageScores':
-        """From float32 logits (N, K) and labels (N,) of all images; label -1: not readable."""
+        """Scores from float32 logits (N, K) and labels (N,) of all images; label -1: not readable."""
         return cls.from_ranks(rank_of_truth(logits, labels), classes)
 
     @classmethod
     def from_ranks(cls, ranks: np.ndarray, classes: Sequence[str]) -> 'ImageScores':
-        """From what ``rank_of_truth`` says of all images."""
+        """Scores from the rows of ``rank_of_truth`` for all images."""
         broken = ranks[:, 0] < 0
         labels, rank = ranks[~broken, :2].T.astype(np.int64)
         losses = ranks[~broken, 3]
@@ -151,8 +151,8 @@ class ImageScores:
 
 
 def rank_of_truth(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of logits (N, K) and labels (N,): label, number of classes with a larger logit than the right one, predicted class and
-    cross-entropy, float64 (N, 4). Where the label is -1, an image that could not be read, only that counts."""
+    """Logits (N, K) and labels (N,) -> label, number of classes with a larger logit than the right one, predicted class and
+    cross-entropy, float64 (N, 4). Only the label counts where it is -1: an image that could not be read."""
     logits = logits.astype(np.float64)
     right = np.take_along_axis(logits, np.maximum(labels, 0)[:, None], 1)
     top = logits.max(1, keepdims=True)

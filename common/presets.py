@@ -1,6 +1,6 @@
 """The settings by which publishers' networks differ from the defaults: stem, padding, dilation, ``align_corners``, ...
 
-They stand here alone. The tables of ``weights/publishers`` build the network of a published checkpoint with them, a recipe
+They are only here. The tables of ``weights/publishers`` build the network of a published checkpoint with them, a recipe
 names them (``preset: davidtvs``), and the tests' networks are made of them. This module is data: it imports nothing but the
 errors, so that ``config`` below ``weights`` can read it.
 """
@@ -10,10 +10,10 @@ from typing import Any, Mapping
 
 from twinseg.common.errors import UserError
 
-Arguments = Mapping[str, Any]  # of a network's builder, as YAML and JSON hold them
+Arguments = Mapping[str, Any]  # arguments of a network's builder, as YAML and JSON hold them
 
 DEFAULTS: Arguments = {}  # nothing differs
-_YASSOUALI_DEEPLABV3PLUS: Arguments = {  # on any backbone
+_YASSOUALI_DEEPLABV3PLUS: Arguments = {  # settings for any backbone
     'auxiliary': False,
     'low_level_first': True,
     'align_corners': True,
@@ -141,7 +141,7 @@ PRESETS: Mapping[str, Mapping[str, Arguments]] = {  # preset -> arch -> argument
         'fcn': {'backbone': 'vgg16'},  # FCN8
         'deeplabv3plus': {**_YASSOUALI_DEEPLABV3PLUS, 'contract_dilation': False},
     },
-    'yassouali_resnet': {  # its UNetResnet and SegResNet
+    'yassouali_resnet': {  # his UNetResnet and SegResNet
         'unet': {
             'auxiliary': False,
             'backbone': 'resnet50',
@@ -153,7 +153,7 @@ PRESETS: Mapping[str, Mapping[str, Arguments]] = {  # preset -> arch -> argument
         },
         'segnet': {'backbone': 'resnet50'},
     },
-    'yassouali_transposed': {  # its GCN with learned upsampling
+    'yassouali_transposed': {  # his GCN with learned upsampling
         'gcn': _YASSOUALI_GCN,
     },
     'yassouali_xception': {

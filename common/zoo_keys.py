@@ -20,7 +20,7 @@ ONLY: dict[str, tuple[Any, str]] = {  # key -> the one value that it may have, a
 def translated(keys: Mapping[str, Any], where: str = 'configuration') -> dict[str, Any]:
     """Flat keys in the suite's spelling; UserError for what the zoo takes as a key and the suite elsewhere.
 
-    The zoo's networks (``ARCHS``) keep their names: they stand for several keys, over which others may be laid.
+    The zoo's networks (``ARCHS``) keep their names: each sets several keys, over which others may be laid.
     """
     ours: dict[str, Any] = {}
     for key, value in keys.items():

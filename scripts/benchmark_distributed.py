@@ -1,4 +1,4 @@
-"""How training scales: images a second of 1, 2, ... processes with one core each, and the time that their gradients take.
+"""Scaling of training: images a second of 1, 2, ... processes with one core each, and the time that their gradients take.
 
     python scripts/benchmark_distributed.py fast_scnn_toy_street --backend mindspore --processes 1 2
 
@@ -32,11 +32,11 @@ def main() -> None:
     parser.add_argument('config')
     parser.add_argument('--backend', choices=('pytorch', 'mindspore'), default='pytorch')
     parser.add_argument('--processes', type=int, nargs='+', default=[1, 2])
-    parser.add_argument('--batch', type=int, default=4, help='images of a process and step')
+    parser.add_argument('--batch', type=int, default=4, help='batch size per process')
     parser.add_argument('--size', type=int, nargs=2, default=(128, 256), metavar=('HEIGHT', 'WIDTH'))
     parser.add_argument('--steps', type=int, default=10)
     parser.add_argument('--json', type=Path)
-    parser.add_argument('--result', type=Path, help=argparse.SUPPRESS)  # of a process: where rank 0 leaves its figures
+    parser.add_argument('--result', type=Path, help=argparse.SUPPRESS)  # file to which rank 0 writes its figures
     asked = parser.parse_args()
     if asked.result:
         measure(asked)

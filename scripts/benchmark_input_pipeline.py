@@ -53,11 +53,11 @@ def timms(augment: config.Augment):
     except ImportError as error:
         print(f'without timm: {error}')
         return None
-    posterize = ImageOps.posterize  # of which timm asks 0 bits, and Pillow 13 refuses them
+    posterize = ImageOps.posterize  # timm asks it for 0 bits, which Pillow 13 refuses
     ImageOps.posterize = lambda picture, bits: posterize(picture, max(bits, 1))
     transform = create_transform(
         SIDE, is_training=True, auto_augment=augment.auto_augment, interpolation='bicubic', re_prob=0.0, use_prefetcher=True
-    )  # its loader erases later, on the device
+    )  # timm's loader erases later, on the device
     return lambda file, _, number: np.asarray(transform(Image.open(io.BytesIO(file)).convert('RGB')))
 
 

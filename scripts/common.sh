@@ -129,7 +129,7 @@ zoo_folder() { # name: sets FOLDER to a new one in the caller's folder (nothing 
     done
 }
 
-zoo_log() { # log name: all output from here on goes to it, too; the environment stands beside it in env.log
+zoo_log() { # log name: all output from here on goes to it, too; env.log beside it holds the environment
     local log=$FOLDER/$1
     {
         printf 'date=%s\nbackend=%s\ndevice_target=%s\n' "$(date -u +%FT%TZ)" "$BACKEND" "$DEVICE"
@@ -189,7 +189,7 @@ zoo_distribute() { # target, then CONFIG or, for Ascend, RANK_TABLE_FILE CONFIG
     zoo_hosts
     use_python all
     zoo_devices "$table"
-    if [[ $NNODES -gt 1 ]]; then # all hosts stand in one shared folder
+    if [[ $NNODES -gt 1 ]]; then # all hosts use one shared folder
         FOLDER=$PWD/train_parallel_nodes/node_$NODE_RANK
         mkdir -p -- "$FOLDER" || die "$PWD is not writable"
         RUN=$PWD/train_parallel_nodes/run
@@ -224,8 +224,8 @@ zoo_hosts() { # checks NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT, and sets 
     [[ $NNODES -eq 1 || $DEVICE != cpu ]] || zoo_interface
 }
 
-zoo_interface() { # on the host gloo and MindSpore talk through the address that the host's name has, which may be local: name
-    local address interface # the one by which this host reaches the first
+zoo_interface() { # sets the interface of gloo and MindSpore: by default they use the address of the host's name, which may be local
+    local address interface # the interface by which this host reaches the first
     address=$(ip -o route get "$(getent ahosts "$MASTER_ADDR" | awk 'NR == 1 { print $1 }')" 2> /dev/null |
         sed -n 's/.* src \([^ ]*\).*/\1/p') || true
     interface=$(ip -o address show 2> /dev/null | awk -v address="$address" 'index($4, address "/") == 1 { print $2; exit }') || true

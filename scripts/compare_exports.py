@@ -22,19 +22,19 @@ from twinseg.common.deploy.verify import NUDGE, TOLERANCE, Reference
 from twinseg.common.errors import UserError
 from twinseg.common.measure.environment import machine
 
-SIZE = (64, 96)  # of the images
+SIZE = (64, 96)  # size of the images
 TASKS = 6  # networks of a process, which MindSpore's memory outgrows
 ENGINES = {
     ('pytorch', 'onnx'): ('onnxruntime', 'openvino'),
     ('mindspore', 'onnx'): ('onnxruntime', 'openvino'),
     ('mindspore', 'mindir'): ('mindspore',),
-}  # writer and format -> what runs the file
+}  # writer and format -> engines that run the file
 TITLES = {'pytorch': 'PyTorch', 'mindspore': 'MindSpore', 'onnxruntime': 'ONNX Runtime', 'openvino': 'OpenVINO'}
 PACKAGES = ('torch', 'mindspore', 'onnx', 'onnxruntime', 'openvino')
 
 
 def row(arch: str) -> dict[str, str]:
-    """What each engine finds in each file of a network: its largest difference, of the network's largest logit, or an error."""
+    """A row of the table: for every file and engine the largest difference, relative to the largest logit, or an error."""
     twins: dict[str, Any] = {}
     state: dict[str, np.ndarray] = {}
     for name in ('pytorch', 'mindspore'):
@@ -76,7 +76,7 @@ def remembering(run: Reference) -> Reference:
 
 
 def random_state(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Norms and biases drawn, too, in place of the neutral ones that a network starts with."""
+    """A state with random norms and biases, too, instead of the neutral ones that a network starts with."""
     rng = np.random.default_rng(0)
     return {
         name: array
@@ -89,7 +89,7 @@ def random_state(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def write(out: Path, rows: list[dict[str, str]], archs: list[str]) -> None:
-    """The table as Markdown, with what it holds for; ``archs`` is empty where it is of all networks."""
+    """The table as Markdown, with its conditions; ``archs`` is empty for all networks."""
     lines = [list(rows[0]), ['---'] * len(rows[0]), *(list(cells.values()) for cells in rows)]
     table = ''.join(f'| {" | ".join(line)} |\n' for line in lines)
     out.write_text(

@@ -86,7 +86,7 @@ command -v -- "$program" > /dev/null || die "$program is not here: $hint (--dry-
 if [[ -n $aipp ]]; then
     sed 1,2d <<< "$facts" > "$aipp_file"
 else
-    rm -f -- "$aipp_file" # of an earlier conversion
+    rm -f -- "$aipp_file" # a file of an earlier conversion
 fi
 "${command[@]}"
 [[ -f $out ]] || die "${program##*/} ended well, but there is no $out"

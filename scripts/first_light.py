@@ -1,4 +1,4 @@
-"""What a new device does with the suite, in one program: what works, what is wrong, what is slow.
+"""Checks of the suite on a new device, in one program: it shows what works, what is wrong and what is slow.
 
     python scripts/first_light.py --device gpu --out first_light        # about ten minutes on one GPU
     python scripts/first_light.py --device cpu --quick --out rehearsal  # a rehearsal, in a minute or two
@@ -75,7 +75,7 @@ class Report:
 
 
 class Bench:
-    """What the checks share: the device, the size of the work, and the report."""
+    """State that the checks share: the device, the size of the work, and the report."""
 
     def __init__(self, device: str, quick: bool):
         self.device, self.quick = device, quick
@@ -155,7 +155,7 @@ def networks(bench: Bench) -> None:
             if figures[kind] >= worst.get(kind, (0.0, ''))[0]:
                 worst[kind] = figures[kind], name
     for what, (value, name) in worst.items():
-        # a rectifier whose input is near zero takes the other side, and moves all gradients below it
+        # A rectifier whose input is near zero takes the other side, which changes all gradients below it.
         tolerance = LOGITS if what == 'logits' else 2 * GRADIENT
         value_and_name = f'{value:.1e} ({name})'
         bench.report.row('networks', f'{what}: worst of {len(names)}', value_and_name, f'{tolerance:.0e}', value <= tolerance)
@@ -167,7 +167,7 @@ def recipe(name: str, **keys: Any) -> Config:
 
 
 def step(bench: Bench, config: Config, batch: int, size: tuple[int, int]) -> Callable[[], Any]:
-    """A training step on drawn pixels."""
+    """A training step on random pixels."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, 3, *size), np.uint8)
     labels = rng.integers(0, 19, (batch, *size)).astype(np.uint8)

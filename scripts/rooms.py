@@ -25,7 +25,7 @@ def modules(folder: Path) -> dict[str, Path]:
 
 
 def _is_linked(path: Path, folder: Path) -> bool:
-    """Whether a file is reached through one of the links of ``twinseg/``, which Python 3.13 follows."""
+    """True where a file is reached through one of the links of ``twinseg/``, which Python 3.13 follows."""
     return path.resolve() != folder.resolve() / path.relative_to(folder)
 
 

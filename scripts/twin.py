@@ -35,7 +35,7 @@ def _pattern(words: dict[str, str]) -> re.Pattern[str]:
 
 
 def other_side(path: Path) -> tuple[Path, str]:
-    """Where the other side of a model file lies, and its text; NoTwin where there cannot be one."""
+    """Path and text of the other side of a model file; NoTwin where there cannot be one."""
     path = path.resolve()
     side = path.parents[1].name if len(path.parts) > 3 else ''
     if path.parent.name != 'models' or path.suffix != '.py' or side not in SIDES or not path.is_file():
@@ -54,7 +54,7 @@ def other_side(path: Path) -> tuple[Path, str]:
 
 
 def compare(path: Path) -> bool:
-    """Whether the other side has the text that it should have; shows the difference."""
+    """True where the other side has the text that it should have; shows the difference."""
     other, expected = other_side(path)
     present = other.read_text(encoding='utf-8') if other.is_file() else ''
     difference = difflib.unified_diff(
@@ -65,7 +65,7 @@ def compare(path: Path) -> bool:
 
 
 def write(path: Path) -> bool:
-    """Writes the other side; whether ruff leaves it as it is."""
+    """Writes the other side; False where ruff would change it."""
     other, text = other_side(path)
     other.write_text(text, encoding='utf-8')
     for arguments in (['format', '--diff'], ['check', '--select', 'E501,I']):

@@ -118,7 +118,7 @@ def test_a_length_replaces_the_other_kind_of_length(write, below, above, expecte
         ('auxiliary_weights: {aux16: heavy}', r'auxiliary_weights\.aux16'),
         ('epochs: 1\nmax_iters: 1', 'epochs or max_iters, not both'),
         ('warmup_iters: 1\nwarmup_length: 1', 'not both'),
-        ('base_lr: 0.1\nbase_lr: 0.2', 'line 1: the key base_lr stands twice'),
+        ('base_lr: 0.1\nbase_lr: 0.2', 'line 1: the key base_lr is given twice'),
         ('- a\n- b', 'flat "key: value" lines'),
         ('just words', 'flat "key: value" lines'),
         ('1: 2', 'flat "key: value" lines'),

@@ -20,7 +20,7 @@ def prepare(
         ),
     ] = None,
     settings: Settings = None,
-    folder: Annotated[Optional[Path], typer.Option(help='for the data; by default $TWINSEG_DATA/NAME')] = None,
+    folder: Annotated[Optional[Path], typer.Option(help='folder for the data; by default $TWINSEG_DATA/NAME')] = None,
     cache: Annotated[bool, typer.Option('--cache', help='decode images into a memory-mapped file')] = False,
 ) -> None:
     """Makes a data set ready: fetches it, or says what to fetch, unpacks and converts it; --cache decodes it once."""
@@ -49,7 +49,7 @@ def prepare(
 def browse(
     config: ConfigName = None,
     settings: Settings = None,
-    out: Annotated[Path, typer.Option(metavar='FOLDER', help='for browse.json and browse.png')] = Path('browse'),
+    out: Annotated[Path, typer.Option(metavar='FOLDER', help='folder for browse.json and browse.png')] = Path('browse'),
     samples: Annotated[int, typer.Option(min=1, help='training images in the picture')] = 4,
 ) -> None:
     """Checks a data set (counts, sizes, ids, broken or missing files: exit status 1) and draws augmented samples."""

@@ -33,9 +33,9 @@ def export(
     out: Annotated[Optional[Path], typer.Option(metavar='FILE', help='by default ARCH.FORMAT')] = None,
     size: InputSize = None,
     batch: Annotated[int, typer.Option(min=1)] = 1,
-    dynamic: Annotated[bool, typer.Option('--dynamic', help='for any size')] = False,
-    uint8: Annotated[bool, typer.Option('--uint8', help='takes uint8 NHWC images as they are')] = False,
-    argmax: Annotated[bool, typer.Option('--argmax', help='returns class ids at full size')] = False,
+    dynamic: Annotated[bool, typer.Option('--dynamic', help='accept images of any number and size')] = False,
+    uint8: Annotated[bool, typer.Option('--uint8', help='take uint8 NHWC images, not normalised')] = False,
+    argmax: Annotated[bool, typer.Option('--argmax', help='return class ids at full size')] = False,
     json_file: Json = None,
 ) -> None:
     """Writes ONNX, MINDIR or AIR, runs the file on the host and compares it with the network."""
@@ -80,9 +80,9 @@ def quantize(
 def preprocess(
     model: Annotated[Path, typer.Argument(metavar='MODEL', help='the exported .onnx (or .mindir), of one size')],
     dataset_name: Annotated[str, typer.Argument(help='imagenet2012, cityscapes, camvid, custom, ...')],
-    dataset_path: Annotated[Path, typer.Argument(help='its folder (of ImageNet also that of the split, or a tar)')],
+    dataset_path: Annotated[Path, typer.Argument(help="data set's folder (for ImageNet also the split's, or a tar)")],
     config: Annotated[Optional[Path], typer.Option(metavar='FILE', help='recipe with further keys; custom needs one')] = None,
-    uint8: Annotated[bool, typer.Option('--uint8', help='not normalised: the card does it (AIPP)')] = False,
+    uint8: Annotated[bool, typer.Option('--uint8', help='leave normalisation to the card (AIPP)')] = False,
     out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('preprocess_Result'),
 ) -> None:
     """Writes a validation set as .bin inputs and labels for ascend310_infer."""
@@ -96,12 +96,12 @@ def preprocess(
 
 def postprocess(
     model: Annotated[Path, typer.Argument(metavar='MODEL', help='the exported .onnx (or .mindir) of preprocess')],
-    inputs: Annotated[Path, typer.Option(metavar='FOLDER', help='of preprocess')] = Path('preprocess_Result'),
-    results: Annotated[Path, typer.Option(metavar='FOLDER', help='of ascend310_infer')] = Path('result_Files'),
-    precision: Annotated[Literal['fp32', 'fp16', 'int8'], typer.Option(help='that the results were computed in')] = 'fp32',
+    inputs: Annotated[Path, typer.Option(metavar='FOLDER', help='folder that preprocess wrote')] = Path('preprocess_Result'),
+    results: Annotated[Path, typer.Option(metavar='FOLDER', help='folder that ascend310_infer wrote')] = Path('result_Files'),
+    precision: Annotated[Literal['fp32', 'fp16', 'int8'], typer.Option(help='precision of the results')] = 'fp32',
     json_file: Json = None,
 ) -> None:
-    """Scores the results of ascend310_infer, and compares a sample with the model's own. Exit status 1 when they differ."""
+    """Scores the results of ascend310_infer, and compares a sample with the model's outputs. Exit status 1 when they differ."""
     from twinseg.common import console, tasks
     from twinseg.common.deploy import ascend310
 
@@ -120,7 +120,7 @@ def postprocess(
 
 
 def conversion_facts(model: Path, aipp: Annotated[bool, typer.Option('--aipp')] = False) -> None:
-    """For scripts/convert_om.sh."""
+    """Prints the facts that scripts/convert_om.sh asks for."""
     from twinseg.common.deploy import ascend310
 
     print('\n'.join(ascend310.conversion_facts(model, aipp)))

@@ -36,7 +36,7 @@ def evaluate(
     ms_flip: MultiScaleFlip = False,
     slide: Slide = False,
     boundary: Annotated[bool, typer.Option('--boundary', help='boundary IoU, too')] = False,
-    real_size: Annotated[bool, typer.Option('--real-size', help='classifiers: images as they are')] = False,
+    real_size: Annotated[bool, typer.Option('--real-size', help='classifiers: images neither resized nor cropped')] = False,
     split: Annotated[Optional[str], typer.Option(help='by default the validation split')] = None,
     json_file: Json = None,
 ) -> None:

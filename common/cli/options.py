@@ -1,4 +1,4 @@
-"""What several commands share: options, what they turn into, and scores on the screen and in a file."""
+"""Options that several commands share, the values they turn into, and scores on the screen and in a file."""
 
 import json
 from pathlib import Path
@@ -30,18 +30,18 @@ Backend = Annotated[
 Device = Annotated[
     Optional[Literal['cpu', 'gpu', 'ascend']], typer.Option(case_sensitive=False, help='by default the best present')
 ]
-Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='changes the configuration')]
+Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='keys of the configuration')]
 Checkpoint = Annotated[Path, typer.Option(metavar='PATH', help='checkpoint, or run folder: its best one')]
 InputSize = Annotated[Optional[str], typer.Option(metavar='HxW', help='input size; by default the crop size')]
 ExportedFile = Annotated[Optional[Path], typer.Option(metavar='FILE', help='exported .onnx or .mindir instead')]
 Engine = Annotated[
     Optional[Literal['onnxruntime', 'openvino', 'mindspore']],
-    typer.Option(help='what runs --model: by default onnxruntime for .onnx, mindspore for .mindir'),
+    typer.Option(help='engine that runs --model: by default onnxruntime for .onnx, mindspore for .mindir'),
 ]
 MultiScaleFlip = Annotated[bool, typer.Option('--ms-flip', help='average over six scales, mirrored too')]
 Slide = Annotated[bool, typer.Option('--slide', help='average over overlapping windows of the crop size')]
 Json = Annotated[
-    Optional[Path], typer.Option('--json', metavar='FILE', help='also writes the figures here', callback=_in_a_folder)
+    Optional[Path], typer.Option('--json', metavar='FILE', help='file that gets the figures, too', callback=_in_a_folder)
 ]
 Runs = Annotated[list[Path], typer.Argument(metavar='RUN...', help='run folders')]
 

@@ -64,7 +64,7 @@ def ranks(
             help='a rank table to check, or its hosts, such as 10.0.0.1:0=192.168.100.101,1=192.168.101.101 (device=address)',
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar='FOLDER', help='for the table of the hosts')] = Path('.'),
+    out: Annotated[Path, typer.Option(metavar='FOLDER', help='folder for the table of the hosts')] = Path('.'),
 ) -> None:
     """Writes a rank table for Ascend devices, or checks one and prints the devices of every host, a line each."""
     from twinseg.common.parallel import rank_table
@@ -74,5 +74,5 @@ def ranks(
         return
     hosts = [rank_table.parse_host(word) for word in words]
     if len(dict(hosts)) < len(hosts):
-        raise UserError('ranks: a host stands twice; give all of its devices at once')
+        raise UserError('ranks: a host is given twice; give all of its devices at once')
     print(rank_table.write(out, dict(hosts)))

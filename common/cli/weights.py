@@ -8,12 +8,12 @@ import typer
 
 def convert(
     file: Annotated[Path, typer.Argument(metavar='FILE', help='weights: .pth, .tar, .ckpt, .safetensors, ...')],
-    source: Annotated[Optional[str], typer.Option('--from', metavar='PUBLISHER', help='by default recognised')] = None,
+    source: Annotated[Optional[str], typer.Option('--from', metavar='PUBLISHER', help='by default it is recognised')] = None,
     out: Annotated[
         Optional[Path], typer.Option(metavar='FILE', help='by default FILE.safetensors; .pth and .ckpt for one framework')
     ] = None,
     settings: Annotated[
-        Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='what weights do not tell: output_stride=8')
+        Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='settings of the network: output_stride=8')
     ] = None,
     half: Annotated[bool, typer.Option('--half', help='float16 kernels: half the size')] = False,
 ) -> None:

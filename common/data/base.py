@@ -1,4 +1,4 @@
-"""What a data set is: a list of samples, how one of them is read, and what the labels mean."""
+"""Data sets: a list of samples, the reading of one of them, and the meaning of the labels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ OnProgress = Callable[[int, int], None]  # hears how much is done, of how much: 
 
 @dataclass(frozen=True)
 class Description:
-    """What the train ids mean: names and RGB colours (uint8 (C, 3)) of the classes."""
+    """Meaning of the train ids: names and RGB colours (uint8 (C, 3)) of the classes."""
 
     classes: tuple[str, ...]
     palette: np.ndarray

@@ -20,7 +20,7 @@ from twinseg.common.errors import DataError
 from twinseg.common.files import write_text, written_beside
 
 VERSION = 1
-Extent = tuple[int, int, int]  # of a sample in the file: offset in bytes, height, width
+Extent = tuple[int, int, int]  # position of a sample in the file: offset in bytes, height, width
 log = logging.getLogger(__name__)
 
 

@@ -68,7 +68,7 @@ def fetch(archive: Archive, folder: Path, progress: OnProgress = lambda done, to
                 ) from None
             time.sleep(PAUSE)
     try:
-        _verify(part, archive, f'downloaded from {archive.url}; run again to fetch it anew')
+        _verify(part, archive, f'downloaded from {archive.url}; run again to download it again')
     except DataError:
         part.unlink()
         raise
@@ -148,7 +148,7 @@ def _members(path: Path) -> Iterator[Member]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
-                kind = info.external_attr >> 28  # of Unix: 8 a file, 4 a folder, 0 not said
+                kind = info.external_attr >> 28  # Unix file type: 8 a file, 4 a folder, 0 unknown
                 if kind not in (0, 4, 8):
                     raise DataError(f'{path}: {info.filename} is a link or a device; only files are unpacked')
                 if not info.is_dir():
@@ -167,7 +167,7 @@ def _extracted(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
 
 
 def _inside(folder: Path, name: str, path: Path) -> Path:
-    """Where a member of the archive ``path`` is unpacked; DataError when that is not in the folder."""
+    """Path to which a member of the archive ``path`` is unpacked; DataError when that is not in the folder."""
     parts = PurePosixPath(name.replace('\\', '/')).parts
     target = folder.joinpath(*parts)
     if name.startswith('/') or '..' in parts or not target.resolve().is_relative_to(folder.resolve()):

@@ -28,7 +28,7 @@ MAX_BYTES = 1 << 28  # bytes of an image's file in a tar, and of a class file
 MAX_HEADER = 1 << 20  # bytes of a tar's header: names of paths and the like
 MAX_DEPTH = 16  # folders in folders, and tars in tars
 COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'\x28\xb5\x2f\xfd': 'zstd'}
-UNREADABLE = -1  # in place of the label of an image that could not be read
+UNREADABLE = -1  # label of an image that could not be read
 PUBLISHED = 'ILSVRC2012_img_'  # beginning of the names of ImageNet's tars
 LAYOUT = '{split}/<class>/<image>, with {split} or each class as a folder or an uncompressed tar'
 
@@ -119,7 +119,7 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
 
 
 def _member(sample: ImageSample, where: str) -> io.BytesIO:
-    """A file in a tar. The tar is opened anew, so that nothing is shared between processes or threads."""
+    """A file in a tar. The tar is opened again, so that nothing is shared between processes or threads."""
     assert sample.size is not None
     if sample.size > MAX_BYTES:
         raise DataError(f'{where}: {sample.size} bytes, more than the limit of {MAX_BYTES}')
@@ -146,7 +146,7 @@ def _split(root: Path, split: str) -> dict[Names, Location]:
 
 
 def _splits(root: Path) -> set[str]:
-    """What may be splits: folders and tars."""
+    """Names that may be splits: folders and tars."""
     if root.is_file():
         return {names[0] for names in _unwrapped(root) if len(names) > 1}
     return {name.removeprefix(PUBLISHED) for name in _folders(root)}
@@ -184,7 +184,7 @@ def _walk(folder: str | Path, above: Names = ()) -> Iterator[tuple[Names, Locati
 
 
 def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
-    """What is in a folder, hidden files left out; DataError when it cannot be read."""
+    """Entries of a folder, hidden files left out; DataError when it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return [entry for entry in entries if not entry.name.startswith('.')]
@@ -246,7 +246,7 @@ def _members(path: str, part: _Part, above: Names = ()) -> Iterator[tuple[Names,
         with tarfile.open(fileobj=part, mode='r:', encoding='utf-8', errors='replace') as tar:  # type: ignore[call-overload]
             last = -1
             while (member := tar.next()) is not None:
-                tar.members = []  # else it keeps them all
+                tar.members = []  # by default the tar remembers all members
                 if member.offset <= last or member.size < 0 or member.offset_data + member.size > part.size:
                     raise DataError(f'{where}: broken: {member.name!r} has {member.size} bytes from {member.offset_data} on')
                 last = member.offset
@@ -286,7 +286,7 @@ def _read_classes(path: Path, folders: set[str]) -> tuple[dict[str, int], list[s
         raise DataError(f'class_file: {path}: expected the numbers 0 to {len(numbers) - 1}, each once; {wrong} is missing')
     by_folder = {folder: number for folder, number, _ in entries}
     if len(by_folder) < len(entries):
-        raise DataError(f'class_file: {path}: {len(entries) - len(by_folder)} folders stand there more than once')
+        raise DataError(f'class_file: {path}: {len(entries) - len(by_folder)} folders are listed more than once')
     return by_folder, [name for _, _, name in sorted(entries, key=lambda entry: entry[1])]
 
 

@@ -41,7 +41,7 @@ class Split:
     layout: str
 
     def expected(self) -> str:
-        """What an error says of the files that are expected, and of those that are there."""
+        """Text for an error: the files that are expected, and those that are there."""
         entries = sorted(path.name + '/' * path.is_dir() for path in self.root.iterdir())
         present = ', '.join(entries[:8]) + (', ...' if len(entries) > 8 else '') if entries else 'nothing'
         return f'expected below {self.root}: {self.layout.replace("{split}", self.name)}; found there: {present}'
@@ -60,7 +60,7 @@ class Split:
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """A data set of image and label files: its classes, and how the files of a split are found.
+    """A data set of image and label files: its classes, and the files of a split.
 
     ``layout`` is the text for users, with ``{split}`` for the split's name. ``find`` gives the samples of a split, sorted by
     name, or DataError. ``label_map`` maps the ids in the label files to train ids; where label files hold RGB colours,
@@ -156,7 +156,7 @@ def _find_voc(split: Split) -> list[Sample]:
     samples = []
     for line in _voc_lines(base, split):
         image, _, label = line.partition(' ')
-        if label:  # as DrSleep's lists have it: /JPEGImages/x.jpg /SegmentationClassAug/x.png
+        if label:  # DrSleep's lists have lines /JPEGImages/x.jpg /SegmentationClassAug/x.png
             paths = _below(base, image), _below(base, label.strip())
         else:
             labels = [_below(base, f'{name}/{image}.png') for name in ('SegmentationClass', 'SegmentationClassAug')]

@@ -11,11 +11,11 @@ from twinseg.common.config import Augment
 from twinseg.common.data.sampling import mixing_rng, rank_positions
 from twinseg.common.errors import UserError
 
-Corners = tuple[int, int, int, int]  # of a box in pixels: top, left, bottom, right
+Corners = tuple[int, int, int, int]  # a box in pixels: top, left, bottom, right
 
 
 def is_active(augment: Augment) -> bool:
-    """Whether batches are mixed, and their targets are shares of the classes."""
+    """True where batches are mixed and their targets are shares of the classes."""
     return augment.mix_up > 0 or augment.cutmix > 0
 
 
@@ -24,7 +24,7 @@ class Mixing:
 
     A mixed sample keeps a share lambda of itself, drawn from Beta(alpha, alpha): mixup blends the pixels, cutmix replaces a
     box of 1 - lambda of the area, and lambda is then corrected to the area that the box has in the image. ``mixup_mode``
-    draws once for the ``batch``, for each ``pair`` (the middle sample of an odd batch stays as it is), or for each ``elem``.
+    draws once for the ``batch``, for each ``pair`` (the middle sample of an odd batch is not mixed), or for each ``elem``.
     Of several processes each mixes its ``rank_positions`` as one process would mix the global batch; their batches must be
     even.
     """
@@ -66,7 +66,7 @@ class Mixing:
     def _draw(
         self, count: int, height: int, width: int, rng: np.random.Generator
     ) -> tuple[list[float], list[Optional[Corners]]]:
-        """For each sample the share that it keeps, and the box to replace where it is cutmix."""
+        """The share that each sample keeps, and for cutmix the box to replace."""
         draws = {'batch': 1, 'pair': (count + 1) // 2, 'elem': count}[self.augment.mixup_mode]
         cut = rng.random(draws) < (self.augment.switch_prob if self.augment.mix_up else 1)
         cut &= self.augment.cutmix > 0

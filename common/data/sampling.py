@@ -1,6 +1,6 @@
-"""Which samples a step sees, and the random numbers of each: pure functions of seed, epoch and index.
+"""The samples of a step, and the random numbers of each sample: pure functions of seed, epoch and index.
 
-Nothing here depends on the number of workers, on the backend, or on what was drawn before, so a run that is resumed at
+Nothing here depends on the number of workers, on the backend, or on earlier random numbers, so a run that is resumed at
 step N, or spread over other processes, sees the batches that it would have seen.
 """
 
@@ -74,7 +74,7 @@ def training_batches(
     A global batch has ``batch_size * world_size`` samples; process ``rank`` takes its ``rank_positions``, so that the processes
     together see what one process with the whole batch sees. ``order`` gives the samples of an epoch, by default
     ``epoch_order``; an epoch with ``repeat`` has that many orders, one after the other. Where a sample comes again in an
-    epoch, the key says another epoch, so that it is augmented anew. DataError when an epoch does not fill one batch. The
+    epoch, the key says another epoch, so that it is augmented differently. DataError when an epoch does not fill one batch. The
     parameters are nine because a batch depends on all of them and on nothing else.
     """
     steps, total = steps_per_epoch(length * repeat, batch_size, world_size), batch_size * world_size

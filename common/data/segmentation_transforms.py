@@ -67,7 +67,7 @@ def random_crop(label: np.ndarray, augment: Augment, rng: np.random.Generator) -
     """
     low, high = augment.ratio_range
     ratio = rng.uniform(low, high)
-    corners = rng.random((CROP_TRIES, 2))  # as shares of the free height and width
+    corners = rng.random((CROP_TRIES, 2))  # corners as shares of the free height and width
     scaled_height, scaled_width = scaled_size(label.shape[0], label.shape[1], augment.base_size, ratio)
     height, width = min(augment.crop_size[0], scaled_height), min(augment.crop_size[1], scaled_width)
     boxes = [(int(y * (scaled_height - height + 1)), int(x * (scaled_width - width + 1))) for y, x in corners]
@@ -81,7 +81,7 @@ def random_crop(label: np.ndarray, augment: Augment, rng: np.random.Generator) -
 
 
 def is_varied(label: np.ndarray, cat_max_ratio: float) -> bool:
-    """Whether a label, uint8 (H, W), holds several classes, none of them with ``cat_max_ratio`` of the pixels or more."""
+    """True where a label, uint8 (H, W), holds several classes, none of them with ``cat_max_ratio`` of the pixels or more."""
     counts = cv2.calcHist([label], [0], None, [256], [0, 256])[:IGNORE]
     return bool((counts > 0).sum() > 1 and counts.max() / counts.sum() < cat_max_ratio)
 
@@ -139,7 +139,7 @@ def rotate(image: np.ndarray, label: np.ndarray, degrees: float, mean: list[floa
 
 
 def cutout(image: np.ndarray, label: np.ndarray, augment: Augment, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """With ``cutout_prob`` a box of the mean colour whose pixels are ignored (mmsegmentation's RandomCutOut, one hole)."""
+    """Erases with ``cutout_prob`` a box to the mean colour; its labels are ignored (mmsegmentation's RandomCutOut, 1 hole)."""
     chance, top, left = rng.random(3)
     shares = rng.uniform(augment.cutout_ratio[0], augment.cutout_ratio[1], 2)
     if chance >= augment.cutout_prob:

@@ -1,4 +1,4 @@
-"""Before and after a program that runs a model on a card: images to ``.bin`` inputs, ``.bin`` results to scores.
+"""Steps before and after a program that runs a model on a card: images to ``.bin`` inputs, ``.bin`` results to scores.
 
 Files are those of the MindSpore model zoo's ascend310_infer programs: ``preprocess_Result/00_data/<name>.bin``, the model's
 input of one image (float32 (3, H, W), normalised, or uint8 (H, W, 3)); labels as ``label/<name>_label.bin`` (int32 (H, W)) or,
@@ -30,7 +30,7 @@ SETS = {'imagenet2012': 'imagenet'}  # the model zoo's name -> ours
 # Largest difference to ONNX Runtime, of its largest logit. A card multiplies in half precision, which has 11 bits, and the
 # errors of some fifty layers add up; engines round int8 differently.
 TOLERANCES = {'fp32': TOLERANCE, 'fp16': 3e-2, 'int8': 1e-1}
-ID_TOLERANCES = {'fp32': 1e-3, 'fp16': 3e-2, 'int8': 1e-1}  # of class ids: share of the pixels that differ
+ID_TOLERANCES = {'fp32': 1e-3, 'fp16': 3e-2, 'int8': 1e-1}  # largest share of the pixels whose class ids differ
 COMPARED = 8  # results, spread over the data set
 CardPrecision = Literal['fp32', 'fp16', 'int8']
 
@@ -43,7 +43,7 @@ class PreparedImage(BaseModel):
 
 
 class Prepared(BaseModel):
-    """What ``preprocess`` notes beside its files."""
+    """Metadata that ``preprocess`` writes beside its files."""
 
     data: str
     split: str
@@ -56,7 +56,7 @@ class Prepared(BaseModel):
 
 @dataclass(frozen=True)
 class Preprocessed:
-    """What ``preprocess`` did."""
+    """Result of ``preprocess``."""
 
     model: str
     task: str
@@ -175,7 +175,7 @@ def dataset_config(metadata: ExportMetadata, name: str, path: Path, config: Opti
 
 
 def conversion_facts(model: Path, aipp: bool = False) -> list[str]:
-    """What the converters for cards ask about an exported .onnx: the input's format and its name with the shape, a line each;
+    """Facts of an exported .onnx for the cards' converters: the input's format and its name with the shape, a line each;
     with ``aipp`` the configuration of ATC's preprocessing on the chip follows. UserError for a file without fixed sizes."""
     if model.suffix != '.onnx':
         raise UserError(f'{model}: expected an .onnx of `twinseg export`')
@@ -279,7 +279,7 @@ def _has_split(root: Path, split: str) -> bool:
 
 
 def _read(path: Path) -> Prepared:
-    """What ``preprocess`` noted; DataError where it is not that, or a name leads out of the folder."""
+    """The metadata that ``preprocess`` wrote; DataError where it is not that, or a name leads out of the folder."""
     try:
         return Prepared.model_validate_json(path.read_bytes())
     except OSError as error:

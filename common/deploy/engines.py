@@ -12,12 +12,12 @@ import onnx
 from twinseg.common.backend import Engine, Shape, check_shape, get_backend
 from twinseg.common.errors import UserError, require
 
-ENGINES = {'.onnx': ('onnxruntime', 'openvino'), '.mindir': ('mindspore',)}  # by suffix, the usual one first
+ENGINES = {'.onnx': ('onnxruntime', 'openvino'), '.mindir': ('mindspore',)}  # engines by suffix, the usual one first
 
 
 def open_engine(path: Path, name: Optional[str] = None, threads: int = 0) -> Engine:
     """The engine for a file, by its suffix, or the one of ``ENGINES`` that is named; UserError when the file is absent, broken
-    or of another kind. ``threads`` 0 means the engine's own choice."""
+    or of another kind. ``threads`` 0 means the engine's choice."""
     if not path.is_file():
         raise UserError(f'{path}: no such file')
     if path.suffix not in ENGINES:
@@ -32,7 +32,7 @@ def open_engine(path: Path, name: Optional[str] = None, threads: int = 0) -> Eng
 
 
 class OnnxRuntime:
-    """ONNX Runtime on the CPU; ``threads`` 0 means its own choice."""
+    """ONNX Runtime on the CPU; ``threads`` 0 means the engine's choice."""
 
     name = 'onnxruntime'
 
@@ -45,7 +45,7 @@ class OnnxRuntime:
         options.log_severity_level = 3
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
-        except Exception as error:  # its exception classes share no base
+        except Exception as error:  # ONNX Runtime's exception classes share no base
             raise UserError(f'{path}: ONNX Runtime refuses it: {str(error).splitlines()[0]}') from None
         self.path = path
         self.input = self.session.get_inputs()[0].name

@@ -24,8 +24,8 @@ from twinseg.common.inference.runs import Run, load_run, network_arguments
 from twinseg.common.interpolation import Size
 from twinseg.common.version import version
 
-RUN_AS = {'.air': '.mindir'}  # nothing on a host runs AIR: what is compared is a MINDIR of the same network
-ONNX_PACKAGES = ('onnxscript', 'onnxruntime', 'openvino')  # what ONNX is finished and run with
+RUN_AS = {'.air': '.mindir'}  # nothing on a host runs AIR: a MINDIR of the same network is compared instead
+ONNX_PACKAGES = ('onnxscript', 'onnxruntime', 'openvino')  # packages that finish and run ONNX files
 
 
 class ExportError(UserError):
@@ -34,14 +34,14 @@ class ExportError(UserError):
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What an exported file takes and returns."""
+    """Inputs and outputs of an exported file."""
 
-    size: Optional[Size] = None  # of the images; by default that of evaluation
+    size: Optional[Size] = None  # size of the images; by default that of evaluation
     batch: int = 1
     dynamic: bool = False  # any number and size of images
-    uint8: bool = False  # takes images as they are, (N, H, W, 3), in place of normalised float32 (N, 3, H, W)
-    argmax: bool = False  # returns class ids, int32 (N, H, W) of the images' size, of a classifier (N,), in place of logits
-    opset: int = 17  # of ONNX
+    uint8: bool = False  # input uint8 (N, H, W, 3) instead of normalised float32 (N, 3, H, W)
+    argmax: bool = False  # output class ids, int32 (N, H, W) of the images' size or for classifiers (N,), instead of logits
+    opset: int = 17  # opset of ONNX
 
 
 DEFAULT_OPTIONS = ExportOptions()
@@ -51,7 +51,7 @@ DEFAULT_OPTIONS = ExportOptions()
 class FileSpecification:
     """A file as a backend is asked for it."""
 
-    shape: ImageShape  # of the images that it takes
+    shape: ImageShape  # shape of the images that the file takes
     dynamic: bool = False
     metadata: Optional[Mapping[str, str]] = None  # see ``ExportMetadata``
     opset: int = 17
@@ -156,7 +156,7 @@ def export_checkpoint(
 
 
 def describe(run: Run, options: ExportOptions, align_corners: Optional[bool], size: Size) -> dict[str, str]:
-    """What a user of a file needs to know, as the strings that are stored in it; ``size`` of the images that it takes."""
+    """Metadata for a user of a file, as the strings that are stored in it; ``size`` of the images that it takes."""
     config, meta = run.config, run.meta
     facts = {
         'num_classes': run.num_classes,

@@ -44,8 +44,8 @@ class ExportedNetwork:
         return np.stack([cv2.resize(image, self.size[::-1]) for image in channels_last])
 
     def inputs(self, pixels: np.ndarray) -> np.ndarray:
-        """What ``pixels`` returns -> what the file takes, but for the number of images: float32 (N, 3, h, w), normalised, or
-        uint8 as it is."""
+        """Images from ``pixels`` -> the file's inputs, but for the number of images: float32 (N, 3, h, w), normalised, or
+        uint8, not changed."""
         if self.metadata.input == 'uint8':
             return pixels
         return np.ascontiguousarray((pixels.transpose(0, 3, 1, 2) - self._mean) / self._std)

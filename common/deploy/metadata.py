@@ -1,4 +1,4 @@
-"""What a file of ``twinseg export`` says about itself: how images are prepared, and what its output means."""
+"""Metadata of a file of ``twinseg export``: the preparation of images, and the meaning of its output."""
 
 import json
 from pathlib import Path
@@ -43,7 +43,7 @@ class ExportMetadata(BaseModel):
 
     @classmethod
     def read(cls, metadata: Mapping[str, str], path: Path) -> 'ExportMetadata':
-        """From the strings in a file; UserError when they are not those of ``twinseg export``."""
+        """The metadata from the strings in a file; UserError when they are not those of ``twinseg export``."""
         plain = ('arch', 'twinseg_version')
         try:
             return cls(
@@ -56,12 +56,12 @@ class ExportMetadata(BaseModel):
 
     @property
     def task(self) -> TaskName:
-        """What the file is for."""
+        """The task of the file."""
         return tasks.of_logits(self.align_corners).NAME
 
     @property
     def augment(self) -> Augment:
-        """How evaluation prepares images."""
+        """Settings by which evaluation prepares images."""
         return Augment(crop_pct=self.crop_pct, square_resize=self.square_resize, interpolation=self.interpolation)  # type: ignore
 
     def configuration(self, base: Optional[Config] = None) -> Config:

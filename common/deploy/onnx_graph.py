@@ -16,7 +16,7 @@ OPSETS = {17: 8, 18: 8}  # ONNX operator set -> IR version; Ascend's ATC and its
 
 
 class Summary(NamedTuple):
-    """What an ONNX file is made of."""
+    """Contents of an ONNX file."""
 
     opset: int
     ir_version: int

@@ -16,8 +16,8 @@ from twinseg.common.deploy.exported_file import ExportedNetwork, evaluate_export
 from twinseg.common.errors import UserError, require
 from twinseg.common.files import written_beside
 
-IR_VERSION = 8  # as the other files have it
-OPERATORS = ['Conv', 'ConvTranspose', 'MatMul', 'Gemm']  # where the work is; with Add, OpenVINO 2026.4 crashes on DDRNets
+IR_VERSION = 8  # ONNX IR version, the same as in the exported files
+OPERATORS = ['Conv', 'ConvTranspose', 'MatMul', 'Gemm']  # slow operators; with Add, OpenVINO 2026.4 crashes on DDRNets
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How far an exported file is from the network that it came from, by every engine that runs it, and how far it may be."""
+"""The difference between an exported file and its network, by every engine that runs the file, and the tolerance for it."""
 
 from pathlib import Path
 from typing import Callable, Sequence
@@ -11,7 +11,7 @@ from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.interpolation import resize_bilinear
 
 TOLERANCE = 1e-4  # largest difference to the network, of its largest logit; more where the network itself jumps that far
-NUDGE = 1e-5  # of a pixel's normalised value: some ten times the rounding errors of an engine
+NUDGE = 1e-5  # change of a pixel's normalised value: some ten times the rounding errors of an engine
 ImageShape = tuple[int, int, int, int]  # N, 3, H, W
 Reference = Callable[[np.ndarray], np.ndarray]  # normalised float32 images -> logits
 
@@ -24,8 +24,8 @@ def tolerance(difference: float, reference: Reference, shapes: Sequence[ImageSha
 
 
 def unsteadiness(reference: Reference, shapes: Sequence[ImageShape], seed: int = 0) -> float:
-    """How far a network's logits move, of the largest one, when its images change by NUDGE: far where it unpools, since a
-    maximum's place jumps between values that are nearly equal."""
+    """Change of a network's logits, relative to the largest one, when its images change by NUDGE: large where it unpools, since
+    a maximum's position jumps between values that are nearly equal."""
     largest = 0.0
     for shape in shapes:
         rng = np.random.default_rng(seed)
@@ -67,7 +67,7 @@ def compare(path: Path, reference: Reference, shapes: Sequence[ImageShape], seed
 
 
 def _shortfall(ids: np.ndarray, logits: np.ndarray) -> float:
-    """How much smaller than the largest logit that of a chosen class is, at most; ``ids`` (N, ...), ``logits`` (N, C, ...)."""
+    """Largest gap between the largest logit and that of a chosen class; ``ids`` (N, ...), ``logits`` (N, C, ...)."""
     ids = ids.astype(np.int64)[:, None]
     if ids.shape != (len(logits), 1, *logits.shape[2:]) or not 0 <= ids.min() <= ids.max() < logits.shape[1]:
         return float('inf')

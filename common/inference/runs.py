@@ -82,7 +82,7 @@ def num_classes(config: Config, known: Optional[int], source: str) -> int:
 
 
 def network_arguments(config: Config, classes: int) -> dict[str, Any]:
-    """What the network's builder is given."""
+    """Arguments for the network's builder."""
     return {'num_classes': classes, **config.model.arguments()}
 
 

@@ -26,7 +26,7 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Submission:
-    """What was written."""
+    """The files of a submission."""
 
     archive: Path
     images: int

@@ -1,4 +1,4 @@
-"""What a network is shown of an image: the whole, overlapping windows, several scales; one predictor in front of another."""
+"""Views of an image that a network sees: the whole, overlapping windows, several scales; one predictor in front of another."""
 
 from dataclasses import dataclass
 from typing import Any, Optional, Sequence
@@ -21,13 +21,13 @@ class TestTimeAugmentation:
     probabilities that it gives."""
 
     predictor: Predictor
-    scales: tuple[float, ...] = (1.0,)  # of the image, after ``size``
-    flip: bool = False  # mirrored, too
-    window: Optional[Size] = None  # overlapping windows in place of the whole
+    scales: tuple[float, ...] = (1.0,)  # scales of the image, applied after ``size``
+    flip: bool = False  # the mirrored image, too
+    window: Optional[Size] = None  # size of overlapping windows; None: the whole image
     size: Optional[Sequence[int]] = None  # height and width that the image is scaled to fit into, proportions kept
 
     def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
-        """The other one's, of the images as they are: views have probabilities in common, not logits."""
+        """The logits of ``predictor`` for the whole images: views are averaged as probabilities, not as logits."""
         return self.predictor.logits(images, size)
 
     def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:

@@ -18,7 +18,7 @@ WARM_UP = 3  # runs that are not counted: compilation, caches, the allocator
 
 
 class Timing(NamedTuple):
-    """Of one kind of run; seconds."""
+    """Times of one kind of run, in seconds."""
 
     batch: int
     runs: int
@@ -32,7 +32,7 @@ class Timing(NamedTuple):
 
 @dataclass(frozen=True)
 class BenchmarkResult:
-    """Speed and size of a network, and what they hold for."""
+    """Speed and size of a network, and the conditions of the measurement."""
 
     arch: str
     input_size: Size
@@ -49,7 +49,7 @@ class BenchmarkResult:
     training: Optional[Timing] = None
 
     def to_json(self) -> dict[str, Any]:
-        """As fields; ``training`` only where it was measured."""
+        """The fields; ``training`` only where it was measured."""
         values = {**vars(self), 'input_size': list(self.input_size), 'inference': self.inference._asdict()}
         training = values.pop('training')
         return values | ({'training': training._asdict()} if training else {})
@@ -73,7 +73,7 @@ def benchmark(
     """
     if runs < 1 or batch < 1:
         raise UserError(f'runs and batch are at least 1; found {runs} and {batch}')
-    if isinstance(config.loss.class_weight, str):  # to be counted on data; it takes no time
+    if isinstance(config.loss.class_weight, str):  # counted on data; without effect on the speed
         config = config.replace(class_weight=None)
     backend, task = get_backend(backend_name), tasks.of(config.task)
     device = backend.setup(device or config.runtime.device_target, seed=config.runtime.seed, threads=config.runtime.threads)

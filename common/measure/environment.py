@@ -1,4 +1,4 @@
-"""What a measurement holds for: versions, machine, and the memory that a process took."""
+"""Conditions of a measurement: versions, machine, and the memory that a process took."""
 
 import os
 import platform

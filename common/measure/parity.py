@@ -16,11 +16,12 @@ from twinseg.common.inference.runs import network_arguments, num_classes
 from twinseg.common.interpolation import Size
 from twinseg.common.weights import load_pretrained
 
-# docs/design.md section 4: relative to the largest magnitude (logits, losses) or in the L2 norm (gradients, parameters).
+# Tolerances (docs/design.md, section 4), relative to the largest magnitude (logits, losses) or the L2 norm (gradients,
+# parameters).
 LOGITS = 1e-5
 GRADIENT, GRADIENT_MEDIAN = 1e-3, 1e-5
 PARAMETERS, FIRST_STEPS = 1e-4, 3
-LOSS, DRIFT = 0.01, 2.0  # of the loss, or this many times PyTorch's own drift between its precision and a higher one
+LOSS, DRIFT = 0.01, 2.0  # share of the loss, or multiple of PyTorch's drift between its precision and a higher one
 MAX_LEARNING_RATE = 0.01  # beyond it, from fresh weights, rounding alone drives two runs of one program apart
 
 
@@ -43,15 +44,15 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class ParityResult:
-    """How far the twins are apart."""
+    """Differences between the twins."""
 
     rows: list[Row]
-    losses: dict[str, list[float]]  # of the steps, by backend (and precision)
+    losses: dict[str, list[float]]  # losses of the steps, by backend (and precision)
     conditions: dict[str, Any]  # JSON-able
 
     @property
     def ok(self) -> bool:
-        """Whether all comparisons passed."""
+        """True when all comparisons passed."""
         return all(row.passed for row in self.rows)
 
     def to_json(self) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def parity(
     steps in float64, or in float32 for half precision.
     """
     config = (config if amp is None else _at(config, amp)).replace(optimizer='sgd')
-    if isinstance(config.loss.class_weight, str):  # to be counted on data that a comparison does without
+    if isinstance(config.loss.class_weight, str):  # counted on data, which a comparison does not use
         config = config.replace(class_weight=None)
     backends = {name: get_backend(name) for name in ('pytorch', 'mindspore')}
     for backend in backends.values():

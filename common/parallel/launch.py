@@ -1,4 +1,4 @@
-"""How processes are started together: what their launcher says of this one, in its environment. Knows neither framework.
+"""Launchers start processes together and describe each one in its environment, which is read here without a framework.
 
 A launcher starts the same command once for every device: ``torchrun`` (and ``python -m torch.distributed.launch``) for
 PyTorch, ``msrun`` for MindSpore.
@@ -21,7 +21,7 @@ class Launch(NamedTuple):
 
 
 def launched(backend_name: str) -> Optional[Launch]:
-    """What the launcher of a backend says of this process; None without a launcher.
+    """Facts about this process from the launcher of a backend; None without a launcher.
 
     BackendError when another backend's launcher has started it: its processes would not find each other.
     """
@@ -53,7 +53,7 @@ def rank() -> int:
 
 
 def error_prefix() -> str:
-    """What an error of one of several processes begins with: its rank. Empty without a launcher."""
+    """Beginning of an error of one of several processes: its rank. Empty without a launcher."""
     if os.environ.get('MS_ROLE') == 'MS_SCHED':
         return 'scheduler: '
     several = int(os.environ.get('MS_WORKER_NUM' if 'MS_ROLE' in os.environ else 'WORLD_SIZE', '1')) > 1

@@ -11,7 +11,7 @@ import numpy as np
 
 from twinseg.common.errors import LostError, UserError
 
-LOST = re.compile('connection|peer|socket|timed? ?out|All(Gather|Reduce)', re.IGNORECASE)  # in the errors of collectives
+LOST = re.compile('connection|peer|socket|timed? ?out|All(Gather|Reduce)', re.IGNORECASE)  # words in the errors of collectives
 
 
 class Group(NamedTuple):
@@ -39,7 +39,8 @@ def naming_lost_ranks(group: Group) -> Iterator[None]:
         if group.size == 1 or not LOST.search(str(error)):
             raise
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of the launcher, which ends all when one is gone: first say why
+            # The launcher ends all processes when one is gone: this one first says why.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
         others = [rank for rank in group.missing() or range(group.size) if rank != group.rank]
         names = ('rank ' if len(others) == 1 else 'one of ranks ') + ', '.join(map(str, others))
         reason = next((line for line in str(error).splitlines() if LOST.search(line)), '').split('. ')[0]

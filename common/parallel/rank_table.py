@@ -95,5 +95,5 @@ def _unique(address: Any, seen: set[str], where: str) -> None:
     except ValueError:
         raise UserError(f'{where}: found {address!r}, expected an IP address') from None
     if address in seen:
-        raise UserError(f'{where}: {address} stands twice in the table')
+        raise UserError(f'{where}: {address} is twice in the table')
     seen.add(address)

@@ -62,7 +62,7 @@ def browse(config: Config, out: Path, samples: int = 4, progress: Progress = lam
 
 
 def inspect(dataset: Dataset, done: int, total: int, progress: Progress) -> tuple[dict[str, Any], list[int]]:
-    """What one split holds, as ``browse`` returns it, and the indices of its readable samples."""
+    """Summary of one split, as ``browse`` returns it, and the indices of its readable samples."""
     classes, ignored = dataset.description.classes, dataset.description.ignore_index
     sizes: Counter[str] = Counter()
     counts = np.zeros(max(len(classes), ignored + 1), np.int64)

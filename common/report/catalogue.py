@@ -1,4 +1,4 @@
-"""What ``twinseg list`` shows: rows (column -> value) for a table."""
+"""Contents of ``twinseg list``: rows (column -> value) for a table."""
 
 from types import NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin

@@ -8,8 +8,8 @@ import numpy as np
 
 WIDTH, HEIGHT = 480, 270
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30  # margins
-MAX_POINTS = 400  # of a curve
-SMOOTHING = 0.9  # of the exponential mean over the points shown
+MAX_POINTS = 400  # most points of a curve
+SMOOTHING = 0.9  # weight of the past in the exponential mean over the points shown
 
 
 class Series(NamedTuple):

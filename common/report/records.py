@@ -1,4 +1,4 @@
-"""What run folders say about their runs."""
+"""Records of runs, read from their folders."""
 
 import json
 from pathlib import Path

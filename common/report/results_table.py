@@ -46,7 +46,7 @@ def write_results(runs: Sequence[Path], out: Path, add: bool = False) -> Path:
 
 
 def row(folder: Path) -> dict[str, Any]:
-    """What the page says of a run."""
+    """A run's row of the page."""
     record = read_run(folder)
     if record.best is None:
         raise UserError(f'{folder}: has no evaluation yet')
@@ -81,7 +81,7 @@ def hours(record: Record) -> Optional[str]:
 
 
 def published(recipe: Optional[str]) -> Optional[str]:
-    """What a recipe's opening comment says of published scores."""
+    """The published scores in a recipe's opening comment."""
     if recipe is None or not (path := configuration.RECIPES / f'{recipe}.yaml').is_file():
         return None
     match = re.search(r'^# score:.*?(?:published: |(?=\w+ reports ))(.*)$', path.read_text(encoding='utf-8'), re.MULTILINE)
@@ -147,7 +147,7 @@ def _several_scales(folder: Path, config: Config, figure: str) -> Optional[str]:
 
 
 def _rows_of(page: Path, head: list[str]) -> list[dict[str, str]]:
-    """The rows of a page written earlier, as they stand there; none where there is no page."""
+    """The rows of a page written earlier, not changed; none where there is no page."""
     try:
         lines = page.read_text(encoding='utf-8').splitlines() if page.exists() else head
     except (OSError, ValueError) as error:

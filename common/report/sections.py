@@ -18,7 +18,7 @@ from twinseg.common.report.pictures import data_uri
 from twinseg.common.report.records import Record
 from twinseg.common.tasks.base import Picture, PictureRow
 
-MOST_CLASSES = 100  # in the table of the classes
+MOST_CLASSES = 100  # most classes in their table
 WIDTH = 512  # pixels of a picture
 
 

@@ -1,4 +1,4 @@
-"""What differs between segmentation and classification, as questions that both tasks answer under the same names.
+"""The differences between segmentation and classification: functions that both tasks have under the same names.
 
 ``segmentation.py`` and ``classification.py`` are modules with the functions of ``Task``; ``tasks.of(config.task)`` chooses one.
 """
@@ -24,13 +24,13 @@ MakeLoader = Callable[[Any, Iterable[list], int], Generator[Batch, None, None]] 
 
 @dataclass(frozen=True)
 class EvalOptions:
-    """How a network is evaluated."""
+    """Options of an evaluation."""
 
     ms_flip: bool = False  # segmentation: probabilities averaged over six scales, mirrored too
     slide: bool = False  # segmentation: averaged over overlapping windows
     boundary: bool = False  # segmentation: boundary IoU, too
     real_size: bool = False  # classification: images neither resized nor cropped
-    split: Optional[str] = None  # by default the validation split
+    split: Optional[str] = None  # split; by default the validation split
 
 
 PLAIN = EvalOptions()
@@ -56,7 +56,7 @@ class TrainedNetwork(NamedTuple):
     task: TaskName
     predictor: Predictor
     augment: Augment
-    size: Size  # of the images that it was made for
+    size: Size  # size of the images that the network was made for
     classes: Sequence[str]
     palette: np.ndarray  # uint8 (C, 3)
     smallest: int = SMALLEST
@@ -91,13 +91,13 @@ class Task(Protocol):
     NAME: TaskName
     FIGURES: tuple[str, ...]  # the scores that a reader sees first; the best checkpoint has the highest of the first one
     CLASS_FIGURE: str  # score of a class; with an m before it, the mean
-    COUNTED: str  # what a confusion matrix counts
+    COUNTED: str  # things that a confusion matrix counts
     HAS_COLOURS: bool  # classes have colours in pictures
-    DEFAULT_CLASSES: int  # of a network without data
-    PRINTED_SIZE: Size  # of the images for which papers count multiply-accumulates
+    DEFAULT_CLASSES: int  # number of classes of a network without data
+    PRINTED_SIZE: Size  # image size for which papers count multiply-accumulates
     EXPORTED_KEYS: Mapping[str, str]  # field of ``ExportMetadata`` -> key of the configuration that it is
 
-    SCORED_OUTPUTS: tuple[str, ...]  # of exported files (``ExportMetadata.output``)
+    SCORED_OUTPUTS: tuple[str, ...]  # outputs of exported files that can be scored (``ExportMetadata.output``)
 
     def input_size(self, config: Config) -> Size:
         """Size of the images that the network is evaluated on, or where these have their own, trained on."""
@@ -140,7 +140,7 @@ class Task(Protocol):
         """uint8 (H, W, 3) -> float32 logits (1, C, h, w) at the head's size, or (1, C)."""
 
     def predict_image(self, network: TrainedNetwork, image: np.ndarray, name: str) -> Any:
-        """What a network sees in an image, uint8 (H, W, 3): a ``Segmentation`` or a ``Classification``; ``name`` is its
+        """The prediction for an image, uint8 (H, W, 3): a ``Segmentation`` or a ``Classification``; ``name`` is its
         file's, without suffix."""
 
     def predict(self, network: TrainedNetwork, files: Sequence[Path], out: Path) -> list[Path]:
@@ -153,14 +153,14 @@ class Task(Protocol):
         """Labels for images of street scenes, whose pixels have the ``labels`` (N, H, W)."""
 
     def data_of_published(self, classes: Optional[int]) -> DataNames:
-        """What published weights for so many classes were most likely trained on."""
+        """The data set on which published weights for so many classes were most likely trained."""
 
     def write_labels(self, folder: Path, labels: Iterable[tuple[str, Any]]) -> list[tuple[str, Any]]:
         """Writes (name, label) of every image as the model zoo's programs for cards read them; returns, of each, name and what
         ``score_outputs`` needs to know of its label (JSON-able)."""
 
     def fits(self, label: Any) -> bool:
-        """Whether that is what ``write_labels`` returns of a label."""
+        """True where ``label`` has the form that ``write_labels`` returns."""
 
     def score_outputs(
         self,

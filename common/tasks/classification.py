@@ -44,7 +44,7 @@ EXPORTED_KEYS: Mapping[str, str] = {
     **{key: key for key in ('crop_pct', 'square_resize', 'interpolation')},
 }
 SCORED_OUTPUTS: tuple[str, ...] = ('logits',)  # class ids give no top-5
-LABELS = 'imagenet_label.json'  # of the model zoo's programs
+LABELS = 'imagenet_label.json'  # file of class numbers for the model zoo's programs
 LIKELIEST = 5
 
 
@@ -81,7 +81,7 @@ def evaluate(
     group: Group = ALONE,
     progress: Optional[OnProgress] = None,
 ) -> Evaluation:
-    """Ranks the true class of every image, resized and cropped as ``augment`` says, or with ``real_size`` as it is."""
+    """Ranks the true class of every image, resized and cropped as ``augment`` says, or with ``real_size`` unchanged."""
     data = config.data
     samples = EvaluationImages(dataset, config.augment, None if options.real_size else data.image_size, data.on_error)
     indices = range(group.rank, len(dataset), group.size)
@@ -94,7 +94,7 @@ def evaluate(
         done += len(labels)
         if progress:
             progress(done, len(indices))
-    ranks = group.all_gather(ranks).swapaxes(0, 1).reshape(-1, 4)[: len(dataset)]  # in the data set's order
+    ranks = group.all_gather(ranks).swapaxes(0, 1).reshape(-1, 4)[: len(dataset)]  # rows in the data set's order
     classes = int(group.all_gather(np.array([classes])).max())
     scores, matrix = _score(ranks, dataset.description.classes, classes)
     if scores.broken > data.max_errors:
@@ -147,7 +147,7 @@ class Classification:
 
     image: np.ndarray  # uint8 (H, W, 3) in RGB
     classes: tuple[Guess, ...]
-    name: str  # of the image's file, without suffix
+    name: str  # name of the image's file, without suffix
 
     def to_json(self) -> list[dict[str, Any]]:
         """``class``, ``index`` and ``probability`` of every guess."""

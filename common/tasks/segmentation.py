@@ -127,7 +127,7 @@ class Segmentation:
     mask: np.ndarray  # uint8 (H, W): positions in ``classes``
     classes: tuple[str, ...]
     palette: np.ndarray  # uint8 (C, 3) in RGB
-    name: str  # of the image's file, without suffix
+    name: str  # name of the image's file, without suffix
 
     def overlay(self, all_classes: bool = False) -> np.ndarray:
         """The image with the classes' colours over it and a legend of those present (or of all) below it, uint8 (h, w, 3); a

@@ -1,4 +1,4 @@
-"""What dropout and stochastic depth leave out: random numbers drawn with numpy, the same for both backends."""
+"""Masks of dropout and stochastic depth: random numbers from numpy, the same for both backends."""
 
 import zlib
 from typing import Sequence

@@ -1,4 +1,4 @@
-"""What a run tells: its speed, and the text, metrics and events in its folder. Metrics are data; text is for people alone."""
+"""Output of a run: its speed, and the text, metrics and events in its folder. Metrics are data; text is for people alone."""
 
 import json
 import math
@@ -77,7 +77,7 @@ class Log:
         if self.live:
             self.live.stop()
         for file in (self.metrics, self.text, self.events):
-            with suppress(OSError):  # of a full disk, when the run has its own error
+            with suppress(OSError):  # a full disk must not hide the run's error
                 file.close()
 
     def rewind(self, step: int) -> None:

@@ -56,7 +56,7 @@ Batches = Generator[tuple[np.ndarray, np.ndarray], None, None]
 
 @dataclass
 class Progress:
-    """How far a run has come."""
+    """Progress of a run."""
 
     step: int = 0  # steps done
     best: Optional[float] = None  # highest score so far
@@ -77,7 +77,7 @@ def train(
 
     ``resume`` continues from the newest readable checkpoint of ``work_dir``, ``start_from`` from a given one of either
     backend; both continue exactly. Without them a ``work_dir`` that already holds checkpoints is refused.
-    Of several processes, as torchrun or msrun start them, each trains on its part of every global batch; rank 0 alone writes,
+    With several processes, started by torchrun or msrun, each trains on its part of every global batch; rank 0 alone writes,
     and all read what they continue from.
     Raises UserError for bad input, when the processes disagree, when one of them is lost, and when the loss is no longer
     finite and ``nan_policy`` does not help.
@@ -93,7 +93,7 @@ def train(
     with naming_lost_ranks(group), _naming_a_full_disk(work_dir):
         run = Run(config, backend, device, work_dir, group)
         run.open_folder(may_exist=resume or start_from is not None)
-        notes: list[str] = []  # for log.txt, which begins where the run does
+        notes: list[str] = []  # lines for log.txt, which opens only when the run begins
         path = start_from or (checkpoint.latest(run.folder, notes.append) if resume else None)
         if path:
             run.resume(path, same_folder=start_from is None)
@@ -135,7 +135,7 @@ class Run:
                 config.augment, classes, config.loss.label_smoothing, config.runtime.seed, group.rank, group.size
             )
         self.progress = Progress()
-        self.scores: dict[str, Any] = {}  # of the last evaluation
+        self.scores: dict[str, Any] = {}  # scores of the last evaluation
         self.meta = checkpoint.RunMeta(
             config=config.flat(),
             backend=backend.name,
@@ -323,8 +323,8 @@ class Run:
             raise DivergedError(step, f'step {step}: {count} tensors are not finite{names}: training has diverged; {ADVICE}')
 
     def roll_back(self, error: DivergedError) -> None:
-        """Goes back to the last checkpoint, and on behind the batch of ``error``; raises it where ``nan_policy`` or the number
-        of rollbacks does not allow it, or there is no checkpoint."""
+        """Goes back to the last checkpoint and skips the batches up to that of ``error``; raises it where ``nan_policy`` or the
+        number of rollbacks does not allow it, or there is no checkpoint."""
         runtime, rollbacks = self.config.runtime, self.progress.rollbacks + 1
         if runtime.nan_policy == 'stop' or rollbacks > runtime.max_rollbacks:
             raise error
@@ -337,7 +337,7 @@ class Run:
         self.progress.rollbacks = rollbacks
         self.log.rewind(step)
         self.log.line(
-            f'nan_policy: rollback: back to {path} at step {step}, and on behind the batches since; '
+            f'nan_policy: rollback: back to {path} at step {step}, the batches used since then are skipped; '
             f'rollback {rollbacks} of {runtime.max_rollbacks}'
         )
         self.check_agreement()
@@ -365,7 +365,7 @@ class Run:
         return evaluation.scores.to_json(), evaluation.matrix
 
     def _is_due(self, interval: int) -> bool:
-        """Whether a step count is a multiple of ``interval``, or the last one."""
+        """True where the step count is a multiple of ``interval``, or the last one."""
         return self.progress.step % interval == 0 or self.progress.step == len(self.rates)
 
     def _check_finite(self, values: dict[str, float]) -> None:

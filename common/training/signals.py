@@ -8,11 +8,11 @@ import numpy as np
 
 from twinseg.common.parallel.processes import Group
 
-STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}  # of an interrupted training; 75 (EX_TEMPFAIL): to be resumed
+STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}  # exit status of an interrupted training; 75 (EX_TEMPFAIL): to be resumed
 
 
 class Stop:
-    """Lets SIGTERM and SIGINT end a training after the step at hand instead of at once; of a single process the second one
+    """Lets SIGTERM and SIGINT end a training after the step at hand instead of at once; with a single process the second one
     ends it at once."""
 
     def __init__(self, group: Group):
@@ -30,7 +30,7 @@ class Stop:
 
     def asked(self, count: int) -> tuple[Optional[signal.Signals], int]:
         """The signal that any process got, and the sum of their counts; the same answer on all."""
-        for number in self.previous:  # when it compiles, MindSpore puts a handler in place that makes SIGTERM of SIGINT
+        for number in self.previous:  # MindSpore, when it compiles, sets a handler that turns SIGINT into SIGTERM
             signal.signal(number, self._note)
         numbers, counts = self.group.all_gather(np.array([self.number, count])).T
         return (signal.Signals(numbers.max()) if numbers.any() else None), int(counts.sum())

@@ -1,4 +1,4 @@
-"""What the trainers of both backends do without their framework: the state that a checkpoint keeps, and predictors."""
+"""The part of both backends' trainers that needs no framework: the state that a checkpoint keeps, and predictors."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -40,8 +40,8 @@ class StatefulTrainer(ABC):
     def __init__(self, network: Network, config: Config, optimizer: Optimizer, average: Optional[Average]):
         self.network, self.config, self.optimizer, self.average = network, config, optimizer, average
         self.scaler = LossScaler(config.precision)
-        self.steps = 0  # with those that were skipped for overflow
-        self.predictors: dict[bool, tuple[Network, Predictor]] = {}  # of the averaged weights: True
+        self.steps = 0  # steps, with those that were skipped for overflow
+        self.predictors: dict[bool, tuple[Network, Predictor]] = {}  # True: predictor of the averaged weights
 
     @staticmethod
     @abstractmethod

@@ -28,7 +28,7 @@ class Converted:
     num_classes: Optional[int]  # None: a backbone without classifier, for ``pretrained``
     names: dict[str, str]  # our name -> the publisher's
     ignored: list[str]  # the publisher's names that were left out on purpose
-    meta: Optional[RunMeta] = None  # what one of our own checkpoints says of itself
+    meta: Optional[RunMeta] = None  # metadata, where the file is one of our checkpoints
 
     def __str__(self) -> str:
         left = f'; {len(self.ignored)} known to be unused were left out' if self.ignored else ''
@@ -87,7 +87,7 @@ def _by_table(table: Table, arrays: Mapping[str, np.ndarray]) -> Converted:
         num_classes = arguments['num_classes'] = arrays[table.classes].shape[table.classes_axis]
     if table.heads:
         arguments['auxiliary'] = all(f'{head}.classifier.weight' in names for head in table.heads)
-        if not arguments['auxiliary']:  # what is left of incomplete heads is of no use
+        if not arguments['auxiliary']:  # the rest of incomplete heads is of no use
             prefixes = tuple(f'{head}.' for head in table.heads)
             ignored += [theirs for ours, theirs in names.items() if ours.startswith(prefixes)]
             names = {ours: theirs for ours, theirs in names.items() if not ours.startswith(prefixes)}

@@ -18,10 +18,10 @@ NATIVE = {'.pth': 'pytorch', '.ckpt': 'mindspore'}  # files of one framework, an
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was recognised, what each backend's network took of it, and the file that was written."""
+    """The weights that were recognised, the tensors that each backend's network took, and the file that was written."""
 
     recognised: str
-    loaded: dict[str, str]  # by backend
+    loaded: dict[str, str]  # load reports by backend
     written: Path
 
     def facts(self) -> dict[str, str]:
@@ -39,7 +39,7 @@ def convert_file(
 
     ``source`` is one of ``weights.SOURCES``, None: recognised. ``out`` is by default the file's name in the current folder,
     ending in .safetensors; .pth is a state dict of our PyTorch network, .ckpt a checkpoint of our MindSpore network. All three
-    say which network they belong to. ``arguments``: of the network, where the publisher's weights do not tell. ``half``:
+    say which network they belong to. ``arguments``: settings of the network that the weights do not reveal. ``half``:
     kernels are written in float16, which halves a .safetensors file.
 
     Of ours, the averaged weights are taken where there are any, and what the file says of its data and training is kept, but
@@ -87,7 +87,7 @@ def convert_file(
 def _meta(
     converted: weights.Converted, model_args: dict[str, Any], align_corners: Optional[bool], name: str
 ) -> checkpoint.RunMeta:
-    """What our file says of published weights, of the file ``name``."""
+    """Metadata of our file for published weights from the file ``name``."""
     data = tasks.of_logits(align_corners).data_of_published(converted.num_classes)
     config: dict[str, Any] = {'arch': converted.arch, 'num_classes': converted.num_classes, 'model_args': model_args}
     if data.set:

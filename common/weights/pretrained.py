@@ -41,7 +41,7 @@ def load_pretrained(
     if other and not reset_classifier:
         raise StateError(
             f'{path}: made for another number of classes: {other[0]} is {state[other[0]].shape}, the network has '
-            f'{initial[other[0]].shape}; reset_classifier: true draws the {len(other)} tensors anew'
+            f'{initial[other[0]].shape}; reset_classifier: true initialises the {len(other)} tensors at random'
         )
     return backend.load_state(network, {name: state[name] for name in state if _part(name) in shared}, partial=True)
 

@@ -224,7 +224,7 @@ def test_a_folder_with_a_blank_in_a_class_file(tmp_path):
     'content, message',
     [
         (b'cat\ndog\n', r"1 class folders of the split 'train' are not among the 2 classes of .*classes: eel"),
-        (b'cat\ndog\neel\ncat\n', 'stand there more than once'),
+        (b'cat\ndog\neel\ncat\n', 'are listed more than once'),
         (b'{"cat": 0, "dog": 1, "eel": 3}', 'expected the numbers 0 to 2, each once; 2 is missing'),
         (b'{"cat": 0, "dog": 0, "eel": 1}', 'expected the numbers 0 to 2, each once; 1 is missing'),
         (b'{"cat": 0, "dog": 1.5, "eel": 1}', "found 'dog': 1.5"),

@@ -101,7 +101,7 @@ def test_a_server_that_cannot_go_on_starts_again(tmp_path):
 
 def test_another_file_is_refused_and_not_kept(tmp_path):
     with server({'x.tar': b'evil'}) as (address, _):
-        with pytest.raises(DataError, match='sha256 .*, expected .*run again to fetch it anew'):
+        with pytest.raises(DataError, match='sha256 .*, expected .*run again to download it again'):
             fetch(archive(address), tmp_path)
     assert not list(tmp_path.iterdir())
     (tmp_path / 'x.tar').write_bytes(b'evil')

@@ -37,11 +37,11 @@ def test_a_table_is_written_and_read(tmp_path):
         (['server_count'], '1', "server_count: found '1', expected '2'"),
         (['server_list'], [], 'a server_list that is not empty'),
         (['server_list', 1, 'device'], [], r'server_list\[1\]: device'),
-        (['server_list', 1, 'server_id'], '10.0.0.1', '10.0.0.1 stands twice'),
+        (['server_list', 1, 'server_id'], '10.0.0.1', '10.0.0.1 is twice'),
         (['server_list', 0, 'server_id'], 'host', "server_id: found 'host', expected an IP address"),
         (['server_list', 0, 'device', 1, 'device_id'], 1, 'device_id: found 1, expected a number as text'),
         (['server_list', 0, 'device', 1, 'device_id'], '0', "device_id: found '0'"),
-        (['server_list', 1, 'device', 0, 'device_ip'], '192.168.101.101', '192.168.101.101 stands twice'),
+        (['server_list', 1, 'device', 0, 'device_ip'], '192.168.101.101', '192.168.101.101 is twice'),
         (['server_list', 1, 'device', 0, 'rank_id'], '0', "rank_id: found '0', expected '2'"),
     ],
 )

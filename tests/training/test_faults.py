@@ -75,7 +75,7 @@ def test_a_run_goes_on_behind_the_batches_that_broke_it(backend_with_tiny, data,
         run(backend_with_tiny, data, tmp_path / 'broken', nan_policy='rollback')
     text = (tmp_path / 'broken' / 'log.txt').read_text()
     assert f'step {at}: ' in text and 'training has diverged' in text
-    assert f'at step {behind}, and on behind the batches since; rollback 1 of 3' in text
+    assert f'at step {behind}, the batches used since then are skipped; rollback 1 of 3' in text
     lines = [json.loads(line) for line in (tmp_path / 'broken' / 'metrics.jsonl').read_text().splitlines()]
     assert [line['step'] for line in lines if line['kind'] == 'train'] == list(range(1, 11))
     assert all(line['loss'] is not None for line in lines if line['kind'] == 'train')

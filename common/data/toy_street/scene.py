@@ -1,4 +1,4 @@
-"""What a street scene shows: sky, ground, rows of buildings, trees, walls and fences on both sides, and the things between
+"""Contents of a street scene: sky, ground, rows of buildings, trees, walls and fences on both sides, and the things between
 them, from far to near. A scene is a function of its random numbers alone."""
 
 import math
@@ -336,7 +336,7 @@ class Scene(Canvas):
             self.front(x + wheel - 0.12, x + wheel + 0.12, 0, 0.4, z + 0.1, TYRE, 'car')
         near = self.box(x, z, half, 0.25, waist, length, paint, 'car')
         first, last = (0.25, length * 0.7) if away else (length * 0.3, length - 0.25)
-        lean = math.copysign(half * 0.15, x - near)  # of the windows, inwards
+        lean = math.copysign(half * 0.15, x - near)  # inward slope of the windows
         self.fill(
             [
                 (near, waist, z + first),

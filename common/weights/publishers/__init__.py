@@ -13,7 +13,7 @@ from twinseg.common.weights.publishers import (
 )
 from twinseg.common.weights.publishers.table import Table
 
-TABLES: tuple[Table, ...] = tuple(  # in the order in which they are tried
+TABLES: tuple[Table, ...] = tuple(  # tables in the order in which they are tried
     table
     for publisher in (mmseg, tramac, stdc_seg, ddrnet, davidtvs, smp, yassouali, deephm, torchvision)
     for table in publisher.TABLES

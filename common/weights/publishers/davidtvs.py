@@ -3,7 +3,7 @@
 from twinseg.common.weights.publishers.table import Table
 
 CONV_NORM = ('conv', 'bn', 'activation')
-STAGES = {  # its blocks' names, in order
+STAGES = {  # names of the publisher's blocks, in order
     'stage1': [f'regular1_{number}' for number in range(1, 5)],
     'stage2': [
         'regular2_1',

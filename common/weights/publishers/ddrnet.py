@@ -2,8 +2,8 @@
 
 from twinseg.common.weights.publishers.table import Arrays, Table
 
-CHANNELS = {'ddrnet23_slim': 32, 'ddrnet23': 64, 'ddrnet39': 64}  # of the stem
-STAGES = {'ddrnet23_slim': ('3', '4'), 'ddrnet23': ('3', '4'), 'ddrnet39': ('3_1', '3_2', '4')}  # that both branches have
+CHANNELS = {'ddrnet23_slim': 32, 'ddrnet23': 64, 'ddrnet39': 64}  # channels of the stem
+STAGES = {'ddrnet23_slim': ('3', '4'), 'ddrnet23': ('3', '4'), 'ddrnet39': ('3_1', '3_2', '4')}  # stages in both branches
 CONV_BN = {'0': 'conv', '1': 'bn'}
 BLOCK = {
     **{f'conv{index}': f'conv{index}.conv' for index in (1, 2, 3)},
@@ -30,7 +30,7 @@ OPTIMIZER = (
     'last_overflow_iterator_step',
     'epoch_num',
     'step_num',
-)  # what MindSpore's training saves beside the network
+)  # names that MindSpore's training saves beside the network
 
 
 def _two(theirs: str, ours: str) -> dict[str, str]:

@@ -45,7 +45,7 @@ def rules(theirs: str = '', stem: str = '7x7', ours: str = 'backbone.', stages: 
 
 
 def name(state: Arrays, prefix: str = 'backbone.') -> str:
-    """Which ResNet: from our names. With two stages alone 'resnet50' is ResNet-101 too: there they are the same."""
+    """Name of the ResNet, from our tensors' names. With two stages alone 'resnet50' may be ResNet-101: they are the same."""
     counts = [
         len({key.removeprefix(prefix).split('.')[1] for key in state if key.startswith(f'{prefix}layer{stage}.')})
         for stage in (2, 3)
@@ -61,6 +61,6 @@ def name(state: Arrays, prefix: str = 'backbone.') -> str:
 
 
 def stem(state: Arrays, prefix: str = 'backbone.') -> str:
-    """Which stem: from our names."""
+    """Name of the stem, from our tensor names."""
     last = state.get(f'{prefix}stem.2.conv.weight')
     return '7x7' if last is None else 'v1c' if last.shape[0] == 64 else 'deep'

@@ -1,4 +1,4 @@
-"""How a publisher's weights become ours: a table of names per network, and the engine that applies it."""
+"""Conversion of a publisher's weights to ours: a table of names per network, and the engine that applies it."""
 
 import re
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Table:
-    """Which network of ours one network of one publisher is, and how its tensors are called here.
+    """One network of one publisher: the network of ours that it is, and our names of its tensors.
 
     ``source``: the publisher; ``arch``: the name of our network.
     ``marks``: published names that this network has and no other.
@@ -28,7 +28,7 @@ class Table:
     ``preset``: name of the settings of our network in ``presets``; None: the publisher's name.
     ``more_arguments``: the settings that can be seen from the shapes of our state.
     ``values``: our name and a published array -> the array of ours.
-    ``condition``: what else a published state must fulfil where its names do not tell two networks apart.
+    ``condition``: further test of a published state where its names do not tell two networks apart.
     """
 
     source: str
@@ -83,5 +83,5 @@ def rule_pattern(rule: str) -> re.Pattern[str]:
 
 
 def rule_template(rule: str) -> str:
-    """What ``re.sub`` puts in the matched part's stead, components in braces carried over."""
+    """The replacement of the matched part for ``re.sub``, components in braces carried over."""
     return re.sub(r'{(\w+)}', r'\\g<\1>', rule)

@@ -2,7 +2,7 @@
 
 from twinseg.common.weights.publishers.table import Table
 
-SEPARABLE = {'0': 'depthwise.conv', '1': 'depthwise.bn', '3': 'pointwise.conv', '4': 'pointwise.bn'}  # of its conv.{n}
+SEPARABLE = {'0': 'depthwise.conv', '1': 'depthwise.bn', '3': 'pointwise.conv', '4': 'pointwise.bn'}  # layers of conv.{n}
 CONV_BN = {'0': 'conv', '1': 'bn'}
 
 

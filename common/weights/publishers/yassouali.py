@@ -144,7 +144,7 @@ FCN8 = Table(
     },
 )
 
-ENET_BLOCKS = {  # its numbers of the bottlenecks -> our names
+ENET_BLOCKS = {  # the publisher's numbers of the bottlenecks -> our names
     '10': 'down1',
     **{f'1{number}': f'stage1.{number - 1}' for number in range(1, 5)},
     '20': 'down2',
@@ -205,7 +205,7 @@ ENET = Table(
     },
 )
 
-GCN_SCORES = {4: 'coarsest', 3: 'levels.0.scores', 2: 'levels.1.scores', 1: 'levels.2.scores'}  # of which feature
+GCN_SCORES = {4: 'coarsest', 3: 'levels.0.scores', 2: 'levels.1.scores', 1: 'levels.2.scores'}  # feature -> its scores
 GCN_REFINEMENTS = {
     **{number: f'{ours}.1' for number, ours in GCN_SCORES.items()},
     5: 'levels.0.refine',
@@ -316,13 +316,13 @@ UNET_RESNET = Table(
     },
 )
 
-SEGNET_ENCODER = {  # its layers: convolution, norm and relu in turn
+SEGNET_ENCODER = {  # the publisher's layers: convolution, norm and relu in turn
     f'stage{stage + 1}_encoder.{3 * number + layer}': f'backbone.stages.{stage}.{number}.{part}'
     for stage, count in enumerate((2, 2, 3, 3, 3))
     for number in range(count)
     for layer, part in enumerate(('conv', 'bn'))
 }
-SEGNET_DECODER = {  # it counts from the deepest stage
+SEGNET_DECODER = {  # the publisher counts from the deepest stage
     f'stage{5 - stage}_decoder.{3 * number + layer}': f'decoder.{stage}.{number}.{part}'
     for stage, count in enumerate((2, 2, 3, 3, 3))
     for number in range(count)
@@ -342,7 +342,7 @@ SEGNET_ALIASES = {  # layers of the decoder that are layers of the encoder in it
 
 
 def segnet_is_shared(published: Arrays) -> bool:
-    """Whether the decoder's layers are the encoder's, as far as the file has both."""
+    """True where the decoder's layers equal the encoder's, as far as the file has both."""
     return all(
         np.array_equal(published[f'{alias}.weight'], published[f'{layer}.weight'])
         for alias, layer in SEGNET_ALIASES.items()

@@ -1,7 +1,7 @@
 """Tensors from a MindSpore ``.ckpt`` file without MindSpore.
 
 The file is a protobuf message, ``Checkpoint { repeated Value { tag, Tensor { dims, tensor_type, tensor_content } } }``, read
-here field by field; a tensor of more than 512 MB stands in several values of one tag. Nothing is allocated beyond the file.
+here field by field; a tensor of more than 512 MB is split into several values of one tag. Nothing is allocated beyond the file.
 """
 
 import math
@@ -33,7 +33,7 @@ CRC = b'crc_num'  # before a checksum of ten bytes, where the writer was asked f
 
 
 def is_ckpt(path: Path) -> bool:
-    """Whether a file begins like a checkpoint of MindSpore; StateError when it is not readable."""
+    """True where a file begins like a checkpoint of MindSpore; StateError when it is not readable."""
     try:
         with open(path, 'rb') as file:
             return file.read(1) == FIRST_BYTE

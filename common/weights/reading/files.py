@@ -12,14 +12,14 @@ from twinseg.common.errors import StateError
 from twinseg.common.weights.reading.ckpt_file import is_ckpt, read_ckpt
 from twinseg.common.weights.reading.torch_file import read_torch
 
-WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net', 'network', 'module')  # where publishers put the weights
+WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net', 'network', 'module')  # keys that hold the weights
 
 NORM_LEAVES = {'gamma': 'weight', 'beta': 'bias', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}  # MindSpore
-PREFIXES = ('module.', 'model.')  # of DataParallel and of trainers
+PREFIXES = ('module.', 'model.')  # prefixes from DataParallel and from trainers
 
 
 class Weights(dict[str, np.ndarray]):
-    """Arrays by name. ``meta`` is what one of our own checkpoints says of itself, None of a published one."""
+    """Arrays by name. ``meta`` is the metadata of our checkpoints, None for published weights."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray], meta: RunMeta | None = None):
         super().__init__(arrays)
@@ -73,7 +73,7 @@ def _canonical(name: str, norms: set[str]) -> str:
 
 
 def _described(content: Any) -> Any:
-    """What one of our files says of itself, in the metadata of a PyTorch state dict."""
+    """Metadata of one of our files, from the metadata of a PyTorch state dict."""
     metadata = getattr(content, 'metadata', None)
     network = metadata.get('') if isinstance(metadata, dict) else None
     return network.get('twinseg') if isinstance(network, dict) else None

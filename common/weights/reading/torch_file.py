@@ -18,7 +18,7 @@ import numpy as np
 
 from twinseg.common.errors import StateError
 
-LEGACY_START = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # its magic number, pickled
+LEGACY_START = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # PyTorch's magic number, pickled
 DTYPES = {
     'DoubleStorage': '<f8',
     'FloatStorage': '<f4',
@@ -79,7 +79,7 @@ class Name(str):
 
 
 class Inert(dict):
-    """What a harmless name would have built."""
+    """Stand-in for the object that a harmless name would have built."""
 
 
 def read_torch(path: Path) -> Any:
@@ -208,14 +208,14 @@ def _with_arrays(content: Any, load: Callable[[Storage], bytes]) -> Any:
 
 
 def _parse(file: BinaryIO) -> Any:
-    """What the pickle at the file's position describes; the position moves behind it."""
+    """The object that the pickle at the file's position describes; the position moves behind it."""
     stack: list[Any] = []
     marks: list[int] = []
     memo: dict[int, Any] = {}
     operations: Iterator[tuple[Any, Any, Any]] = pickletools.genops(file)
 
     def popped() -> list[Any]:
-        """What was pushed since the last mark."""
+        """The values pushed since the last mark."""
         start = marks.pop()
         values = stack[start:]
         del stack[start:]
@@ -288,7 +288,7 @@ def _parse(file: BinaryIO) -> Any:
                     arguments, name = stack.pop(), stack.pop()
                     stack.append(_call(name, arguments))
                 case 'BUILD':
-                    attributes = stack.pop()  # of an ordered dict or of a stand-in
+                    attributes = stack.pop()  # attributes of an ordered dict or of a stand-in
                     if isinstance(stack[-1], OrderedDict) and isinstance(attributes, dict):
                         stack[-1].metadata = attributes.get('_metadata')  # type: ignore[attr-defined]
                 case _:
