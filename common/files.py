@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their place, synced, renamed."""
+"""Files that appear whole or not at all: written under a temporary name, synced, renamed."""
 
 import os
 from collections.abc import Iterator

@@ -30,7 +30,7 @@ class Network(nn.Cell):
         self.auxiliary_always = False
 
     def set_auxiliary(self, always: bool) -> None:
-        """Whether auxiliary outputs are computed in evaluation mode too (a cell around the network must be compiled after)."""
+        """Switches auxiliary outputs in evaluation mode on or off (a cell around the network must be compiled after)."""
         self.auxiliary_always = always
         self._name_phase()
 
@@ -49,7 +49,7 @@ class Network(nn.Cell):
 
 
 def synchronise(network: nn.Cell, sync: bool) -> None:
-    """Whether batch norm takes its statistics over all processes."""
+    """Switches batch norm to statistics over all processes, or back to those of each process."""
     for _, module in network.cells_and_names():
         if isinstance(module, BatchNorm2d):
             module.sync = sync

@@ -30,7 +30,7 @@ class Network(nn.Module):
         self.auxiliary_always = False
 
     def set_auxiliary(self, always: bool) -> None:
-        """Whether auxiliary outputs are computed in evaluation mode too."""
+        """Switches auxiliary outputs in evaluation mode on or off."""
         self.auxiliary_always = always
 
     def wants_auxiliary(self) -> bool:
@@ -38,7 +38,7 @@ class Network(nn.Module):
 
 
 def synchronise(network: nn.Module, sync: bool) -> None:
-    """Whether batch norm takes its statistics over all processes."""
+    """Switches batch norm to statistics over all processes, or back to those of each process."""
     for module in network.modules():
         if isinstance(module, BatchNorm2d):
             module.sync = sync

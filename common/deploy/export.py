@@ -1,6 +1,6 @@
 """Export to files for deployment: ONNX, MINDIR, AIR. No file is handed out that was not run again and compared.
 
-A backend writes a file under a temporary name beside its place; it is run on the host by every engine that reads it, compared
+A backend writes a file under a temporary name in the same folder; it is run on the host by every engine that reads it, compared
 with the network it came from, and only then renamed. One that differs is kept as ``<name>.rejected`` for inspection.
 """
 
