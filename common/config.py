@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Iterable, Literal, Mapping, Optional, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from twinseg.common import zoo_keys
 from twinseg.common.errors import UserError
@@ -155,6 +155,14 @@ class Data(Group):
     label_map: Optional[dict[int, int]] = Field(
         None, description='custom: id in the label file -> train id, 255: ignored; by default ids are train ids already'
     )
+
+    @field_validator('label_map', mode='before')
+    @classmethod
+    def _numbers_from_json(cls, label_map: Any) -> Any:
+        """Ids as numbers: JSON, in which checkpoints and reports keep a configuration, makes strings of keys."""
+        if not isinstance(label_map, dict):
+            return label_map
+        return {int(key) if isinstance(key, str) and key.isdecimal() else key: value for key, value in label_map.items()}
 
 
 class Augment(Group):

@@ -1,5 +1,6 @@
 """The configuration: inheritance, overrides, what is refused and how, and the recipes."""
 
+import json
 import re
 from pathlib import Path
 
@@ -209,6 +210,21 @@ class TestRecipes:
         assert re.search(rf'command: +{command} {path.parent.name}/{path.stem}\b', comment)
         for word in ('hardware:', 'hours:', 'score:'):
             assert word in comment
+
+
+def test_every_recipe_survives_a_checkpoint():
+    """A checkpoint keeps the configuration as JSON, config.yaml as YAML."""
+    for path in config.recipes():
+        recipe = load(path)
+        assert from_flat(json.loads(json.dumps(recipe.flat()))) == recipe, path
+
+
+def test_a_label_map_survives_a_checkpoint(write):
+    """JSON makes strings of its keys."""
+    custom = load(write('set: custom\nclasses: [road, kerb]\nlabel_map: {0: 255, 7: 0, 8: 1}\n'))
+    assert from_flat(json.loads(json.dumps(custom.flat()))) == custom
+    with pytest.raises(UserError, match='label_map'):
+        from_flat({'set': 'custom', 'label_map': {'road': 0}})
 
 
 def test_variants_differ_in_network_and_weights_only():
