@@ -109,6 +109,7 @@ class Guide:
 def test_a_network_is_added(tmp_path):
     guide = Guide('add_a_network.md', tmp_path)
     guide.follow()
+    assert 'my_net' in guide.run('-m', 'twinseg', 'list', '--models')
     guide.run('-c', CHECK_NETWORK)
     guide.run('-m', 'pytest', '-q', 'tests/models/test_twins.py', '-k', 'my_net')
     guide.run('-m', 'twinseg', 'train', 'my_net_toy_street', '--device', 'cpu', '--set', *STEPS, *STREETS)

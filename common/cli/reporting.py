@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from twinseg.common.cli.options import Backend, Device, Runs, choose_backend
+from twinseg.common.cli.options import Device, Runs
 
 
 def list_(
@@ -13,7 +13,6 @@ def list_(
     configs: Annotated[bool, typer.Option('--configs', help='recipes')] = False,
     datasets: Annotated[bool, typer.Option('--datasets', help='data sets')] = False,
     keys: Annotated[bool, typer.Option('--keys', help='keys of the configuration')] = False,
-    backend: Backend = None,
 ) -> None:
     """Networks, recipes and data sets; with --keys every key of the configuration."""
     from twinseg.common import console
@@ -27,7 +26,7 @@ def list_(
     if keys:
         console.show('keys', catalogue.keys())
     if models or everything:
-        console.show('networks', catalogue.models(choose_backend(None, backend)))
+        console.show('networks', catalogue.models())
 
 
 def report(

@@ -1,16 +1,19 @@
 """Contents of ``twinseg list``: rows (column -> value) for a table."""
 
+import json
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from twinseg.common import config as configuration
 from twinseg.common import tasks, weights
-from twinseg.common.backend import available, get_backend
+from twinseg.common.backend import Backend, available
 from twinseg.common.data import image_folder
 from twinseg.common.data.classes import CITYSCAPES_CLASSES
 from twinseg.common.data.layouts import DATASETS
 
 Row = dict[str, Any]
+COUNTED = Path(__file__).with_name('networks.json')  # written by scripts/count_networks.py
 
 
 def configs() -> list[Row]:
@@ -41,31 +44,40 @@ def datasets() -> list[Row]:
     ]
 
 
-def models(backend_name: str) -> list[Row]:
-    """The networks with their default arguments; parameters, multiply-accumulates and stride are counted on them.
+def models() -> list[Row]:
+    """The networks with their default arguments, and the sizes that ``count`` found of them; no framework is needed.
 
     The input is 224 x 224 for classifiers, as in their papers, and 512 x 1024 for the others, half of Cityscapes.
     """
-    backend = get_backend(backend_name)
-    backend.setup('cpu')
-    built_in = {name: get_backend(name).MODELS for name in available()}
-    rows = []
-    for arch in backend.MODELS:
-        full, inference = (backend.MODELS[arch](auxiliary=auxiliary) for auxiliary in (True, False))
-        size = tasks.of_logits(full.align_corners.get('logits')).PRINTED_SIZE
-        row = {
+    sizes = json.loads(COUNTED.read_text(encoding='utf-8'))
+    return [
+        {
             'arch': arch,
-            'parameters (M)': f'{backend.parameters(full) / 1e6:.4f}',
-            'for inference (M)': f'{backend.parameters(inference) / 1e6:.4f}',
-            'G MACs': f'{backend.macs(inference, size) / 1e9:.3f}',
-            'at': f'{size[0]}x{size[1]}',
-            'output stride': backend.output_stride(inference),
-            'auxiliary outputs': ', '.join(name for name in full.align_corners if name != 'logits'),
+            'parameters (M)': f'{size["parameters"] / 1e6:.4f}',
+            'for inference (M)': f'{size["parameters_inference"] / 1e6:.4f}',
+            'G MACs': f'{size["macs"] / 1e9:.3f}',
+            'at': f'{size["input_size"][0]}x{size["input_size"][1]}',
+            'output stride': size['output_stride'],
+            'auxiliary outputs': ', '.join(size['auxiliary']),
             'loads weights of': ', '.join(publishers(arch)),
-            'backends': ', '.join(name for name in built_in if arch in built_in[name]),
+            'backends': ', '.join(available()),
         }
-        rows.append(row)
-    return rows
+        for arch, size in sizes.items()
+    ]
+
+
+def count(backend: Backend, arch: str) -> Row:
+    """Parameters, multiply-accumulates and output stride, counted on a network with its default arguments."""
+    full, inference = (backend.MODELS[arch](auxiliary=auxiliary) for auxiliary in (True, False))
+    size = tasks.of_logits(full.align_corners.get('logits')).PRINTED_SIZE
+    return {
+        'parameters': backend.parameters(full),
+        'parameters_inference': backend.parameters(inference),
+        'macs': backend.macs(inference, size),
+        'input_size': list(size),
+        'output_stride': backend.output_stride(inference),
+        'auxiliary': [name for name in full.align_corners if name != 'logits'],
+    }
 
 
 def publishers(arch: str) -> list[str]:

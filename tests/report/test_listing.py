@@ -1,8 +1,10 @@
-"""``twinseg list --models`` counts on the networks what their papers print."""
+"""``twinseg list --models`` shows what is counted on the networks, which is what their papers print."""
+
+import json
 
 import pytest
 
-from twinseg.common.backend import available
+from twinseg.common.backend import available, get_backend
 from twinseg.common.report import catalogue
 
 # Parameters in millions and 10^9 multiply-accumulates at the listed size, as printed; None: the paper does not say.
@@ -25,8 +27,15 @@ TOLERANCE = 0.02  # of what is printed with two or three digits
 
 @pytest.fixture(scope='module')
 def rows():
+    return {row['arch']: row for row in catalogue.models()}
+
+
+def test_what_is_shown_is_counted():
+    """After a change of a network: python scripts/count_networks.py."""
     pytest.importorskip('torch')
-    return {row['arch']: row for row in catalogue.models('pytorch')}
+    backend = get_backend('pytorch')
+    shown = json.loads(catalogue.COUNTED.read_text())
+    assert shown == {arch: catalogue.count(backend, arch) for arch in backend.MODELS}
 
 
 @pytest.mark.parametrize('arch', PRINTED)
