@@ -47,7 +47,7 @@ def wheel(tmp_path_factory) -> Path:
 
 def contents(folder: Path) -> set[str]:
     """Files below a folder of the checkout that a wheel holds, as paths in it."""
-    inside = (path.relative_to(ROOT) for path in folder.rglob('*') if path.suffix in ('.py', '.yaml', '.html'))
+    inside = (path.relative_to(ROOT) for path in folder.rglob('*') if path.suffix in ('.py', '.yaml', '.html', '.json'))
     return {f'twinseg/{path}' for path in inside}
 
 
@@ -56,7 +56,7 @@ def test_it_holds_the_package_and_nothing_else(wheel):
     expected = set.union(*(contents(ROOT / folder) for folder in ('common', 'pytorch_impl', 'mindspore_impl')))
     assert names == expected | {'twinseg/__init__.py', 'twinseg/__main__.py', 'twinseg/py.typed'}
     assert {f'twinseg/common/configs/{path.parent.name}/{path.name}' for path in config.recipes()} <= names
-    assert 'twinseg/common/report/page.html' in names
+    assert {'twinseg/common/report/page.html', 'twinseg/common/report/networks.json'} <= names
 
 
 def test_it_says_what_it_is(wheel):
