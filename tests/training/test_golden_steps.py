@@ -1,4 +1,4 @@
-"""A training step of a recipe is mmsegmentation's own step: losses, movements, learning rates (DESIGN section 4).
+"""A training step of a recipe is mmsegmentation's own step: losses, movements, learning rates (docs/design.md section 4).
 
 ``golden/training/`` holds what its ``model.train_step`` did with the weights and batches that ``golden.py`` makes.
 """
