@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.test_schedules import RELATIVE, mmengine
+from tests.training.test_losses import CITYSCAPES
 from twinseg.common import config
 from twinseg.common.backend import get_backend
 from twinseg.common.config import load
@@ -37,33 +38,7 @@ BASE = dict(lr=0.01, weight_decay=5e-4, eta_min=1e-4, warmup=0, loss='cross_entr
 STDC = dict(
     warmup=1000, loss='ohem_pixel_sampler', thresh=0.7, min_kept=10000, auxiliary={'aux16': 1.0, 'aux32': 1.0, 'detail': 1.0}
 )
-DDRNET = dict(
-    eta_min=0.0,
-    loss='ohem',
-    thresh=0.9,
-    min_kept=131072,
-    class_weight=[
-        0.8373,
-        0.918,
-        0.866,
-        1.0345,
-        1.0166,
-        0.9969,
-        0.9754,
-        1.0489,
-        0.8786,
-        1.0023,
-        0.9539,
-        0.9843,
-        1.1116,
-        0.9037,
-        1.0865,
-        1.0955,
-        1.0865,
-        1.1529,
-        1.0507,
-    ],
-)
+DDRNET = dict(eta_min=0.0, loss='ohem', thresh=0.9, min_kept=131072, class_weight=CITYSCAPES)
 OTHERWISE = {
     'stdc1_4xb12': STDC,
     'stdc2_4xb12': STDC,
