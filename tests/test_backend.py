@@ -1,24 +1,15 @@
-"""The backend protocol: both implementations offer all of it, and it is the only way to them.
+"""The backend protocol: both implementations offer all of it.
 
 Types are mypy's matter (``typed_backends.py``).
 """
 
-import ast
 import sys
-from pathlib import Path
 
 import pytest
 
 from tests.support import signatures
 from twinseg.common.backend import Backend, Engine, Predictor, Trainer, get_backend
 from twinseg.common.errors import BackendError
-
-ROOT = Path(__file__).parents[1]
-SOURCES = sorted(
-    path
-    for folder in ('common', 'pytorch_impl', 'mindspore_impl', 'scripts', 'twinseg')
-    for path in (ROOT / folder).rglob('*.py')
-)
 
 
 def test_a_backend_offers_the_protocol(backend):
@@ -43,22 +34,3 @@ def test_what_a_backend_has_not_it_says(backend_name, tmp_path):
             lacking.open_mindir(tmp_path / 'net.mindir')
         else:
             lacking.make_float64_trainer(None, None)
-
-
-def imports_by_name(path: Path) -> list[int]:
-    """Lines that import a module whose name is no word of the import statement."""
-    return [
-        node.lineno
-        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8')))
-        if isinstance(node, ast.Attribute)
-        and node.attr in ('import_module', '__import__')
-        or isinstance(node, ast.Name)
-        and node.id in ('import_module', '__import__')
-        or isinstance(node, ast.ImportFrom)
-        and any(alias.name == 'import_module' for alias in node.names)
-    ]
-
-
-def test_modules_are_imported_by_name_in_backend_alone():
-    assert len(SOURCES) > 100
-    assert [path.relative_to(ROOT).as_posix() for path in SOURCES if imports_by_name(path)] == ['common/backend.py']
