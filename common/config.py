@@ -577,7 +577,7 @@ class Config(BaseModel):
 
     def replace(self, **keys: Any) -> 'Config':
         """A copy with some flat keys changed."""
-        return from_flat(_overlay(self.flat(), keys))
+        return from_flat(_overlay(self.flat(), zoo_keys.translated(keys)))
 
 
 class _Loader(yaml.SafeLoader):
@@ -615,7 +615,7 @@ def load(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     Raises UserError for an unknown key (naming the nearest one) or a wrong type.
     """
     path = find(name)
-    keys = _overlay(_read(path, ()), dict(map(parse_override, overrides)))
+    keys = _overlay(_read(path, ()), zoo_keys.translated(dict(map(parse_override, overrides)), '--set'))
     if path.resolve().is_relative_to(RECIPES.resolve()):
         keys = {'recipe': str(path.resolve().relative_to(RECIPES.resolve()).with_suffix('')), **keys}
     return from_flat(keys, str(path))
@@ -676,7 +676,7 @@ def from_flat(keys: Mapping[str, Any], where: str = 'configuration') -> Config:
     Takes the model zoo's spellings, too. With the data set of a classifier some defaults are others.
     """
     keys = zoo_keys.translated(keys, where)
-    if keys.get('arch') in zoo_keys.ARCHS:  # expanded last, so that another arch laid over it leaves none of its keys
+    if isinstance(keys.get('arch'), str) and keys['arch'] in zoo_keys.ARCHS:  # expanded last, so that another arch laid over it leaves none of its keys
         keys = {**zoo_keys.ARCHS[keys.pop('arch')], **keys}
     if keys.get('set') in IMAGE_FOLDERS:
         keys = {**CLASSIFICATION_DEFAULTS, **keys}
@@ -710,6 +710,7 @@ def _inline(value: Any) -> str:
 
 
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """The flat keys of a file and of its ``base``, in the suite's spelling."""
     path = path.resolve()
     if path in seen:
         raise UserError(f'{path}: base: leads back to the file itself')
@@ -722,6 +723,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys):
         raise UserError(f'{path}: expected flat "key: value" lines')
     base = keys.pop('base', None)
+    keys = zoo_keys.translated(keys, str(path))
     if base is None:
         return keys
     beside = path.parent / str(base)
@@ -733,7 +735,6 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Keys of ``above`` win; one of a pair that excludes each other replaces the other."""
-    below, above = zoo_keys.translated(below), zoo_keys.translated(above)
     replaced = {other for pair in EXCLUSIVE for key, other in (pair, pair[::-1]) if above.get(key) is not None}
     return {**{key: value for key, value in below.items() if key not in replaced}, **above}
 

@@ -34,7 +34,7 @@ def translated(keys: Mapping[str, Any], where: str = 'configuration') -> dict[st
         ours[KEYS.get(key, key)] = value
     if isinstance(ours.get('image_size'), int):
         ours['image_size'] = [ours['image_size']] * 2
-    if ours.get('set') in SETS:
+    if isinstance(ours.get('set'), str) and ours['set'] in SETS:
         ours['set'] = SETS[ours['set']]
     if 'lr_scheduler' in ours and ours['lr_scheduler'] is None:
         ours['lr_scheduler'] = 'constant_lr'
