@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from twinseg.common import zoo_keys
 from twinseg.common.errors import UserError
-from twinseg.common.presets import preset_arguments
+from twinseg.common.presets import preset_arguments, without_heads
 
 RECIPES = Path(__file__).parent / 'configs'
 IMAGENET_MEAN = [123.675, 116.28, 103.53]  # mean of RGB in 0..255, as torchvision and mmsegmentation use
@@ -81,6 +81,8 @@ class Model(Group):
             arguments = preset_arguments(preset, arch)
         except UserError as error:
             raise ValueError(f'preset: {error}') from None
+        if given.get('auxiliary') is False:
+            arguments = without_heads(arguments)
         backbone = keys.get('backbone') or arguments.get('backbone')
         arguments.pop('backbone', None)
         others = {key: value for key, value in keys.items() if key not in ('preset', 'backbone')}
@@ -676,7 +678,9 @@ def from_flat(keys: Mapping[str, Any], where: str = 'configuration') -> Config:
     Takes the model zoo's spellings, too. With the data set of a classifier some defaults are others.
     """
     keys = zoo_keys.translated(keys, where)
-    if isinstance(keys.get('arch'), str) and keys['arch'] in zoo_keys.ARCHS:  # expanded last, so that another arch laid over it leaves none of its keys
+    if (
+        isinstance(keys.get('arch'), str) and keys['arch'] in zoo_keys.ARCHS
+    ):  # expanded last, so that another arch laid over it leaves none of its keys
         keys = {**zoo_keys.ARCHS[keys.pop('arch')], **keys}
     if keys.get('set') in IMAGE_FOLDERS:
         keys = {**CLASSIFICATION_DEFAULTS, **keys}

@@ -175,6 +175,8 @@ PRESETS: Mapping[str, Mapping[str, Arguments]] = {  # preset -> arch -> argument
     },
 }
 
+HEAD_ARGUMENTS = ('auxiliary_heads', 'auxiliary_align_corners', 'detail_channels')  # no effect without auxiliary heads
+
 
 def preset_arguments(preset: str, arch: str) -> dict[str, Any]:
     """The arguments of a preset's network, a copy; UserError for a preset that there is not, or not for this ``arch``."""
@@ -184,3 +186,8 @@ def preset_arguments(preset: str, arch: str) -> dict[str, Any]:
         others = f'; {preset} is of {", ".join(PRESETS[preset])}' if preset in PRESETS else ''
         raise UserError(f'no preset {preset!r} of {arch}: it has {", ".join(known) or "none"}{others}')
     return deepcopy(dict(arguments))
+
+
+def without_heads(arguments: Arguments) -> dict[str, Any]:
+    """The arguments that have an effect on a network without auxiliary heads."""
+    return {key: value for key, value in arguments.items() if key not in HEAD_ARGUMENTS}

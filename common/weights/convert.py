@@ -9,6 +9,7 @@ import numpy as np
 from twinseg.common.checkpoint import RunMeta
 from twinseg.common.config import nearest
 from twinseg.common.errors import StateError
+from twinseg.common.presets import without_heads
 from twinseg.common.weights.publishers import PUBLISHERS, TABLES
 from twinseg.common.weights.publishers.table import Table
 from twinseg.common.weights.reading.files import read, unwrap
@@ -91,6 +92,6 @@ def _by_table(table: Table, arrays: Mapping[str, np.ndarray]) -> Converted:
             prefixes = tuple(f'{head}.' for head in table.heads)
             ignored += [theirs for ours, theirs in names.items() if ours.startswith(prefixes)]
             names = {ours: theirs for ours, theirs in names.items() if not ours.startswith(prefixes)}
-            arguments = {name: value for name, value in arguments.items() if name not in table.head_arguments}
+            arguments = without_heads(arguments)
     state = {ours: table.values(ours, np.array(arrays[theirs], np.float32)) for ours, theirs in names.items()}
     return Converted(table.source, table.arch, {**arguments, **table.more_arguments(state)}, state, num_classes, names, ignored)

@@ -18,9 +18,10 @@ from safetensors.numpy import save_file
 
 from twinseg.common import checkpoint, weights
 from twinseg.common import config as configuration
+from twinseg.common.backend import find_builder
 from twinseg.common.errors import StateError
 from twinseg.common.inference.runs import load_run
-from twinseg.common.presets import PRESETS, preset_arguments
+from twinseg.common.presets import PRESETS, preset_arguments, without_heads
 from twinseg.common.weights import TABLES
 from twinseg.common.weights.publishers.table import rule_pattern, rule_template
 
@@ -94,8 +95,7 @@ def test_every_tensor_of_the_network_has_a_published_name(backend, table):
 
 @pytest.mark.parametrize('table', [table for table in TABLES if table.heads], ids=name_of)
 def test_a_file_without_auxiliary_heads_makes_a_network_without(backend, table):
-    arguments = {name: value for name, value in table.arguments.items() if name not in table.head_arguments}
-    state = backend.state(backend.build_model(table.arch, auxiliary=False, **arguments))
+    state = backend.state(backend.build_model(table.arch, auxiliary=False, **without_heads(table.arguments)))
     converted = weights.convert(in_their_names(table, state))
     assert converted.arguments['auxiliary'] is False
     backend.load_state(backend.build_model(converted.arch, **converted.arguments), converted.state)
@@ -122,6 +122,15 @@ def test_presets_are_what_differs_from_the_defaults_and_the_network_names_them(b
     arguments = preset_arguments(preset, arch)
     assert not {key for key, value in arguments.items() if defaults[key] == value}
     assert not arguments or f'``{preset}``' in inspect.getmodule(builder).__doc__
+
+
+@pytest.mark.parametrize('preset, arch', PRESET_NETWORKS)
+def test_a_preset_goes_with_a_network_without_auxiliary_heads(backend, preset, arch):
+    """What the preset says of the heads is dropped, not refused: the user did not give it."""
+    if 'auxiliary' in inspect.signature(backend.MODELS[arch]).parameters:
+        find_builder(
+            backend.MODELS, arch, configuration.Model(arch=arch, preset=preset, model_args={'auxiliary': False}).arguments()
+        )
 
 
 def test_every_preset_is_of_a_published_network():

@@ -54,7 +54,6 @@ def _segmentation(arch: str) -> Table:
         marks=(f'cp.backbone.{_last(arch)}',),
         classes='conv_out.conv_out.weight',
         heads=('aux16', 'aux32', 'detail'),
-        head_arguments=('detail_channels', 'auxiliary_align_corners'),
         values=_in_place_abn,
         rules={
             **{f'cp.backbone.{theirs}': ours for theirs, ours in _features(arch).items()},

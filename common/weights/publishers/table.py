@@ -23,8 +23,7 @@ class Table:
     ``rules``: published name -> ours. The first rule that fits is taken. It replaces whole components from the left and keeps
     those that follow; ``{x}`` is any one component, which our name repeats.
     ``unused``: rules for tensors that the publisher's network never reads.
-    ``heads``: our names of the auxiliary heads, which a published file may lack; ``head_arguments``: the settings of our
-    network that have no effect without them.
+    ``heads``: our names of the auxiliary heads, which a published file may lack.
     ``preset``: name of the settings of our network in ``presets``; None: the publisher's name.
     ``more_arguments``: the settings that can be seen from the shapes of our state.
     ``values``: our name and a published array -> the array of ours.
@@ -39,7 +38,6 @@ class Table:
     unused: tuple[str, ...] = ()
     classes_axis: int = 0
     heads: tuple[str, ...] = ()
-    head_arguments: tuple[str, ...] = ()
     preset: str | None = None
     more_arguments: Callable[[Arrays], dict[str, Any]] = lambda state: {}
     values: Callable[[str, np.ndarray], np.ndarray] = lambda name, array: array

@@ -22,7 +22,6 @@ TABLES = (
         marks=('learning_to_downsample.conv.conv.0.weight', 'global_feature_extractor.ppm.out.conv.0.weight'),
         classes='classifier.conv.1.weight',
         heads=('aux_ltd',),
-        head_arguments=('auxiliary_heads',),
         rules={
             **_conv_bn('learning_to_downsample.conv.conv', 'learning_to_downsample.conv'),
             **_separable('learning_to_downsample.dsconv1', 'learning_to_downsample.dsconv1'),
