@@ -9,11 +9,14 @@ PART = '.part.'  # start of the temporary names: hidden, and no pattern of finis
 
 
 @contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
+def written_beside(path: Path, synced: bool = True) -> Iterator[Path]:
     """A temporary path beside ``path``, with its suffix, that takes the place of ``path`` when the block ends well.
 
     The folder is made where it is absent, and shown to be writable before the block begins. When the block raises, or moves
     the temporary file elsewhere, ``path`` stays as it was and nothing is left beside it. Raises OSError.
+
+    ``synced`` off is for thousands of small files that can be made again: they are whole or absent when the process is killed,
+    though not when the machine fails.
     """
     part = path.with_name(f'{PART}{path.stem}.{os.getpid()}{path.suffix}')
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -22,9 +25,11 @@ def written_beside(path: Path) -> Iterator[Path]:
         part.unlink()  # some writers refuse a file that is there
         yield part
         if part.exists():
-            _sync(part)
+            if synced:
+                _sync(part)
             os.replace(part, path)
-            _sync(path.parent)
+            if synced:
+                _sync(path.parent)
     finally:
         part.unlink(missing_ok=True)
 

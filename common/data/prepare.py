@@ -41,8 +41,6 @@ BY_HAND = {
     'imagenet': 'sign in at https://image-net.org, download ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar; below '
     '{folder}, train.tar is read without unpacking, and val/ holds a folder for each class',
 }
-
-
 PREPARABLE = ('voc', *BY_HAND)  # names that ``prepare_dataset`` takes
 Facts = dict[str, str]  # summary for the user: a split or a folder, and its contents
 
@@ -68,7 +66,7 @@ def prepare_dataset(name: str, folder: Path, progress: OnProgress = lambda done,
     raise DataError(
         f'{name}: {BY_HAND[name].format(folder=folder)}'
         if name in BY_HAND
-        else f'{name}: nothing to prepare; there are {", ".join([*makers, "imagenet"])}'
+        else f'{name}: nothing to prepare; there are {", ".join(PREPARABLE)}'
     )
 
 
@@ -140,7 +138,7 @@ def _sbd(folder: Path, labels: Path, progress: OnProgress) -> set[str]:
         if not target.is_file():
             picture = Image.fromarray(sbd_label(source / 'cls' / f'{name}.mat'), 'P')
             picture.putpalette(VOC_PNG_PALETTE)
-            with written_beside(target) as part:
+            with written_beside(target, synced=False) as part:
                 picture.save(part)
         progress(done, len(images))
     return images
@@ -222,7 +220,7 @@ def _cityscapes(folder: Path, progress: OnProgress) -> Facts:
         for count, stem in enumerate(stems, 1):
             target = _with(stem, '_gtFine_labelTrainIds.png')
             if not target.is_file():
-                with written_beside(target) as part:
+                with written_beside(target, synced=False) as part:
                     Image.fromarray(_train_ids(stem)).save(part)
             progress(count, len(stems))
         facts[split] = f'{len(images)} images with labelTrainIds'
