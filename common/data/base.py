@@ -1,5 +1,6 @@
 """Data sets: a list of samples, the reading of one of them, and the meaning of the labels."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Mapping, Optional, Sequence
@@ -38,7 +39,7 @@ class Sample:
     label: Optional[Path]
 
 
-class Dataset:
+class Dataset(ABC):
     """A list of samples, each with a ``name``, and what their labels mean."""
 
     def __init__(self, name: str, split: str, description: Description, samples: list[Any]):
@@ -47,10 +48,10 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.samples)
 
+    @abstractmethod
     def read(self, index: int) -> tuple[np.ndarray, Any]:
         """Image, uint8 (H, W, 3) RGB, and label, uint8 (H, W) train ids or the number of a class; DataError names a broken
         file."""
-        raise NotImplementedError
 
     def read_image(self, index: int) -> np.ndarray:
         """The image alone, uint8 (H, W, 3) RGB; DataError names a broken file."""
