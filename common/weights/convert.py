@@ -59,11 +59,11 @@ def convert(state: Mapping[str, Any], source: Optional[str] = None) -> Converted
 
 def load(path: str | Path, source: Optional[str] = None) -> Converted:
     """The weights of a file, ours or a published one; the averaged (EMA) ones where ours has them."""
+    published = read(path)
     try:
-        return convert(read(path), source)
+        return convert(published, source)
     except StateError as error:
-        message = str(error)
-        raise StateError(message if message.startswith(str(path)) else f'{path}: {message}') from None
+        raise StateError(f'{path}: {error}') from None
 
 
 def _ours(state: Mapping[str, np.ndarray], meta: RunMeta) -> Converted:

@@ -1,7 +1,6 @@
 """A network's initial weights from a checkpoint that fits it in part: its backbone, or all but the classifiers."""
 
 from pathlib import Path
-from typing import Iterable
 
 from twinseg.common import checkpoint
 from twinseg.common.backend import Backend, Network
@@ -31,8 +30,10 @@ def load_pretrained(
         and (name not in initial or name not in state or not _same_but_classes(name, initial[name].shape, state[name].shape))
     ]
     if not shared or wrong:
-        what = f'{len(wrong)} tensors differ: {_list(wrong[:3])}' if shared else 'they share no part'
-        made = _list(f'{key}: {value}' for key, value in converted.arguments.items() if key not in ('num_classes', 'auxiliary'))
+        what = f'{len(wrong)} tensors differ: {", ".join(wrong[:3])}' if shared else 'they share no part'
+        made = ', '.join(
+            f'{key}: {value}' for key, value in converted.arguments.items() if key not in ('num_classes', 'auxiliary')
+        )
         raise StateError(
             f'{path}: weights of {converted.arch} do not fit {arch}: {what}'
             + (f' (the file was made with model_args {{{made}}})' if made else '')
@@ -58,7 +59,3 @@ def _same_but_classes(name: str, ours: tuple[int, ...], theirs: tuple[int, ...])
     """The first dimension may differ; a classifier that is a transposed convolution counts its classes in the second."""
     axis = 1 if name == 'classifier.weight' and ours[:1] == theirs[:1] else 0
     return ours[:axis] + ours[axis + 1 :] == theirs[:axis] + theirs[axis + 1 :]
-
-
-def _list(names: Iterable[str]) -> str:
-    return ', '.join(names)
