@@ -117,7 +117,7 @@ CITYSCAPES_PALETTE = (
     (0, 0, 230),
     (119, 11, 32),
 )
-CITYSCAPES_LABEL_IDS = (
+CITYSCAPES_LABEL_IDS = (  # label ids of the train ids 0 to 18
     7,
     8,
     11,
@@ -137,7 +137,7 @@ CITYSCAPES_LABEL_IDS = (
     31,
     32,
     33,
-)  # label ids of the train ids 0 to 18
+)
 CITYSCAPES_NAMES = (  # names of the label ids 0 to 33
     'unlabeled',
     'ego vehicle',

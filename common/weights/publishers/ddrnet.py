@@ -12,7 +12,7 @@ BLOCK = {
 }
 NORM_FIRST = {'0': 'bn', '2': 'conv'}
 HEAD = {'bn1': 'conv.bn', 'conv1': 'conv.conv', 'bn2': 'bn', 'conv2': 'classifier'}
-OPTIMIZER = (
+OPTIMIZER = (  # names that MindSpore's training saves beside the network
     'accum',
     'moments',
     'moment1',
@@ -30,7 +30,7 @@ OPTIMIZER = (
     'last_overflow_iterator_step',
     'epoch_num',
     'step_num',
-)  # names that MindSpore's training saves beside the network
+)
 
 
 def _two(theirs: str, ours: str) -> dict[str, str]:
@@ -109,8 +109,8 @@ def _segmentation(arch: str) -> Table:
             **{f'final_layer.{theirs}': f'head.{ours}' for theirs, ours in HEAD.items()},
             **{f'seghead_extra.{theirs}': f'aux.{ours}' for theirs, ours in HEAD.items()},
         },
-        unused=('loss',),
-    )  # class weights that training code keeps beside the network
+        unused=('loss',),  # class weights that training code keeps beside the network
+    )
 
 
 def _of_mindspore(published: Arrays) -> bool:

@@ -23,8 +23,8 @@ SEGNET = Table(
         'stage5_decoder.3': 'last',
         'stage5_decoder.6': 'classifier',
     },
-    unused=tuple(yassouali.SEGNET_ALIASES),
-)  # other names of the encoder's tensors
+    unused=tuple(yassouali.SEGNET_ALIASES),  # other names of the encoder's tensors
+)
 
 TABLES = (
     DEEPLABV3PLUS,

@@ -3,13 +3,13 @@
 from twinseg.common.errors import StateError
 from twinseg.common.weights.publishers.table import Arrays
 
-STAGE_BLOCKS = {
+STAGE_BLOCKS = {  # blocks of the second and third stage, and whether they are bottlenecks
     'resnet18': (2, 2, False),
     'resnet34': (4, 6, False),
     'resnet50': (4, 6, True),
     'resnet101': (4, 23, True),
     'resnet152': (8, 36, True),
-}  # blocks of the second and third stage, and whether they are bottlenecks
+}
 BLOCK = {
     **{f'conv{index}': f'conv{index}.conv' for index in (1, 2, 3)},
     **{f'bn{index}': f'conv{index}.bn' for index in (1, 2, 3)},

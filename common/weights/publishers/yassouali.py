@@ -113,8 +113,8 @@ UPERNET = Table(
         'FPN.conv_fusion.1': 'fpn.fusion.bn',
         'head': 'classifier',
     },
-    unused=('FPN.smooth_conv.1', 'FPN.smooth_conv.2'),
-)  # other names of the same convolution
+    unused=('FPN.smooth_conv.1', 'FPN.smooth_conv.2'),  # other names of the same convolution
+)
 
 FCN8 = Table(
     source='yassouali',
