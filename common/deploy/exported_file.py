@@ -1,15 +1,14 @@
 """Exported files as networks: predictors on images, and their scores; ONNX needs no framework."""
 
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Generator, Iterable, Optional
+from typing import Optional
 
 import cv2
 import numpy as np
 
-from twinseg.common.backend import Batch
 from twinseg.common.config import Config
 from twinseg.common.data.base import OnProgress
+from twinseg.common.data.thread_loader import make_loader
 from twinseg.common.deploy.engines import open_engine
 from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.errors import UserError
@@ -106,7 +105,7 @@ def evaluate_exported(
     if size is not None:
         config = config.replace(eval_size=None)  # the file's size decides
     window = size or network.metadata.input_size
-    evaluation = evaluate(network, config, read_in_order, options, window=window, progress=progress)
+    evaluation = evaluate(network, config, make_loader, options, window=window, progress=progress)
     conditions = {
         'model': str(network.path),
         'step': network.metadata.step,
@@ -116,11 +115,3 @@ def evaluate_exported(
         'input_size': 'any' if size is None else f'{size[0]}x{size[1]}, images are scaled to it',
     }
     return Evaluation(evaluation.task, evaluation.scores, evaluation.matrix, conditions)
-
-
-def read_in_order(samples: Any, batches: Iterable[list], workers: int) -> Generator[Batch, None, None]:
-    """Batches of images and labels, read by ``workers`` threads: a loader without a framework."""
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for batch in batches:
-            images, labels = zip(*pool.map(samples.__getitem__, batch))
-            yield np.stack(images), np.stack(labels)

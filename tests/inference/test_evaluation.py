@@ -11,7 +11,7 @@ from twinseg.common.backend import get_backend
 from twinseg.common.cli import main
 from twinseg.common.data.open import open_dataset
 from twinseg.common.data.samples import loaded_images
-from twinseg.common.deploy.exported_file import read_in_order
+from twinseg.common.data.thread_loader import make_loader
 from twinseg.common.errors import UserError
 from twinseg.common.inference import views
 from twinseg.common.inference.views import SCALES, slide_logits
@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
     return streets.make(tmp_path_factory.mktemp('streets'), count=5)
 
 
-def evaluate(predictor, dataset, *, batch_size=1, boundary=False, make_loader=read_in_order, workers=0, progress=None):
+def evaluate(predictor, dataset, *, batch_size=1, boundary=False, make_loader=make_loader, workers=0, progress=None):
     settings = config.from_flat({'eval_batch_size': batch_size, 'num_parallel_workers': workers})
     return segmentation.evaluate(predictor, dataset, settings, make_loader, EvalOptions(boundary=boundary), progress=progress)
 

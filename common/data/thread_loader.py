@@ -1,4 +1,4 @@
-"""Carries the samples that ``twinseg.common.data`` makes: threads, because MindSpore must not run in a forked process.
+"""A loader in threads, for MindSpore, which must not run in a forked process, and for exported files, which need no framework.
 
 MindSpore's own ``GeneratorDataset`` is no faster, hides the errors of a sample in a RuntimeError and cannot be left early.
 """
@@ -9,12 +9,10 @@ from typing import Any, Generator, Iterable
 
 import numpy as np
 
-from twinseg.common.backend import Batch
-
 AHEAD = 2  # batches in the making while one is in use
 
 
-def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generator[Batch, None, None]:
+def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Batches of ``samples[key]``, stacked: images (N, 3, H, W) and labels (N, H, W), both uint8, in the order of ``batches``.
 
     ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many threads.
