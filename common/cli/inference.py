@@ -84,6 +84,7 @@ def predict(
     from twinseg.common.inference.runs import load_run
 
     config = words.pop(0) if len(words) > 1 and _is_config(words[0]) else None
+    files = predict.input_files(list(map(Path, words)))  # before the network, which takes seconds to load
     if model is not None:
         network = ExportedNetwork(model, engine).trained()
     elif checkpoint is not None:
@@ -91,7 +92,7 @@ def predict(
         network = load_run(checkpoint, choose_backend(chosen, backend), device, chosen).trained()
     else:
         raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
-    for path in predict.predict(network, list(map(Path, words)), out, logits):
+    for path in predict.predict(network, files, out, logits):
         print(path)
         if path.name == 'predictions.json':
             console.show_likeliest(json.loads(path.read_text(encoding='utf-8')))

@@ -1,7 +1,7 @@
 """Prediction on images, folders and videos."""
 
 from pathlib import Path
-from typing import Iterator, Optional, Sequence
+from typing import Optional, Sequence
 
 import numpy as np
 
@@ -15,14 +15,14 @@ from twinseg.common.tasks.video import VIDEOS
 IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.ppm')
 
 
-def predict(network: TrainedNetwork, inputs: Sequence[Path], out: Path, logits: Optional[Path] = None) -> list[Path]:
-    """Writes what a network sees in images, folders of images and videos to the folder ``out``; returns the files written.
+def predict(network: TrainedNetwork, files: Sequence[Path], out: Path, logits: Optional[Path] = None) -> list[Path]:
+    """Writes what a network sees in images and videos (see ``input_files``) to the folder ``out``; returns the files written.
 
     What they are depends on the task (see ``predict`` there). ``logits`` is a file for the raw logits of a single image as
     ``.npy``, float32 (1, C, h, w) at the head's size, of a classifier (1, C). Raises UserError for anything that cannot be read
     or written.
     """
-    files, task = list(_files(inputs)), tasks.of(network.task)
+    task = tasks.of(network.task)
     if logits is not None and (len(files) != 1 or files[0].suffix.lower() in VIDEOS):
         raise UserError(f'--logits keeps the logits of one image; given {len(files)} files')
     try:
@@ -37,7 +37,7 @@ def predict(network: TrainedNetwork, inputs: Sequence[Path], out: Path, logits: 
     return written
 
 
-def _files(inputs: Sequence[Path]) -> Iterator[Path]:
+def input_files(inputs: Sequence[Path]) -> list[Path]:
     """Images and videos of paths and folders, in order; UserError for what is neither, or would be written twice."""
     seen: dict[str, Path] = {}
     for path in inputs:
@@ -57,4 +57,4 @@ def _files(inputs: Sequence[Path]) -> Iterator[Path]:
                     f'{file} and {seen[file.stem]} would be written under one name; predict them into different folders'
                 )
             seen[file.stem] = file
-            yield file
+    return list(seen.values())

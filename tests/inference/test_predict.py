@@ -16,7 +16,7 @@ from twinseg.common.deploy.export import ExportOptions, export_checkpoint
 from twinseg.common.deploy.exported_file import ExportedNetwork
 from twinseg.common.drawing import blend, overlay, shares
 from twinseg.common.errors import UserError
-from twinseg.common.inference.predict import predict
+from twinseg.common.inference.predict import input_files, predict
 from twinseg.common.inference.runs import load_run
 from twinseg.common.tasks.base import SMALLEST
 
@@ -47,7 +47,7 @@ def run(checkpoint, inputs, out, logits=None) -> list[Path]:
     """From a checkpoint or an exported file."""
     exported = checkpoint.suffix == '.onnx'
     network = ExportedNetwork(checkpoint) if exported else load_run(checkpoint, 'pytorch', 'cpu')
-    return predict(network.trained(), inputs, out, logits)
+    return predict(network.trained(), input_files(inputs), out, logits)
 
 
 def read(path: Path) -> np.ndarray:
@@ -217,6 +217,8 @@ def test_what_makes_no_sense_is_said(checkpoint, tmp_path, capsys):
         run(tmp_path / 'absent.onnx', [one], tmp_path / 'out')
     assert main(['predict', str(one)]) == 2
     assert 'give the network' in capsys.readouterr().err
+    assert main(['predict', str(tmp_path / 'absent.png'), '--checkpoint', str(tmp_path / 'absent.safetensors')]) == 2
+    assert 'absent.png: no such file' in capsys.readouterr().err  # the inputs are looked at before the network
 
 
 def test_run_folders_hold_their_network(checkpoint, tmp_path):
