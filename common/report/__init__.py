@@ -6,6 +6,7 @@ from string import Template
 from typing import Optional, Sequence
 
 from twinseg.common.errors import UserError
+from twinseg.common.files import write_text
 from twinseg.common.inference.runs import Run, load_run
 from twinseg.common.report import sections
 from twinseg.common.report.records import Record, read_runs
@@ -34,8 +35,7 @@ def write_report(runs: Sequence[Path], out: Path, *, pictures: int = 4, device: 
     title = f'{" and ".join(dict.fromkeys(record.config.model.arch for record in records))} on {records[0].config.data.set}'
     page = Template(PAGE.read_text(encoding='utf-8')).substitute(title=html.escape(title), body='\n'.join(parts))
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(page, encoding='utf-8')
+        write_text(out, page)
     except OSError as error:
         raise UserError(f'{out}: not written: {error.strerror}; choose another place') from None
     return out

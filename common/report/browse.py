@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import cv2
 import numpy as np
@@ -11,17 +11,17 @@ from PIL import Image
 
 from twinseg.common import tasks
 from twinseg.common.config import Config
-from twinseg.common.data.base import Dataset
+from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.open import open_files
 from twinseg.common.drawing import legend
 from twinseg.common.errors import DataError
+from twinseg.common.files import write_text, written_beside
 
 AUGMENTED = 3  # augmented versions of each sample in the picture
 TILE_WIDTH, GAP = 320, 4  # pixels of one image in the picture, and between two
-Progress = Callable[[int, int], None]
 
 
-def browse(config: Config, out: Path, samples: int = 4, progress: Progress = lambda done, total: None) -> dict[str, Any]:
+def browse(config: Config, out: Path, samples: int = 4, progress: OnProgress = lambda done, total: None) -> dict[str, Any]:
     """Reads every sample of both splits and writes ``browse.json`` and the picture ``browse.png`` into the folder ``out``.
 
     The picture has a row for each of ``samples`` training images: the image, its label over it, and augmented versions as
@@ -48,20 +48,20 @@ def browse(config: Config, out: Path, samples: int = 4, progress: Progress = lam
         done += len(dataset)
     readable = [split for split in datasets if good[split]]
     try:
-        out.mkdir(parents=True, exist_ok=True)
         if readable:
             split = readable[0]
             picked = np.linspace(0, len(good[split]) - 1, min(samples, len(good[split]))).round().astype(int)
             picture = draw(datasets[split], config, [good[split][i] for i in dict.fromkeys(picked.tolist())])
-            Image.fromarray(picture).save(out / 'browse.png')
+            with written_beside(out / 'browse.png') as part:
+                Image.fromarray(picture).save(part)
             summary['picture'] = str(out / 'browse.png')
-        (out / 'browse.json').write_text(json.dumps(summary, indent=2))
+        write_text(out / 'browse.json', json.dumps(summary, indent=2))
     except OSError as error:
         raise DataError(f'{out}: cannot be written ({error.strerror})') from None
     return summary
 
 
-def inspect(dataset: Dataset, done: int, total: int, progress: Progress) -> tuple[dict[str, Any], list[int]]:
+def inspect(dataset: Dataset, done: int, total: int, progress: OnProgress) -> tuple[dict[str, Any], list[int]]:
     """Summary of one split, as ``browse`` returns it, and the indices of its readable samples."""
     classes, ignored = dataset.description.classes, dataset.description.ignore_index
     sizes: Counter[str] = Counter()

@@ -10,6 +10,7 @@ from twinseg.common import config as configuration
 from twinseg.common.backend import available, get_backend, used_arguments
 from twinseg.common.config import Config
 from twinseg.common.errors import StateError, UserError
+from twinseg.common.files import write_text
 from twinseg.common.inference.runs import find_checkpoint, network_arguments, num_classes
 from twinseg.common.report.records import Record, read_run
 
@@ -38,8 +39,7 @@ def write_results(runs: Sequence[Path], out: Path, add: bool = False) -> Path:
     rows.sort(key=lambda cells: (*(cells[key] for key in RUN[:-1]), int(cells['seed'])))
     lines = [*head, *(_line(cells.values()) for cells in rows), '']
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text('\n'.join(lines), encoding='utf-8')
+        write_text(out, '\n'.join(lines))
     except OSError as error:
         raise UserError(f'{out}: not written: {error.strerror}; choose another place') from None
     return out

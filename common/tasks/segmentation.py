@@ -17,6 +17,7 @@ from twinseg.common.data.samples import LabelledImages, TrainSamples, loaded_ima
 from twinseg.common.data.segmentation_transforms import channels_first
 from twinseg.common.drawing import blend, colour_labels, overlay
 from twinseg.common.errors import UserError
+from twinseg.common.files import written_beside
 from twinseg.common.interpolation import Size
 from twinseg.common.metrics import Scores, boundary_counts, confusion_matrix
 from twinseg.common.parallel.processes import ALONE, Group
@@ -138,8 +139,8 @@ class Segmentation:
         """Writes ``NAME_overlay.png`` and ``NAME_ids.png`` (the mask) into a folder, made if need be; returns their paths."""
         files = {Path(folder) / f'{self.name}_overlay.png': self.overlay(), Path(folder) / f'{self.name}_ids.png': self.mask}
         for path, pixels in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
+            with written_beside(path) as part:
+                Image.fromarray(pixels).save(part)
         return list(files)
 
 
