@@ -17,12 +17,12 @@ from twinseg.common.cli.options import (
     MultiScaleFlip,
     Settings,
     Slide,
+    check_network,
     choose_backend,
     load_config,
     load_config_for_file,
     report_scores,
 )
-from twinseg.common.errors import UserError
 
 
 def evaluate(
@@ -49,8 +49,7 @@ def evaluate(
     from twinseg.common.parallel import launch
     from twinseg.common.tasks.base import EvalOptions
 
-    if (checkpoint is None) == (model is None):
-        raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
+    check_network(checkpoint, model, backend=backend, device=device, engine=engine)
     options = EvalOptions(ms_flip, slide, boundary, real_size, split)
     with console.progress('evaluating') as progress:
         if model is not None:
@@ -84,14 +83,14 @@ def predict(
     from twinseg.common.inference.runs import load_run
 
     config = words.pop(0) if len(words) > 1 and _is_config(words[0]) else None
+    check_network(checkpoint, model, backend=backend, device=device, engine=engine)
     files = predict.input_files(list(map(Path, words)))  # before the network, which takes seconds to load
     if model is not None:
         network = ExportedNetwork(model, engine).trained()
-    elif checkpoint is not None:
+    else:
+        assert checkpoint is not None
         chosen = load_config(config, settings, checkpoint)
         network = load_run(checkpoint, choose_backend(chosen, backend), device, chosen).trained()
-    else:
-        raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
     for path in predict.predict(network, files, out, logits):
         print(path)
         if path.name == 'predictions.json':

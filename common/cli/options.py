@@ -46,6 +46,17 @@ Json = Annotated[
 Runs = Annotated[list[Path], typer.Argument(metavar='RUN...', help='run folders')]
 
 
+def check_network(
+    checkpoint: Optional[Path], model: Optional[Path], *, backend: Optional[str], device: Optional[str], engine: Optional[str]
+) -> None:
+    """UserError unless there is one network, a checkpoint or an exported file, and for an option without effect on it."""
+    if (checkpoint is None) == (model is None):
+        raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
+    for name, given in {'--engine': engine}.items() if model is None else {'--backend': backend, '--device': device}.items():
+        if given is not None:
+            raise UserError(f'{name} {given}: has no effect on {"a checkpoint" if model is None else "an exported file"}')
+
+
 def load_config(name: Optional[str], settings: Optional[list[str]], checkpoint: Optional[Path] = None) -> 'Config':
     """The configuration of a recipe, or the one that a checkpoint carries; with ``--set``."""
     from twinseg.common import config

@@ -217,6 +217,8 @@ def test_what_makes_no_sense_is_said(checkpoint, tmp_path, capsys):
         run(tmp_path / 'absent.onnx', [one], tmp_path / 'out')
     assert main(['predict', str(one)]) == 2
     assert 'give the network' in capsys.readouterr().err
+    assert main(['predict', str(one), '--checkpoint', str(checkpoint), '--engine', 'openvino']) == 2
+    assert '--engine openvino: has no effect on a checkpoint' in capsys.readouterr().err
     assert main(['predict', str(tmp_path / 'absent.png'), '--checkpoint', str(tmp_path / 'absent.safetensors')]) == 2
     assert 'absent.png: no such file' in capsys.readouterr().err  # the inputs are looked at before the network
 
