@@ -46,7 +46,7 @@ class Model:
         pixels, name = images, 'image'
         if isinstance(images, (str, Path)):
             pixels, name = read_image(Path(images)), Path(images).stem
-        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] != (3,) or not pixels.size:
             given = f'{pixels.dtype} {pixels.shape}' if isinstance(pixels, np.ndarray) else type(pixels).__name__
             raise DataError(f'image: {given}; expected a file, or a uint8 array (H, W, 3) in RGB')
         return tasks.of(self.network.task).predict_image(self.network, pixels, name)

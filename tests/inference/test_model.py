@@ -91,6 +91,7 @@ def test_what_an_opened_file_does_not_use_is_refused(tmp_path):
     [
         (np.zeros((3, 64, 96), np.uint8), r'uint8 \(3, 64, 96\); expected .*\(H, W, 3\)'),
         (np.zeros((64, 96, 3), np.float32), 'float32'),
+        (np.zeros((0, 96, 3), np.uint8), r'\(0, 96, 3\)'),
         (np.zeros((64, 96), np.uint8), r'\(64, 96\)'),
         (None, 'NoneType'),
         ('absent.png', 'absent.png'),
