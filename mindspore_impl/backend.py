@@ -9,10 +9,10 @@ from mindspore import Tensor, nn
 
 from twinseg.common.backend import find_builder
 from twinseg.common.config import Config, Loss
-from twinseg.common.data.thread_loader import make_loader as make_loader
 from twinseg.common.errors import BackendError, UserError
 from twinseg.common.parallel.launch import launched
 from twinseg.mindspore_impl import distributed, precision
+from twinseg.mindspore_impl.data import make_loader as make_loader
 from twinseg.mindspore_impl.distributed import group as group
 from twinseg.mindspore_impl.exporter import open_mindir as open_mindir
 from twinseg.mindspore_impl.exporter import write as write

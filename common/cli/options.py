@@ -53,7 +53,7 @@ def check_network(
     if (checkpoint is None) == (model is None):
         raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
     for name, given in {'--engine': engine}.items() if model is None else {'--backend': backend, '--device': device}.items():
-        if given is not None:
+        if given is not None and (name, given) != ('--device', 'cpu'):  # the engines run there
             raise UserError(f'{name} {given}: has no effect on {"a checkpoint" if model is None else "an exported file"}')
 
 

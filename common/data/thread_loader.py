@@ -1,7 +1,4 @@
-"""A loader in threads, for MindSpore, which must not run in a forked process, and for exported files, which need no framework.
-
-MindSpore's own ``GeneratorDataset`` is no faster, hides the errors of a sample in a RuntimeError and cannot be left early.
-"""
+"""A loader in threads, which needs no framework: for MindSpore and for exported files."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
