@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections import deque
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Iterator, Optional
@@ -26,9 +26,12 @@ class Clock:
         """Leaves out the time since the last step (evaluation, a checkpoint)."""
         self.mark, self.waited = time.perf_counter(), 0.0
 
-    def waiting(self) -> '_Waiting':
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
         """A context whose duration counts as waiting for data."""
-        return _Waiting(self)
+        began = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - began
 
     def tick(self) -> None:
         """Ends a step."""
@@ -44,17 +47,6 @@ class Clock:
             'seconds_left': round(per_step * (self.last - done)),
             'data_share': round(waited / seconds, 4),
         }
-
-
-class _Waiting:
-    def __init__(self, clock: Clock):
-        self.clock = clock
-
-    def __enter__(self) -> None:
-        self.began = time.perf_counter()
-
-    def __exit__(self, *_: Any) -> None:
-        self.clock.waited += time.perf_counter() - self.began
 
 
 class Log:
@@ -97,6 +89,9 @@ class Log:
     def line(self, text: str) -> None:
         """A line for people: on the terminal and in log.txt."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._write(text)
+
+    def _write(self, text: str) -> None:
         self.text.write(time.strftime('%Y-%m-%d %H:%M:%S  ') + text + '\n')
         self.text.flush()
 
@@ -131,7 +126,7 @@ class Log:
             self.record(values)
             self.scalars('train', {k: v for k, v in values.items() if isinstance(v, float) and k != 'epoch'}, values['step'])
             if self.live:
-                self.text.write(time.strftime('%Y-%m-%d %H:%M:%S  ') + text + '\n')
+                self._write(text)
             else:
                 self.line(text)
 
