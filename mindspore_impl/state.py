@@ -41,5 +41,5 @@ def assign(parameter: ms.Parameter, value: np.ndarray) -> None:
 
 def tensors(network: nn.Cell) -> dict[str, ms.Parameter]:
     """Parameters and running statistics by canonical name, in order."""
-    parameters = {name: value for name, value in network.parameters_and_names()}
+    parameters = dict(network.parameters_and_names())
     return {canonical: parameters[name] for name, canonical in canonical_names(network).items()}

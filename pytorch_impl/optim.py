@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from twinseg.common import config
 from twinseg.common.errors import StateError
 from twinseg.common.training.parameter_groups import parameter_groups
+from twinseg.pytorch_impl.state import tensors
 
 SLOTS = {
     'sgd': {'momentum': 'momentum_buffer'},
@@ -125,7 +126,7 @@ class Average:
     """Exponential moving average of all parameters and running statistics of a network."""
 
     def __init__(self, network: nn.Module):
-        self.current = {name: value for name, value in network.state_dict().items() if value.is_floating_point()}
+        self.current = tensors(network)
         self.average = {name: value.clone() for name, value in self.current.items()}
 
     def update(self, decay: float) -> None:

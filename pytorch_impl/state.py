@@ -9,16 +9,17 @@ from torch import nn
 
 from twinseg.common import checkpoint
 from twinseg.common.checkpoint import RunMeta
+from twinseg.pytorch_impl.network import canonical_names
 
 
 def state(network: nn.Module) -> dict[str, np.ndarray]:
     """Copies of all parameters and running statistics, in order."""
-    return {name: value.detach().cpu().numpy().copy() for name, value in _tensors(network).items()}
+    return {name: value.detach().cpu().numpy().copy() for name, value in tensors(network).items()}
 
 
 def load_state(network: nn.Module, state: Mapping[str, np.ndarray], *, partial: bool = False) -> checkpoint.LoadReport:
     """Loads what matches and says so; StateError on a poor match unless ``partial``."""
-    parameters = _tensors(network)
+    parameters = tensors(network)
     report = checkpoint.match({name: tuple(value.shape) for name, value in parameters.items()}, state, partial)
     with torch.no_grad():
         for name in report.matched:
@@ -33,5 +34,7 @@ def save_native(network: nn.Module, path: Path, meta: RunMeta) -> None:
     torch.save(content, path)
 
 
-def _tensors(network: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in network.state_dict().items() if not name.endswith('num_batches_tracked')}
+def tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters and running statistics by canonical name, in order."""
+    parameters = network.state_dict()
+    return {canonical: parameters[name] for name, canonical in canonical_names(network).items()}
