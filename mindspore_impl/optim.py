@@ -8,8 +8,8 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from twinseg.common import config
-from twinseg.common.errors import StateError
 from twinseg.common.training.parameter_groups import ParameterGroup, parameter_groups
+from twinseg.common.training.state import fitting
 from twinseg.mindspore_impl.state import assign, tensors
 
 hyper_map = ops.HyperMap()  # instead of a loop: over hundreds of parameters a loop exceeds the compiler's depth of calls
@@ -61,7 +61,7 @@ class Optimizer(nn.Cell):
         """Takes back the slots; StateError when one is missing or of another shape."""
         self.steps = steps
         for name, value in self._slots().items():
-            _assign(value, tensors, name, 'the same network and optimizer')
+            assign(value, fitting(tensors, name, value.shape, 'the same network and optimizer'))
 
     def _slots(self) -> dict[str, Parameter]:
         state: dict[str, Parameter] = {}
@@ -212,7 +212,7 @@ class Average(nn.Cell):
     def load_state(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Takes back the averages; StateError when one is missing or of another shape."""
         for name, value in zip(self.names, self.average):
-            _assign(value, tensors, name, 'the same network and with_ema')
+            assign(value, fitting(tensors, name, value.shape, 'the same network and with_ema'))
 
 
 def _blend(old, new, average, current):
@@ -232,13 +232,3 @@ def scale(gradients: tuple[Tensor, ...], factor: Tensor) -> tuple[Tensor, ...]:
 def clip_by_global_norm(gradients: tuple[Tensor, ...], norm: Tensor, limit: float) -> tuple[Tensor, ...]:
     """The gradients, scaled so that their global norm, now ``norm``, is at most ``limit``."""
     return scale(gradients, ops.minimum(limit / (norm + 1e-6), Tensor(1.0, ms.float32)))
-
-
-def _assign(parameter: Parameter, tensors: Mapping[str, np.ndarray], name: str, condition: str) -> None:
-    array = tensors.get(name)
-    if array is None or array.shape != tuple(parameter.shape):
-        raise StateError(
-            f'training state {name}: expected shape {tuple(parameter.shape)}, '
-            f'found {"nothing" if array is None else array.shape}; training continues only with {condition}'
-        )
-    assign(parameter, array)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from twinseg.common import config
-from twinseg.common.errors import StateError
 from twinseg.common.training.parameter_groups import parameter_groups
+from twinseg.common.training.state import fitting
 from twinseg.pytorch_impl.state import tensors
 
 SLOTS = {
@@ -88,7 +88,7 @@ class Optimizer:
         for name, value in self.parameters.items():
             self.optimizer.state[value]['step'] = torch.tensor(float(steps))
             for slot, key in self.slots.items():
-                saved = _fitting(tensors, f'{slot}.{name}', tuple(value.shape), 'the same network and optimizer')
+                saved = fitting(tensors, f'{slot}.{name}', value.shape, 'the same network and optimizer')
                 self.optimizer.state[value][key] = torch.tensor(saved, dtype=value.dtype, device=value.device)
 
 
@@ -142,7 +142,7 @@ class Average:
     def load_state(self, tensors: Mapping[str, np.ndarray]) -> None:
         """Takes back the averages; StateError when one is missing or of another shape."""
         for name, value in self.average.items():
-            value.copy_(torch.from_numpy(_fitting(tensors, name, tuple(value.shape), 'the same network and with_ema')))
+            value.copy_(torch.from_numpy(fitting(tensors, name, value.shape, 'the same network and with_ema')))
 
 
 def global_norm(gradients: list[Tensor]) -> Tensor:
@@ -153,13 +153,3 @@ def global_norm(gradients: list[Tensor]) -> Tensor:
 def clip_by_global_norm(gradients: list[Tensor], norm: Tensor, limit: float) -> None:
     """Scales the gradients in place so that their global norm, now ``norm``, is at most ``limit``."""
     torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1.0))
-
-
-def _fitting(tensors: Mapping[str, np.ndarray], name: str, shape: tuple[int, ...], condition: str) -> np.ndarray:
-    array = tensors.get(name)
-    if array is None or array.shape != shape:
-        raise StateError(
-            f'training state {name}: expected shape {shape}, found {"nothing" if array is None else array.shape}; '
-            f'training continues only with {condition}'
-        )
-    return array

@@ -2,13 +2,14 @@
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Mapping, Optional, Protocol
+from typing import Mapping, Optional, Protocol, Sequence
 
 import numpy as np
 
 from twinseg.common.backend import Network, Predictor, State
 from twinseg.common.checkpoint import LoadReport, TrainerState
 from twinseg.common.config import Config
+from twinseg.common.errors import StateError
 from twinseg.common.training.loss_scaling import LossScaler
 
 
@@ -89,3 +90,15 @@ class StatefulTrainer(ABC):
         if average is not None:
             self.load_network_state(network, average.state())
         return predictor
+
+
+def fitting(tensors: Mapping[str, np.ndarray], name: str, shape: Sequence[int], condition: str) -> np.ndarray:
+    """The tensor ``name`` of a training state; StateError, which names the ``condition``, when it is missing or has another
+    shape."""
+    array = tensors.get(name)
+    if array is None or array.shape != tuple(shape):
+        raise StateError(
+            f'training state {name}: expected shape {tuple(shape)}, found {"nothing" if array is None else array.shape}; '
+            f'training continues only with {condition}'
+        )
+    return array
