@@ -13,7 +13,7 @@ from typing import Any, Callable, Generator, Iterable, Literal, Mapping, Optiona
 
 import numpy as np
 
-from twinseg.common.checkpoint import LoadReport, RunMeta, TrainerState
+from twinseg.common.checkpoint import LoadReport, RunMeta, State, TrainerState
 from twinseg.common.config import Config, Loss, nearest
 from twinseg.common.errors import BackendError, UserError, require
 from twinseg.common.interpolation import Size
@@ -21,7 +21,6 @@ from twinseg.common.parallel.processes import Group
 
 PACKAGES = {'pytorch': ('torch', 'twinseg.pytorch_impl.backend'), 'mindspore': ('mindspore', 'twinseg.mindspore_impl.backend')}
 Network = Any  # torch.nn.Module or mindspore.nn.Cell
-State = dict[str, np.ndarray]
 Builder = TypeVar('Builder', bound=Callable[..., Any])
 Models = Mapping[str, Callable[..., Network]]  # name of a network -> its builder
 Batch = tuple[np.ndarray, np.ndarray]  # images (N, 3, H, W) and labels

@@ -7,7 +7,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from twinseg.common.backend import find_builder
+from twinseg.common.backend import State, find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError
 from twinseg.common.parallel.launch import launched
@@ -31,7 +31,6 @@ from twinseg.mindspore_impl.state import tensors
 from twinseg.mindspore_impl.trainer import Trainer, batch_is_checked
 
 name = 'mindspore'
-State = dict[str, np.ndarray]
 TARGETS = {'cpu': 'CPU', 'gpu': 'GPU', 'ascend': 'Ascend'}
 
 

@@ -7,6 +7,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from twinseg.common.backend import Batch
 from twinseg.common.config import Config
 from twinseg.common.errors import ONE_VALUE, BatchError
 from twinseg.common.schedules import average_decay
@@ -48,7 +49,7 @@ class Trainer(StatefulTrainer):
         self.accumulation = Accumulation(self.gradients, self.optimizer) if config.optimizer.accumulation_step > 1 else None
         self.train_step = TrainStep(self.gradients, self.optimizer, self.average, self.accumulation, config)
 
-    def step(self, batches: list[tuple[np.ndarray, np.ndarray]], learning_rate: float) -> dict[str, float]:
+    def step(self, batches: list[Batch], learning_rate: float) -> dict[str, float]:
         """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W), (N,) or (N, K) float32.
 
         A step whose gradients are not finite is skipped: parameters, optimizer and averages stay as they are. Batch norm

@@ -7,7 +7,7 @@ from typing import Any, Optional
 import numpy as np
 import torch
 
-from twinseg.common.backend import find_builder
+from twinseg.common.backend import State, find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError
 from twinseg.common.parallel.launch import launched
@@ -30,7 +30,6 @@ from twinseg.pytorch_impl.state import state as state
 from twinseg.pytorch_impl.trainer import Trainer
 
 name = 'pytorch'
-State = dict[str, np.ndarray]
 _device = torch.device('cpu')
 
 

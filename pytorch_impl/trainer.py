@@ -3,10 +3,10 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from twinseg.common.backend import Batch
 from twinseg.common.config import Config
 from twinseg.common.schedules import average_decay
 from twinseg.common.training.state import StatefulTrainer
@@ -36,7 +36,7 @@ class Trainer(StatefulTrainer):
         without_loss = set(network.align_corners) - {'logits', *config.loss.auxiliary_weights}
         self.losses: Any = distributed.parallel(Losses(network, config), unused=bool(without_loss))
 
-    def step(self, batches: list[tuple[np.ndarray, np.ndarray]], learning_rate: float) -> dict[str, float]:
+    def step(self, batches: list[Batch], learning_rate: float) -> dict[str, float]:
         """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W), (N,) or (N, K) float32.
 
         A step whose gradients are not finite is skipped: parameters, optimizer and averages stay as they are. Batch norm

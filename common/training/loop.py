@@ -20,7 +20,7 @@ import numpy as np
 
 from twinseg.common import checkpoint, schedules, tasks, weights
 from twinseg.common import config as configuration
-from twinseg.common.backend import Backend, Network, Predictor, Trainer, get_backend
+from twinseg.common.backend import Backend, Batch, Network, Predictor, Trainer, get_backend
 from twinseg.common.config import Config
 from twinseg.common.data.balance import balanced_order, class_counts, class_weights
 from twinseg.common.data.base import Dataset
@@ -51,7 +51,7 @@ RUN_KEYS = (  # settings that a resume must not change
     'optimizer',
     'seed',
 )
-Batches = Generator[tuple[np.ndarray, np.ndarray], None, None]
+Batches = Generator[Batch, None, None]
 
 
 @dataclass
