@@ -15,7 +15,8 @@ import mindspore as ms
 from mindspore import Tensor, ops
 
 from twinseg.common import config
-from twinseg.common.training.loss_checks import IGNORE_INDEX, check
+from twinseg.common.data.base import IGNORE
+from twinseg.common.training.loss_checks import check
 from twinseg.mindspore_impl import distributed
 from twinseg.mindspore_impl.layers import resize
 
@@ -191,12 +192,12 @@ def detail(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _valid(labels: Tensor) -> Tensor:
-    return ops.cast(labels != IGNORE_INDEX, ms.float32)
+    return ops.cast(labels != IGNORE, ms.float32)
 
 
 def _truth(labels: Tensor) -> Tensor:
     """The labels, 0 where they are ignored."""
-    return ops.select(labels != IGNORE_INDEX, labels, ops.zeros_like(labels))
+    return ops.select(labels != IGNORE, labels, ops.zeros_like(labels))
 
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:
@@ -243,7 +244,7 @@ def _pixels(labels: Tensor, class_weight: Optional[Sequence[float]], avg_non_ign
     if not avg_non_ignore:
         return Tensor(labels.size, ms.float32)
     if class_weight is None:
-        return _mean_count(labels != IGNORE_INDEX)
+        return _mean_count(labels != IGNORE)
     return ops.maximum(distributed.mean(_weights(labels, class_weight).sum()), Tensor(1e-12, ms.float32))
 
 
@@ -252,7 +253,7 @@ def _hard_pixels(
 ) -> tuple[Tensor, Tensor]:
     """Weighted losses (N, H, W), and where the right class has a probability below the larger of ``thresh`` and the
     ``min_kept``-th smallest one."""
-    valid = labels != IGNORE_INDEX
+    valid = labels != IGNORE
     losses = _log_sum_exp(logits) - _right(logits, labels)
     probability = ops.stop_gradient(ops.exp(-losses))
     count = min(min_kept, labels.size * distributed.size() - 1) + 1

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twinseg.common import config
-from twinseg.common.training.loss_checks import IGNORE_INDEX, check
+from twinseg.common.data.base import IGNORE
+from twinseg.common.training.loss_checks import check
 from twinseg.pytorch_impl import distributed
 from twinseg.pytorch_impl.layers import resize
 
@@ -74,7 +75,7 @@ def cross_entropy(
     default (``avg_non_ignore`` false), by the number of all pixels.
     """
     weight = _class_weights(class_weight, logits)
-    total = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE_INDEX, reduction='sum', label_smoothing=label_smoothing)
+    total = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE, reduction='sum', label_smoothing=label_smoothing)
     return total / _pixels(labels, weight, avg_non_ignore)
 
 
@@ -94,7 +95,7 @@ def sigmoid_cross_entropy(
     """Binary cross-entropy of every channel against the one-hot labels (mmsegmentation's ``use_sigmoid``), averaged over
     channels and pixels; class weights multiply the positive terms.
     """
-    valid = labels != IGNORE_INDEX
+    valid = labels != IGNORE
     truth = labels.where(valid, 0)
     right = logits.gather(1, truth[:, None])[:, 0]
     weight = 1.0 if class_weight is None else _tensor(class_weight, logits)[truth]
@@ -132,7 +133,7 @@ def stdc_ohem(
     the ``min_kept`` largest, among which ignored pixels count as zeros.
     """
     weight = _class_weights(class_weight, logits)
-    losses = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE_INDEX, reduction='none').flatten()
+    losses = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE, reduction='none').flatten()
     hard = losses > -torch.log(torch.tensor(thresh, device=losses.device))
     above = (losses * hard).sum() / _mean_count(hard)
     largest = _mean_of_largest(losses, max(min_kept, 1))
@@ -190,7 +191,7 @@ def _pixels(labels: Tensor, weight: Optional[Tensor], avg_non_ignore: bool) -> T
     """Divisor of the sum of the losses: the mean over the processes."""
     if not avg_non_ignore:
         return labels.numel()
-    valid = labels != IGNORE_INDEX
+    valid = labels != IGNORE
     if weight is None:
         return _mean_count(valid)
     return distributed.mean((weight[labels.where(valid, 0)] * valid).sum()).clamp(min=1e-12)
@@ -226,8 +227,8 @@ def _hard_pixels(
 ) -> tuple[Tensor, Tensor]:
     """Weighted losses (N, H, W), and where the right class has a probability below the larger of ``thresh`` and the
     ``min_kept``-th smallest one."""
-    valid = labels != IGNORE_INDEX
-    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE_INDEX, reduction='none')
+    valid = labels != IGNORE
+    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction='none')
     probability = torch.exp(-losses.detach())
     smallest = probability.where(valid, 2).flatten()
     count = min(min_kept, labels.numel() * distributed.size() - 1) + 1

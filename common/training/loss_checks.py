@@ -5,8 +5,6 @@ from typing import Iterable, Optional
 from twinseg.common.config import Loss
 from twinseg.common.errors import UserError
 
-IGNORE_INDEX = 255  # label of pixels that take no part
-
 
 def check(loss: Loss, outputs: Iterable[str], num_classes: Optional[int] = None) -> None:
     """UserError when a loss does not fit a network with these outputs and, where it is given, that many classes."""
