@@ -181,8 +181,10 @@ def optimizer_parameters(backend, network):
 
 def test_a_foreign_state_is_refused(backend, framework):
     optimizer = framework.optim.Optimizer(tiny_network(backend.name), config.Optimizer())
-    with pytest.raises(StateError, match='momentum.block.conv.weight'):
-        optimizer.load_state({}, 1)
+    name = 'momentum.block.conv.weight'
+    for state, mistake in (({}, 'found nothing'), ({**optimizer.state(), name: np.zeros(3, np.float32)}, r'found \(3,\)')):
+        with pytest.raises(StateError, match=f'{name}: expected shape .*{mistake}'):
+            optimizer.load_state(state, 1)
 
 
 @pytest.mark.parametrize('limit', [1.0, 1e3])
