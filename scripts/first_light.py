@@ -484,6 +484,8 @@ def main() -> int:
     parser.add_argument('--quick', action='store_true', help='small networks and images: a rehearsal')
     parser.add_argument('--only', nargs='+', choices=[check.__name__ for check in CHECKS], help='these checks alone')
     asked = parser.parse_args()
+    if asked.device == 'gpu' and not torch.cuda.is_available():
+        parser.error(f'--device gpu: PyTorch {torch.__version__} finds none here; `--device cpu --quick` rehearses')
     bench = Bench(asked.device, asked.quick)
     for check in CHECKS:
         if asked.only and check is not machine and check.__name__ not in asked.only:

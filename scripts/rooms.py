@@ -153,6 +153,9 @@ def sizes(files: dict[str, Path], key: Callable[[str], str]) -> dict[str, list[o
 def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1]
     files = modules(folder)
+    if not files:
+        print(f'rooms.py: {folder}: no modules of TwinSeg; expected a checkout', file=sys.stderr)
+        sys.exit(2)
     graph = import_graph(files)
     rooms = room_graph(graph)
     table('folder', sizes(files, lambda name: f'{name.partition(".")[0]}/'), 'files lines tokens')
