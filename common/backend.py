@@ -90,8 +90,9 @@ class Backend(Protocol):
     def group(self) -> Group:
         """The processes that ``setup`` met; one alone without a launcher."""
 
-    def build_model(self, arch: str, *, seed: int = 0, **arguments: Any) -> Network:
-        """A network in evaluation mode, initialised from ``seed``; UserError for an unknown name or argument."""
+    def build_model(self, arch: str, *, seed: Optional[int] = 0, **arguments: Any) -> Network:
+        """A network in evaluation mode, initialised from ``seed``; None leaves the weights to ``load_state``, which is quicker.
+        UserError for an unknown name or argument."""
 
     def state(self, network: Network) -> State:
         """Copies of all parameters and buffers under canonical names, in order."""

@@ -65,10 +65,12 @@ def _is_present(target: str) -> bool:
     return getattr(ms.device_context, target.lower()).device.is_available()
 
 
-def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> Network:
-    """A network in evaluation mode, initialised from ``seed``; UserError for an unknown name or argument."""
+def build_model(arch: str, *, seed: Optional[int] = 0, **arguments: Any) -> Network:
+    """A network in evaluation mode, initialised from ``seed``; None leaves the weights to ``load_state``, which is quicker.
+    UserError for an unknown name or argument."""
     network = find_builder(MODELS, arch, arguments)(**arguments)
-    initialise(network, seed)
+    if seed is not None:
+        initialise(network, seed)
     return network.set_train(False)
 
 

@@ -66,10 +66,12 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     return wanted
 
 
-def build_model(arch: str, *, seed: int = 0, **arguments: Any) -> Network:
-    """A network in evaluation mode, initialised from ``seed``; UserError for an unknown name or argument."""
+def build_model(arch: str, *, seed: Optional[int] = 0, **arguments: Any) -> Network:
+    """A network in evaluation mode, initialised from ``seed``; None leaves the weights to ``load_state``, which is quicker.
+    UserError for an unknown name or argument."""
     network = find_builder(MODELS, arch, arguments)(**arguments)
-    initialise(network, seed)
+    if seed is not None:
+        initialise(network, seed)
     return network.to(_device).eval()
 
 

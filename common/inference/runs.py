@@ -61,7 +61,7 @@ def load_run(
     if stored:  # earlier versions took arguments that have no effect
         used = used_arguments(backend.MODELS, config.model.arch, config.model.arguments())
         config = config.replace(model_args={key: value for key, value in config.model.model_args.items() if key in used})
-    network = backend.build_model(config.model.arch, **network_arguments(config, classes))
+    network = backend.build_model(config.model.arch, seed=None, **network_arguments(config, classes))
     try:
         backend.load_state(network, state)
     except StateError as error:

@@ -87,7 +87,7 @@ def parity(
     arguments, state, classes = _start(config, weights, backends['pytorch'])
 
     def build(name: str) -> Any:
-        network = backends[name].build_model(config.model.arch, **arguments)
+        network = backends[name].build_model(config.model.arch, seed=None, **arguments)
         backends[name].load_state(network, state)
         return network
 
@@ -140,7 +140,7 @@ def _start(config: Config, weights: Optional[Path], backend: Backend) -> tuple[d
     if weights is not None and weights.suffix == '.safetensors':
         state, meta = checkpoint.model_state(weights)
         arguments = network_arguments(config, num_classes(config, meta.num_classes, str(weights)))
-        network = backend.build_model(config.model.arch, **arguments)
+        network = backend.build_model(config.model.arch, seed=None, **arguments)
         backend.load_state(network, state)
     else:
         arguments = network_arguments(config, classes) if classes else config.model.arguments()

@@ -128,8 +128,8 @@ def _sizes(folder: Path, config: Config, meta: checkpoint.RunMeta) -> Optional[t
     backend.setup('cpu')
     arguments = network_arguments(config, num_classes(config, meta.num_classes, str(folder)))
     arch, without_heads = config.model.arch, {**arguments, 'auxiliary': False}
-    whole = backend.build_model(arch, **used_arguments(backend.MODELS, arch, arguments))
-    inference = backend.build_model(arch, **used_arguments(backend.MODELS, arch, without_heads))
+    whole = backend.build_model(arch, seed=None, **used_arguments(backend.MODELS, arch, arguments))
+    inference = backend.build_model(arch, seed=None, **used_arguments(backend.MODELS, arch, without_heads))
     return backend.parameters(whole), backend.macs(inference, tasks.of(config.task).input_size(config))
 
 

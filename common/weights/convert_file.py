@@ -65,7 +65,7 @@ def convert_file(
         if converted.meta:  # earlier versions took arguments that have no effect
             used = used_arguments(backend.MODELS, converted.arch, converted.arguments)
             converted = replace(converted, arguments={**used, **(arguments or {})})
-        networks[name] = backend.build_model(converted.arch, **converted.arguments)
+        networks[name] = backend.build_model(converted.arch, seed=None, **converted.arguments)
         loaded[name] = str(backend.load_state(networks[name], converted.state))
     model_args = {key: value for key, value in converted.arguments.items() if key != 'num_classes'}
     if converted.meta:
