@@ -36,7 +36,7 @@ def save_native(network: nn.Cell, path: Path, meta: RunMeta) -> None:
 
 def assign(parameter: ms.Parameter, value: np.ndarray) -> None:
     """Copies a value in. With ``set_data`` a compiled graph would go on with the tensors that it updates in place (momenta)."""
-    ops.assign(parameter, ms.Tensor(np.array(value, np.float32)))
+    ops.assign(parameter, ms.Tensor.from_numpy(np.array(value, np.float32)))
 
 
 def tensors(network: nn.Cell) -> dict[str, ms.Parameter]:
