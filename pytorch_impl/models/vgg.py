@@ -58,17 +58,17 @@ class VGG(nn.Module):
 
 
 class VGGClassifier(Network):
-    """``logits`` (N, num_classes)."""
+    """``logits`` (N, num_classes). ``channels``: of the two hidden layers."""
 
-    def __init__(self, num_classes: int = 1000, dropout: float = 0.5):
+    def __init__(self, num_classes: int = 1000, channels: int = 4096, dropout: float = 0.5):
         super().__init__({})
         self.backbone = VGG()
-        self.fc1 = Linear(512 * 7 * 7, 4096, init=0.01)
-        self.fc2 = Linear(4096, 4096, init=0.01)
-        self.fc3 = Linear(4096, num_classes, init=0.01)
+        self.fc1 = Linear(512 * 7 * 7, channels, init=0.01)
+        self.fc2 = Linear(channels, channels, init=0.01)
+        self.fc3 = Linear(channels, num_classes, init=0.01)
         self.relu = ReLU()
-        self.dropout1 = Dropout(4096, dropout)
-        self.dropout2 = Dropout(4096, dropout)
+        self.dropout1 = Dropout(channels, dropout)
+        self.dropout2 = Dropout(channels, dropout)
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x = flatten(adaptive_avg_pool(self.backbone(x)[-1], 7))
@@ -76,6 +76,6 @@ class VGGClassifier(Network):
         return {'logits': self.fc3(self.dropout2(self.relu(self.fc2(x))))}
 
 
-def vgg16_bn(num_classes: int = 1000, auxiliary: bool = True, dropout: float = 0.5) -> VGGClassifier:
-    """VGG-16 with batch norm for classification; it has no auxiliary heads."""
-    return VGGClassifier(num_classes, dropout)
+def vgg16_bn(num_classes: int = 1000, auxiliary: bool = True, channels: int = 4096, dropout: float = 0.5) -> VGGClassifier:
+    """VGG-16 with batch norm for classification, ``channels`` in its two hidden layers; it has no auxiliary heads."""
+    return VGGClassifier(num_classes, channels, dropout)

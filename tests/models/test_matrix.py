@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import operator_by_operator
 from tests.support.checkpoints import write
-from tests.support.zoo import CLASSIFIERS, NETWORKS, QUICK
+from tests.support.zoo import CLASSIFIERS, NETWORKS, QUICK, STEPPED
 from twinseg.common import checkpoint, config, weights
 from twinseg.common.backend import available, get_backend
 from twinseg.common.config import Loss
@@ -224,11 +224,13 @@ def test_a_checkpoint_of_one_gives_the_others_logits(name, twins, tmp_path):
 
 
 @both
-def test_three_training_steps(name, compiled, twins):
+def test_three_training_steps(request, name, compiled, twins):
     """SGD from the same weights on the same four images, compiled as in training.
 
     Where it is more, the twins may be as far apart as twice what a rounding error in the weights does to PyTorch alone.
     """
+    if name in STEPPED and not request.config.getoption('--slow'):
+        pytest.skip('training/test_golden_steps.py takes steps with it; these need --slow')
     before = twins[0][0].state(twins[0][1])
     (ours, losses), (theirs, others) = (three_steps(name, backend, network, before) for backend, network in twins)
     apart = distance(ours, theirs)

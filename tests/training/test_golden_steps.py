@@ -1,9 +1,11 @@
 """A training step of a recipe is mmsegmentation's own step: losses, movements, learning rates (docs/design.md section 4).
 
-``golden/training/`` holds what its ``model.train_step`` did with the weights and batches that ``golden.py`` makes.
+``golden/training/`` holds what its ``model.train_step`` did with the weights and batches that ``golden.py`` makes. The same
+steps show that the twins stay together, so ``models/test_matrix.py`` need not compile these networks again.
 """
 
 import json
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +14,13 @@ import pytest
 from tests.conftest import GOLDEN
 from tests.golden import golden
 from twinseg.common import config, weights
+from twinseg.common.backend import available, get_backend
 from twinseg.common.schedules import learning_rates
 
 LOSS_TOLERANCE = 2e-6  # relative, or 5 times the fixture's noise of the step
 MOVE_TOLERANCE = 1e-4  # relative, or 5 times the fixture's noise
 RATE_TOLERANCE = 1e-9  # relative
+APART = 1e-4  # relative L2, over all parameters and statistics of twins after the steps with recorded moves
 STILL = 1e-12  # L2 norm of what does not move
 OUTPUTS = {  # a part of their loss, or the head in its name -> which of our network's outputs
     'decode.loss_spatial': 1,
@@ -61,6 +65,7 @@ class Steps(NamedTuple):
     moves: list[dict[str, float]]  # after steps 1 and 2: the publisher's name -> L2 norm of the movement since the start
     outputs: list[str]  # of the network, in order
     unread: list[str]  # the publisher's names that our network does not have
+    end: dict[str, np.ndarray]  # parameters and statistics after the last step with recorded moves
 
 
 @pytest.fixture(scope='module', params=cases())
@@ -68,8 +73,16 @@ def case(request) -> str:
     return request.param
 
 
-@pytest.fixture(scope='module')
-def steps(backend, case) -> Steps:
+@pytest.fixture
+def steps(backend_name, case) -> Steps:
+    return taken(backend_name, case)
+
+
+@lru_cache(maxsize=2)  # both backends' of one case
+def taken(backend_name: str, case: str) -> Steps:
+    """Takes the recorded steps."""
+    backend = get_backend(backend_name)
+    backend.setup('cpu', seed=0, threads=1)
     record = recorded(case)
     spec = golden.read(GOLDEN / f'{case}.json')
     converted = weights.convert(golden.state_dict(spec))
@@ -87,14 +100,14 @@ def steps(backend, case) -> Steps:
         labels = golden.label(f'train:{case}:{step - 1}', (shape[0], *shape[2:]), spec['num_classes'], block=8)
         losses.append(trainer.step([(images, labels.astype(np.uint8))], rate))
         if step <= len(record['moves']):
-            state = trainer.state()[0]
+            end = {key: array for key, array in trainer.state()[0].items() if key.startswith('model.')}
             moves.append(
                 {
-                    theirs: float(np.linalg.norm(np.subtract(state[f'model.{ours}'], converted.state[ours], dtype=np.float64)))
+                    theirs: float(np.linalg.norm(np.subtract(end[f'model.{ours}'], converted.state[ours], dtype=np.float64)))
                     for ours, theirs in converted.names.items()
                 }
             )
-    return Steps(losses, moves, list(network.align_corners), converted.ignored)
+    return Steps(losses, moves, list(network.align_corners), converted.ignored, end)
 
 
 @pytest.mark.parametrize('name', cases())
@@ -143,3 +156,13 @@ def test_movements(steps, case, record_property):
             else:
                 differences[f'step {number}, {name}'] = abs(move / theirs[name] - 1), max(MOVE_TOLERANCE, 5 * noise)
     assert_within(differences, record_property)
+
+
+@pytest.mark.skipif(len(available()) < 2, reason='needs both PyTorch and MindSpore')
+def test_twins_stay_together(case):
+    """The twins' parameters and statistics after two steps, together."""
+    ours, theirs = (taken(backend_name, case).end for backend_name in available())
+    assert list(ours) == list(theirs)
+    apart = sum(float(np.sum((theirs[name] - ours[name]) ** 2, dtype=np.float64)) for name in ours)
+    size = sum(float(np.sum(array**2, dtype=np.float64)) for array in ours.values())
+    assert 0 < (apart / size) ** 0.5 <= APART
