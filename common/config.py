@@ -144,12 +144,29 @@ class Data(Group):
         None, description='custom: folder of the images below data_url; {split} in it is replaced by the name of the split'
     )
     label_dir: Optional[str] = Field(
-        None, description='custom: folder of the label PNGs below data_url; {split} in it is replaced by the name of the split'
+        None, description='custom: folder of the label files below data_url; {split} in it is replaced by the name of the split'
     )
-    image_suffix: str = Field('.jpg', description='custom: end of the names of the image files (img_suffix)')
-    label_suffix: str = Field(
-        '.png', description='custom: end of the names of the label files, in place of image_suffix (seg_map_suffix)'
+    image_suffix: Optional[str] = Field(
+        None,
+        description='custom: end of the names of the image files, in any case (img_suffix), such as .jpg or _leftImg8bit.png; '
+        'by default that of any image',
     )
+    label_suffix: Optional[str] = Field(
+        None,
+        description='custom: end of the names of the label files, in place of image_suffix (seg_map_suffix), such as .png or '
+        '_mask.png; by default that of any image. It tells labels from images where both are in one folder',
+    )
+    split_list: Optional[str] = Field(
+        None,
+        description='custom: text file below data_url that names the images of a split, one a line, with or without their '
+        'suffix, and after a tab or a comma their labels; {split} in it is replaced by the name of the split',
+    )
+    val_fraction: Optional[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        None,
+        description='custom: share of the images of image_dir, or of split_list, that is validated on; the others are trained '
+        'on. The choice depends on the names of the images and on split_seed alone',
+    )
+    split_seed: Count = Field(0, description='custom: number that chooses the images of val_fraction')
     classes: Optional[list[str]] = Field(None, description='custom: names of the classes, in the order of the train ids')
     palette: Optional[list[Colour]] = Field(
         None, description="custom: RGB colour of each class, 0 to 255; by default Pascal VOC's series of colours"

@@ -8,6 +8,7 @@ from typing import Any, Callable, Mapping, Optional, Sequence
 import cv2
 import numpy as np
 
+from twinseg.common.data.listing import NO_FACTS, FileFacts
 from twinseg.common.data.reading import read_image, read_label
 from twinseg.common.errors import DataError
 
@@ -40,10 +41,11 @@ class Sample:
 
 
 class Dataset(ABC):
-    """A list of samples, each with a ``name``, and what their labels mean."""
+    """A list of samples, each with a ``name``, and what their labels mean; ``file_facts`` say what is not used."""
 
-    def __init__(self, name: str, split: str, description: Description, samples: list[Any]):
+    def __init__(self, name: str, split: str, description: Description, samples: list[Any], file_facts: FileFacts = NO_FACTS):
         self.name, self.split, self.description, self.samples = name, split, description, samples
+        self.file_facts = file_facts
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -73,8 +75,9 @@ class FileDataset(Dataset):
         samples: list[Sample],
         label_map: Mapping[int, int],
         colours: Optional[np.ndarray] = None,
+        file_facts: FileFacts = NO_FACTS,
     ):
-        super().__init__(name, split, description, samples)
+        super().__init__(name, split, description, samples, file_facts)
         self.label_map, self.colours = dict(label_map), colours
         self._table = np.full(256, UNMAPPED, np.uint8)
         self._table[list(label_map)] = list(label_map.values())

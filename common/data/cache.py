@@ -42,7 +42,7 @@ class CachedDataset(Dataset):
     """
 
     def __init__(self, files: Dataset, path: Path, extents: list[Optional[Extent]]):
-        super().__init__(files.name, files.split, files.description, files.samples)
+        super().__init__(files.name, files.split, files.description, files.samples, files.file_facts)
         self.files, self.path, self.extents = files, path, extents
         self._pixels: Optional[np.memmap] = None  # opened where it is used: a pickled memmap is a copy of the whole file
 
@@ -64,7 +64,7 @@ class CachedDataset(Dataset):
 
 def cache_folder() -> Path:
     """The folder of all caches."""
-    return Path(os.environ.get('TWINSEG_CACHE') or '~/.cache/twinseg').expanduser()
+    return Path(os.path.expanduser(os.environ.get('TWINSEG_CACHE') or '~/.cache/twinseg'))
 
 
 def use_cache(dataset: Dataset) -> Dataset:

@@ -2,7 +2,7 @@
 
 Below ``data_url``, ``<split>/<class>/**/<image>``, where any folder may be a tar of that name (``train.tar``,
 ``train/n01440764.tar``, the tar of tars that ImageNet is published as), or ``data_url`` itself is one. A tar is indexed when it
-is opened and never unpacked: an image is read where it lies. Links and special files in it are ignored.
+is opened and never unpacked: an image is read where it lies. Links and special files in it are not used.
 """
 
 import functools
@@ -13,20 +13,33 @@ import sys
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 
 from twinseg.common import config
 from twinseg.common.data.base import Dataset, Description
 from twinseg.common.data.classes import default_palette
+from twinseg.common.data.listing import (
+    HIDDEN,
+    IMAGE_SUFFIXES,
+    NO_FACTS,
+    FileFacts,
+    Note,
+    Tally,
+    is_hidden,
+    is_image,
+    kind_of,
+    list_files,
+    list_folders,
+    same_name,
+)
 from twinseg.common.data.reading import decode, to_rgb
 from twinseg.common.errors import DataError
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif', '.tiff', '.webp')
 MAX_BYTES = 1 << 28  # bytes of an image's file in a tar, and of a class file
 MAX_HEADER = 1 << 20  # bytes of a tar's header: names of paths and the like
-MAX_DEPTH = 16  # folders in folders, and tars in tars
+MAX_DEPTH = 16  # tars in tars, and folders in them
 COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'\x28\xb5\x2f\xfd': 'zstd'}
 UNREADABLE = -1  # label of an image that could not be read
 PUBLISHED = 'ILSVRC2012_img_'  # beginning of the names of ImageNet's tars
@@ -34,6 +47,7 @@ LAYOUT = '{split}/<class>/<image>, with {split} or each class as a folder or an 
 
 Names = tuple[str, ...]  # the folders down to a file, and the file
 Location = tuple[str, int, Optional[int]]  # a file on the disk, and, if it is a tar, the image's offset and size in it
+Index = tuple[dict[Names, Location], tuple[Note, ...]]  # the images in a tar, and the count of what is not used
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +71,9 @@ class ImageFolder(Dataset):
         samples: list[ImageSample],
         labels: np.ndarray,
         exif_rotate: bool = False,
+        file_facts: FileFacts = NO_FACTS,
     ):
-        super().__init__(name, split, description, samples)
+        super().__init__(name, split, description, samples, file_facts)
         self.labels, self.exif_rotate = labels, exif_rotate
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
@@ -81,11 +96,13 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
     another split that lacks some of them keeps the numbers; without that split, of its own. DataError when the split, its
     images or a class are missing: it says what was found.
     """
-    images = sorted(_split(root, split).items())
+    files = _split(root, split)
+    images = sorted(files.images.items())
     if not images:
+        unused = ''.join(f'; not used there: {note}' for note in files.tally.notes())
         raise DataError(
             f'{root}: no images of the split {split!r}; expected {LAYOUT.replace("{split}", split)}, images as '
-            f'{" ".join(SUFFIXES)}; splits found: {_some(_splits(root)) or "none"}'
+            f'{" ".join(IMAGE_SUFFIXES)}; splits found: {_some(_splits(root)) or "none"}{unused}'
         )
     outside = [names for names, _ in images if len(names) == 1]
     if outside:
@@ -97,7 +114,7 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
     folders = [names[0] for names, _ in images]
     if data.class_file is not None:
         where = data.class_file
-        numbers, readable = _read_classes(Path(data.class_file).expanduser(), set(folders))
+        numbers, readable = _read_classes(Path(os.path.expanduser(data.class_file)), set(folders))
     else:
         trained = _class_folders(root, data.train_split)
         where, readable = (data.train_split, sorted(trained)) if trained else (split, sorted(_class_folders(root, split)))
@@ -107,15 +124,21 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
                 f'{root}: class folders of the split {split!r} without images: '
                 f'{_some(set(numbers) - set(folders))}; remove them, or give the classes by class_file'
             )
-    unknown = set(folders) - set(numbers)
+    by_name = {same_name(folder): number for folder, number in numbers.items()}
+    if len(by_name) < len(numbers):
+        twice = {folder for folder, number in numbers.items() if by_name[same_name(folder)] != number}
+        raise DataError(f'{root}: class folders of one name, which differ in how accents are written: {_some(twice)}')
+    unknown = {folder for folder in set(folders) if same_name(folder) not in by_name}
     if unknown:
         raise DataError(
             f'{root}: {len(unknown)} class folders of the split {split!r} are not among the {len(numbers)} classes '
             f'of {where}: {_some(unknown)}'
         )
-    labels = np.array([numbers[folder] for folder in folders], np.int64)
+    labels = np.array([by_name[same_name(folder)] for folder in folders], np.int64)
     description = Description.of(readable, default_palette(len(readable)), UNREADABLE)
-    return ImageFolder(data.set, split, description, samples, labels, data.exif_rotate)
+    return ImageFolder(
+        data.set, split, description, samples, labels, data.exif_rotate, FileFacts(files.tally.notes(), files.links)
+    )
 
 
 def _member(sample: ImageSample, where: str) -> io.BytesIO:
@@ -130,19 +153,35 @@ def _member(sample: ImageSample, where: str) -> io.BytesIO:
         raise DataError(f'{where}: not readable ({error.strerror})') from None
 
 
-def _split(root: Path, split: str) -> dict[Names, Location]:
-    """The images of a split by their names below it; none if there is no such split."""
+@dataclass(frozen=True)
+class _Files:
+    """Images by their names below a split; the count of what is no image; and where images lead that are links, by path."""
+
+    images: dict[Names, Location]
+    tally: Tally
+    links: dict[str, str]
+
+    @classmethod
+    def of_tar(cls, images: dict[Names, Location], notes: Sequence[Note]) -> '_Files':
+        tally = Tally()
+        tally.include(notes)
+        return cls(images, tally, {})
+
+
+def _split(root: Path, split: str) -> _Files:
+    """The files of a split; none if there is no such split."""
     if root.is_file():
-        return {names[1:]: location for names, location in _unwrapped(root).items() if names[0] == split and len(names) > 1}
+        images = {names[1:]: location for names, location in _unwrapped(root).items() if names[0] == split and len(names) > 1}
+        return _Files.of_tar(images, _index(root)[1])
     if (root / split).is_dir():
-        return dict(_walk(root / split))
+        return _below(root / split)
     tar = next((path for path in _tars(root, split) if path.is_file()), None)
     if tar is None:
-        return {}
-    index = _index(tar)
+        return _Files.of_tar({}, ())
+    index, notes = _index(tar)
     if all(names[0] == split and len(names) > 2 for names in index):
-        return {names[1:]: location for names, location in index.items()}
-    return index
+        index = {names[1:]: location for names, location in index.items()}
+    return _Files.of_tar(index, notes)
 
 
 def _splits(root: Path) -> set[str]:
@@ -156,7 +195,7 @@ def _class_folders(root: Path, split: str) -> set[str]:
     """The folders of the classes of a split; none if there is no such split."""
     if (root / split).is_dir():
         return _folders(root / split)
-    return {names[0] for names in _split(root, split)}
+    return {names[0] for names in _split(root, split).images}
 
 
 def _tars(root: Path, split: str) -> list[Path]:
@@ -166,51 +205,50 @@ def _tars(root: Path, split: str) -> list[Path]:
 
 def _folders(folder: Path) -> set[str]:
     """Names of the folders in a folder, and of the tars."""
-    return {entry.name.removesuffix('.tar') for entry in _visible(folder) if entry.is_dir() or entry.name.endswith('.tar')}
+    return {
+        *list_folders(folder),
+        *(name[: -len('.tar')] for name in list_files(folder, ('.tar',), recursive=False).names),
+    }
 
 
-def _walk(folder: str | Path, above: Names = ()) -> Iterator[tuple[Names, Location]]:
-    """The images below a folder and in the tars there. Links are followed."""
-    if len(above) > MAX_DEPTH:
-        raise DataError(f'{folder}: more than {MAX_DEPTH} folders deep; is there a link to a folder above?')
-    for entry in _visible(folder):
-        stem, suffix = os.path.splitext(entry.name)
-        if entry.is_dir():
-            yield from _walk(entry.path, (*above, entry.name))
-        elif suffix == '.tar' and entry.is_file():
-            yield from (((*above, stem, *names), location) for names, location in _index(Path(entry.path)).items())
-        elif suffix.lower() in SUFFIXES and entry.is_file():
-            yield (*above, entry.name), (entry.path, 0, None)
-
-
-def _visible(folder: str | Path) -> list[os.DirEntry[str]]:
-    """Entries of a folder, hidden files left out; DataError when it cannot be read."""
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith('.')]
-    except OSError as error:
-        raise DataError(f'{folder}: not readable ({error.strerror})') from None
+def _below(folder: Path) -> _Files:
+    """The images below a folder and in the tars there."""
+    listing = list_files(folder, (*IMAGE_SUFFIXES, '.tar'))
+    files = _Files({}, Tally(), {f'{folder}/{name}': target for name, target in listing.links.items()})
+    files.tally.include(listing.notes)
+    for name in listing.names:
+        path = f'{folder}/{name}'
+        if name.lower().endswith('.tar'):
+            images, notes = _index(Path(path))
+            above = tuple(name[: -len('.tar')].split('/'))
+            files.images.update(((*above, *names), location) for names, location in images.items())
+            files.tally.include(notes)
+        else:
+            files.images[tuple(name.split('/'))] = (path, 0, None)
+    return files
 
 
 def _unwrapped(tar: Path) -> dict[Names, Location]:
     """The images in a tar of splits, without the folders around all of the splits."""
-    index = _index(tar)
+    index, _ = _index(tar)
     while index and len({names[0] for names in index}) == 1 and min(map(len, index)) > 3:
         index = {names[1:]: location for names, location in index.items()}
     return index
 
 
-def _index(tar: Path) -> dict[Names, Location]:
-    """The images in a tar, indexed once for as long as the file does not change."""
+def _index(tar: Path) -> Index:
+    """The images in a tar, and what else is there, indexed once for as long as the file does not change."""
     status = tar.stat()
     return _indexed(str(tar), status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=4)
-def _indexed(path: str, size: int, _time: int) -> dict[Names, Location]:
-    """The images in a tar; in one that holds a file twice, the later one."""
+def _indexed(path: str, size: int, _time: int) -> Index:
+    """The images in a tar, in one that holds a file twice the later one, and the count of what is not used."""
+    tally = Tally()
     with open(path, 'rb', buffering=0) as file:
-        return dict(_members(path, _Part(file.fileno(), 0, size)))
+        images = dict(_members(path, _Part(file.fileno(), 0, size), tally))
+    return images, tally.notes()
 
 
 class _Part:
@@ -234,8 +272,8 @@ class _Part:
         return data
 
 
-def _members(path: str, part: _Part, above: Names = ()) -> Iterator[tuple[Names, Location]]:
-    """The images of a tar, and of the tars in it; DataError when it is broken or compressed."""
+def _members(path: str, part: _Part, tally: Tally, above: Names = ()) -> Iterator[tuple[Names, Location]]:
+    """The images of a tar, and of the tars in it; what is no image is counted. DataError when it is broken or compressed."""
     where = '/'.join((path, *above))
     start = part.read(max(map(len, COMPRESSED)))
     part.seek(0)
@@ -251,15 +289,20 @@ def _members(path: str, part: _Part, above: Names = ()) -> Iterator[tuple[Names,
                     raise DataError(f'{where}: broken: {member.name!r} has {member.size} bytes from {member.offset_data} on')
                 last = member.offset
                 names = tuple(sys.intern(name) for name in member.name.split('/') if name not in ('', '.'))
-                hidden = not names or any(name.startswith('.') for name in names)
-                if hidden or not member.isreg() or member.issparse():
+                if not names or member.isdir():
                     continue
                 stem, suffix = os.path.splitext(names[-1])
                 begin = part.start + member.offset_data
-                if suffix.lower() in SUFFIXES:
+                if any(map(is_hidden, names)):
+                    tally.add(HIDDEN, '/'.join((*above, *names)))
+                elif not member.isreg() or member.issparse():
+                    tally.add('link(s) or special file(s) in a tar', '/'.join((*above, *names)))
+                elif is_image(names[-1]):
                     yield (*above, *names), (path, begin, member.size)
-                elif suffix == '.tar' and len(above) < MAX_DEPTH:
-                    yield from _members(path, _Part(part.descriptor, begin, member.size), (*above, *names[:-1], stem))
+                elif suffix.lower() == '.tar' and len(above) < MAX_DEPTH:
+                    yield from _members(path, _Part(part.descriptor, begin, member.size), tally, (*above, *names[:-1], stem))
+                else:
+                    tally.add(kind_of(names[-1]), '/'.join((*above, *names)))
             part.seek(tar.offset)
             if any(part.read(tarfile.BLOCKSIZE)):  # tarfile takes a broken header for the end
                 raise DataError(f'{where}: broken: no header at byte {tar.offset}')

@@ -3,6 +3,7 @@
 A new data set is an entry of ``DATASETS``, its classes in ``classes.py``, and its name in ``config.Data.set``.
 """
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Callable, Mapping, Optional, Sequence
@@ -10,7 +11,8 @@ from typing import Callable, Mapping, Optional, Sequence
 import numpy as np
 
 from twinseg.common import config
-from twinseg.common.data.base import IGNORE, UNMAPPED, Description, FileDataset, Sample
+from twinseg.common.data import splits
+from twinseg.common.data.base import IGNORE, Description, FileDataset, Sample
 from twinseg.common.data.classes import (
     CAMVID32,
     CAMVID_CLASSES,
@@ -21,15 +23,20 @@ from twinseg.common.data.classes import (
     CITYSCAPES_PALETTE,
     VOC_CLASSES,
     VOC_PALETTE,
-    default_palette,
 )
+from twinseg.common.data.listing import FileFacts, list_files, some
+from twinseg.common.data.pairs import Ending, Labels, PairFiles, find_pairs, likely_label_suffix
 from twinseg.common.errors import DataError
 
 VOC_FOLDERS = ('.', 'VOC2012', 'VOCdevkit/VOC2012', 'VOCtrainval_11-May-2012/VOCdevkit/VOC2012')  # below data_url
+VOC_LABELS = ('SegmentationClass', 'SegmentationClassAug')  # of the first that has one, an image's label
 VOC_AUGMENTED_LISTS = {
     'train_aug': ('train_aug.txt', 'trainaug.txt'),
     'trainval_aug': ('trainval_aug.txt', 'trainvalaug.txt'),
 }
+
+
+TRAIN_IDS = '_gtFine_labelTrainIds'
 
 
 @dataclass(frozen=True)
@@ -46,16 +53,41 @@ class Split:
         present = ', '.join(entries[:8]) + (', ...' if len(entries) > 8 else '') if entries else 'nothing'
         return f'expected below {self.root}: {self.layout.replace("{split}", self.name)}; found there: {present}'
 
-    def images(self, folder: Path, pattern: str) -> list[Path]:
-        """The files of a folder that match a pattern of ``Path.glob``, sorted; DataError when there are none."""
+    def read_list(self, path: Path) -> list[splits.Line]:
+        """The lines of a list; DataError where there are none, or it cannot be read."""
         try:
-            paths = sorted(folder.glob(pattern)) if folder.is_dir() else []
-        except OSError as error:
-            raise DataError(f'{folder}: {error.strerror}') from None
-        if not paths:
-            what = f'no {pattern} in it' if folder.is_dir() else 'no such folder'
-            raise DataError(f'{folder}: {what}; {self.expected()}')
-        return paths
+            return splits.read_list(path)
+        except DataError as error:
+            raise DataError(f'{error}; {self.expected()}') from None
+
+    def pairs(
+        self,
+        images: Path,
+        labels: Optional[Path],
+        image_suffix: Optional[str] = None,
+        label_suffix: Optional[str] = None,
+        listed: bool = False,
+    ) -> PairFiles:
+        """The images below one folder and the labels below another, as ``find_pairs`` gives them; DataError when there are no
+        images."""
+        if not images.is_dir():
+            raise DataError(f'{images}: no such folder; {self.expected()}')
+        pairs = find_pairs(images, labels, image_suffix, label_suffix, listed)
+        if not pairs.images:
+            ending = f' that ends in {pairs.ending}' if image_suffix else ''
+            unused = ''.join(f'; not used there: {note}' for note in pairs.tally.notes())
+            raise DataError(f'{images}: no image{ending} in it{unused}; {self.expected()}')
+        return pairs
+
+
+@dataclass(frozen=True)
+class SplitFiles:
+    """The samples of a split; what is missing, a line each, with paths of the missing files in the samples; and what is known
+    of the other files."""
+
+    samples: list[Sample]
+    missing: list[str]
+    facts: FileFacts
 
 
 @dataclass(frozen=True)
@@ -64,35 +96,73 @@ class DatasetSpec:
 
     ``layout`` is the text for users, with ``{split}`` for the split's name. ``find`` gives the samples of a split, sorted by
     name, or DataError. ``label_map`` maps the ids in the label files to train ids; where label files hold RGB colours,
-    ``colours`` are those of the ids 0, 1, ... Label files whose names end in ``train_id_suffix`` hold train ids instead; all
+    ``colours`` are those of the ids 0, 1, ... Label files whose names end in ``train_id_tag`` hold train ids instead; all
     of a split are of one kind.
     """
 
     classes: Sequence[str]
     palette: Sequence[Sequence[int]]
     layout: str
-    find: Callable[[Split], list[Sample]]
+    find: Callable[[Split], SplitFiles]
     label_map: Mapping[int, int]
     colours: Optional[Sequence[Sequence[int]]] = None
-    train_id_suffix: Optional[str] = None
+    train_id_tag: Optional[str] = None
 
 
-def open_split(root: Path, data: config.Data, split: str, check: bool = True) -> FileDataset:
-    """The samples of one split of ``data.set`` below the folder ``root``, sorted by name.
+def open_split(spec: DatasetSpec, root: Path, data: config.Data, split: str, check: bool = True) -> FileDataset:
+    """The samples of one split of ``data.set``, which is as ``spec`` says, below the folder ``root``, sorted by name.
 
-    DataError when images are missing, or labels (unless ``check`` is off), and for impossible keys of ``set: custom``: it says
-    what was found and which layout is expected.
+    DataError when images are missing, or labels (unless ``check`` is off): it says what was found and which layout is
+    expected.
     """
-    spec = _custom(data) if data.set == 'custom' else DATASETS[data.set]
     files = Split(root, split, spec.layout)
-    samples = spec.find(files)
-    missing = [sample.label for sample in samples if sample.label is not None and not sample.label.is_file()]
-    if check and missing:
-        raise DataError(f'{len(missing)} of {len(samples)} images have no label, first {missing[0]}; {files.expected()}')
-    if spec.train_id_suffix and str(samples[0].label).endswith(spec.train_id_suffix):
+    found = spec.find(files)
+    if check and found.missing:
+        raise DataError(f'{"; ".join(found.missing)}; {files.expected()}')
+    label = found.samples[0].label
+    if spec.train_id_tag and label is not None and label.stem.lower().endswith(spec.train_id_tag.lower()):
         spec = replace(spec, label_map=_train_ids(spec.classes))
     colours = None if spec.colours is None else np.array(spec.colours, np.uint8)
-    return FileDataset(data.set, split, Description.of(spec.classes, spec.palette), samples, spec.label_map, colours)
+    description = Description.of(spec.classes, spec.palette)
+    return FileDataset(data.set, split, description, found.samples, spec.label_map, colours, found.facts)
+
+
+def labelled(
+    pairs: PairFiles,
+    images: Sequence[str],
+    tags: Sequence[str] = ('',),
+    given: Optional[Mapping[str, Optional[str]]] = None,
+    orphans: bool = True,
+) -> SplitFiles:
+    """Samples of some of the images, each with the label that is ``given`` for it, or else that of its name, followed by one of
+    the ``tags``. With ``orphans``, labels that belong to no image are counted as not used."""
+    samples, without = [], []
+    names: set[str] = set()
+    for image in images:
+        stem = pairs.stem(image)
+        label = given.get(image) if given else None
+        if label is not None:
+            pairs.labels.use(label, image)
+        else:
+            label = next((label for tag in tags if (label := pairs.labels.of(stem + tag, image))), None)
+        if label is None:
+            without.append(image)
+            label = pairs.labels.ending.usual(stem + tags[0])
+        name = image if stem in names or not stem else stem
+        names.add(name)
+        samples.append(Sample(name, pairs.folder / image, pairs.labels.folder / label))
+    missing = []
+    if without:
+        unused = pairs.labels.unused()
+        suffix = likely_label_suffix(map(pairs.stem, without), unused)
+        missing.append(
+            f'{len(without)} of {len(images)} images have no label: {some(without)} (expected '
+            f'{pairs.labels.folder / pairs.labels.ending.usual(pairs.stem(without[0]) + tags[0])})'
+            + (f'; there are labels such as {unused[0]}: should label_suffix be {suffix}?' if suffix else '')
+        )
+    if orphans:
+        pairs.count_orphans(tags)
+    return SplitFiles(samples, missing, pairs.facts(images))
 
 
 def _train_ids(classes: Sequence[str]) -> dict[int, int]:
@@ -100,48 +170,40 @@ def _train_ids(classes: Sequence[str]) -> dict[int, int]:
     return {**{i: i for i in range(len(classes))}, IGNORE: IGNORE}
 
 
-def _find_camvid(split: Split) -> list[Sample]:
-    images = split.images(split.root / split.name, '*.png')
-    return [Sample(path.stem, path, split.root / f'{split.name}annot' / path.name) for path in images]
+def _find_camvid(split: Split) -> SplitFiles:
+    pairs = split.pairs(split.root / split.name, split.root / f'{split.name}annot')
+    return labelled(pairs, pairs.images)
 
 
-def _find_camvid32(split: Split) -> list[Sample]:
-    root = split.root
+def _find_camvid32(split: Split) -> SplitFiles:
+    root, tags = split.root, ('_L', '')
     if (root / split.name).is_dir():
-        images = split.images(root / split.name, '*.png')
         label_folders = [root / f'{split.name}_labels', root / f'{split.name}annot', root / split.name / 'labels']
-    else:
-        images = split.images(root / '701_StillsRaw_full', '*.png')
-        label_folders = [root / 'LabeledApproved_full']
-        listed = _listed_stems(split)
-        unknown = sorted(listed - {path.stem for path in images})
-        if unknown:
-            raise DataError(
-                f'{root / split.name}.txt: {len(unknown)} names without an image in 701_StillsRaw_full, first {unknown[0]!r}'
-            )
-        images = [path for path in images if path.stem in listed]
-    labels = next((path for path in label_folders if path.is_dir()), label_folders[0])
-    return [Sample(path.stem, path, _first_file(labels / f'{path.stem}_L.png', labels / path.name)) for path in images]
+        labels = next((path for path in label_folders if path.is_dir()), label_folders[0])
+        pairs = split.pairs(root / split.name, labels)
+        return labelled(pairs, pairs.images, tags)
+    pairs = split.pairs(root / '701_StillsRaw_full', root / 'LabeledApproved_full')
+    path = root / f'{split.name}.txt'
+    lines = split.read_list(path)
+    named, unknown = splits.entries(
+        path, lines, splits.Names(root, pairs.folder, pairs.images, pairs.ending.stem), lambda text: '', pairs.tally
+    )
+    if unknown:
+        raise DataError(splits.unnamed(path, unknown, len(lines), 'no image in 701_StillsRaw_full'))
+    listed = {entry.image for entry in named}
+    return labelled(pairs, [name for name in pairs.images if name in listed], tags, orphans=False)
 
 
-def _listed_stems(split: Split) -> set[str]:
-    """Stems of the images that CamVid's split file lists, one a line, with or without folder and suffix."""
-    path = split.root / f'{split.name}.txt'
-    try:
-        lines = path.read_text(encoding='utf-8').split('\n')
-    except (OSError, UnicodeDecodeError) as error:
-        expected = split.layout.replace('{split}', split.name)
-        raise DataError(f'{path}: not readable ({error}); expected: {expected}') from None
-    return {Path(line.split()[0]).stem for line in lines if line.strip()}
-
-
-def _find_cityscapes(split: Split) -> list[Sample]:
-    images = split.images(split.root / 'leftImg8bit' / split.name, '*/*_leftImg8bit.png')
-    stems = [path.name.removesuffix('_leftImg8bit.png') for path in images]
-    label_folders = [split.root / 'gtFine' / split.name / path.parent.name for path in images]
-    train_ids = (label_folders[0] / f'{stems[0]}_gtFine_labelTrainIds.png').is_file()
-    suffix = '_gtFine_labelTrainIds.png' if train_ids else '_gtFine_labelIds.png'
-    return [Sample(stem, path, labels / (stem + suffix)) for stem, path, labels in zip(stems, images, label_folders)]
+def _find_cityscapes(split: Split) -> SplitFiles:
+    images = split.pairs(split.root / 'leftImg8bit' / split.name, None, '_leftImg8bit')
+    folder = split.root / 'gtFine' / split.name
+    names = list_files(folder).names if folder.is_dir() else []  # colours, instances and polygons are there, too
+    train_ids = Labels(folder, names, Ending.of(TRAIN_IDS))
+    first = images.images[0]
+    labels = train_ids if train_ids.of(images.stem(first), first) else Labels(folder, names, Ending.of('_gtFine_labelIds'))
+    pairs = replace(images, labels=labels)
+    files = labelled(pairs, pairs.images)
+    return replace(files, samples=[replace(sample, name=Path(sample.name).name) for sample in files.samples])
 
 
 def voc_root(folder: Path) -> Optional[Path]:
@@ -149,89 +211,63 @@ def voc_root(folder: Path) -> Optional[Path]:
     return next((folder / name for name in VOC_FOLDERS if (folder / name / 'JPEGImages').is_dir()), None)
 
 
-def _find_voc(split: Split) -> list[Sample]:
+def _find_voc(split: Split) -> SplitFiles:
     base = voc_root(split.root)
     if base is None:
         raise DataError(f'{split.root}: no folder JPEGImages in it; {split.expected()}')
-    samples = []
-    for line in _voc_lines(base, split):
-        image, _, label = line.partition(' ')
-        if label:  # DrSleep's lists have lines /JPEGImages/x.jpg /SegmentationClassAug/x.png
-            paths = _below(base, image), _below(base, label.strip())
-        else:
-            labels = [_below(base, f'{name}/{image}.png') for name in ('SegmentationClass', 'SegmentationClassAug')]
-            paths = _below(base, f'JPEGImages/{image}.jpg'), _first_file(*labels)
-        samples.append(Sample(paths[0].stem, *paths))
-    return sorted(samples, key=lambda sample: sample.name)
+    pairs = split.pairs(base / 'JPEGImages', None)
+    images = splits.Names(base, pairs.folder, pairs.images, pairs.ending.stem)
+    labels = _VocLabels(base)
+    samples, missing, without = {}, [], []
+    for path in _voc_lists(base, split):
+        lines = split.read_list(path)
+        named, unknown = splits.entries(path, lines, images, labels, pairs.tally)
+        if unknown:
+            missing.append(splits.unnamed(path, unknown, len(lines), f'no image in {pairs.folder}'))
+        for line in unknown:
+            name = line.text.strip()
+            samples[name] = Sample(name, pairs.folder / f'{name}.jpg', base / VOC_LABELS[0] / f'{name}.png')
+        for entry in named:
+            stem = pairs.stem(entry.image)
+            label = labels(entry.label or stem)
+            if label is None:
+                without.append(entry.image)
+            samples.setdefault(
+                entry.image,
+                Sample(Path(stem).name, pairs.folder / entry.image, base / (label or f'{VOC_LABELS[0]}/{stem}.png')),
+            )
+    if without:
+        expected = base / VOC_LABELS[0] / f'{pairs.stem(without[0])}.png'
+        missing.append(f'{len(without)} of {len(samples)} images have no label: {some(without)} (expected {expected})')
+    return SplitFiles(sorted(samples.values(), key=lambda sample: sample.name), missing, pairs.facts(samples))
 
 
-def _voc_lines(base: Path, split: Split) -> list[str]:
-    """The lines of a split file; mmsegmentation's train_aug is aug.txt with train.txt."""
+class _VocLabels:
+    """Finds labels by the names that lists give, or by those of images; a folder is read when a name leads there."""
+
+    def __init__(self, base: Path):
+        self.base = base
+        self._folders: dict[str, splits.Names] = {}
+
+    def __call__(self, text: str) -> Optional[str]:
+        """The path of a label below the folder of the data set; None where there is none."""
+        for folder in dict.fromkeys((*VOC_LABELS, *(part for part in re.split(r'[/\\]', text)[:-1] if part.strip('.')))):
+            if folder not in self._folders:
+                names = list_files(self.base / folder).names if (self.base / folder).is_dir() else []
+                self._folders[folder] = splits.Names(self.base, self.base / folder, names, Ending().stem)
+            found = self._folders[folder](text)
+            if found is not None:
+                return f'{folder}/{found}'
+        return None
+
+
+def _voc_lists(base: Path, split: Split) -> list[Path]:
+    """The files that list a split; mmsegmentation's train_aug is aug.txt with train.txt."""
     lists = base / 'ImageSets/Segmentation'
     names = [name for name in VOC_AUGMENTED_LISTS.get(split.name, (f'{split.name}.txt',)) if (lists / name).is_file()][:1]
     if not names and split.name in VOC_AUGMENTED_LISTS and (lists / 'aug.txt').is_file():
         names = ['aug.txt', f'{split.name.removesuffix("_aug")}.txt']
-    lines = []
-    for name in names or [f'{split.name}.txt']:
-        try:
-            lines += (lists / name).read_text(encoding='utf-8').split('\n')
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(
-                f'{lists / name}: not readable ({getattr(error, "strerror", None) or error}); {split.expected()}'
-            ) from None
-    unique = list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-    if not unique:
-        raise DataError(f'{lists / names[0]}: names no image')
-    return unique
-
-
-def _below(base: Path, name: str) -> Path:
-    """A path that a list names, below the data set's folder; DataError for one that leads out of it."""
-    parts = Path(name.lstrip('/')).parts
-    if '..' in parts:
-        raise DataError(f'{base}/ImageSets/Segmentation: names {name!r}, which leads out of the folder')
-    return base.joinpath(*parts)
-
-
-def _first_file(*paths: Path) -> Path:
-    """The first path that is a file, else the first."""
-    return next((path for path in paths if path.is_file()), paths[0])
-
-
-def _custom(data: config.Data) -> DatasetSpec:
-    """The data set that the keys of the configuration describe; DataError when they do not fit together."""
-    missing = [key for key in ('image_dir', 'label_dir', 'classes') if getattr(data, key) is None]
-    if missing or not data.image_dir or not data.label_dir or not data.classes:
-        raise DataError(
-            f'set: custom needs the keys image_dir, label_dir and classes; missing or empty: '
-            f'{", ".join(missing) or "one of them"}'
-        )
-    image_dir, label_dir, count = data.image_dir, data.label_dir, len(data.classes)
-    if count >= UNMAPPED:
-        raise DataError(f'classes: {count} names; at most {UNMAPPED - 1} fit into 8-bit labels')
-    if data.palette is not None and len(data.palette) != count:
-        raise DataError(f'palette: {len(data.palette)} colours for {count} classes')
-    ids = data.label_map or {i: i for i in range(count)}
-    wrong = {key: value for key, value in ids.items() if not 0 <= key <= 255 or not (0 <= value < count or value == IGNORE)}
-    if wrong:
-        raise DataError(f'label_map: {wrong}; expected ids 0 to 255 mapped to 0 to {count - 1}, or to 255 (ignored)')
-
-    def find(split: Split) -> list[Sample]:
-        image_folder = split.root / image_dir.replace('{split}', split.name)
-        label_folder = split.root / label_dir.replace('{split}', split.name)
-        samples = []
-        for path in split.images(image_folder, f'**/*{data.image_suffix}'):
-            name = str(path.relative_to(image_folder)).removesuffix(data.image_suffix)
-            samples.append(Sample(name, path, label_folder / (name + data.label_suffix)))
-        return samples
-
-    return DatasetSpec(
-        classes=data.classes,
-        palette=data.palette or default_palette(count),
-        layout=f'{image_dir}/**/*{data.image_suffix} with {label_dir}/**/*{data.label_suffix}',
-        find=find,
-        label_map={IGNORE: IGNORE, **ids},
-    )
+    return [lists / name for name in names or [f'{split.name}.txt']]
 
 
 DATASETS = {
@@ -262,7 +298,7 @@ DATASETS = {
             **{label: train for train, label in enumerate(CITYSCAPES_LABEL_IDS)},
             IGNORE: IGNORE,  # label id -1, the licence plate, in 8 bits
         },
-        train_id_suffix='_gtFine_labelTrainIds.png',
+        train_id_tag=TRAIN_IDS,
     ),
     'voc': DatasetSpec(
         classes=VOC_CLASSES,

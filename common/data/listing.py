@@ -6,7 +6,7 @@ files and folders are followed. Whatever is not used is counted, with the reason
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,37 +24,68 @@ MAX_DEPTH = 32  # folders in folders
 MAX_FOLDERS = 1 << 20  # folders below one folder: links that lead crosswise multiply them
 SHOWN = 3  # names that a note gives
 HIDDEN = 'hidden'
-LOOP = 'links to a folder above'
-NOWHERE = 'links to nothing'
-NO_FILE = 'no files'
-FOLDERS = 'folders'
+LOOP = 'link(s) to a folder above'
+NOWHERE = 'link(s) to nothing'
+NO_FILE = 'special file(s)'
+FOLDERS = 'folder(s)'
 
 
 @dataclass(frozen=True)
 class Note:
-    """``count`` files that a data set does not use: the reason, as a noun, and the first names."""
+    """``count`` files that a data set does not use: the reason, as a noun with ``(s)`` for many, and the first names."""
 
     reason: str
     count: int
     first: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f'{self.count} {self.reason} ({some(self.first, self.count)})'
+        reason = self.reason.replace('(s)', '' if self.count == 1 else 's')
+        return f'{self.count} {reason} ({some(self.first, self.count)})'
+
+
+@dataclass(frozen=True)
+class FileFacts:
+    """What is known of the files of a data set beside its samples: ``unused`` ones, counted by reason, and where images lead
+    that are ``links``, by path."""
+
+    unused: tuple[Note, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def only_hidden(self) -> bool:
+        """Whether no other files are unused than those that nobody takes for data."""
+        return all(note.reason == HIDDEN for note in self.unused)
+
+    def __str__(self) -> str:
+        """Files that are not used, by reason; empty where there are none."""
+        if not self.unused:
+            return ''
+        count = sum(note.count for note in self.unused)
+        return f'{count} file{" is" if count == 1 else "s are"} not used: {", ".join(map(str, self.unused))}'
+
+
+NO_FACTS = FileFacts()
 
 
 class Tally:
     """Counts files that are not used by reason."""
 
-    def __init__(self, notes: Sequence[Note] = ()):
+    def __init__(self) -> None:
         self._counts: dict[str, int] = {}
         self._first: dict[str, list[str]] = {}
-        for note in notes:
-            self._counts[note.reason], self._first[note.reason] = note.count, list(note.first)
 
     def add(self, reason: str, *names: str) -> None:
         """Counts some files for one reason."""
-        if names:
-            self._counts[reason] = self._counts.get(reason, 0) + len(names)
+        self._count(reason, len(names), names)
+
+    def include(self, notes: Iterable[Note]) -> None:
+        """Counts what another count has found."""
+        for note in notes:
+            self._count(note.reason, note.count, note.first)
+
+    def _count(self, reason: str, count: int, names: Sequence[str]) -> None:
+        if count:
+            self._counts[reason] = self._counts.get(reason, 0) + count
             first = self._first.setdefault(reason, [])
             first.extend(names[: SHOWN - len(first)])
 
@@ -118,7 +149,7 @@ def is_hidden(name: str) -> bool:
 
 def kind_of(name: str) -> str:
     """The suffix of a file's name in lower case, for a note."""
-    return os.path.splitext(name)[1].lower() or 'files without a suffix'
+    return os.path.splitext(name)[1].lower() or 'file(s) without a suffix'
 
 
 def same_name(name: str) -> str:

@@ -6,13 +6,16 @@ it.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from twinseg.common import config
 from twinseg.common.data.base import Dataset, FileDataset
 from twinseg.common.data.cache import use_cache
-from twinseg.common.data.image_folder import open_image_folder
-from twinseg.common.data.layouts import open_split
+from twinseg.common.data.custom import custom_spec
+from twinseg.common.data.image_folder import ImageSample, open_image_folder
+from twinseg.common.data.layouts import DATASETS, open_split
+from twinseg.common.data.listing import some
 from twinseg.common.data.toy_street import ToyStreet
 from twinseg.common.errors import DataError
 
@@ -34,7 +37,7 @@ def open_files(data: config.Data, split: str, check: bool = True) -> Dataset:
     root = data_root(data)
     if data.set in config.IMAGE_FOLDERS:
         return open_image_folder(root, data, split)
-    return open_split(root, data, split, check)
+    return _open_split(root, data, split, check)
 
 
 def open_for_cache(data: config.Data) -> list[FileDataset]:
@@ -44,13 +47,57 @@ def open_for_cache(data: config.Data) -> list[FileDataset]:
         raise DataError('toy_street is drawn on the fly: there is nothing to cache')
     if data.set in config.IMAGE_FOLDERS:
         raise DataError(f'set: {data.set}: only images with label images are cached; those of classifiers are read as is')
-    return [open_split(data_root(data), data, split) for split in dict.fromkeys([data.train_split, data.val_split])]
+    return [_open_split(data_root(data), data, split) for split in dict.fromkeys([data.train_split, data.val_split])]
+
+
+def _open_split(root: Path, data: config.Data, split: str, check: bool = True) -> FileDataset:
+    """A split of image and label files; DataError, too, for impossible keys of ``set: custom``."""
+    spec = custom_spec(data) if data.set == 'custom' else DATASETS[data.set]
+    return open_split(spec, root, data, split, check)
+
+
+def unused_files(*datasets: Dataset) -> list[str]:
+    """Lines that count the files which splits of a data set do not use, by reason."""
+    splits: dict[tuple[str, str], list[str]] = {}  # two splits of one folder have one line
+    for dataset in datasets:
+        if dataset.file_facts.unused:
+            splits.setdefault((dataset.name, str(dataset.file_facts)), []).append(dataset.split)
+    return [f'{name} {" and ".join(dict.fromkeys(names))}: {note}' for (name, note), names in splits.items()]
+
+
+def shared_images(training: Dataset, validation: Dataset) -> list[str]:
+    """A line that names the images which two splits share, whatever folders and links lead to them; none where they share none,
+    and where they are one split, as the configuration says."""
+    if training.split == validation.split:
+        return []
+    trained = set(_image_files(training))
+    shared = [sample.name for sample, file in zip(validation.samples, _image_files(validation)) if file in trained]
+    if not shared:
+        return []
+    return [
+        f'{validation.name}: {len(shared)} of {len(validation)} images of {validation.split} are images of {training.split}, '
+        f'too ({some(shared)}): scores on them say nothing of other images'
+    ]
+
+
+def _image_files(dataset: Dataset) -> Iterator[tuple[str, int]]:
+    """The real path of each sample's image, and where it begins in that file; samples that are drawn have none."""
+    folders: dict[str, str] = {}  # one of a million images is not looked up by itself
+    for sample in dataset.samples:
+        path, offset = (sample.path, sample.offset) if isinstance(sample, ImageSample) else (str(sample.image or ''), 0)
+        if path in dataset.file_facts.links:
+            yield dataset.file_facts.links[path], offset
+        elif path:
+            folder, name = os.path.split(path)
+            if folder not in folders:
+                folders[folder] = os.path.realpath(folder)
+            yield f'{folders[folder]}/{name}', offset
 
 
 def data_root(data: config.Data) -> Path:
     """The folder of a data set, or the tar that it may be for classifiers; DataError when there is none."""
     if data.data_url is not None:
-        root = Path(data.data_url).expanduser()
+        root = Path(os.path.expanduser(data.data_url))
         tar = data.set in config.IMAGE_FOLDERS
         if not (root.is_dir() or (tar and root.is_file())):
             raise DataError(
@@ -64,7 +111,7 @@ def data_root(data: config.Data) -> Path:
             f'no folder for {data.set}: set data_url, or the environment variable TWINSEG_DATA to the folder that '
             f'holds {data.set}/; toy_street needs no files'
         )
-    candidates = [Path(base).expanduser() / data.set, Path(base).expanduser()]
+    candidates = [Path(os.path.expanduser(base)) / data.set, Path(os.path.expanduser(base))]
     for root in candidates:
         if root.is_dir():
             return root

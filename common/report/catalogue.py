@@ -39,7 +39,7 @@ def datasets() -> list[Row]:
     return [
         {'set': 'toy_street', 'classes': str(len(CITYSCAPES_CLASSES)), 'below data_url': 'nothing: it is drawn'},
         *rows,
-        {'set': 'custom', 'classes': 'classes', 'below data_url': 'image_dir/*image_suffix with label_dir/*label_suffix'},
+        {'set': 'custom', 'classes': 'classes', 'below data_url': 'images in image_dir with labels in label_dir; split_list'},
         {'set': 'imagenet, image_folder', 'classes': 'the folders', 'below data_url': image_folder.LAYOUT},
     ]
 

@@ -169,7 +169,9 @@ def test_voc_with_sbd(tmp_path, listed):
         ('../../secret', 'leads out of the folder'),
         ('/JPEGImages/a.jpg /../b.png', 'leads out of the folder'),
         ('\n', 'names no image'),
-        ('2009_000001', 'images have no label'),
+        ('2009_000001\n2007_000032', r"train.txt: 1 of 2 lines name no image in .*JPEGImages: line 1 '2009_000001'"),
+        ('', 'names no image'),
+        ('/JPEGImages/2007_000032.jpg /SegmentationClass/x.png', '1 of 1 images have no label: 2007_000032.jpg'),
     ],
 )
 def test_voc_lists_are_checked(tmp_path, text, message):
@@ -266,7 +268,6 @@ BROKEN = {
     'truncated label': (lambda root: halved(root / 'trainannot/a.png'), ['trainannot/a.png', 'truncated']),
     'empty image': (lambda root: (root / 'train/a.png').write_bytes(b''), ['train/a.png', 'not readable as an image']),
     'text for an image': (lambda root: (root / 'train/a.png').write_text('hello'), ['train/a.png', 'not readable as an image']),
-    'folder for an image': (lambda root: ((root / 'train/a.png').unlink(), (root / 'train/a.png').mkdir()), ['train/a.png']),
     'sizes differ': (
         lambda root: save(root / 'trainannot/a.png', ids(0, size=(8, 6))),
         ['train/a.png', '8x6', 'trainannot/a.png', '6x8', 'one size'],
@@ -318,7 +319,11 @@ def remove(*names: str):
 
 MISSING = {
     'split': (lambda root: None, 'test', ['test', 'no such folder', 'test/*.png with testannot/*.png', 'found there: train/']),
-    'images': (remove('train/a.png', 'train/b.png'), 'train', ['train', 'no *.png in it']),
+    'images': (
+        lambda root: (remove('train/a.png', 'train/b.png')(root), (root / 'train/note.txt').write_text('')),
+        'train',
+        ['train', 'no image in it', 'trainannot/', '1 .txt (note.txt)'],
+    ),
     'label': (remove('trainannot/a.png'), 'train', ['1 of 2 images have no label', 'trainannot/a.png']),
 }
 
@@ -361,7 +366,9 @@ def test_unreadable_file(tmp_path):
         ({'palette': [[0, 0, 0]]}, '1 colours for 2 classes'),
         ({'label_map': {0: 2}}, r'label_map: \{0: 2\}'),
         ({'label_map': {300: 0}}, 'label_map'),
-        ({'image_suffix': '.bmp'}, r'no \*\*/\*\.bmp'),
+        ({'image_suffix': '.bmp'}, r'no image that ends in \.bmp in it; not used there: 1 \.jpg \(town/one\.jpg\)'),
+        ({'image_suffix': '**'}, r'no image that ends in \*\*'),
+        ({'data_url': '~no.such.user/x'}, 'data_url: ~no.such.user/x is missing'),
     ],
 )
 def test_custom_settings_are_checked(tmp_path, changes, message):
@@ -374,6 +381,120 @@ def test_camvid32_split_file(tmp_path):
     keys = data(set='camvid32', data_url=str(tmp_path))
     with pytest.raises(DataError, match='val.txt: not readable'):
         open_dataset(keys, 'val')
-    (tmp_path / 'val.txt').write_text('a\nz\n')
-    with pytest.raises(DataError, match="1 names without an image .* first 'z'"):
+    (tmp_path / 'val.txt').write_text('')
+    with pytest.raises(DataError, match='val.txt: names no image: the list is empty'):
         open_dataset(keys, 'val')
+    (tmp_path / 'val.txt').write_text('a\nz\n')
+    with pytest.raises(DataError, match=r"val.txt: 1 of 2 lines name no image in 701_StillsRaw_full: line 2 'z'"):
+        open_dataset(keys, 'val')
+
+
+# Published layouts: the same samples in the same order as sorted(Path.glob) gives
+
+
+def empty(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def published_cityscapes(root: Path) -> list[tuple[str, Path, Path]]:
+    frames = [
+        f'{city}/{city}_{frame}' for city in ('zurich', 'aachen', 'bad-honnef', 'bad') for frame in ('9_1', '10_2', '000_3')
+    ]
+    empty(root, *(f'leftImg8bit/train/{frame}_leftImg8bit.png' for frame in frames))
+    kinds = ('color.png', 'instanceIds.png', 'labelIds.png', 'polygons.json')
+    empty(root, *(f'gtFine/train/{frame}_gtFine_{kind}' for frame in frames for kind in kinds))
+    return [
+        (path.name.removesuffix('_leftImg8bit.png'), path, root / 'gtFine/train' / path.parent.name
+         / path.name.replace('leftImg8bit', 'gtFine_labelIds'))
+        for path in sorted((root / 'leftImg8bit/train').glob('*/*_leftImg8bit.png'))
+    ]  # fmt: skip
+
+
+def published_camvid(root: Path) -> list[tuple[str, Path, Path]]:
+    for name in ('0001TP_008550', 'Seq05VD_f00030', '0016E5_07959', '0001TP_6690'):
+        empty(root, f'train/{name}.png', f'trainannot/{name}.png')
+    return [(path.stem, path, root / 'trainannot' / path.name) for path in sorted((root / 'train').glob('*.png'))]
+
+
+def published_camvid32(root: Path) -> list[tuple[str, Path, Path]]:
+    names = ['0016E5_07959', '0001TP_006690', 'Seq05VD_f00030', '0001TP_008550']
+    empty(root, *(f'701_StillsRaw_full/{name}.png' for name in names))
+    empty(root, *(f'LabeledApproved_full/{name}_L.png' for name in names))
+    (root / 'train.txt').write_text('\n'.join(names[:3]) + '\n')
+    folders = root / '701_StillsRaw_full', root / 'LabeledApproved_full'
+    return [(name, folders[0] / f'{name}.png', folders[1] / f'{name}_L.png') for name in sorted(names[:3])]
+
+
+def published_voc(root: Path) -> list[tuple[str, Path, Path]]:
+    base, names = root / 'VOCdevkit/VOC2012', ['2011_003276', '2007_000032', '2008_000008', '2007_000063']
+    empty(base, *(f'JPEGImages/{name}.jpg' for name in [*names, '2012_000001']))
+    empty(base, *(f'SegmentationClass/{name}.png' for name in [*names[1:], '2012_000001']))
+    empty(base, *(f'SegmentationClassAug/{name}.png' for name in names))
+    empty(base, 'ImageSets/Segmentation/train.txt', 'ImageSets/Main/train.txt')
+    (base / 'ImageSets/Segmentation/train.txt').write_text('\n'.join(names) + '\n')
+    folders = {name: 'SegmentationClass' if name in names[1:] else 'SegmentationClassAug' for name in names}
+    return [(name, base / f'JPEGImages/{name}.jpg', base / folders[name] / f'{name}.png') for name in sorted(names)]
+
+
+@pytest.mark.parametrize('name', ['cityscapes', 'camvid', 'camvid32', 'voc'])
+def test_published_files_give_the_same_samples_in_the_same_order(tmp_path, name):
+    make = {
+        'cityscapes': published_cityscapes,
+        'camvid': published_camvid,
+        'camvid32': published_camvid32,
+        'voc': published_voc,
+    }[name]
+    expected = make(tmp_path)
+    dataset = open_dataset(data(set=name, data_url=str(tmp_path)), 'train')
+    assert [(sample.name, sample.image, sample.label) for sample in dataset.samples] == expected and len(expected) > 2
+    assert not dataset.file_facts.unused  # what publishers put beside is known
+
+
+@pytest.mark.parametrize(
+    'name, files, reason',
+    [
+        (
+            'cityscapes',
+            ['leftImg8bit/train/bad/x.png', 'gtFine/train/bad/y_gtFine_labelIds.png'],
+            '1 file not named *_leftimg8bit.* (bad/x.png)',
+        ),
+        ('camvid', ['train/x.json', 'train/._a.png', 'trainannot/lonely.png'], '.json'),
+        ('camvid32', ['701_StillsRaw_full/x.txt'], '.txt'),
+        ('voc', ['VOCdevkit/VOC2012/JPEGImages/Thumbs.db', 'VOCdevkit/VOC2012/JPEGImages/a.xml'], '.xml'),
+    ],
+)
+def test_other_files_in_published_layouts_are_counted(tmp_path, name, files, reason):
+    globals()[f'published_{name}'](tmp_path)
+    keys = data(set=name, data_url=str(tmp_path))
+    before = [sample.name for sample in open_dataset(keys, 'train').samples]
+    empty(tmp_path, *files)
+    dataset = open_dataset(keys, 'train')
+    assert [sample.name for sample in dataset.samples] == before
+    assert sum(note.count for note in dataset.file_facts.unused) == len(files)
+    assert reason in str(dataset.file_facts)
+
+
+@pytest.mark.parametrize(
+    'lines, files',
+    [
+        (['my photo 1', 'my photo 2', 'b3'], '.jpg'),
+        (['\ufeffa1\r', 'a2\r'], '.jpg'),
+        (['a1.jpg', 'a2.jpg'], '.jpg'),
+        (['JPEGImages/a1.jpg\tSegmentationClass/a1.png', 'JPEGImages/a2.jpg\tSegmentationClass/a2.png'], '.jpg'),
+        (['JPEGImages\\a1.jpg SegmentationClass\\a1.png', 'JPEGImages\\a2.jpg SegmentationClass\\a2.png'], '.jpg'),
+        (['/JPEGImages/my photo 1.jpg /SegmentationClass/my photo 1.png'], '.jpg'),
+        (['{base}/JPEGImages/a1.JPEG,{base}/SegmentationClass/a1.png'], '.JPEG'),
+        (['a1', 'a2'], '.png'),
+    ],
+)
+def test_voc_lists_as_people_write_them(tmp_path, lines, files):
+    names = ['a1', 'a2', 'b3', 'my photo 1', 'my photo 2']
+    empty(tmp_path, *(f'JPEGImages/{name}{files}' for name in names), *(f'SegmentationClass/{name}.png' for name in names))
+    empty(tmp_path, 'ImageSets/Segmentation/train.txt')
+    text = '\n'.join(lines).format(base=tmp_path)
+    (tmp_path / 'ImageSets/Segmentation/train.txt').write_bytes(text.encode())
+    dataset = open_dataset(data(set='voc', data_url=str(tmp_path)), 'train')
+    listed = [name for name in names if name in text]
+    assert [(s.name, s.image.name, s.label.name) for s in dataset.samples] == [(n, n + files, n + '.png') for n in listed]

@@ -388,7 +388,36 @@ def test_bad_places(tmp_path):
 def test_a_link_to_a_folder_above(tmp_path):
     write(tmp_path, files())
     (tmp_path / 'train/cat/again').symlink_to(tmp_path / 'train')
-    with pytest.raises(DataError, match='more than 16 folders deep'):
+    dataset = open_dataset(data(tmp_path), 'train')
+    assert [sample.name for sample in dataset.samples] == IMAGES['train']
+    assert str(dataset.file_facts) == '1 file is not used: 1 link to a folder above (cat/again)'
+
+
+@pytest.mark.parametrize('layout', ['folders', 'tar of a split', 'tar of a class', 'one tar'])
+def test_what_is_no_image_is_counted(tmp_path, layout):
+    others = {'cat/1.json': b'', 'cat/2.JSON': b'', 'dog/._1.png': b'', 'dog/Thumbs.db': b'', 'eel/README': b''}
+    contents = {**files(), **{f'train/{name}': content for name, content in others.items()}}
+    packed = {
+        'folders': lambda: contents,
+        'tar of a split': lambda: {'train.tar': tarred(below('train', contents))},
+        'tar of a class': lambda: {f'train/{name}.tar': tarred(below(f'train/{name}', contents)) for name in CLASSES},
+        'one tar': lambda: {'all.tar': tarred(contents)},
+    }
+    write(tmp_path, packed[layout]())
+    dataset = open_dataset(data(tmp_path / 'all.tar' if layout == 'one tar' else tmp_path), 'train')
+    assert len(dataset) == 5
+    assert {note.reason: note.count for note in dataset.file_facts.unused} == {
+        '.json': 2,
+        'hidden': 2,
+        'file(s) without a suffix': 1,
+    }
+
+
+def test_class_folders_are_one_class_in_either_form_of_accents(tmp_path):
+    write(tmp_path, {'train/caf\u00e9/1.png': encoded(pixels('x')), 'val/cafe\u0301/1.png': encoded(pixels('y'))})
+    assert open_dataset(data(tmp_path), 'val').labels.tolist() == [0]
+    write(tmp_path, {'train/cafe\u0301/1.png': encoded(pixels('x'))})
+    with pytest.raises(DataError, match='class folders of one name'):
         open_dataset(data(tmp_path), 'train')
 
 

@@ -26,7 +26,7 @@ def test_every_suffix_in_any_case(tmp_path):
     touch(tmp_path, *names, 'notes.txt', 'a.json', 'b.JSON', 'README')
     found = list_files(tmp_path)
     assert found.names == sorted(names)
-    assert counts(found) == {'.json': 2, '.txt': 1, 'files without a suffix': 1}
+    assert counts(found) == {'.json': 2, '.txt': 1, 'file(s) without a suffix': 1}
     assert str(found.notes[0]) == '2 .json (a.json, b.JSON)'
 
 
