@@ -167,6 +167,8 @@ def show_browse(summary: Mapping[str, Any]) -> None:
         console.print(f'problem: {problem}', style='red', markup=False, highlight=False, soft_wrap=True)
     if len(problems) > MOST_PROBLEMS:
         console.print(f'... and {len(problems) - MOST_PROBLEMS} more problems in browse.json')
+    for warning in summary['warnings']:
+        console.print(f'warning: {warning}', style='yellow', markup=False, highlight=False, soft_wrap=True)
     if not problems:
         console.print('no problems found')
     if 'picture' in summary:

@@ -1,17 +1,20 @@
 """Evaluation of a network on a data set."""
 
+import logging
 from typing import Optional
 
 from twinseg.common import tasks
 from twinseg.common.backend import Predictor
 from twinseg.common.config import Config
 from twinseg.common.data.base import OnProgress
-from twinseg.common.data.open import open_dataset
+from twinseg.common.data.open import open_dataset, unused_files
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import Run
 from twinseg.common.interpolation import Size
 from twinseg.common.parallel.processes import ALONE, Group, naming_lost_ranks
 from twinseg.common.tasks.base import PLAIN, EvalOptions, Evaluation, MakeLoader
+
+log = logging.getLogger(__name__)
 
 
 def evaluate_run(run: Run, options: EvalOptions = PLAIN, progress: Optional[OnProgress] = None) -> Evaluation:
@@ -50,5 +53,7 @@ def evaluate(
     task = tasks.of(config.task)
     task.check_options(options, config)
     dataset = open_dataset(config.data, options.split or config.data.val_split)
+    for warning in unused_files(dataset) if group.rank == 0 else ():
+        log.warning('%s', warning)
     shown = views.as_published(predictor, config, options, window)
     return task.evaluate(shown, dataset, config, make_loader, options, group, progress)

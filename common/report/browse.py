@@ -12,7 +12,7 @@ from PIL import Image
 from twinseg.common import tasks
 from twinseg.common.config import Config
 from twinseg.common.data.base import Dataset, OnProgress
-from twinseg.common.data.open import open_files
+from twinseg.common.data.open import open_files, shared_images, unused_files
 from twinseg.common.drawing import legend
 from twinseg.common.errors import DataError
 from twinseg.common.files import write_text, written_beside
@@ -27,7 +27,9 @@ def browse(config: Config, out: Path, samples: int = 4, progress: OnProgress = l
     The picture has a row for each of ``samples`` training images: the image, its label over it, and augmented versions as
     the first epochs bring them. Returns what the JSON file holds: per split ``images``, ``sizes`` (width x height -> images),
     ``classes`` (name -> per cent of the labelled pixels, or of a classifier's images), ``absent`` classes, ``ignored`` (per
-    cent of all pixels; None for classifiers) and ``problems``, a message for every broken or missing file; and ``picture``.
+    cent of all pixels; None for classifiers) and ``problems``, a message for every broken or missing file; for both splits
+    ``problems``, all of these, after lines that count files that are not used; ``warnings`` of hidden files, and of images
+    that both splits have; and ``picture``.
     DataError when no split can be opened, or ``out`` cannot be written.
     """
     datasets, failures = {}, {}
@@ -38,8 +40,15 @@ def browse(config: Config, out: Path, samples: int = 4, progress: OnProgress = l
             failures[split] = str(error)
     if not datasets:
         raise DataError(next(iter(failures.values())))
-    total = sum(map(len, datasets.values()))
-    summary: dict[str, Any] = {'set': config.data.set, 'splits': {}, 'problems': list(failures.values())}
+    total, opened = sum(map(len, datasets.values())), list(datasets.values())
+    unused = unused_files(*(dataset for dataset in opened if not dataset.file_facts.only_hidden))
+    hidden = unused_files(*(dataset for dataset in opened if dataset.file_facts.only_hidden))
+    summary: dict[str, Any] = {
+        'set': config.data.set,
+        'splits': {},
+        'problems': [*failures.values(), *unused],
+        'warnings': [*hidden, *shared_images(opened[0], opened[-1])],
+    }
     good: dict[str, list[int]] = {}
     done = 0
     for split, dataset in datasets.items():

@@ -25,7 +25,7 @@ from twinseg.common.config import Config
 from twinseg.common.data.balance import balanced_order, class_counts, class_weights
 from twinseg.common.data.base import Dataset
 from twinseg.common.data.mixing import Mixing, is_active
-from twinseg.common.data.open import open_dataset
+from twinseg.common.data.open import open_dataset, shared_images, unused_files
 from twinseg.common.data.sampling import steps_per_epoch, training_batches
 from twinseg.common.errors import DivergedError, Interrupted, StateError, UserError
 from twinseg.common.inference import views
@@ -209,6 +209,9 @@ class Run:
             log.line(f'{self.group.size} processes with batches of {config.data.batch_size}')
         for note in notes:
             log.line(note)
+        datasets = self.training, self.validation
+        for warning in [*unused_files(*datasets), *shared_images(*datasets)]:
+            log.line(f'warning: {warning}')
         if config.optimizer.lr_batch_size not in (0, self.images):
             log.line(
                 f'a global batch of {self.images}: learning rates, made for {config.optimizer.lr_batch_size}, are multiplied '

@@ -181,3 +181,28 @@ def test_browse_into_a_folder_that_cannot_be_written(streets):
     (streets / 'file').write_text('')
     with pytest.raises(DataError, match='cannot be written'):
         browse.browse(configuration(streets), streets / 'file/below', 1)
+
+
+def test_browse_counts_what_is_not_used(streets, tmp_path, capsys):
+    (streets / 'images/train/000.json').write_text('{}')
+    (streets / 'labels/val/lonely.png').write_bytes(b'')
+    (streets / 'images/val/.hidden.png').write_bytes(b'')
+    summary = browse.browse(configuration(streets), tmp_path / 'out', 1)
+    assert summary['problems'] == [
+        'custom train: 1 file is not used: 1 .json (000.json)',
+        'custom val: 2 files are not used: 1 hidden (.hidden.png), 1 label without an image (lonely.png)',
+    ]
+    one = browse.browse(configuration(streets, image_dir='images/val', label_dir='labels/val'), tmp_path / 'out', 1)
+    assert len(one['problems']) == 1 and one['problems'][0].startswith('custom train and val: 2 files')
+    assert one['warnings'] == [
+        'custom: 4 of 4 images of val are images of train, too (000, 001, 002, ...): scores on them say nothing of other images'
+    ]
+    console.show_browse(one)
+    assert 'warning: custom: 4 of 4' in capsys.readouterr().out
+
+
+def test_hidden_files_are_no_problem(streets, tmp_path):
+    (streets / 'images/train/._000.png').write_bytes(b'')
+    summary = browse.browse(configuration(streets), tmp_path / 'out', 1)
+    assert not summary['problems']
+    assert summary['warnings'] == ['custom train: 1 file is not used: 1 hidden (._000.png)']

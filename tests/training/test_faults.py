@@ -21,6 +21,8 @@ from twinseg.common.backend import get_backend
 from twinseg.common.data.sampling import training_batches
 from twinseg.common.errors import DivergedError
 from twinseg.common.files import PART
+from twinseg.common.inference.evaluate import evaluate_run
+from twinseg.common.inference.runs import load_run
 from twinseg.common.training import loop
 
 TINY = {
@@ -152,6 +154,25 @@ def test_the_log_names_the_damaged_checkpoints_that_a_resume_passes_over(data, t
     assert f'skipped a broken checkpoint: {ninth}: damaged: its checksum does not agree' in text
     assert f'continues from {sixth} at step 6' in text
     assert all(np.array_equal(value, last(tmp_path)[name]) for name, value in whole.items())
+
+
+def test_the_log_counts_files_that_are_not_used_and_images_of_both_splits(tmp_path, monkeypatch, caplog):
+    backend, folder = get_backend('pytorch'), streets.make(tmp_path / 'streets', 4)
+    monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
+    (folder / 'images/train/000.json').write_text('{}')
+    (folder / 'labels/val/lonely.png').write_bytes(b'')
+    os.symlink(folder / 'images/train/001.png', folder / 'images/val/linked.png')
+    os.symlink(folder / 'labels/train/001.png', folder / 'labels/val/linked.png')
+    run(backend, folder, tmp_path / 'run')
+    lines = (tmp_path / 'run/log.txt').read_text().splitlines()
+    warnings = [line.partition('warning: ')[2] for line in lines if 'warning: ' in line]
+    assert warnings == [
+        'custom train: 1 file is not used: 1 .json (000.json)',
+        'custom val: 1 file is not used: 1 label without an image (lonely.png)',
+        'custom: 1 of 5 images of val are images of train, too (linked): scores on them say nothing of other images',
+    ]
+    evaluate_run(load_run(tmp_path / 'run', 'pytorch', 'cpu'))
+    assert [record.message for record in caplog.records if 'not used' in record.message] == warnings[1:2]
 
 
 # --- groups of two processes ------------------------------------------------------------------------------------------
