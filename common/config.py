@@ -164,9 +164,10 @@ class Data(Group):
     val_fraction: Optional[Annotated[float, Field(gt=0, lt=1)]] = Field(
         None,
         description='custom: share of the images of image_dir, or of split_list, that is validated on; the others are trained '
-        'on. The choice depends on the names of the images and on split_seed alone',
+        'on. Image folders: share of each class of train_split, or of the folder of the classes. The choice depends on the '
+        'names of the images and on split_seed alone',
     )
-    split_seed: Count = Field(0, description='custom: number that chooses the images of val_fraction')
+    split_seed: Count = Field(0, description='number that chooses the images of val_fraction')
     classes: Optional[list[str]] = Field(None, description='custom: names of the classes, in the order of the train ids')
     palette: Optional[list[Colour]] = Field(
         None, description="custom: RGB colour of each class, 0 to 255; by default Pascal VOC's series of colours"

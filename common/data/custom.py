@@ -48,15 +48,13 @@ def custom_spec(data: config.Data) -> DatasetSpec:
 
 
 def _check_fraction(data: config.Data) -> None:
-    """DataError where the split is given twice, or both have one name."""
+    """DataError where the split is given twice."""
     named = [key for key in ('image_dir', 'split_list') if '{split}' in (getattr(data, key) or '')]
     if named:
         raise DataError(
             f'val_fraction divides the images of one folder or list, but {named[0]} has one for each {{split}}: '
             f'leave out val_fraction, or {{split}} in {named[0]}'
         )
-    if data.train_split == data.val_split:
-        raise DataError(f'val_fraction: train_split and val_split are both {data.train_split!r}; give them two names')
 
 
 def _find(data: config.Data, split: Split) -> SplitFiles:
@@ -74,10 +72,7 @@ def _find(data: config.Data, split: Split) -> SplitFiles:
     if listed is not None:
         images = [image for image in images if image in listed.labels]
     if data.val_fraction is not None:
-        if split.name not in (data.train_split, data.val_split):
-            raise DataError(
-                f'no split {split.name!r}: val_fraction divides the images into {data.train_split} and {data.val_split}'
-            )
+        splits.check_share(data, split.name)
         held_out = splits.share({pairs.stem(image) for image in images}, data.val_fraction, data.split_seed)
         images = [image for image in images if (pairs.stem(image) in held_out) == (split.name == data.val_split)]
     one_split = ('{split}' in data.image_dir) == ('{split}' in data.label_dir)  # else the labels of others are there, too

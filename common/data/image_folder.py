@@ -11,13 +11,14 @@ import json
 import os
 import sys
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 
 from twinseg.common import config
+from twinseg.common.data import splits
 from twinseg.common.data.base import Dataset, Description
 from twinseg.common.data.classes import default_palette
 from twinseg.common.data.listing import (
@@ -96,7 +97,7 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
     another split that lacks some of them keeps the numbers; without that split, of its own. DataError when the split, its
     images or a class are missing: it says what was found.
     """
-    files = _split(root, split)
+    files = _split(root, split) if data.val_fraction is None else _share(root, data, split)
     images = sorted(files.images.items())
     if not images:
         unused = ''.join(f'; not used there: {note}' for note in files.tally.notes())
@@ -116,7 +117,7 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
         where = data.class_file
         numbers, readable = _read_classes(Path(os.path.expanduser(data.class_file)), set(folders))
     else:
-        trained = _class_folders(root, data.train_split)
+        trained = _class_folders(root, data.train_split) if data.val_fraction is None else files.classes
         where, readable = (data.train_split, sorted(trained)) if trained else (split, sorted(_class_folders(root, split)))
         numbers = {folder: number for number, folder in enumerate(readable)}
         if where == split and len(numbers) > len(set(folders)):
@@ -155,17 +156,44 @@ def _member(sample: ImageSample, where: str) -> io.BytesIO:
 
 @dataclass(frozen=True)
 class _Files:
-    """Images by their names below a split; the count of what is no image; and where images lead that are links, by path."""
+    """Images by their names below a split; the count of what is no image; where images lead that are links, by path; and, of a
+    share, the classes of all."""
 
     images: dict[Names, Location]
     tally: Tally
     links: dict[str, str]
+    classes: frozenset[str] = frozenset()
 
     @classmethod
     def of_tar(cls, images: dict[Names, Location], notes: Sequence[Note]) -> '_Files':
         tally = Tally()
         tally.include(notes)
         return cls(images, tally, {})
+
+
+def _share(root: Path, data: config.Data, split: str) -> _Files:
+    """A split's share of the images of ``data.train_split``, or, where there is no such split, of all below the root, class by
+    class; an image that is alone in its class is trained on."""
+    assert data.val_fraction is not None
+    splits.check_share(data, split)
+    files = _split(root, data.train_split)
+    if files.images and _split(root, data.val_split).images:
+        raise DataError(
+            f'{root}: val_fraction divides {data.train_split}, but there are images of the split {data.val_split!r}, too: '
+            'leave out val_fraction'
+        )
+    if not files.images:
+        files = _below(root) if root.is_dir() else _Files.of_tar(*_index(root))
+    classes: dict[str, list[Names]] = {}
+    for names in files.images:
+        classes.setdefault(names[0], []).append(names)
+    held_out: set[Names] = set()
+    for images in classes.values():
+        if len(images) > 1:
+            chosen = splits.share(('/'.join(names) for names in images), data.val_fraction, data.split_seed)
+            held_out.update(names for names in images if '/'.join(names) in chosen)
+    kept = {names: place for names, place in files.images.items() if (names in held_out) == (split == data.val_split)}
+    return replace(files, images=kept, classes=frozenset(classes))
 
 
 def _split(root: Path, split: str) -> _Files:

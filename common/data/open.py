@@ -19,6 +19,8 @@ from twinseg.common.data.listing import some
 from twinseg.common.data.toy_street import ToyStreet
 from twinseg.common.errors import DataError
 
+USED_BY = {'split_list': ('custom',), 'val_fraction': ('custom', *config.IMAGE_FOLDERS)}  # keys that other sets do not know
+
 
 def open_dataset(data: config.Data, split: str) -> Dataset:
     """The samples of one split, sorted by name.
@@ -30,8 +32,24 @@ def open_dataset(data: config.Data, split: str) -> Dataset:
     return use_cache(open_files(data, split))
 
 
+def open_splits(data: config.Data) -> tuple[Dataset, Dataset]:
+    """What is trained on and what is validated on, as ``open_dataset`` opens them; DataError says what is wrong with both."""
+    opened, errors = [], []
+    for split in (data.train_split, data.val_split):
+        try:
+            opened.append(open_dataset(data, split))
+        except DataError as error:
+            errors.append(str(error))
+    if errors:
+        raise DataError('; '.join(dict.fromkeys(errors)))
+    return opened[0], opened[1]
+
+
 def open_files(data: config.Data, split: str, check: bool = True) -> Dataset:
-    """The same, always from the files themselves, never from a cache; with ``check`` off, labels may be missing."""
+    """The same, always from the files themselves, never from a cache; with ``check`` off, files may be missing."""
+    for key, sets in USED_BY.items():
+        if getattr(data, key) is not None and data.set not in sets:
+            raise DataError(f'{key} is for {", ".join(sets)}; set: {data.set} has splits of its own; leave it out')
     if data.set == 'toy_street':
         return ToyStreet(data, split)
     root = data_root(data)

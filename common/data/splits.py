@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
+from twinseg.common import config
 from twinseg.common.data.listing import Tally, same_name, some
 from twinseg.common.errors import DataError
 
@@ -153,6 +154,14 @@ class Names:
             yield name
             if name.startswith(self._start):
                 yield name.removeprefix(self._start)
+
+
+def check_share(data: config.Data, split: str) -> None:
+    """DataError for a split that ``val_fraction`` does not make."""
+    if data.train_split == data.val_split:
+        raise DataError(f'val_fraction: train_split and val_split are both {data.train_split!r}; give them two names')
+    if split not in (data.train_split, data.val_split):
+        raise DataError(f'no split {split!r}: val_fraction divides the images into {data.train_split} and {data.val_split}')
 
 
 def share(names: Iterable[str], fraction: float, seed: int) -> set[str]:

@@ -25,7 +25,7 @@ from twinseg.common.config import Config
 from twinseg.common.data.balance import balanced_order, class_counts, class_weights
 from twinseg.common.data.base import Dataset
 from twinseg.common.data.mixing import Mixing, is_active
-from twinseg.common.data.open import open_dataset, shared_images, unused_files
+from twinseg.common.data.open import open_splits, shared_images, unused_files
 from twinseg.common.data.sampling import steps_per_epoch, training_batches
 from twinseg.common.errors import DivergedError, Interrupted, StateError, UserError
 from twinseg.common.inference import views
@@ -117,8 +117,7 @@ class Run:
 
     def __init__(self, config: Config, backend: Backend, device: str, work_dir: Path, group: Group):
         """Opens the data sets and builds the network and its trainer. UserError where they do not fit the configuration."""
-        splits = config.data.train_split, config.data.val_split
-        self.training, self.validation = (open_dataset(config.data, split) for split in splits)
+        self.training, self.validation = open_splits(config.data)
         config = self.config = _counted_weights(config, self.training)
         self.backend, self.group, self.task = backend, group, tasks.of(config.task)
         self.work_dir, self.folder = work_dir, work_dir / 'checkpoints'

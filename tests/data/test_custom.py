@@ -7,7 +7,7 @@ import pytest
 
 from twinseg.common import config
 from twinseg.common.data import splits
-from twinseg.common.data.open import open_files, shared_images, unused_files
+from twinseg.common.data.open import open_files, open_splits, shared_images, unused_files
 from twinseg.common.data.pairs import Ending
 from twinseg.common.errors import DataError
 
@@ -305,6 +305,18 @@ def test_a_split_is_given_once(tmp_path, keys, message):
     touch(tmp_path, 'images/a.jpg', 'masks/a.png', 'images/b.jpg', 'masks/b.png')
     with pytest.raises(DataError, match=message):
         open_files(data(tmp_path, val_fraction=0.5, **keys), 'train')
+
+
+@pytest.mark.parametrize('key, value', [('val_fraction', 0.5), ('split_list', 'x.txt')])
+def test_keys_that_a_set_does_not_know_are_refused(tmp_path, key, value):
+    with pytest.raises(DataError, match=f'{key} is for custom.*; set: camvid has splits of its own'):
+        open_files(config.from_flat({'set': 'camvid', 'data_url': str(tmp_path), key: value}).data, 'train')
+
+
+def test_what_is_missing_in_both_splits_is_said_at_once(tmp_path):
+    touch(tmp_path, 'images/train/a.jpg', 'images/val/b.jpg', 'masks/x.png')
+    with pytest.raises(DataError, match=r'1 images have no label: a\.jpg .*1 images have no label: b\.jpg'):
+        open_splits(data(tmp_path, image_dir='images/{split}', label_dir='masks/{split}'))
 
 
 # Images that both splits have

@@ -413,6 +413,33 @@ def test_what_is_no_image_is_counted(tmp_path, layout):
     }
 
 
+@pytest.mark.parametrize('layout', ['split', 'classes', 'tar of a split', 'tars of classes', 'tar'])
+def test_a_fraction_divides_every_class(tmp_path, layout):
+    inside = {f'{name}/{k}.png': b'' for name, count in (('cat', 10), ('dog', 5), ('eel', 1)) for k in range(count)}
+    contents = {
+        'split': lambda: {f'train/{name}': content for name, content in inside.items()},
+        'classes': lambda: inside,
+        'tar of a split': lambda: {'train.tar': tarred(inside)},
+        'tars of classes': lambda: {f'{name}.tar': tarred(below(name, inside)) for name in CLASSES},
+        'tar': lambda: {'all.tar': tarred(inside)},
+    }
+    write(tmp_path, contents[layout]())
+    keys = data(tmp_path / 'all.tar' if layout == 'tar' else tmp_path, val_fraction=0.2)
+    training, validation = open_dataset(keys, 'train'), open_dataset(keys, 'val')
+    assert training.labels.tolist() == [0] * 8 + [1] * 4 + [2] and validation.labels.tolist() == [0, 0, 1]
+    assert training.description.classes == validation.description.classes == CLASSES
+    assert sorted(sample.name for part in (training, validation) for sample in part.samples) == sorted(inside)
+    assert [sample.name for sample in validation.samples] == [sample.name for sample in open_dataset(keys, 'val').samples]
+    with pytest.raises(DataError, match="no split 'test': val_fraction divides"):
+        open_dataset(keys, 'test')
+
+
+def test_a_fraction_of_a_set_that_has_both_splits(tmp_path):
+    write(tmp_path, files())
+    with pytest.raises(DataError, match="val_fraction divides train, but there are images of the split 'val', too"):
+        open_dataset(data(tmp_path, val_fraction=0.2), 'train')
+
+
 def test_class_folders_are_one_class_in_either_form_of_accents(tmp_path):
     write(tmp_path, {'train/caf\u00e9/1.png': encoded(pixels('x')), 'val/cafe\u0301/1.png': encoded(pixels('y'))})
     assert open_dataset(data(tmp_path), 'val').labels.tolist() == [0]
