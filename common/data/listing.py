@@ -158,8 +158,9 @@ def same_name(name: str) -> str:
 
 
 def some(names: Sequence[str], count: int = 0) -> str:
-    """The first names, and dots where there are more."""
-    return ', '.join(names[:SHOWN]) + (', ...' if max(count, len(names)) > SHOWN else '')
+    """The first names, for a message, and dots where there are more; bytes that are no UTF-8 are shown as escapes."""
+    shown = ', '.join(os.fsencode(name).decode('utf-8', 'backslashreplace') for name in names[:SHOWN])
+    return shown + (', ...' if max(count, len(names)) > SHOWN else '')
 
 
 def _walk(folder: Path, recursive: bool, tally: Tally) -> Iterator[tuple[str, os.DirEntry[str]]]:

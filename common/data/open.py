@@ -84,18 +84,30 @@ def unused_files(*datasets: Dataset) -> list[str]:
 
 
 def shared_images(training: Dataset, validation: Dataset) -> list[str]:
-    """A line that names the images which two splits share, whatever folders and links lead to them; none where they share none,
-    and where they are one split, as the configuration says."""
-    if training.split == validation.split:
-        return []
-    trained = set(_image_files(training))
-    shared = [sample.name for sample, file in zip(validation.samples, _image_files(validation)) if file in trained]
-    if not shared:
-        return []
-    return [
-        f'{validation.name}: {len(shared)} of {len(validation)} images of {validation.split} are images of {training.split}, '
-        f'too ({some(shared)}): scores on them say nothing of other images'
-    ]
+    """Lines that name the images which a split has twice, or which two splits share, whatever folders and links lead to them;
+    none where they are one split, as the configuration says, and nothing is there twice."""
+    lines: list[str] = []
+    seen: list[set[tuple[str, int]]] = []
+    for dataset in dict.fromkeys((training, validation)):
+        files: set[tuple[str, int]] = set()
+        twice, shared = [], []
+        for sample, file in zip(dataset.samples, _image_files(dataset)):
+            if file in files:
+                twice.append(sample.name)
+            elif seen and file in seen[0]:
+                shared.append(sample.name)
+            files.add(file)
+        seen.append(files)
+        if twice:
+            lines.append(
+                f'{dataset.name} {dataset.split}: {len(twice)} images are there twice, under other names ({some(twice)})'
+            )
+        if shared and training.split != validation.split:
+            lines.append(
+                f'{dataset.name}: {len(shared)} of {len(dataset)} images of {dataset.split} are images of {training.split}, '
+                f'too ({some(shared)}): scores on them say nothing of other images'
+            )
+    return list(dict.fromkeys(lines))
 
 
 def _image_files(dataset: Dataset) -> Iterator[tuple[str, int]]:

@@ -342,3 +342,10 @@ def test_images_of_both_splits(tmp_path):
     (tmp_path / 'images/again').symlink_to('train')
     again = data(tmp_path, image_dir='images/{split}', label_dir='masks/train', val_split='again')
     assert '3 of 3 images of again' in shared_images(open_files(again, 'train'), open_files(again, 'again'))[0]
+    (tmp_path / 'images/train/linked').symlink_to('.')  # a folder above itself is not followed
+    (tmp_path / 'images/train/z').symlink_to('../val')
+    (tmp_path / 'images/train/y').symlink_to('../val')
+    for folder in 'yz':
+        (tmp_path / 'masks/train' / folder).symlink_to('../val')
+    lines = shared_images(open_files(keys, 'train'), open_files(keys, 'val'))
+    assert lines[0] == 'custom train: 5 images are there twice, under other names (y/a, y/d, z/a, ...)'
