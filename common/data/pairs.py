@@ -16,8 +16,8 @@ COMPARED = 1000  # names that are looked through for the end of labels' names th
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of the names of images, or of labels: a ``tag`` such as ``_mask``, and one of the ``suffixes``; both in lower
-    case, and compared in any case."""
+    """The end of the names of images, or of labels: a ``tag`` such as ``_mask``, and one of the ``suffixes``, these in lower
+    case; both are compared in any case."""
 
     tag: str = ''
     suffixes: tuple[str, ...] = IMAGE_SUFFIXES
@@ -26,11 +26,11 @@ class Ending:
     def of(cls, text: Optional[str]) -> 'Ending':
         """The ending that a key of the configuration gives: ``.png`` and ``png`` are suffixes, ``_mask.png`` has a tag, too,
         ``_mask`` stands before any suffix of images; None is any suffix of images."""
-        text = (text or '').lower()
-        if '.' + text in IMAGE_SUFFIXES:
+        text = text or ''
+        if '.' + text.lower() in IMAGE_SUFFIXES:
             text = '.' + text
         tag, suffix = ('', text) if text.rfind('.') == 0 else os.path.splitext(text)
-        return cls(tag, (suffix,) if suffix else IMAGE_SUFFIXES)
+        return cls(tag, (suffix.lower(),) if suffix else IMAGE_SUFFIXES)
 
     def stem(self, name: str) -> Optional[str]:
         """The name without this ending; None where it ends otherwise."""
@@ -39,7 +39,7 @@ class Ending:
             return None
         if not self.tag:
             return stem
-        return stem[: -len(self.tag)] if stem[-len(self.tag) :].lower() == self.tag else None
+        return stem[: -len(self.tag)] if stem[-len(self.tag) :].lower() == self.tag.lower() else None
 
     def usual(self, stem: str) -> str:
         """A name with this ending, where any suffix will do a PNG."""

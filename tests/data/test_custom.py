@@ -130,6 +130,9 @@ def test_endings():
     assert Ending.of('.png').stem('a.PNG') == 'a' and Ending.of('.jpg.png').stem('a.jpg.png') == 'a'
     assert Ending.of('_mask').stem('x/a_MASK.tif') == 'x/a' and Ending.of('_mask').stem('a_mask.json') is None
     assert Ending.of(None).stem('a') is None and Ending.of('').stem('a.webp') == 'a'
+    assert (
+        Ending.of('_labelIds.PNG').stem('a_LABELids.png') == 'a' and Ending.of('_labelIds.PNG').usual('a') == 'a_labelIds.png'
+    )
     assert str(Ending.of('_mask')) == '_mask.*' and Ending.of('_mask').usual('a') == 'a_mask.png'
 
 

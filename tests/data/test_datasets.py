@@ -458,7 +458,7 @@ def test_published_files_give_the_same_samples_in_the_same_order(tmp_path, name)
         (
             'cityscapes',
             ['leftImg8bit/train/bad/x.png', 'gtFine/train/bad/y_gtFine_labelIds.png'],
-            '1 file not named *_leftimg8bit.* (bad/x.png)',
+            '1 file not named *_leftImg8bit.* (bad/x.png)',
         ),
         ('camvid', ['train/x.json', 'train/._a.png', 'trainannot/lonely.png'], '.json'),
         ('camvid32', ['701_StillsRaw_full/x.txt'], '.txt'),
