@@ -1,8 +1,8 @@
 """Decoded images in one memory-mapped file, from which a crop reads only the rows that it needs.
 
 ``build_cache`` writes, for each split, ``<name>.bin`` (for every sample its RGB image, then its label of train ids) and
-``<name>.json`` (where each begins, and of which files). They are in ``$TWINSEG_CACHE``, by default ``~/.cache/twinseg``. A
-cache whose files have changed since is not used.
+``<name>.json`` (where each begins, and of which files). They are in the folder of all caches
+(``folders.cache_folder``). A cache whose files have changed since is not used.
 """
 
 import hashlib
@@ -16,8 +16,9 @@ from typing import Any, Literal, Optional, Sequence
 import numpy as np
 
 from twinseg.common.data.base import Dataset, FileDataset, OnProgress
-from twinseg.common.errors import DataError
+from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import write_text, written_beside
+from twinseg.common.folders import cache_folder
 
 VERSION = 1
 Extent = tuple[int, int, int]  # position of a sample in the file: offset in bytes, height, width
@@ -62,16 +63,16 @@ class CachedDataset(Dataset):
         return {**self.__dict__, '_pixels': None}
 
 
-def cache_folder() -> Path:
-    """The folder of all caches."""
-    return Path(os.path.expanduser(os.environ.get('TWINSEG_CACHE') or '~/.cache/twinseg'))
-
-
 def use_cache(dataset: Dataset) -> Dataset:
     """The data set, read from its cache if there is one of its files as they are now; else the data set itself."""
     if not isinstance(dataset, FileDataset):
         return dataset
-    pixels, index = _paths(dataset)
+    try:
+        pixels, index = _paths(dataset)
+    except UserError:
+        if os.environ.get('TWINSEG_CACHE'):
+            raise
+        return dataset  # no home folder, and so no cache in it
     if not index.is_file():
         return dataset
     try:

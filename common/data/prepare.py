@@ -13,17 +13,17 @@ from PIL import Image, ImageDraw
 
 from twinseg.common.data.base import IGNORE, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, VOC_CLASSES, default_palette
-from twinseg.common.data.download import Archive, fetch, unpack
 from twinseg.common.data.layouts import voc_root
 from twinseg.common.data.reading import MAX_PIXELS, read_label
+from twinseg.common.download import RemoteFile, fetch, unpack
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import write_text, written_beside
 
 # No licence forbids fetching these two (the images are Flickr's, under its terms of use); digests as torchvision checks them.
-VOC = Archive(
+VOC = RemoteFile(
     'http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar', 'md5:6cd6e144f989b92b3379bac3b3de84fd'
 )
-SBD = Archive(
+SBD = RemoteFile(
     'http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz',
     'md5:82b4d87ceb2ed10f6038a1cba92111cb',
 )

@@ -1,14 +1,8 @@
-"""Data sets by name: downloads that break, lie or attack, archives that would do harm, labels in their publishers' formats."""
+"""Data sets by name: fetched, unpacked and converted, with labels in their publishers' formats."""
 
-import hashlib
 import io
 import json
 import sys
-import tarfile
-import threading
-import zipfile
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -17,183 +11,18 @@ from PIL import Image
 from scipy.io import savemat
 
 from tests.data.test_datasets import ids, photo, save, voc
-from twinseg.common import config
+from tests.support.web import remote, server, tar, zipped
+from twinseg.common import config, download
 from twinseg.common.cli import main
-from twinseg.common.data import download, prepare
+from twinseg.common.data import prepare
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES
-from twinseg.common.data.download import Archive, fetch, unpack
 from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import DataError, UserError
-
-CONTENT = bytes(range(256)) * 4000
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr(download, 'PAUSE', 0.0)
-
-
-@contextmanager
-def server(files: dict[str, bytes], break_after: int = 1 << 40, ranges: bool = True):
-    """Serves the files; each answer ends after ``break_after`` bytes. Yields the address and the ranges that were asked for."""
-    asked: list = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            content = files.get(self.path[1:])
-            if content is None:
-                self.send_error(404)
-                return
-            asked.append(self.headers.get('Range'))
-            start = int(asked[-1][6:-1]) if ranges and asked[-1] else 0
-            if start >= len(content):
-                self.send_error(416)
-                return
-            self.send_response(206 if start else 200)
-            self.send_header('Content-Length', str(len(content) - start))
-            self.end_headers()
-            self.wfile.write(content[start : start + break_after])
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(('127.0.0.1', 0), Handler) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        try:
-            yield f'http://127.0.0.1:{running.server_port}', asked
-        finally:
-            running.shutdown()
-
-
-def archive(address: str, name: str = 'x.tar', content: bytes = CONTENT) -> Archive:
-    return Archive(f'{address}/{name}', f'sha256:{hashlib.sha256(content).hexdigest()}')
-
-
-def test_a_download_is_checked_and_kept(tmp_path):
-    with server({'x.tar': CONTENT}) as (address, asked):
-        heard = []
-        path = fetch(archive(address), tmp_path, lambda *at: heard.append(at))
-        assert path.read_bytes() == CONTENT and heard[-1] == (len(CONTENT), len(CONTENT))
-        assert fetch(archive(address), tmp_path) == path and asked == [None]
-    assert [found.name for found in tmp_path.iterdir()] == ['x.tar']
-
-
-def test_a_broken_download_goes_on_where_it_stopped(tmp_path):
-    with server({'x.tar': CONTENT}, break_after=300_000) as (address, asked):
-        assert fetch(archive(address), tmp_path).read_bytes() == CONTENT
-        assert asked == [None, 'bytes=300000-', 'bytes=600000-', 'bytes=900000-']
-
-
-def test_a_download_goes_on_in_a_later_run(tmp_path):
-    (tmp_path / 'x.tar.part').write_bytes(CONTENT[:1000])
-    with server({'x.tar': CONTENT}) as (address, asked):
-        assert fetch(archive(address), tmp_path).read_bytes() == CONTENT and asked == ['bytes=1000-']
-    (tmp_path / 'x.tar').rename(tmp_path / 'x.tar.part')
-    with server({'x.tar': CONTENT}) as (address, asked):
-        assert fetch(archive(address), tmp_path).read_bytes() == CONTENT  # nothing was left
-
-
-def test_a_server_that_cannot_go_on_starts_again(tmp_path):
-    (tmp_path / 'x.tar.part').write_bytes(b'other')
-    with server({'x.tar': CONTENT}, ranges=False) as (address, _):
-        assert fetch(archive(address), tmp_path).read_bytes() == CONTENT
-
-
-def test_another_file_is_refused_and_not_kept(tmp_path):
-    with server({'x.tar': b'evil'}) as (address, _):
-        with pytest.raises(DataError, match='sha256 .*, expected .*run again to download it again'):
-            fetch(archive(address), tmp_path)
-    assert not list(tmp_path.iterdir())
-    (tmp_path / 'x.tar').write_bytes(b'evil')
-    with pytest.raises(DataError, match='delete it to fetch it again'):
-        fetch(archive('http://127.0.0.1:1'), tmp_path)
-
-
-def test_what_cannot_be_had_is_said(tmp_path, monkeypatch):
-    with server({}) as (address, _):
-        with pytest.raises(DataError, match='HTTP status 404'):
-            fetch(archive(address), tmp_path)
-    with pytest.raises(DataError, match='not reached .*put it into'):
-        fetch(archive('http://127.0.0.1:1'), tmp_path)
-    with server({'x.tar': CONTENT}, break_after=0) as (address, asked):
-        with pytest.raises(DataError, match='not reached'):
-            fetch(archive(address), tmp_path)
-        assert len(asked) == download.PATIENCE
-    monkeypatch.setattr(download, 'MAX_BYTES', 1000)
-    with server({'x.tar': CONTENT}) as (address, _):
-        with pytest.raises(DataError, match='1024000 bytes, more than the limit'):
-            fetch(archive(address), tmp_path)
-
-
-# Archives
-
-
-def tar(path: Path, members: dict[str, bytes], mode: str = 'w', **changes) -> Path:
-    with tarfile.open(path, mode) as file:
-        for name, content in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            for key, value in changes.items():
-                setattr(info, key, value)
-            file.addfile(info, io.BytesIO(content))
-    return path
-
-
-def zipped(path: Path, members: dict[str, bytes], mode: int | None = None) -> Path:
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
-        for name, content in members.items():
-            info = zipfile.ZipInfo(name)
-            if mode is not None:
-                info.external_attr = mode << 16
-            file.writestr(info, content, zipfile.ZIP_DEFLATED)
-    return path
-
-
-@pytest.mark.parametrize('make', [tar, lambda path, members: tar(path, members, 'w:gz'), zipped], ids=['tar', 'tgz', 'zip'])
-def test_unpacking(tmp_path, make):
-    members = {'a/b/c.txt': b'one', 'd.txt': b'two', './e.txt': b''}
-    assert unpack(make(tmp_path / 'archive', members), tmp_path) == 3
-    assert [(tmp_path / name).read_bytes() for name in members] == list(members.values())
-
-
-OUTSIDE = ('../evil', 'a/../../evil', '/tmp/evil', '..\\evil')
-HARM = {
-    **{f'tar {name}': (lambda path, name=name: tar(path, {name: b'x'}), 'would lie outside') for name in OUTSIDE},
-    **{f'zip {name}': (lambda path, name=name: zipped(path, {name: b'x'}), 'would lie outside') for name in OUTSIDE},
-    'symbolic link': (lambda path: tar(path, {'a': b''}, type=tarfile.SYMTYPE, linkname='/etc'), 'a link or a device'),
-    'hard link': (lambda path: tar(path, {'a': b''}, type=tarfile.LNKTYPE, linkname='/etc/passwd'), 'a link or a device'),
-    'device': (lambda path: tar(path, {'a': b''}, type=tarfile.CHRTYPE), 'a link or a device'),
-    'link in a zip': (lambda path: zipped(path, {'a': b'/etc'}, 0o120777), 'a link or a device'),
-    'zip bomb': (lambda path: zipped(path, {f'{i}': bytes(8 << 20) for i in range(12)}), 'unpacks to more than'),
-    'tar bomb': (lambda path: tar(path, {'a': bytes(90 << 20)}, 'w:gz'), 'unpacks to more than'),
-    'no archive': (lambda path: path.write_bytes(b'hello' * 1000), 'not readable as an archive'),
-    'empty': (lambda path: path.write_bytes(b''), 'not readable as an archive'),
-    'truncated tgz': (lambda path: halved(tar(path, {'a': np.random.default_rng(0).bytes(90000)}, 'w:gz')), 'archive'),
-    'truncated tar': (lambda path: halved(tar(path, {'a': bytes(90000)})), 'archive'),
-    'broken zip': (lambda path: garbled(zipped(path, {'a': np.random.default_rng(0).bytes(90000)})), 'archive'),
-}
-
-
-def halved(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def garbled(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[2000:2100] = bytes(100)
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize('case', HARM)
-def test_archives_that_would_do_harm(tmp_path, case):
-    make, message = HARM[case]
-    folder = tmp_path / 'inner/folder'
-    folder.mkdir(parents=True)
-    make(tmp_path / 'archive')
-    with pytest.raises(DataError, match=message) as error:
-        unpack(tmp_path / 'archive', folder)
-    assert '\n' not in str(error.value) and str(tmp_path / 'archive') in str(error.value)
-    assert {path.name for path in tmp_path.rglob('*')} <= {'archive', 'inner', 'folder', *map(str, range(12)), 'a'}
 
 
 # Data sets
@@ -231,7 +60,7 @@ def published(tmp_path, monkeypatch):
     }
     with server(files) as (address, asked):
         for name, key in {'VOC.tar': 'VOC', 'benchmark.tgz': 'SBD'}.items():
-            monkeypatch.setattr(prepare, key, archive(address, name, files[name]))
+            monkeypatch.setattr(prepare, key, remote(address, name, files[name]))
         yield labels, asked
 
 
