@@ -21,6 +21,7 @@ from twinseg.common.errors import StateError
 from twinseg.common.files import remove_unfinished, written_beside
 
 FORMAT = 1  # format that this version writes, and the newest that it reads; files without a number have format 1
+FOLDER = 'checkpoints'  # folder of a run that holds them
 BEST = 'best.safetensors'
 STEP_NAME = re.compile(r'step_(\d{8,})\.safetensors')
 State = dict[str, np.ndarray]

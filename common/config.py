@@ -52,7 +52,8 @@ class Model(Group):
     model_args: dict[str, Any] = Field({}, description="further arguments of the network's builder, by name")
     pretrained: Optional[str] = Field(
         None,
-        description='file with the weights to start from: a checkpoint of TwinSeg or a published one (load_from, init_cfg)',
+        description='weights to start from (load_from, init_cfg): a name of `twinseg list --weights`, fetched where missing, '
+        'or a file, a checkpoint of TwinSeg or a published one',
     )
     reset_classifier: bool = Field(
         False, description='with pretrained: a classification layer made for other classes keeps its random initial weights'

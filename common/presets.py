@@ -168,6 +168,7 @@ PRESETS: Mapping[str, Mapping[str, Arguments]] = {  # preset -> arch -> argument
         'deeplabv3plus': {**_YASSOUALI_DEEPLABV3PLUS, 'contract_dilation': False},
         'segnet': {'last_convolutions': 2, 'shared': True},
     },
+    'encoding': dict.fromkeys(('resnet50', 'resnet101', 'resnet152'), {'stem': 'deep'}),  # zhanghang1989/PyTorch-Encoding
     'torchvision': {
         **dict.fromkeys((*_RESNETS, 'vgg16_bn'), DEFAULTS),
         'deeplabv3': {'output_stride': 8, 'refine': True},

@@ -3,6 +3,7 @@
 
 ROOT=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 RECIPES=$ROOT/common/configs
+SHIPPED=$ROOT/common/weights/shipped
 
 say() {
     printf '%s\n' "$*" >&2
@@ -165,8 +166,13 @@ zoo_eval() {
     [[ $# -eq 3 ]] || zoo_usage 'DEVICE_ID CONFIG CHECKPOINT'
     zoo_settings "$target" "$2" "$1"
     zoo_one_device "$1"
-    [[ -f $3 ]] || die "CHECKPOINT $3: no such file"
-    checkpoint=$(absolute "$3")
+    if [[ -f $3 ]]; then
+        checkpoint=$(absolute "$3")
+    elif [[ $3 != */* && -f $SHIPPED/${3%.safetensors}.safetensors ]]; then
+        checkpoint=$3 # a name
+    else
+        die "CHECKPOINT $3: no such file, and no name of a checkpoint that ships"
+    fi
     use_python all
     RESUME='' zoo_folder "evaluation_${target,,}"
     zoo_run eval.log eval "$CONFIG" --checkpoint "$checkpoint" --backend "$BACKEND" --device "$DEVICE" \

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     *ROOT.glob('*.md'),
     *ROOT.glob('docs/*.md'),
-    *(ROOT / folder / 'README.md' for folder in ('tests', 'weights')),
+    *(ROOT / folder / 'README.md' for folder in ('tests', 'common/weights/shipped')),
 ]
 LINK = re.compile(r'\]\((?!https?:)([^)#\s]+)?(#[^)\s]+)?\)')
 PATH = re.compile(r'`((?:common|pytorch_impl|mindspore_impl|tests|scripts|docs|weights|ascend310_infer)/[\w/.-]+\.\w+)`')

@@ -27,7 +27,10 @@ from twinseg.common.cli.options import (
 
 def evaluate(
     config: ConfigName = None,
-    checkpoint: Annotated[Optional[Path], typer.Option(metavar='PATH', help='checkpoint, or run folder: its best one')] = None,
+    checkpoint: Annotated[
+        Optional[Path],
+        typer.Option(metavar='PATH | NAME', help='checkpoint, or run folder: its best one, or the name of one that ships'),
+    ] = None,
     model: ExportedFile = None,
     engine: Engine = None,
     backend: Backend = None,
@@ -67,7 +70,10 @@ def evaluate(
 
 def predict(
     words: Annotated[list[str], typer.Argument(metavar='[CONFIG] INPUT...', help='images, folders, videos')],
-    checkpoint: Annotated[Optional[Path], typer.Option(metavar='PATH', help='checkpoint or run folder')] = None,
+    checkpoint: Annotated[
+        Optional[Path],
+        typer.Option(metavar='PATH | NAME', help='checkpoint or run folder, or the name of a checkpoint that ships'),
+    ] = None,
     model: ExportedFile = None,
     engine: Engine = None,
     backend: Backend = None,

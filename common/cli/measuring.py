@@ -22,7 +22,9 @@ from twinseg.common.cli.options import (
 def parity(
     config: ConfigName = None,
     settings: Settings = None,
-    weights: Annotated[Optional[Path], typer.Option(metavar='FILE', help='weights; by default random, from the seed')] = None,
+    weights: Annotated[
+        Optional[Path], typer.Option(metavar='FILE | NAME', help='weights; by default random, from the seed')
+    ] = None,
     steps: Annotated[int, typer.Option(min=1)] = 20,
     size: Annotated[Optional[str], typer.Option(metavar='HxW', help='by default 64x96')] = None,
     batch_size: Annotated[int, typer.Option(min=4, help='images of a batch; with fewer, batch norm amplifies rounding')] = 4,

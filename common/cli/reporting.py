@@ -12,17 +12,20 @@ def list_(
     models: Annotated[bool, typer.Option('--models', help='networks')] = False,
     configs: Annotated[bool, typer.Option('--configs', help='recipes')] = False,
     datasets: Annotated[bool, typer.Option('--datasets', help='data sets')] = False,
+    weights: Annotated[bool, typer.Option('--weights', help='weights that have a name')] = False,
     keys: Annotated[bool, typer.Option('--keys', help='keys of the configuration')] = False,
 ) -> None:
-    """Networks, recipes and data sets; with --keys every key of the configuration."""
+    """Networks, recipes, data sets and weights; with --keys every key of the configuration."""
     from twinseg.common import console
     from twinseg.common.report import catalogue
 
-    everything = not (models or configs or datasets or keys)
+    everything = not (models or configs or datasets or weights or keys)
     if configs or everything:
         console.show('recipes', catalogue.configs())
     if datasets or everything:
         console.show('data sets', catalogue.datasets())
+    if weights or everything:
+        console.show('weights', catalogue.weights())
     if keys:
         console.show('keys', catalogue.keys())
     if models or everything:

@@ -7,7 +7,12 @@ import typer
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(metavar='FILE', help='weights: .pth, .tar, .ckpt, .safetensors, ...')],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar='FILE', help='weights: .pth, .tar, .ckpt, .safetensors, ..., or a name (`twinseg list --weights`)'
+        ),
+    ],
     source: Annotated[Optional[str], typer.Option('--from', metavar='PUBLISHER', help='by default it is recognised')] = None,
     out: Annotated[
         Optional[Path], typer.Option(metavar='FILE', help='by default FILE.safetensors; .pth and .ckpt for one framework')
@@ -20,6 +25,9 @@ def convert(
     """Published weights as a checkpoint of ours, for both backends; or one of ours without what only training needs."""
     from twinseg.common import console
     from twinseg.common.config import parse_override
+    from twinseg.common.weights.by_name import find_weights
     from twinseg.common.weights.convert_file import convert_file
 
+    with console.progress('downloading') as progress:
+        file = find_weights(file, print, progress)
     console.show_facts(convert_file(file, source, out, dict(map(parse_override, settings or ())), half).facts())

@@ -11,6 +11,7 @@ from twinseg.common.config import Config
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.inference import views
 from twinseg.common.tasks.base import TrainedNetwork, names_and_colours
+from twinseg.common.weights import by_name
 
 
 class Run(NamedTuple):
@@ -41,7 +42,7 @@ class Run(NamedTuple):
 def load_run(
     path: Path, backend_name: Optional[str] = None, device: Optional[str] = None, config: Optional[Config] = None
 ) -> Run:
-    """The network of a checkpoint file, or of a run folder (its best checkpoint, else its latest).
+    """The network of a checkpoint file, of the name of one that ships, or of a run folder (its best, else its latest).
 
     The configuration comes from the checkpoint unless one is given. Averaged (EMA) weights are taken where there are any.
     """
@@ -87,10 +88,11 @@ def network_arguments(config: Config, classes: int) -> dict[str, Any]:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint file itself, or of a run folder the best one, else the latest."""
+    """The checkpoint file itself, or one that ships under that name, or of a run folder the best one, else the latest."""
+    path = by_name.find_checkpoint(path)
     if not path.is_dir():
         return path
-    folder = path / 'checkpoints'
+    folder = path / checkpoint.FOLDER
     best = folder / checkpoint.BEST
     newest = best if best.is_file() else checkpoint.latest(folder)
     if newest is None:

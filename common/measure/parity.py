@@ -15,6 +15,7 @@ from twinseg.common.errors import UserError
 from twinseg.common.inference.runs import network_arguments, num_classes
 from twinseg.common.interpolation import Size
 from twinseg.common.weights import load_pretrained
+from twinseg.common.weights.by_name import find_weights
 
 # Tolerances (docs/design.md, section 4), relative to the largest magnitude (logits, losses) or the L2 norm (gradients,
 # parameters).
@@ -72,13 +73,14 @@ def parity(
 ) -> ParityResult:
     """Compares the PyTorch and the MindSpore network of a configuration on the CPU.
 
-    Both start from ``weights`` (a checkpoint or published weights) or from the configuration's seed. Logits and gradients
-    are float32 in evaluation mode; ``steps`` SGD steps at ``learning_rate`` follow (Adam's first steps turn the rounding of
-    tiny gradients into whole steps), with the precision of the configuration or ``amp`` (O0 to O3), on street scenes drawn
-    at ``size``, ``batch_size`` a step; for classifiers the labels are random. PyTorch's own drift is measured by the same
-    steps in float64, or in float32 for half precision.
+    Both start from ``weights`` (a checkpoint or published weights, a file or a name) or from the configuration's seed. Logits
+    and gradients are float32 in evaluation mode; ``steps`` SGD steps at ``learning_rate`` follow (Adam's first steps turn the
+    rounding of tiny gradients into whole steps), with the precision of the configuration or ``amp`` (O0 to O3), on street
+    scenes drawn at ``size``, ``batch_size`` a step; for classifiers the labels are random. PyTorch's own drift is measured by
+    the same steps in float64, or in float32 for half precision.
     """
     config = (config if amp is None else _at(config, amp)).replace(optimizer='sgd')
+    weights = weights and find_weights(weights)
     if isinstance(config.loss.class_weight, str):  # counted on data, which a comparison does not use
         config = config.replace(class_weight=None)
     backends = {name: get_backend(name) for name in ('pytorch', 'mindspore')}

@@ -6,11 +6,14 @@ from types import NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from twinseg.common import config as configuration
-from twinseg.common import tasks, weights
+from twinseg.common import tasks
 from twinseg.common.backend import Backend, available
 from twinseg.common.data import image_folder
 from twinseg.common.data.classes import CITYSCAPES_CLASSES
 from twinseg.common.data.layouts import DATASETS
+from twinseg.common.errors import UserError
+from twinseg.common.weights import TABLES, by_name
+from twinseg.common.weights.published import PUBLISHED
 
 Row = dict[str, Any]
 COUNTED = Path(__file__).with_name('networks.json')  # written by scripts/count_networks.py
@@ -41,6 +44,42 @@ def datasets() -> list[Row]:
         *rows,
         {'set': 'custom', 'classes': 'classes', 'below data_url': 'images in image_dir with labels in label_dir; split_list'},
         {'set': 'imagenet, image_folder', 'classes': 'the folders', 'below data_url': image_folder.LAYOUT},
+    ]
+
+
+def weights() -> list[Row]:
+    """The weights that have a name: the checkpoints that ship, and what is known of the published files."""
+    try:
+        folder = by_name.weights_folder()
+    except UserError:  # no home folder, and so no file in it
+        folder = None
+    return [
+        *(
+            {
+                'weights': name,
+                'about': 'trained by this suite on CamVid',
+                'size': f'{path.stat().st_size / 2**20:.1f} MiB',
+                'licence': 'Apache-2.0',
+                'digest': 'in the file',
+                'from': 'ships with TwinSeg',
+            }
+            for name, path in by_name.shipped().items()
+        ),
+        *(
+            {
+                'weights': published.name,
+                'about': published.about,
+                'size': published.size,
+                'licence': published.licence,
+                'digest': published.checked,
+                'from': 'is in the cache'
+                if folder and (folder / published.file).is_file()
+                else f'by hand: {published.url}'
+                if published.by_hand
+                else published.url,
+            }
+            for published in PUBLISHED
+        ),
     ]
 
 
@@ -82,7 +121,7 @@ def count(backend: Backend, arch: str) -> Row:
 
 def publishers(arch: str) -> list[str]:
     """Whose weights a network loads; of a classifier also those that come as a backbone alone."""
-    return list(dict.fromkeys(table.source for table in weights.TABLES if table.arch == arch))
+    return list(dict.fromkeys(table.source for table in TABLES if table.arch == arch))
 
 
 def _type(annotation: Any) -> str:

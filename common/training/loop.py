@@ -18,7 +18,7 @@ from typing import Any, Callable, Generator, Iterator, Optional
 
 import numpy as np
 
-from twinseg.common import checkpoint, schedules, tasks, weights
+from twinseg.common import checkpoint, console, schedules, tasks, weights
 from twinseg.common import config as configuration
 from twinseg.common.backend import Backend, Batch, Network, Predictor, Trainer, get_backend
 from twinseg.common.config import Config
@@ -36,6 +36,7 @@ from twinseg.common.parallel.processes import Group, check_agreement, naming_los
 from twinseg.common.training import loss_checks
 from twinseg.common.training.log import Clock, Log, Silence
 from twinseg.common.training.signals import STATUS, Stop
+from twinseg.common.weights import by_name
 
 MAX_CONFUSION = 100  # classes of the largest confusion matrix that is written to metrics.jsonl
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
@@ -91,10 +92,12 @@ def train(
     if group.size > 1:
         print(f'rank {group.rank} of {group.size}: process {os.getpid()} on {platform.node()}', flush=True)
     with naming_lost_ranks(group), _naming_a_full_disk(work_dir):
-        run = Run(config, backend, device, work_dir, group)
-        run.open_folder(may_exist=resume or start_from is not None)
         notes: list[str] = []  # lines for log.txt, which opens only when the run begins
-        path = start_from or (checkpoint.latest(run.folder, notes.append) if resume else None)
+        path = by_name.find_checkpoint(start_from) if start_from else None
+        if resume and not path:
+            path = checkpoint.latest(work_dir / checkpoint.FOLDER, notes.append)
+        run = Run(config, backend, device, work_dir, group, continued=path is not None)
+        run.open_folder(may_exist=resume or start_from is not None)
         if path:
             run.resume(path, same_folder=start_from is None)
         run.check_agreement({'the configuration': configuration.dump(run.config).encode()})
@@ -115,13 +118,15 @@ class Run:
 
     log: Log
 
-    def __init__(self, config: Config, backend: Backend, device: str, work_dir: Path, group: Group):
-        """Opens the data sets and builds the network and its trainer. UserError where they do not fit the configuration."""
+    def __init__(self, config: Config, backend: Backend, device: str, work_dir: Path, group: Group, continued: bool):
+        """Opens the data sets and builds the network and its trainer; one that is ``continued`` gets its weights later, and not
+        from ``pretrained``. UserError where they do not fit the configuration."""
         self.training, self.validation = open_splits(config.data)
         config = self.config = _counted_weights(config, self.training)
         self.backend, self.group, self.task = backend, group, tasks.of(config.task)
-        self.work_dir, self.folder = work_dir, work_dir / 'checkpoints'
-        network = build(backend, config, self.training, quiet=group.rank > 0)
+        self.work_dir, self.folder = work_dir, work_dir / checkpoint.FOLDER
+        start = config.replace(pretrained=None) if continued else config
+        network = build(backend, start, self.training, quiet=group.rank > 0)
         classes = classes_of(config, self.training)
         loss_checks.check(config.loss, network.align_corners, classes)
         self.trainer = backend.make_trainer(network, config)
@@ -390,7 +395,8 @@ def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = Fals
     arguments = network_arguments(config, classes_of(config, dataset))
     network = backend.build_model(config.model.arch, seed=config.runtime.seed, **arguments)
     if config.model.pretrained:
-        path = Path(config.model.pretrained).expanduser()
+        with console.progress('weights') as progress:
+            path = by_name.find_weights(config.model.pretrained, (lambda line: None) if quiet else print, progress)
         report = weights.load_pretrained(backend, network, config.model.arch, path, config.model.reset_classifier)
         if not quiet:
             print(report)

@@ -10,6 +10,7 @@ from twinseg.common.checkpoint import RunMeta
 from twinseg.common.config import nearest
 from twinseg.common.errors import StateError
 from twinseg.common.presets import without_heads
+from twinseg.common.weights.by_name import find_weights
 from twinseg.common.weights.publishers import PUBLISHERS, TABLES
 from twinseg.common.weights.publishers.table import Table
 from twinseg.common.weights.reading.files import read, unwrap
@@ -58,7 +59,8 @@ def convert(state: Mapping[str, Any], source: Optional[str] = None) -> Converted
 
 
 def load(path: str | Path, source: Optional[str] = None) -> Converted:
-    """The weights of a file, ours or a published one; the averaged (EMA) ones where ours has them."""
+    """The weights of a file or a name, ours or published; the averaged (EMA) ones where ours has them."""
+    path = find_weights(path)
     published = read(path)
     try:
         return convert(published, source)

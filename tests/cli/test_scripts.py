@@ -151,7 +151,12 @@ BAD = [
     ('run_standalone_train_gpu.sh', ['0', 'absent.yaml'], {}, 'CONFIG absent.yaml: neither a file nor a recipe'),
     ('run_standalone_train_gpu.sh', ['0', f'stdc/{RECIPE}'], {}, 'neither a file nor a recipe'),
     ('run_standalone_train_gpu.sh', ['0', 'camvid'], {}, 'neither a file nor a recipe'),  # only a base of recipes
-    ('run_eval_ascend.sh', ['0', 'my.yaml', 'absent.ckpt'], {}, 'CHECKPOINT absent.ckpt: no such file'),
+    (
+        'run_eval_ascend.sh',
+        ['0', 'my.yaml', 'absent.ckpt'],
+        {},
+        'CHECKPOINT absent.ckpt: no such file',
+    ),
     ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'BACKEND': 'jax'}, 'BACKEND=jax: expected pytorch or mindspore'),
     ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'DEVICE_TARGET': 'cpu'}, 'expected CPU, GPU or Ascend'),
     ('run_standalone_train_gpu.sh', ['0', 'my.yaml'], {'TWINSEG_PYTHON': '/absent'}, 'TWINSEG_PYTHON=/absent is no program'),
@@ -392,6 +397,15 @@ def test_three_stages_on_camvid(place):
     assert place.run('train_camvid.sh', 'enet/enet_camvid-360x480', 'runs', STUB_STATUS='75').returncode == 75
     assert place.option('--work-dir') == 'runs/stage1' and 'runs/stage2' not in place.argv
     assert place.run('train_camvid.sh', 'enet/enet_camvid-360x480').returncode == 2
+
+
+def test_a_checkpoint_that_ships_is_named(place):
+    for name in ('enet_camvid', 'enet_camvid.safetensors'):
+        assert place.run('run_eval_gpu.sh', '0', 'my.yaml', name).returncode == 0
+        assert place.option('--checkpoint') == name
+    (place.folder / 'enet_camvid').write_text('')
+    assert place.run('run_eval_gpu.sh', '0', 'my.yaml', 'enet_camvid').returncode == 0
+    assert place.option('--checkpoint') == str(place.folder / 'enet_camvid')
 
 
 def test_the_command_line_understands_the_arguments(place):

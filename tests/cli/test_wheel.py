@@ -45,9 +45,12 @@ def wheel(tmp_path_factory) -> Path:
     return path
 
 
+KINDS = ('.py', '.yaml', '.html', '.json', '.safetensors', '.md')
+
+
 def contents(folder: Path) -> set[str]:
     """Files below a folder of the checkout that a wheel holds, as paths in it."""
-    inside = (path.relative_to(ROOT) for path in folder.rglob('*') if path.suffix in ('.py', '.yaml', '.html', '.json'))
+    inside = (path.relative_to(ROOT) for path in folder.rglob('*') if path.suffix in KINDS)
     return {f'twinseg/{path}' for path in inside}
 
 
@@ -57,6 +60,7 @@ def test_it_holds_the_package_and_nothing_else(wheel):
     assert names == expected | {'twinseg/__init__.py', 'twinseg/__main__.py', 'twinseg/py.typed'}
     assert {f'twinseg/common/configs/{path.parent.name}/{path.name}' for path in config.recipes()} <= names
     assert {'twinseg/common/report/page.html', 'twinseg/common/report/networks.json'} <= names
+    assert {f'twinseg/common/weights/shipped/{name}' for name in ('README.md', 'ddrnet23_slim_camvid.safetensors')} <= names
 
 
 def test_it_says_what_it_is(wheel):
@@ -89,6 +93,8 @@ def test_it_works_in_an_empty_folder(wheel, tmp_path):
     cv2.imwrite(str(tmp_path / 'street.png'), np.zeros((64, 96, 3), np.uint8))
     twinseg('predict', 'street.png', '--checkpoint', 'run', '--device', 'cpu')
     assert (tmp_path / 'predictions/street_ids.png').is_file()
+    twinseg('predict', 'street.png', '--checkpoint', 'enet_camvid', '--device', 'cpu', '--out', 'by_name')
+    assert (tmp_path / 'by_name/street_ids.png').is_file()
 
 
 def test_it_is_not_the_checkout(wheel, tmp_path):

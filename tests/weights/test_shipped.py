@@ -1,4 +1,4 @@
-"""The checkpoints in weights/: small, described, the same in both backends, and with the scores that their card gives."""
+"""The checkpoints that ship: small, described, the same in both backends, and with the scores that their card gives."""
 
 from pathlib import Path
 
@@ -14,9 +14,9 @@ from twinseg.common.data.classes import CAMVID_CLASSES
 from twinseg.common.data.open import open_dataset
 from twinseg.common.inference.evaluate import evaluate_run
 from twinseg.common.inference.runs import load_run
+from twinseg.common.weights.by_name import SHIPPED, shipped
 
-FOLDER = Path(__file__).parents[2] / 'weights'
-FILES = sorted(FOLDER.glob('*.safetensors'))
+FILES = list(shipped().values())
 LARGEST = 20e6  # bytes, all together
 LOGITS = 1e-4  # relative to the largest
 SCORE = 0.05  # points of mIoU
@@ -24,17 +24,22 @@ each = pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 
 
 def card(path: Path) -> list[str]:
-    """The cells of a file's row in weights/README.md."""
+    """The cells of a file's row in the README.md beside it."""
     return [
         cell.strip()
-        for line in (FOLDER / 'README.md').read_text(encoding='utf-8').splitlines()
-        if line.startswith(f'| `{path.name}` |')
+        for line in (SHIPPED / 'README.md').read_text(encoding='utf-8').splitlines()
+        if line.startswith(f'| `{path.stem}` |')
         for cell in line.strip('|').split('|')
     ]
 
 
 def test_they_are_few_and_small():
     assert len(FILES) >= 2 and sum(path.stat().st_size for path in FILES) <= LARGEST
+
+
+def test_the_checkout_has_them_where_they_were():
+    for path in FILES:
+        assert (Path(__file__).parents[2] / 'weights' / path.name).samefile(path)
 
 
 @each

@@ -331,6 +331,7 @@ BACKBONES = [  # publisher and classifier; a network that starts from it, and on
     ('torchvision', 'resnet18', 'gcn', {'backbone': 'resnet18'}, 'gcn'),
     ('mmseg', 'resnet18', 'pspnet', {'backbone': 'resnet18', 'stem': 'v1c'}, 'gcn'),
     ('torchvision', 'resnet18', 'pspnet', {'backbone': 'resnet18', 'stem': '7x7', 'stages': 2}, 'gcn'),
+    ('encoding', 'resnet50', 'pspnet', {'stem': 'deep'}, 'gcn'),
     ('torchvision', 'vgg16_bn', 'segnet', {}, 'gcn'),
 ]
 

@@ -4,6 +4,7 @@ from twinseg.common.weights.publishers import (
     davidtvs,
     ddrnet,
     deephm,
+    encoding,
     mmseg,
     smp,
     stdc_seg,
@@ -15,7 +16,7 @@ from twinseg.common.weights.publishers.table import Table
 
 TABLES: tuple[Table, ...] = tuple(  # tables in the order in which they are tried
     table
-    for publisher in (mmseg, tramac, stdc_seg, ddrnet, davidtvs, smp, yassouali, deephm, torchvision)
+    for publisher in (mmseg, tramac, stdc_seg, ddrnet, davidtvs, smp, yassouali, deephm, encoding, torchvision)
     for table in publisher.TABLES
 )
 PUBLISHERS = tuple(dict.fromkeys(table.source for table in TABLES))

@@ -21,6 +21,12 @@ STEMS = {
     'v1c': {  # mmsegmentation
         f'stem.{3 * index + layer}': f'stem.{index}.{part}' for index in range(3) for layer, part in enumerate(('conv', 'bn'))
     },
+    'deep': {  # PyTorch-Encoding: the last norm is outside the list
+        **{f'conv1.{3 * index}': f'stem.{index}.conv' for index in range(3)},
+        'conv1.1': 'stem.0.bn',
+        'conv1.4': 'stem.1.bn',
+        'bn1': 'stem.2.bn',
+    },
     'initial': {'initial.0': 'stem.0.conv', 'initial.1': 'stem.0.bn'},  # yassouali's UperNet and GCN
     'deep initial': {  # yassouali's PSPNet and U-Net: the last norm is outside the list
         **{f'initial.0.{3 * index}': f'stem.{index}.conv' for index in range(3)},
