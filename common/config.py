@@ -30,6 +30,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0)]
 Sides = Annotated[list[Positive], Field(min_length=2, max_length=2)]  # height, width
 Colour = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+TRANSPARENT = 'transparent'  # in a label_map: pixels of no opacity
+LABEL_COLOUR = re.compile('(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(,(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])){2}')  # key of a label_map
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]  # lowest, highest
 Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
 
@@ -138,8 +140,16 @@ class Data(Group):
         description='image folders: file that numbers the classes, as JSON {"folder": number} or {"number": ["folder", '
         '"name"]}, or one folder a line; by default they are numbered in the order of their names',
     )
-    exif_rotate: bool = Field(
-        False, description='image folders: whether images are rotated as their EXIF orientation says (timm does not)'
+    exif_rotate: Optional[bool] = Field(
+        None,
+        description='whether image and label files are each turned as their EXIF orientation says; by default yes, but for '
+        'imagenet (timm does not). Prediction always shows a network the upright picture',
+    )
+    white_level: Optional[Annotated[float, Field(gt=0)]] = Field(
+        None,
+        description='sample value that becomes 255 in image files of more than 8 bits: 65535, 4095 (12 bits), 1.0, ...; by '
+        'default 65535 in 16-bit files, and files whose brightest sample is below 16384 are refused, as those of unknown range '
+        'are',
     )
     image_dir: Optional[str] = Field(
         None, description='custom: folder of the images below data_url; {split} in it is replaced by the name of the split'
@@ -171,19 +181,42 @@ class Data(Group):
     split_seed: Count = Field(0, description='number that chooses the images of val_fraction')
     classes: Optional[list[str]] = Field(None, description='custom: names of the classes, in the order of the train ids')
     palette: Optional[list[Colour]] = Field(
-        None, description="custom: RGB colour of each class, 0 to 255; by default Pascal VOC's series of colours"
+        None,
+        description='custom: RGB colour of each class, 0 to 255, by which RGB masks are read, too; by default masks hold ids, '
+        "and classes are drawn in Pascal VOC's series of colours",
     )
-    label_map: Optional[dict[int, int]] = Field(
-        None, description='custom: id in the label file -> train id, 255: ignored; by default ids are train ids already'
+    label_map: Optional[dict[Union[int, str], int]] = Field(
+        None,
+        description='custom: id in the label file -> train id, 255: ignored; by default ids are train ids already. A colour, '
+        "as '0,0,0', and the word transparent may stand for an id",
+    )
+    label_pixels: Literal['auto', 'ids', 'colors'] = Field(
+        'auto',
+        description='custom: what the pixels of label files hold: ids, or the colours of palette and label_map; auto: RGB '
+        'files colours where any are given, grey and palette files ids',
+    )
+    unknown_colors: Literal['error', 'ignore', 'nearest'] = Field(
+        'error',
+        description='custom: reaction to a colour in a label file that palette and label_map lack: end, ignore its pixels, or '
+        'take them for the class of the nearest colour (for masks in JPEG)',
     )
 
     @field_validator('label_map', mode='before')
     @classmethod
-    def _numbers_from_json(cls, label_map: Any) -> Any:
-        """Ids as numbers: JSON, in which checkpoints and reports keep a configuration, makes strings of keys."""
-        if not isinstance(label_map, dict):
-            return label_map
-        return {int(key) if isinstance(key, str) and key.isdecimal() else key: value for key, value in label_map.items()}
+    def _plain_keys(cls, label_map: Any) -> Any:
+        """Ids as numbers: JSON, in which checkpoints and reports keep a configuration, makes strings of keys. Colours without
+        blanks."""
+        return {_label_key(key): value for key, value in label_map.items()} if isinstance(label_map, dict) else label_map
+
+
+def _label_key(key: Any) -> int | str:
+    """A key of a label_map: an id, a colour or the word for transparent pixels; ValueError for anything else."""
+    text = str(key).replace(' ', '')
+    if isinstance(key, str) and text.isdecimal():
+        return int(text)
+    if type(key) is int or text == TRANSPARENT or LABEL_COLOUR.fullmatch(text):
+        return key if isinstance(key, int) else text
+    raise ValueError(f"{key!r} is neither an id, nor a colour such as '0,0,0', nor the word {TRANSPARENT}")
 
 
 class Augment(Group):
@@ -505,7 +538,6 @@ GROUPS: dict[str, type[Group]] = {
 # What belongs to one task; under the other it must keep its default, for it would be read and ignored.
 CLASSIFICATION = (
     'class_file',
-    'exif_rotate',
     'scale',
     'ratio',
     'interpolation',
@@ -550,6 +582,8 @@ SEGMENTATION = (
     'image_dir',
     'label_dir',
     'label_map',
+    'label_pixels',
+    'unknown_colors',
     'palette',
 )
 OTHER_TASKS: dict[TaskName, tuple[str, ...]] = {'segmentation': CLASSIFICATION, 'classification': SEGMENTATION}

@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from twinseg.common import config
 from twinseg.common.data import classification_transforms
-from twinseg.common.data.reading import decode
+from twinseg.common.data.reading import read_image
 from twinseg.common.data.sampling import sample_rng
 from twinseg.common.data.segmentation_transforms import channels_first
 
@@ -42,7 +42,7 @@ def photographs(paths: list[str]) -> list[bytes]:
 
 
 def ours(file: bytes, augment: config.Augment, number: int) -> np.ndarray:
-    image = np.array(decode(io.BytesIO(file), 'image'))
+    image = read_image(io.BytesIO(file), 'image')
     return channels_first(classification_transforms.train_image(image, augment, (SIDE, SIDE), sample_rng(0, 0, number)))
 
 
@@ -75,7 +75,7 @@ def stages(files: list[bytes], augment: config.Augment) -> dict[str, float]:
             times[stage] += 1000 * (now - mark) / count
             mark = now
 
-        image = np.array(decode(io.BytesIO(files[number % len(files)]), 'image'))
+        image = read_image(io.BytesIO(files[number % len(files)]), 'image')
         lap('decode')
         top, left, height, width = classification_transforms.crop_box(*image.shape[:2], augment, rng)
         picture = Image.fromarray(image).crop((left, top, left + width, top + height))

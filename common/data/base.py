@@ -3,17 +3,16 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
-import cv2
 import numpy as np
 
+from twinseg.common import config
+from twinseg.common.data.labels import IGNORE, LabelRules
 from twinseg.common.data.listing import NO_FACTS, FileFacts
-from twinseg.common.data.reading import read_image, read_label
+from twinseg.common.data.reading import AS_SEEN, ImageRules, orientation, read_image
 from twinseg.common.errors import DataError
 
-IGNORE = 255  # train id of the pixels that neither losses nor metrics count
-UNMAPPED = 254  # marks pixels whose id the label map does not have, so train ids are 0 to 253, and IGNORE
 OnProgress = Callable[[int, int], None]  # hears how much is done, of how much: samples, files or bytes
 
 
@@ -60,12 +59,14 @@ class Dataset(ABC):
         return self.read(index)[0]
 
 
-class FileDataset(Dataset):
-    """Pairs of an image file and a label file.
+def image_rules_of(data: config.Data) -> ImageRules:
+    """How a data set's files are read: upright unless ``exif_rotate`` says otherwise; ImageNet's as timm reads them."""
+    upright = data.set != 'imagenet' if data.exif_rotate is None else data.exif_rotate
+    return ImageRules(upright, data.white_level)
 
-    ``label_map`` maps the ids in the label files to train ids; ``colours``, uint8 (n, 3), are the RGB colours of the ids
-    0 to n - 1 where labels may be RGB files.
-    """
+
+class FileDataset(Dataset):
+    """Pairs of an image file and a label file, and the rules by which these are read."""
 
     def __init__(
         self,
@@ -73,24 +74,22 @@ class FileDataset(Dataset):
         split: str,
         description: Description,
         samples: list[Sample],
-        label_map: Mapping[int, int],
-        colours: Optional[np.ndarray] = None,
+        label_rules: LabelRules,
+        image_rules: ImageRules = AS_SEEN,
         file_facts: FileFacts = NO_FACTS,
     ):
         super().__init__(name, split, description, samples, file_facts)
-        self.label_map, self.colours = dict(label_map), colours
-        self._table = np.full(256, UNMAPPED, np.uint8)
-        self._table[list(label_map)] = list(label_map.values())
+        self.label_rules, self.image_rules = label_rules, image_rules
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Image, uint8 (H, W, 3) RGB, and label, uint8 (H, W) train ids; DataError names a broken file, a label of another
-        size than its image, or one with ids that are not in the label map."""
+        size than its image, or one with ids or colours that mean nothing."""
         sample = self.samples[index]
         image, label = self.read_image(index), self._read_label(sample)
         if image.shape[:2] != label.shape:
             raise DataError(
                 f'{sample.image}: {_width_by_height(image)} pixels (width x height), but its label {sample.label} has '
-                f'{_width_by_height(label)}; both must be of one size'
+                f'{_width_by_height(label)}; both must be of one size{self._turned(sample, image, label)}'
             )
         return image, label
 
@@ -98,33 +97,27 @@ class FileDataset(Dataset):
         """The image alone, uint8 (H, W, 3) RGB; DataError names a broken file."""
         path = self.samples[index].image
         assert path is not None
-        return read_image(path)
+        return read_image(path, rules=self.image_rules)
 
     def _read_label(self, sample: Sample) -> np.ndarray:
-        path = sample.label
-        assert path is not None
-        label = read_label(path, self.colours)
-        train_ids = cv2.LUT(label, self._table)
-        if (train_ids == UNMAPPED).any():
-            present = np.unique(label)
-            outside = [int(i) for i in present if self._table[i] == UNMAPPED]
-            raise DataError(
-                f'{path}: ids outside the label map of {self.name}: {outside} (ids found: {present.tolist()}, '
-                f'ids known: {_ranges(self.label_map)}); correct the label, or map the ids (set: custom, label_map)'
-            )
-        return train_ids
+        assert sample.label is not None
+        return self.label_rules.read(sample.label, self.image_rules.upright)
+
+    def _turned(self, sample: Sample, image: np.ndarray, label: np.ndarray) -> str:
+        """The end of the message where image and label differ by a turn of 90 degrees."""
+        if image.shape[:2] != label.shape[::-1]:
+            return ''
+        turns = {what: orientation(path) for what, path in (('image', sample.image), ('label', sample.label)) if path}
+        found = ', '.join(f"the {what}'s is {turn}" for what, turn in turns.items())
+        if max(turns.values()) < 5:
+            return f': one lies on its side, and no EXIF orientation says so ({found}); turn the one that is not upright'
+        if not self.image_rules.upright:
+            return f': one lies on its side, and EXIF orientations are not applied ({found}); leave exif_rotate out, or turn it'
+        return (
+            f': one lies on its side after EXIF orientations were applied ({found}); where labels were drawn on images as they '
+            'are stored, set exif_rotate: false'
+        )
 
 
 def _width_by_height(pixels: np.ndarray) -> str:
     return f'{pixels.shape[1]}x{pixels.shape[0]}'
-
-
-def _ranges(ids: Mapping[int, int]) -> str:
-    """The keys in short: 0 to 11, 255."""
-    runs: list[list[int]] = []
-    for i in sorted(ids):
-        if runs and runs[-1][1] == i - 1:
-            runs[-1][1] = i
-        else:
-            runs.append([i, i])
-    return ', '.join(f'{first} to {last}' if first < last else str(first) for first, last in runs)

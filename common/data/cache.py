@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal, Optional, Sequence
 
@@ -20,7 +20,7 @@ from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import write_text, written_beside
 from twinseg.common.folders import cache_folder
 
-VERSION = 1
+VERSION = 2  # of the files' form, and of the rules of reading
 Extent = tuple[int, int, int]  # position of a sample in the file: offset in bytes, height, width
 log = logging.getLogger(__name__)
 
@@ -136,9 +136,8 @@ def _write(
 
 
 def fingerprint(dataset: FileDataset) -> str:
-    """A digest of the files' names, sizes and times, and of what their ids mean."""
-    colours = None if dataset.colours is None else dataset.colours.tolist()
-    digest = hashlib.sha256(json.dumps([sorted(dataset.label_map.items()), colours]).encode())
+    """A digest of the files' names, sizes and times, and of what their pixels mean."""
+    digest = hashlib.sha256(json.dumps([dataset.label_rules.facts(), astuple(dataset.image_rules)]).encode())
     for sample in dataset.samples:
         for path in (sample.image, sample.label):
             assert path is not None

@@ -5,9 +5,10 @@ from typing import Optional
 
 from twinseg.common import config
 from twinseg.common.data import splits
-from twinseg.common.data.base import IGNORE, UNMAPPED, Sample
+from twinseg.common.data.base import Sample
 from twinseg.common.data.classes import default_palette
-from twinseg.common.data.layouts import DatasetSpec, Split, SplitFiles, labelled
+from twinseg.common.data.labels import IGNORE, UNMAPPED, Colour
+from twinseg.common.data.layouts import DatasetSpec, Split, SplitFiles, colour_of, labelled
 from twinseg.common.data.listing import Tally
 from twinseg.common.data.pairs import Ending, PairFiles
 from twinseg.common.errors import DataError
@@ -28,10 +29,7 @@ def custom_spec(data: config.Data) -> DatasetSpec:
         raise DataError(f'classes: {count} names; at most {UNMAPPED - 1} fit into 8-bit labels')
     if data.palette is not None and len(data.palette) != count:
         raise DataError(f'palette: {len(data.palette)} colours for {count} classes')
-    ids = data.label_map or {i: i for i in range(count)}
-    wrong = {key: value for key, value in ids.items() if not 0 <= key <= 255 or not (0 <= value < count or value == IGNORE)}
-    if wrong:
-        raise DataError(f'label_map: {wrong}; expected ids 0 to 255 mapped to 0 to {count - 1}, or to 255 (ignored)')
+    ids, colours = _label_map(data, count)
     if data.val_fraction is not None:
         _check_fraction(data)
     layout = (
@@ -44,7 +42,35 @@ def custom_spec(data: config.Data) -> DatasetSpec:
         layout=layout + (f', listed in {data.split_list}' if data.split_list else ''),
         find=lambda split: _find(data, split),
         label_map={IGNORE: IGNORE, **ids},
+        colours=colours,
     )
+
+
+def _label_map(data: config.Data, count: int) -> tuple[dict[int, int], dict[Colour, int]]:
+    """Train ids of ids and of colours, from ``label_map`` and ``palette``; DataError where these are impossible."""
+    given = data.label_map or {}
+    wrong = {
+        key: value
+        for key, value in given.items()
+        if isinstance(key, int) and not 0 <= key <= 255 or not (0 <= value < count or value == IGNORE)
+    }
+    if wrong:
+        raise DataError(f'label_map: {wrong}; expected ids 0 to 255 mapped to 0 to {count - 1}, or to 255 (ignored)')
+    ids = {key: value for key, value in given.items() if isinstance(key, int)} or {i: i for i in range(count)}
+    colours: dict[Colour, int] = {}
+    for train_id, channels in enumerate(data.palette or ()):
+        if train_id != colours.setdefault(colour_of(channels), train_id):
+            classes = data.classes or []
+            same = classes[colours[colour_of(channels)]], classes[train_id]
+            raise DataError(
+                f'palette: {channels} is the colour of {same[0]!r} and of {same[1]!r}; give each class one of its own'
+            )
+    colours |= {
+        colour_of([int(channel) for channel in key.split(',')]): value
+        for key, value in given.items()
+        if isinstance(key, str) and key != config.TRANSPARENT
+    }
+    return ids, colours
 
 
 def _check_fraction(data: config.Data) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 
 from twinseg.common import config
 from twinseg.common.data import splits
-from twinseg.common.data.base import Dataset, Description
+from twinseg.common.data.base import Dataset, Description, image_rules_of
 from twinseg.common.data.classes import default_palette
 from twinseg.common.data.listing import (
     HIDDEN,
@@ -35,7 +35,7 @@ from twinseg.common.data.listing import (
     list_folders,
     same_name,
 )
-from twinseg.common.data.reading import decode, to_rgb
+from twinseg.common.data.reading import AS_SEEN, ImageRules, read_image
 from twinseg.common.errors import DataError
 
 MAX_BYTES = 1 << 28  # bytes of an image's file in a tar, and of a class file
@@ -71,23 +71,22 @@ class ImageFolder(Dataset):
         description: Description,
         samples: list[ImageSample],
         labels: np.ndarray,
-        exif_rotate: bool = False,
+        image_rules: ImageRules = AS_SEEN,
         file_facts: FileFacts = NO_FACTS,
     ):
         super().__init__(name, split, description, samples, file_facts)
-        self.labels, self.exif_rotate = labels, exif_rotate
+        self.labels, self.image_rules = labels, image_rules
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """Image, uint8 (H, W, 3) RGB, and the number of its class; DataError names a broken file."""
         return self.read_image(index), int(self.labels[index])
 
     def read_image(self, index: int) -> np.ndarray:
-        """The image alone, uint8 (H, W, 3) RGB, read-only: any that Pillow reads, made RGB by ``Image.convert`` (transparency
-        is dropped, 16 bits are cut to 8), as timm and torchvision do it. DataError names a broken file."""
+        """The image alone, uint8 (H, W, 3) RGB, read-only (see ``reading.read_image``). DataError names a broken file."""
         sample: ImageSample = self.samples[index]
         where = sample.path if sample.size is None else f'{sample.path}: {self.split}: {sample.name}'
         source = Path(sample.path) if sample.size is None else _member(sample, where)
-        return np.asarray(to_rgb(decode(source, where, self.exif_rotate), where))
+        return read_image(source, where, self.image_rules)
 
 
 def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
@@ -137,9 +136,8 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
         )
     labels = np.array([by_name[same_name(folder)] for folder in folders], np.int64)
     description = Description.of(readable, default_palette(len(readable)), UNREADABLE)
-    return ImageFolder(
-        data.set, split, description, samples, labels, data.exif_rotate, FileFacts(files.tally.notes(), files.links)
-    )
+    facts = FileFacts(files.tally.notes(), files.links)
+    return ImageFolder(data.set, split, description, samples, labels, image_rules_of(data), facts)
 
 
 def _member(sample: ImageSample, where: str) -> io.BytesIO:

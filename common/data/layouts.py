@@ -3,16 +3,15 @@
 A new data set is an entry of ``DATASETS``, its classes in ``classes.py``, and its name in ``config.Data.set``.
 """
 
+import contextlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Callable, Mapping, Optional, Sequence
-
-import numpy as np
+from typing import Callable, Literal, Mapping, Optional, Sequence
 
 from twinseg.common import config
 from twinseg.common.data import splits
-from twinseg.common.data.base import IGNORE, Description, FileDataset, Sample
+from twinseg.common.data.base import Description, FileDataset, Sample, image_rules_of
 from twinseg.common.data.classes import (
     CAMVID32,
     CAMVID_CLASSES,
@@ -21,9 +20,11 @@ from twinseg.common.data.classes import (
     CITYSCAPES_LABEL_IDS,
     CITYSCAPES_NAMES,
     CITYSCAPES_PALETTE,
+    VOC_BORDER,
     VOC_CLASSES,
     VOC_PALETTE,
 )
+from twinseg.common.data.labels import IGNORE, Colour, LabelRules
 from twinseg.common.data.listing import FileFacts, list_files, some
 from twinseg.common.data.pairs import Ending, Labels, PairFiles, find_pairs, likely_label_suffix
 from twinseg.common.errors import DataError
@@ -95,9 +96,9 @@ class DatasetSpec:
     """A data set of image and label files: its classes, and the files of a split.
 
     ``layout`` is the text for users, with ``{split}`` for the split's name. ``find`` gives the samples of a split, sorted by
-    name, or DataError. ``label_map`` maps the ids in the label files to train ids; where label files hold RGB colours,
-    ``colours`` are those of the ids 0, 1, ... Label files whose names end in ``train_id_tag`` hold train ids instead; all
-    of a split are of one kind.
+    name, or DataError. ``label_map`` maps the ids in the label files to train ids, and ``colours`` the RGB colours, where label
+    files hold these; palette files hold what ``indexed`` says. Label files whose names end in ``train_id_tag`` hold train
+    ids instead; all of a split are of one kind.
     """
 
     classes: Sequence[str]
@@ -105,7 +106,8 @@ class DatasetSpec:
     layout: str
     find: Callable[[Split], SplitFiles]
     label_map: Mapping[int, int]
-    colours: Optional[Sequence[Sequence[int]]] = None
+    colours: Mapping[Colour, int] = field(default_factory=dict)
+    indexed: Literal['ids', 'colors'] = 'ids'
     train_id_tag: Optional[str] = None
 
 
@@ -122,9 +124,39 @@ def open_split(spec: DatasetSpec, root: Path, data: config.Data, split: str, che
     label = found.samples[0].label
     if spec.train_id_tag and label is not None and label.stem.lower().endswith(spec.train_id_tag.lower()):
         spec = replace(spec, label_map=_train_ids(spec.classes))
-    colours = None if spec.colours is None else np.array(spec.colours, np.uint8)
+    custom = data.set == 'custom'
+    rules = LabelRules(
+        data.set,
+        spec.label_map,
+        spec.classes,
+        spec.colours,
+        indexed=spec.indexed,
+        class_colours={} if custom and not data.palette else _numbered(spec.palette),
+    )
+    if custom:
+        rules = replace(
+            rules,
+            pixels=data.label_pixels,
+            unknown=data.unknown_colors,
+            transparent=(data.label_map or {}).get(config.TRANSPARENT),
+            keys=True,
+        )
+    if label is not None and label.is_file():
+        with contextlib.suppress(DataError):  # said when the sample is read
+            rules.read(label)  # warns of a palette in another order, once, before a loader's workers would each do it
     description = Description.of(spec.classes, spec.palette)
-    return FileDataset(data.set, split, description, found.samples, spec.label_map, colours, found.facts)
+    return FileDataset(data.set, split, description, found.samples, rules, image_rules_of(data), found.facts)
+
+
+def colour_of(channels: Sequence[int]) -> Colour:
+    """A colour as a key."""
+    red, green, blue = channels
+    return red, green, blue
+
+
+def _numbered(palette: Sequence[Sequence[int]]) -> dict[Colour, int]:
+    """The train id of each class's colour."""
+    return {colour_of(channels): train_id for train_id, channels in enumerate(palette)}
 
 
 def labelled(
@@ -285,7 +317,8 @@ DATASETS = {
         'and {split}.txt that lists the names',
         find=_find_camvid32,
         label_map={i: IGNORE if name is None else CAMVID_CLASSES.index(name) for i, (_, name) in enumerate(CAMVID32.values())},
-        colours=[colour for colour, _ in CAMVID32.values()],
+        colours={colour: IGNORE if name is None else CAMVID_CLASSES.index(name) for colour, name in CAMVID32.values()},
+        indexed='colors',
     ),
     'cityscapes': DatasetSpec(
         classes=CITYSCAPES_CLASSES,
@@ -307,5 +340,6 @@ DATASETS = {
         'ImageSets/Segmentation/{split}.txt (split train_aug: `twinseg prepare voc` makes it)',
         find=_find_voc,
         label_map=_train_ids(VOC_CLASSES),
+        colours={**_numbered(VOC_PALETTE), VOC_BORDER: IGNORE},
     ),
 }

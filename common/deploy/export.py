@@ -170,6 +170,7 @@ def describe(run: Run, options: ExportOptions, align_corners: Optional[bool], si
         'step': meta.step,
         'set': config.data.set,
         'task': config.task,
+        'white_level': config.data.white_level,
     }
     keys = tasks.of(config.task).EXPORTED_KEYS
     facts |= {field: getattr(config.augment, field) for field in keys if field not in facts}

@@ -81,10 +81,11 @@ class ExportedNetwork:
         """The network as prediction sees it; images go as they are into a file for one size, which scales them."""
         known = self.metadata
         classes, palette = names_and_colours(known.classes, known.palette, known.num_classes)
+        white = known.white_level
         if self.size is not None:
-            return TrainedNetwork(known.task, self, known.augment, self.size, classes, palette, smallest=1)
+            return TrainedNetwork(known.task, self, known.augment, self.size, classes, palette, 1, white)
         predictor = TestTimeAugmentation(self, size=known.eval_size)
-        return TrainedNetwork(known.task, predictor, known.augment, known.input_size, classes, palette, SMALLEST)
+        return TrainedNetwork(known.task, predictor, known.augment, known.input_size, classes, palette, SMALLEST, white)
 
 
 def evaluate_exported(

@@ -14,7 +14,7 @@ from twinseg.common.errors import UserError
 Side = Annotated[int, Field(gt=0)]
 Level = Annotated[int, Field(ge=0, le=255)]
 Channels = tuple[float, float, float]
-Deviation = Annotated[float, Field(gt=0)]
+Above0 = Annotated[float, Field(gt=0)]
 
 
 class ExportMetadata(BaseModel):
@@ -27,7 +27,7 @@ class ExportMetadata(BaseModel):
     classes: tuple[str, ...] = ()
     palette: tuple[tuple[Level, Level, Level], ...] = ()
     mean: Channels
-    std: tuple[Deviation, Deviation, Deviation]
+    std: tuple[Above0, Above0, Above0]
     input_size: tuple[Side, Side]
     eval_size: Optional[tuple[Side, Side]] = None
     align_corners: Optional[bool] = Field(description='of the resize from the head to the image; none: a classifier')
@@ -40,6 +40,7 @@ class ExportMetadata(BaseModel):
     crop_pct: float = 0.875
     square_resize: bool = False
     interpolation: str = 'bicubic'
+    white_level: Optional[Above0] = None
 
     @classmethod
     def read(cls, metadata: Mapping[str, str], path: Path) -> 'ExportMetadata':
@@ -70,7 +71,7 @@ class ExportMetadata(BaseModel):
         if base is None:
             if self.set is None:
                 raise UserError('the file does not say which data set it is for: give CONFIG, a recipe or a YAML file')
-            base = configuration.from_flat({'set': self.set})
+            base = configuration.from_flat({'set': self.set, 'white_level': self.white_level})
         if base.task != self.task:
             raise UserError(f'set: {base.data.set} is not for {self.task}, which the file is for')
         described = {key: getattr(self, field) for field, key in tasks.of(self.task).EXPORTED_KEYS.items()}

@@ -7,7 +7,6 @@ from typing import Any, Sequence, overload
 import numpy as np
 
 from twinseg.common import tasks
-from twinseg.common.data.reading import read_image
 from twinseg.common.errors import DataError
 from twinseg.common.tasks.base import TrainedNetwork
 from twinseg.common.tasks.classification import Classification
@@ -45,7 +44,7 @@ class Model:
             return [self.predict(image) for image in images]
         pixels, name = images, 'image'
         if isinstance(images, (str, Path)):
-            pixels, name = read_image(Path(images)), Path(images).stem
+            pixels, name = self.network.read(Path(images)), Path(images).stem
         if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.shape[2:] != (3,) or not pixels.size:
             given = f'{pixels.dtype} {pixels.shape}' if isinstance(pixels, np.ndarray) else type(pixels).__name__
             raise DataError(f'image: {given}; expected a file, or a uint8 array (H, W, 3) in RGB')

@@ -6,7 +6,6 @@ from typing import Optional, Sequence
 import numpy as np
 
 from twinseg.common import tasks
-from twinseg.common.data.reading import read_image
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import written_beside
 from twinseg.common.tasks.base import TrainedNetwork
@@ -30,7 +29,7 @@ def predict(network: TrainedNetwork, files: Sequence[Path], out: Path, logits: O
         written = task.predict(network, files, out)
         if logits is not None:
             with written_beside(logits) as part, part.open('wb') as file:  # np.save would append .npy to other names
-                np.save(file, task.logits(network, read_image(files[0])))
+                np.save(file, task.logits(network, network.read(files[0])))
             written.append(logits)
     except OSError as error:
         raise UserError(f'{error.filename or out}: cannot be written ({error.strerror or error})') from None

@@ -36,7 +36,8 @@ class Run(NamedTuple):
         classes, palette = names_and_colours(self.meta.classes, self.meta.palette, count)
         predictor = views.as_published(self.predictor, self.config)
         size = tasks.of(self.config.task).input_size(self.config)
-        return TrainedNetwork(self.config.task, predictor, self.config.augment, size, classes, palette)
+        white = self.config.data.white_level
+        return TrainedNetwork(self.config.task, predictor, self.config.augment, size, classes, palette, white_level=white)
 
 
 def load_run(

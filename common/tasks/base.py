@@ -13,6 +13,7 @@ from twinseg.common.backend import Batch, Predictor
 from twinseg.common.config import Augment, Config, TaskName
 from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import default_palette
+from twinseg.common.data.reading import ImageRules, read_image
 from twinseg.common.data.samples import TrainSamples
 from twinseg.common.interpolation import Size
 from twinseg.common.metrics import ImageScores, Scores
@@ -60,6 +61,11 @@ class TrainedNetwork(NamedTuple):
     classes: Sequence[str]
     palette: np.ndarray  # uint8 (C, 3)
     smallest: int = SMALLEST
+    white_level: Optional[float] = None  # of image files of more than 8 bits (see ``config.Data``)
+
+    def read(self, path: Path) -> np.ndarray:
+        """An image file, uint8 (H, W, 3) RGB, as people see it: turned as its EXIF data says, whatever the training did."""
+        return read_image(path, rules=ImageRules(white_level=self.white_level))
 
 
 class PictureRow(NamedTuple):

@@ -12,7 +12,6 @@ from twinseg.common.backend import Predictor
 from twinseg.common.config import Config, TaskName
 from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classification_transforms import eval_image
-from twinseg.common.data.reading import read_image
 from twinseg.common.data.samples import EvaluationImages, TrainImages
 from twinseg.common.data.segmentation_transforms import channels_first
 from twinseg.common.errors import DataError, UserError
@@ -175,7 +174,7 @@ def predict(network: TrainedNetwork, files: Sequence[Path], out: Path) -> list[P
     for path in files:
         if path.suffix.lower() in VIDEOS:
             raise DataError(f'{path}: a video; a classifier takes images')
-        guesses[str(path)] = predict_image(network, read_image(path), path.stem).to_json()
+        guesses[str(path)] = predict_image(network, network.read(path), path.stem).to_json()
     written = out / 'predictions.json'
     write_text(written, json.dumps(guesses, indent=1) + '\n')
     return [written]

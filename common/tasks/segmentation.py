@@ -12,7 +12,6 @@ from twinseg.common.backend import Predictor
 from twinseg.common.config import Config, TaskName
 from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
-from twinseg.common.data.reading import read_image
 from twinseg.common.data.samples import LabelledImages, TrainSamples, loaded_images
 from twinseg.common.data.segmentation_transforms import channels_first
 from twinseg.common.drawing import blend, colour_labels, overlay
@@ -159,7 +158,7 @@ def predict(network: TrainedNetwork, files: Sequence[Path], out: Path) -> list[P
             written.append(out / f'{path.stem}_overlay.mp4')
             rewrite(path, written[-1], lambda frame: predict_image(network, frame, '').overlay(all_classes=True))
         else:
-            written += predict_image(network, read_image(path), path.stem).save(out)
+            written += predict_image(network, network.read(path), path.stem).save(out)
     return written
 
 

@@ -278,10 +278,13 @@ BROKEN = {
     ),
     'colour label': (lambda root: save(root / 'trainannot/a.png', photo()), ['trainannot/a.png', 'RGB', 'one 8-bit channel']),
     '16-bit label': (
-        lambda root: save(root / 'trainannot/a.png', ids(0).astype(np.uint16)),
-        ['trainannot/a.png', 'I;16', '8-bit'],
+        lambda root: save(root / 'trainannot/a.png', ids(0).astype(np.uint16) + 300),
+        ['trainannot/a.png', '300 (48 pixels)', '0 to 255'],
     ),
-    '16-bit image': (lambda root: save(root / 'train/a.png', ids(0).astype(np.uint16)), ['train/a.png', 'I;16', '8-bit']),
+    'dark 16-bit image': (
+        lambda root: save(root / 'train/a.png', ids(0).astype(np.uint16) + 900),
+        ['train/a.png', '900', '10 bits', 'white_level'],
+    ),
     'bomb': (lambda root: (root / 'train/a.png').write_bytes(png(9000, 9000)), ['train/a.png', '9000x9000', 'limit']),
     'large bomb': (lambda root: (root / 'train/a.png').write_bytes(png(90000, 90000)), ['train/a.png', 'bomb']),
 }
