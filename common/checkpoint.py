@@ -7,6 +7,7 @@ Tensors are named ``model.*``, ``optimizer.<slot>.*`` and ``ema.*``. The file's 
 import hashlib
 import json
 import re
+import shlex
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
 from twinseg.common.errors import StateError
+from twinseg.common.file_kind import SAFETENSORS, kind_of
 from twinseg.common.files import remove_unfinished, written_beside
 
 FORMAT = 1  # format that this version writes, and the newest that it reads; files without a number have format 1
@@ -128,11 +130,16 @@ def load(path: str | Path) -> tuple[State, RunMeta]:
     path = Path(path)
     if not path.is_file():
         raise StateError(f'{path}: no such checkpoint')
+    kind = kind_of(path)
+    if not kind.is_weights:
+        raise kind.refusal(path)
+    if kind != SAFETENSORS:
+        raise StateError(f'{path}: {kind.name}, not a checkpoint of twinseg: {_to_convert(path)}')
     try:
         with safe_open(path, 'np') as file:  # checks all sizes against the file's before anything is allocated
             entry = (file.metadata() or {}).get('twinseg')
             if entry is None:
-                raise StateError(f'{path}: a safetensors file, but not one of ours; `twinseg convert` reads published ones')
+                raise StateError(f'{path}: a safetensors file, but not one of ours: {_to_convert(path)}')
             header = json.loads(entry)
             text = header['meta']
             meta = RunMeta.from_json(text, path)
@@ -144,6 +151,12 @@ def load(path: str | Path) -> tuple[State, RunMeta]:
     if checksum != _checksum(tensors, text):
         raise StateError(f'{path}: damaged: its checksum does not agree with its content; use an earlier checkpoint')
     return tensors, meta
+
+
+def _to_convert(path: Path) -> str:
+    """What to do with somebody's weights in place of a checkpoint: the whole command."""
+    out = f'{path.stem}_twinseg.safetensors' if path.suffix == '.safetensors' else f'{path.stem}.safetensors'
+    return f'`twinseg convert {shlex.quote(str(path))} --out {shlex.quote(out)}` makes one of published weights'
 
 
 def model_state(path: str | Path, ema: Optional[bool] = None) -> tuple[State, RunMeta]:

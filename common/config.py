@@ -60,6 +60,11 @@ class Model(Group):
     reset_classifier: bool = Field(
         False, description='with pretrained: a classification layer made for other classes keeps its random initial weights'
     )
+    weights_of: Optional[str] = Field(
+        None,
+        description='with pretrained: which weights, where the file has several: ema, last, or the name of the dict or module; '
+        'by default the averaged ones, where there are these and the last',
+    )
     drop_path_rate: Fraction = Field(
         0.0,
         description='classifiers: probability that a sample skips the last block (stochastic depth); it rises linearly from'

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from twinseg.common import metrics
+from twinseg.common.errors import one_line
 from twinseg.common.metrics import ImageScores, Scores
 
 MOST_CLASSES = 100  # most classes of a classifier that are printed: those with the lowest accuracy
@@ -74,7 +75,7 @@ def show_facts(facts: Mapping[str, Any]) -> None:
     """Names and values, a line each."""
     for key, value in facts.items():
         text = f'{value:.3g}' if isinstance(value, float) else str(value)
-        console.print(f'{key}: {text}', markup=False, highlight=False, soft_wrap=True)
+        console.print(one_line(f'{key}: {text}'), markup=False, highlight=False, soft_wrap=True)
 
 
 def show_likeliest(images: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Callable, Optional
 import typer
 
 from twinseg.common.cli import data, deployment, inference, measuring, reporting, training, weights
-from twinseg.common.errors import Interrupted, UserError
+from twinseg.common.errors import Interrupted, UserError, one_line
 
 COMMANDS: dict[str, Callable[..., None]] = {
     'train': training.train,
@@ -74,7 +74,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     except KeyboardInterrupt:
         return 130
     except Interrupted as error:
-        print(f'twinseg: {error}', file=sys.stderr)
+        print(one_line(f'twinseg: {error}'), file=sys.stderr)
         return error.status
     except Exception as error:
         if debug:
@@ -97,7 +97,7 @@ def _explain(error: Exception) -> int:
         message, status = f'internal error: {type(error).__name__}: {error}; run again with --debug and report what it shows', 1
     from twinseg.common.parallel.launch import error_prefix
 
-    print('twinseg: error: ' + error_prefix() + ' '.join(message.split()), file=sys.stderr)
+    print(one_line(f'twinseg: error: {error_prefix()}{message}'), file=sys.stderr)
     return status
 
 
@@ -115,4 +115,4 @@ def _repeat_set(words: list[str]) -> list[str]:
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, UserWarning):
-        print(f'twinseg: warning: {" ".join(str(message).split())}', file=sys.stderr)
+        print(one_line(f'twinseg: warning: {message}'), file=sys.stderr)

@@ -14,6 +14,10 @@ def convert(
         ),
     ],
     source: Annotated[Optional[str], typer.Option('--from', metavar='PUBLISHER', help='by default it is recognised')] = None,
+    weights_of: Annotated[
+        Optional[str],
+        typer.Option('--weights-of', metavar='ema|last|NAME', help='which, if the file has several; by default the averaged'),
+    ] = None,
     out: Annotated[
         Optional[Path], typer.Option(metavar='FILE', help='by default FILE.safetensors; .pth and .ckpt for one framework')
     ] = None,
@@ -28,6 +32,7 @@ def convert(
     from twinseg.common.weights.by_name import find_weights
     from twinseg.common.weights.convert_file import convert_file
 
+    arguments = dict(map(parse_override, settings or ()))
     with console.progress('downloading') as progress:
         file = find_weights(file, print, progress)
-    console.show_facts(convert_file(file, source, out, dict(map(parse_override, settings or ())), half).facts())
+    console.show_facts(convert_file(file, source, out, arguments, half, weights_of).facts())

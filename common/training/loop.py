@@ -395,9 +395,10 @@ def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = Fals
     arguments = network_arguments(config, classes_of(config, dataset))
     network = backend.build_model(config.model.arch, seed=config.runtime.seed, **arguments)
     if config.model.pretrained:
+        model = config.model
         with console.progress('weights') as progress:
-            path = by_name.find_weights(config.model.pretrained, (lambda line: None) if quiet else print, progress)
-        report = weights.load_pretrained(backend, network, config.model.arch, path, config.model.reset_classifier)
+            path = by_name.find_weights(model.pretrained, (lambda line: None) if quiet else print, progress)
+        report = weights.load_pretrained(backend, network, model.arch, path, model.reset_classifier, model.weights_of)
         if not quiet:
             print(report)
     return network

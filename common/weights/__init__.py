@@ -2,8 +2,8 @@
 
 ``read`` opens a file safely, ``convert`` recognises the publisher and renames, ``load`` does both, and ``load_pretrained``
 fills a network as far as the weights go. ``reading`` has a module for each kind of file, ``publishers`` one for each
-publisher's names. ``published`` lists files that have a name, ``by_name`` fetches them; ``shipped/`` holds the checkpoints
-that come with the suite.
+publisher's names; ``sets`` tells which weights of a file are meant. ``published`` lists files that have a name, ``by_name``
+fetches them; ``shipped/`` holds the checkpoints that come with the suite.
 """
 
 from twinseg.common.weights.convert import SOURCES, Converted, convert, load

@@ -21,11 +21,15 @@ class Conversion:
     """The weights that were recognised, the tensors that each backend's network took, and the file that was written."""
 
     recognised: str
+    chosen: str  # which weights of the file were taken, where there was a choice
+    left_out: str  # tensors of the file that were not
     loaded: dict[str, str]  # load reports by backend
     written: Path
 
     def facts(self) -> dict[str, str]:
-        return {'found': self.recognised, **self.loaded, 'written': str(self.written)}
+        notes = {'weights': self.chosen, 'left out': self.left_out}
+        said = {key: note for key, note in notes.items() if note}
+        return {'found': self.recognised, **said, **self.loaded, 'written': str(self.written)}
 
 
 def convert_file(
@@ -34,17 +38,19 @@ def convert_file(
     out: Optional[Path] = None,
     arguments: Optional[Mapping[str, Any]] = None,
     half: bool = False,
+    weights_of: Optional[str] = None,
 ) -> Conversion:
     """Reads weights, published or our own, loads them into the network of every installed backend, and writes ``out``.
 
     ``source`` is one of ``weights.SOURCES``, None: recognised. ``out`` is by default the file's name in the current folder,
     ending in .safetensors; .pth is a state dict of our PyTorch network, .ckpt a checkpoint of our MindSpore network. All three
     say which network they belong to. ``arguments``: settings of the network that the weights do not reveal. ``half``:
-    kernels are written in float16, which halves a .safetensors file.
+    kernels are written in float16, which halves a .safetensors file. ``weights_of``: 'ema', 'last' or a name, where the file
+    has several sets of weights.
 
-    Of ours, the averaged weights are taken where there are any, and what the file says of its data and training is kept, but
-    for precision and threads. A published classifier is taken for one of ImageNet, a network of 19 classes for one of
-    Cityscapes. Raises StateError for a file that is unreadable or does not fit, BackendError when ``out`` needs an absent
+    The averaged weights are taken where there are these and the last ones. Of ours, what the file says of its data and training
+    is kept, but for precision and threads. A published classifier is taken for one of ImageNet, a network of 19 classes for one
+    of Cityscapes. Raises StateError for a file that is unreadable or does not fit, BackendError when ``out`` needs an absent
     framework.
     """
     out = out or Path(file.stem + SUFFIX)
@@ -56,7 +62,7 @@ def convert_file(
         raise UserError(f'{out}: would be written over itself; give another --out')
     if out.suffix in NATIVE:
         get_backend(NATIVE[out.suffix])
-    converted = weights.load(file, source)
+    converted = weights.load(file, source, weights_of)
     converted = replace(converted, arguments={**converted.arguments, **(arguments or {})})
     loaded, networks = {}, {}
     for name in available():
@@ -66,7 +72,10 @@ def convert_file(
             used = used_arguments(backend.MODELS, converted.arch, converted.arguments)
             converted = replace(converted, arguments={**used, **(arguments or {})})
         networks[name] = backend.build_model(converted.arch, seed=None, **converted.arguments)
-        loaded[name] = str(backend.load_state(networks[name], converted.state))
+        try:
+            loaded[name] = str(backend.load_state(networks[name], converted.state))
+        except StateError as error:
+            raise StateError(f'{file}: {converted}: {error}') from None
     model_args = {key: value for key, value in converted.arguments.items() if key != 'num_classes'}
     if converted.meta:
         said = converted.meta.model_dump(exclude_unset=True, exclude={'trainer'})  # the state of an optimizer left out
@@ -81,7 +90,7 @@ def convert_file(
         checkpoint.save(
             out, {f'model.{name}': _halved(name, array) if half else array for name, array in converted.state.items()}, meta
         )
-    return Conversion(str(converted), loaded, out)
+    return Conversion(str(converted), converted.chosen, converted.left_out, loaded, out)
 
 
 def _meta(

@@ -1,6 +1,8 @@
 """A network's initial weights from a checkpoint that fits it in part: its backbone, or all but the classifiers."""
 
+import warnings
 from pathlib import Path
+from typing import Optional
 
 from twinseg.common import checkpoint
 from twinseg.common.backend import Backend, Network
@@ -9,15 +11,23 @@ from twinseg.common.weights.convert import load
 
 
 def load_pretrained(
-    backend: Backend, network: Network, arch: str, path: str | Path, reset_classifier: bool = False
+    backend: Backend,
+    network: Network,
+    arch: str,
+    path: str | Path,
+    reset_classifier: bool = False,
+    weights_of: Optional[str] = None,
 ) -> checkpoint.LoadReport:
     """Fills a network, an ``arch``, as far as a file's weights go, and reports what was filled.
 
     Parts (``backbone``, ``head``, ...) that only one side has are left alone, and so are stages of the file's
     backbone that the network's backbone ends before. A part that both have must agree tensor by tensor, StateError otherwise;
-    only a classifier for another number of classes may stay as it was drawn, with ``reset_classifier``.
+    only a classifier for another number of classes may stay as it was drawn, with ``reset_classifier``. ``weights_of``: which,
+    where the file has several sets of weights, as in ``convert``; a warning says which were taken.
     """
-    converted = load(path)
+    converted = load(path, weights_of=weights_of)
+    if converted.chosen:
+        warnings.warn(f'{path}: takes {converted.chosen.replace("--weights-of", "weights_of:")}', stacklevel=2)
     state = converted.state
     initial = backend.state(network)
     stages = {_stage(name) for name in initial}

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Callable, Mapping
 
 import numpy as np
@@ -10,6 +11,16 @@ from twinseg.common.errors import StateError
 from twinseg.common.presets import preset_arguments
 
 Arrays = Mapping[str, np.ndarray]
+COUNTERS = ('num_batches_tracked', 'total_ops', 'total_params')  # of batch norms, and of thop, which counts operations
+LOSSES = {
+    'loss',
+    'losses',
+    'criterion',
+    'criterions',
+    'metric',
+    'metrics',
+    'confmat',
+}  # words of what trains it
 
 
 @dataclass(frozen=True)
@@ -51,15 +62,22 @@ class Table:
     def fits(self, published: Arrays) -> bool:
         return all(mark in published for mark in self.marks) and self.condition(published)
 
+    def takes(self, name: str) -> bool:
+        """Whether a published name is one of the network, read or not."""
+        return any(rule_pattern(rule).match(name) for rule in (*self.rules, *self.unused))
+
     def rename(self, published: Arrays) -> tuple[dict[str, str], list[str]]:
-        """Our names -> theirs, and the names that are left out on purpose; StateError for a name that no rule takes."""
+        """Our names -> theirs, and the names that are left out: those that the network never reads, and those of what training
+        keeps beside it (a loss's class weights, a metric's counts). StateError for any other name that no rule takes."""
         rules = [(rule_pattern(theirs), ours) for theirs, ours in self.rules.items()]
         unused = [rule_pattern(theirs) for theirs in self.unused]
+        parts = {rule.partition('.')[0] for rule in (*self.rules, *self.unused)}
         names: dict[str, str] = {}
         ignored, unknown = [], []
         for key in published:
             name = next((pattern.sub(rule_template(ours), key, 1) for pattern, ours in rules if pattern.match(key)), None)
-            if key.endswith('num_batches_tracked') or name is None and any(pattern.match(key) for pattern in unused):
+            is_unused = any(pattern.match(key) for pattern in unused)
+            if key.endswith(COUNTERS) or name is None and (is_unused or _is_beside(key, published, parts)):
                 ignored.append(key)
             elif name is None or name in names:
                 unknown.append(key)
@@ -74,6 +92,20 @@ class Table:
         return names, ignored
 
 
+def _is_beside(name: str, published: Arrays, parts: set[str]) -> bool:
+    """Whether a tensor lies beside the network whose parts have these names, and is none of a layer: a loss's, a metric's."""
+    words = set(re.split(r'[^a-z]+', name.lower()))
+    if words & LOSSES:
+        return True
+    if name.partition('.')[0] in parts:
+        return False
+    module, _, leaf = name.rpartition('.')
+    layer = any(f'{module}.{other}'.lstrip('.') in published for other in ('bias', 'running_mean'))
+    dimensions = np.ndim(published[name])
+    return dimensions < 3 and not layer and not (leaf == 'weight' and dimensions == 2)
+
+
+@cache
 def rule_pattern(rule: str) -> re.Pattern[str]:
     """Matches the names that a rule takes, up to the end of one of their components."""
     parts = [f'(?P<{part[1:-1]}>[^.]+)' if part.startswith('{') else re.escape(part) for part in rule.split('.')]

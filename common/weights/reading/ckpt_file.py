@@ -12,33 +12,10 @@ from typing import Iterator
 import numpy as np
 
 from twinseg.common.errors import StateError
+from twinseg.common.weights.reading.dtypes import BY_NAME, MINDSPORE
 
-FIRST_BYTE = b'\n'  # field 1 of the message: a value
-DTYPES = {
-    'Float16': '<f2',
-    'Float32': '<f4',
-    'Float64': '<f8',
-    'BFloat16': '<u2',
-    'Bool': '?',
-    'Int8': 'i1',
-    'Int16': '<i2',
-    'Int32': '<i4',
-    'Int64': '<i8',
-    'UInt8': 'u1',
-    'UInt16': '<u2',
-    'UInt32': '<u4',
-    'UInt64': '<u8',
-}
+MOST_DIMENSIONS = 32
 CRC = b'crc_num'  # before a checksum of ten bytes, where the writer was asked for one
-
-
-def is_ckpt(path: Path) -> bool:
-    """True where a file begins like a checkpoint of MindSpore; StateError when it is not readable."""
-    try:
-        with open(path, 'rb') as file:
-            return file.read(1) == FIRST_BYTE
-    except OSError as error:
-        raise StateError(f'{path}: not readable: {error.strerror or error}') from None
 
 
 def read_ckpt(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
@@ -67,29 +44,26 @@ def _arrays(content: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         tag, dims, kind, data = _value(value)
         known = values.setdefault(tag, (dims, kind, []))
         if known[:2] != (dims, kind):
-            raise ValueError(f'{tag}: parts of different tensors')
+            raise ValueError(f'{tag[:80]}: parts of different tensors')
         known[2].append(data)
     arrays, texts = {}, {}
     for tag, (dims, kind, parts) in values.items():
         joined = b''.join(parts)
         if kind == 'str':
             texts[tag] = joined.decode('utf-32-le')
-        elif kind in DTYPES:
+        elif kind in MINDSPORE:
             arrays[tag] = _array(tag, dims, kind, joined)
         else:
-            raise ValueError(f'{tag}: unknown type {kind[:40]!r}')
+            raise ValueError(f'{tag[:80]}: unknown type {kind[:40]!r}')
     return arrays, texts
 
 
 def _array(tag: str, dims: tuple[int, ...], kind: str, data: bytes) -> np.ndarray:
-    dtype = np.dtype(DTYPES[kind])
-    shape = () if dims == (0,) and len(data) == dtype.itemsize else dims  # old files write a single number so
-    if math.prod(shape) * dtype.itemsize != len(data):
-        raise ValueError(f'{tag}: {len(data)} bytes for {kind} {list(dims)[:8]}')
-    flat = np.frombuffer(data, dtype)
-    if kind == 'BFloat16':
-        flat = (flat.astype(np.uint32) << 16).view(np.float32)
-    return flat.reshape(shape)
+    numbers = BY_NAME[MINDSPORE[kind]]
+    shape = () if dims == (0,) and len(data) == numbers.itemsize else dims  # old files write a single number so
+    if math.prod(shape) * numbers.itemsize != len(data):
+        raise ValueError(f'{tag[:80]}: {len(data)} bytes for {kind} {list(dims)[:8]}')
+    return numbers.array(np.frombuffer(data, np.dtype(numbers.stored).newbyteorder('<'))).reshape(shape)
 
 
 def _value(message: memoryview) -> tuple[str, tuple[int, ...], str, memoryview]:
@@ -99,7 +73,7 @@ def _value(message: memoryview) -> tuple[str, tuple[int, ...], str, memoryview]:
     dims: list[int] = []
     for item in tensor.get('dims', []):
         dims += [item] if isinstance(item, int) else _packed(item)
-    if any(side >= 1 << 48 for side in dims):  # negative ones are unsigned here
+    if len(dims) > MOST_DIMENSIONS or any(side >= 1 << 48 for side in dims):  # negative ones are unsigned here
         raise ValueError('a tensor with an impossible shape')
     content = tensor.get('tensor_content', [memoryview(b'')])[-1]
     return bytes(parts['tag'][-1]).decode(), tuple(dims), bytes(tensor['tensor_type'][-1]).decode(), content

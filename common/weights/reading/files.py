@@ -4,18 +4,18 @@ from pathlib import Path
 from typing import Any, Mapping
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from twinseg.common import checkpoint
+from twinseg.common import checkpoint, file_kind
 from twinseg.common.checkpoint import RunMeta
 from twinseg.common.errors import StateError
-from twinseg.common.weights.reading.ckpt_file import is_ckpt, read_ckpt
+from twinseg.common.weights.reading.ckpt_file import read_ckpt
+from twinseg.common.weights.reading.safetensors_file import describe_safetensors, read_safetensors
 from twinseg.common.weights.reading.torch_file import read_torch
-
-WRAPPERS = ('state_dict', 'model_state_dict', 'model', 'net', 'network', 'module')  # keys that hold the weights
+from twinseg.common.weights.reading.tree import Tensors, flatten
 
 NORM_LEAVES = {'gamma': 'weight', 'beta': 'bias', 'moving_mean': 'running_mean', 'moving_variance': 'running_var'}  # MindSpore
-PREFIXES = ('module.', 'model.')  # prefixes from DataParallel and from trainers
+SAVE_PLAIN = 'save them as plain tensors of float32, float16 or bfloat16'
+AROUND = ('module', '_orig_mod', '_fsdp_wrapped_module', '_checkpoint_wrapped_module')  # PyTorch's wrappers of any module
 
 
 class Weights(dict[str, np.ndarray]):
@@ -26,44 +26,99 @@ class Weights(dict[str, np.ndarray]):
         self.meta = meta
 
 
+class Contents:
+    """All tensors of a file, or of an object that Python holds.
+
+    ``arrays``: by the names below all wrappers, the tensors of norms under PyTorch's. ``stored``: those names -> the names in
+    the file. ``unreadable``: what tensors are that cannot be read. ``repeated``: names of more than one tensor. ``pickled``: a
+    module was saved whole. ``largest``: prefix of the stored names in the container that has the most. ``meta``: the metadata
+    of our checkpoints; ``averaged``: one of them that holds averaged weights.
+    """
+
+    def __init__(self, tensors: Tensors, meta: RunMeta | None = None, averaged: bool = False):
+        shorter = {name: _without_wrappers(name) for name in tensors.arrays}
+        if len(set(shorter.values())) < len(shorter):  # then the words tell tensors apart
+            shorter = {name: name for name in tensors.arrays}
+        norms = {name.removesuffix('.moving_mean') for name in shorter.values() if name.endswith('.moving_mean')}
+        names = {_canonical(name, norms): stored for stored, name in shorter.items()}
+        if len(names) < len(shorter):
+            raise StateError('two of its tensors have one name, one as PyTorch and one as MindSpore spells it')
+        self.arrays = {name: tensors.arrays[stored] for name, stored in names.items()}
+        self.stored = names
+        self.unreadable = tensors.unreadable
+        self.repeated = tensors.repeated
+        self.pickled = tensors.pickled
+        self.largest = '' if tensors.pickled else max(tensors.holders, key=lambda name: tensors.holders[name], default='')
+        self.meta = meta
+        self.averaged = averaged
+
+    def why_empty(self) -> str:
+        """Why there are no arrays, in words."""
+        if not self.unreadable:
+            return 'it holds no tensors by name'
+        name, kind = next(iter(self.unreadable.items()))
+        return f'its {len(self.unreadable)} tensors are {kind} ({name}, ...), which no network here loads; {SAVE_PLAIN}'
+
+
+def contents(path: Path, ema: bool | None = None) -> Contents:
+    """All tensors of a file: safetensors (ours or a published file), MindSpore's ``.ckpt``, what ``torch.save`` wrote.
+
+    The kind is told by the content, and nothing in the file is executed. StateError when the file is unreadable or of another
+    kind; the message says which and what to do. ``ema``: of our checkpoints the averaged weights (True), the last ones (False),
+    the averaged ones where there are any (None).
+    """
+    kind = file_kind.kind_of(path)
+    if not kind.is_weights:
+        raise kind.refusal(path)
+    described: Any = None
+    if kind == file_kind.SAFETENSORS:
+        names, metadata = describe_safetensors(path)
+        if 'twinseg' in metadata:
+            state, known = checkpoint.model_state(path, ema)
+            return Contents(Tensors(dict(state)), known, any(name.startswith('ema.') for name in names))
+        tensors = read_safetensors(path)
+    elif kind == file_kind.MINDSPORE:
+        arrays, texts = read_ckpt(path)
+        tensors, described = Tensors(arrays), texts.get('twinseg')
+    else:
+        tensors, content = read_torch(path, kind)
+        described = _described(content)
+    meta = RunMeta.from_json(described, path) if isinstance(described, str) else None
+    try:
+        return Contents(tensors, meta)
+    except StateError as error:
+        raise StateError(f'{path}: {error}') from None
+
+
+def of_object(state: Mapping[str, Any]) -> Contents:
+    """All tensors of a dict, or of dicts in it."""
+    return Contents(flatten(state, _array), getattr(state, 'meta', None))
+
+
 def read(path: str | Path) -> Weights:
     """Arrays by name from safetensors (ours or a published file), MindSpore's ``.ckpt`` or what ``torch.save`` wrote.
 
-    Nothing in the file is executed. The wrapper that holds the weights (``state_dict``, ``model``, ...) and a common prefix
-    (``module.``, ``model.``) are taken off, and the tensors of norms get PyTorch's names. Raises StateError when the file is
-    unreadable or holds no weights.
+    Nothing in the file is executed. Of several dicts with tensors these are those of the one that has the most;
+    ``convert`` sees all of them, and takes off prefixes. The wrappers that PyTorch puts around modules (``module.``,
+    ``_orig_mod.``) are taken off, and the tensors of norms have PyTorch's names. Raises StateError when the file is unreadable
+    or holds no weights.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise StateError(f'{path}: no such file')
-    if path.suffix == '.safetensors':
-        return _read_safetensors(path)
-    content: Any
-    if is_ckpt(path):
-        content, texts = read_ckpt(path)
-        described = texts.get('twinseg')
-    else:
-        content = read_torch(path)
-        described = _described(content)
-    return Weights(unwrap(content, str(path)), None if described is None else RunMeta.from_json(described, path))
+    found = contents(Path(path))
+    if not found.arrays:
+        raise StateError(f'{path}: no weights in it: {found.why_empty()}')
+    prefix = found.largest
+    inner = _without_wrappers(f'{prefix}x')[:-1]
+    arrays = {name.removeprefix(inner): array for name, array in found.arrays.items() if found.stored[name].startswith(prefix)}
+    return Weights(arrays, found.meta)
 
 
-def unwrap(content: Any, where: str = 'weights') -> dict[str, np.ndarray]:
-    """The arrays of a loaded object, without wrapper and prefix."""
-    for wrapper in WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            content = content[wrapper]
-            break
-    items = content.items() if isinstance(content, Mapping) else ()
-    arrays = {key: value for key, value in items if isinstance(key, str) and isinstance(value, np.ndarray)}
-    if not arrays:
-        what = f'a dict of {list(content)[:5]}' if isinstance(content, Mapping) else type(content).__name__
-        raise StateError(f'{where}: no weights in it: found {what}, expected arrays by name, or below one of {list(WRAPPERS)}')
-    for prefix in PREFIXES:
-        if all(key.startswith((prefix, 'loss.')) for key in arrays):  # training code may keep its loss beside the network
-            arrays = {key.removeprefix(prefix): value for key, value in arrays.items()}
-    norms = {key.removesuffix('.moving_mean') for key in arrays if key.endswith('.moving_mean')}
-    return {_canonical(key, norms): value for key, value in arrays.items()}
+def _array(value: Any) -> np.ndarray | None:
+    return value if isinstance(value, np.ndarray) else None
+
+
+def _without_wrappers(name: str) -> str:
+    parts = name.split('.')
+    return '.'.join(part for part in parts[:-1] if part not in AROUND) + ('.' if len(parts) > 1 else '') + parts[-1]
 
 
 def _canonical(name: str, norms: set[str]) -> str:
@@ -77,13 +132,3 @@ def _described(content: Any) -> Any:
     metadata = getattr(content, 'metadata', None)
     network = metadata.get('') if isinstance(metadata, dict) else None
     return network.get('twinseg') if isinstance(network, dict) else None
-
-
-def _read_safetensors(path: Path) -> Weights:
-    try:
-        with safe_open(path, 'np') as file:
-            if 'twinseg' not in (file.metadata() or {}):
-                return Weights(unwrap({name: file.get_tensor(name) for name in file.keys()}, str(path)))
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise StateError(f'{path}: not a readable safetensors file: {" ".join(str(error).split())}') from None
-    return Weights(*checkpoint.model_state(path))
