@@ -394,8 +394,8 @@ def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = Fals
     """The network of a configuration for a data set, initialised from the seed or from ``pretrained``; says what it read."""
     arguments = network_arguments(config, classes_of(config, dataset))
     network = backend.build_model(config.model.arch, seed=config.runtime.seed, **arguments)
-    if config.model.pretrained:
-        model = config.model
+    model = config.model
+    if model.pretrained:
         with console.progress('weights') as progress:
             path = by_name.find_weights(model.pretrained, (lambda line: None) if quiet else print, progress)
         report = weights.load_pretrained(backend, network, model.arch, path, model.reset_classifier, model.weights_of)

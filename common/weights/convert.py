@@ -1,6 +1,7 @@
 """Weights under their publisher's names -> weights under ours, and which network of which publisher they are."""
 
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
@@ -20,7 +21,8 @@ from twinseg.common.weights.sets import EMA, LAST, WeightSet
 
 OURS = 'twinseg'
 SOURCES = (*PUBLISHERS, OURS)
-MOST_NAMED = 8  # groups of tensors in a line
+MOST_NAMED = 8  # names or groups of tensors in a line
+LEAST_COUNTED = 3  # tensors of a group that are named one by one
 
 
 @dataclass(frozen=True)
@@ -36,20 +38,11 @@ class Converted:
     ignored: list[str]  # names of the tensors that were left out
     meta: Optional[RunMeta] = None  # metadata, where the file is one of our checkpoints
     chosen: str = ''  # which weights of the file these are, where there was a choice
+    left_out: str = ''  # what was left out, in one line
 
     def __str__(self) -> str:
         classes = 'backbone only' if self.num_classes is None else f'{self.num_classes} classes'
         return f'{self.arch} of {self.source}, {classes}: {len(self.state)} tensors'
-
-    @property
-    def left_out(self) -> str:
-        """The tensors that were left out, in one line: by name, several of one module or of one kind by their number."""
-        groups: dict[str, list[str]] = {}
-        for name in self.ignored:
-            leaf = name.rpartition('.')[2]
-            groups.setdefault(leaf if leaf in COUNTERS else f'{name.partition(".")[0]}.*', []).append(name)
-        shown = [names[0] if len(names) == 1 else f'{group} ({len(names)})' for group, names in groups.items()]
-        return ', '.join(shown[:MOST_NAMED]) + (f' and {len(shown) - MOST_NAMED} more' if len(shown) > MOST_NAMED else '')
 
 
 def convert(state: Mapping[str, Any], source: Optional[str] = None, weights_of: Optional[str] = None) -> Converted:
@@ -91,7 +84,22 @@ def _converted(found: Contents, source: Optional[str], weights_of: Optional[str]
         _check_alone(one, [name for name in outside if found.arrays[name].ndim > 2 and not sets.is_training(name)])
     _check_readable(one, found)
     converted = _by_table(one.table, one.arrays)
-    return replace(converted, ignored=[*converted.ignored, *(found.stored[name] for name in outside)], chosen=chosen)
+    beside = [found.stored[name] for name in outside]
+    left_out = _summary([*(found.stored[f'{one.prefix}{name}'] for name in converted.ignored), *beside], one.label)
+    return replace(converted, ignored=[*converted.ignored, *beside], chosen=chosen, left_out=left_out)
+
+
+def _summary(names: list[str], label: str) -> str:
+    """Names in one line: each, or of many in one module, or of one kind, their number. ``label``: around the network."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        parts, leaf = name.split('.'), name.rpartition('.')[2]
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(parts, label.split('.'))))
+        groups.setdefault(leaf if leaf in COUNTERS else '.'.join(parts[: shared + 1]), []).append(name)
+    shown: list[str] = []
+    for group, members in groups.items():
+        shown += members if len(members) <= LEAST_COUNTED else [f'{group} ({len(members)} tensors)']
+    return ', '.join(shown[:MOST_NAMED]) + (f' and {len(shown) - MOST_NAMED} more' if len(shown) > MOST_NAMED else '')
 
 
 def _unknown(found: Contents, source: Optional[str]) -> str:
@@ -151,7 +159,9 @@ def _ours(found: Contents, meta: RunMeta, weights_of: Optional[str]) -> Converte
     chosen = ''
     if found.averaged:
         chosen = 'the last ones' if weights_of == LAST else 'the averaged ones; --weights-of last takes the last'
-    return Converted(OURS, config['arch'], arguments, tensors, num_classes, names, counters, meta, chosen)
+    return Converted(
+        OURS, config['arch'], arguments, tensors, num_classes, names, counters, meta, chosen, _summary(counters, '')
+    )
 
 
 def _by_table(table: Table, arrays: Arrays) -> Converted:

@@ -52,7 +52,7 @@ def read_torch(path: Path, kind: Kind) -> tuple[Tensors, Any]:
         content, storages = pickled.parse(io.BytesIO(path.read_bytes()))
         if storages:
             raise StateError('tensors of PyTorch in a pickle that torch.save did not write; save them with torch.save')
-        return flatten(content, lambda value: pickled.array_of(value) if isinstance(value, Inert) else None), content
+        return flatten(content, _numpy), content
     except BROKEN as error:
         raise StateError(f'{path}: not readable: {" ".join(str(error).split())}') from None
     except StateError as error:
@@ -69,8 +69,8 @@ def _read_zip(path: Path) -> tuple[Tensors, Any]:
         folder = pickles[0].removesuffix('data.pkl')
         order_entry = f'{folder}byteorder'
         read = (pickles[0], order_entry)
-        storages = f'{folder}data/'
-        wanted = [entry for entry in archive.infolist() if entry.filename in read or entry.filename.startswith(storages)]
+        data = f'{folder}data/'
+        wanted = [entry for entry in archive.infolist() if entry.filename in read or entry.filename.startswith(data)]
         if sum(entry.file_size for entry in wanted) > size:
             raise StateError('its entries declare more bytes than the file has')
         order = archive.read(order_entry) if order_entry in entries else b'little'
@@ -81,7 +81,11 @@ def _read_zip(path: Path) -> tuple[Tensors, Any]:
                 raise StateError(f'storage {storage.key[:40]} is not in the file at the size that it declares')
             return archive.read(entry)
 
-        content, _ = pickled.parse(io.BytesIO(archive.read(pickles[0])))
+        content, storages = pickled.parse(io.BytesIO(archive.read(pickles[0])))
+        if not storages:
+            arrays = flatten(content, _numpy)
+            if any('.' in name for name in arrays.arrays):
+                return arrays, content
         return flatten(content, _Arrays(load, '>' if order == b'big' else '<', size)), content
 
 
@@ -110,6 +114,10 @@ def _read_legacy(content: bytes) -> tuple[Tensors, Any]:
         return memoryview(content)[start : start + storage.size]
 
     return flatten(saved, _Arrays(load, '<', len(content))), saved
+
+
+def _numpy(value: Any) -> np.ndarray | None:
+    return pickled.array_of(value) if isinstance(value, Inert) else None
 
 
 class _Arrays:
