@@ -12,7 +12,8 @@ from twinseg.common.config import Config
 from twinseg.common.errors import UserError
 from twinseg.common.inference.runs import network_arguments
 from twinseg.common.interpolation import Size
-from twinseg.common.measure.environment import machine_of, peak_memory, reset_peak_memory, versions
+from twinseg.common.measure.environment import machine_of, versions
+from twinseg.common.memory import peak_memory, reset_peak_memory
 
 WARM_UP = 3  # runs that are not counted: compilation, caches, the allocator
 

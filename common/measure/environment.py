@@ -1,4 +1,4 @@
-"""Conditions of a measurement: versions, machine, and the memory that a process took."""
+"""Conditions of a measurement: versions and machine."""
 
 import os
 import platform
@@ -7,7 +7,6 @@ from pathlib import Path
 
 from twinseg.common.backend import Backend
 
-MEGABYTE = 1 << 20
 PACKAGES = ('twinseg', 'numpy', 'opencv-python-headless', 'torch', 'mindspore')
 
 
@@ -36,21 +35,3 @@ def machine() -> dict[str, str | int | None]:
 def machine_of(backend: Backend) -> dict[str, str | int | None]:
     """The machine, and the accelerator (``gpu``, ``ascend``) or CPU ``threads`` of a backend that is set up."""
     return {**machine(), **backend.accelerator()}
-
-
-def reset_peak_memory() -> None:
-    """Starts a new peak where the system can (Linux); elsewhere peaks are since the start of the process."""
-    try:
-        Path('/proc/self/clear_refs').write_text('5')
-    except OSError:
-        pass
-
-
-def peak_memory() -> float:
-    """Largest resident memory of this process in MB."""
-    status = Path('/proc/self/status')
-    if status.is_file():
-        return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith('VmHWM'))
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MEGABYTE if platform.system() == 'Darwin' else 1024)
