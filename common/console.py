@@ -11,6 +11,7 @@ from rich.text import Text
 
 from twinseg.common import metrics
 from twinseg.common.errors import one_line
+from twinseg.common.files import printable
 from twinseg.common.metrics import ImageScores, Scores
 
 MOST_CLASSES = 100  # most classes of a classifier that are printed: those with the lowest accuracy
@@ -25,7 +26,7 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     for key in rows[0] if rows else ():
         table.add_column(key, justify='right' if isinstance(rows[0][key], (int, float)) else 'left', overflow='fold')
     for row in rows:
-        table.add_row(*(Text('' if value is None else str(value)) for value in row.values()))
+        table.add_row(*(Text('' if value is None else printable(value)) for value in row.values()))
     _print(table)
 
 
@@ -62,7 +63,7 @@ def show_pixel_scores(scores: Scores) -> None:
     for key in columns:
         table.add_column(key, justify='right')
     for index, name in enumerate(scores.classes):
-        table.add_row(Text(name), *(metrics.show(values[index]) for values in columns.values()))
+        table.add_row(Text(printable(name)), *(metrics.show(values[index]) for values in columns.values()))
     table.add_section()
     table.add_row('mean', *(metrics.show(metrics.mean(values)) for values in columns.values()))
     _print(table)
@@ -165,7 +166,7 @@ def show_browse(summary: Mapping[str, Any]) -> None:
     )
     problems = summary['problems']
     for problem in problems[:MOST_PROBLEMS]:
-        console.print(f'problem: {problem}', style='red', markup=False, highlight=False, soft_wrap=True)
+        console.print(f'problem: {printable(problem)}', style='red', markup=False, highlight=False, soft_wrap=True)
     if len(problems) > MOST_PROBLEMS:
         console.print(f'... and {len(problems) - MOST_PROBLEMS} more problems in browse.json')
     for warning in summary['warnings']:

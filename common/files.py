@@ -1,11 +1,89 @@
-"""Files that appear whole or not at all: written under a temporary name, synced, renamed."""
+"""Files that appear whole or not at all: written under a temporary name, synced, renamed; and names of files in any bytes.
 
+A file's name on Linux is any bytes but ``/`` and NUL, at most 255 of them. Python holds bytes that are no UTF-8 as surrogates
+(PEP 383), which no encoder takes. For people they are shown by ``printable``, and in what is written as UTF-8 by the error
+handler ``ESCAPED``.
+"""
+
+import codecs
+import hashlib
 import os
+import tempfile
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 PART = '.part.'  # start of the temporary names: hidden, and no pattern of finished files fits them
+LONGEST_NAME = 255  # bytes of a file's name, in every usual file system
+ESCAPED = 'twinseg.escaped'  # error handler of encoders: what cannot be encoded is written as ``printable`` shows it
+JOINERS = '\u200c\u200d'  # invisible, but parts of emoji and of words
+
+
+def printable(value: object) -> str:
+    """The text of a value for a terminal or a page: bytes that are no UTF-8, control characters and what turns the direction of
+    writing are shown as escapes such as ``\\xff``, ``\\n``, ``\\u202e``; all else stays as it is."""
+    text = str(value)
+    return text if text.isascii() and text.isprintable() else ''.join(_shown(letter) for letter in text)
+
+
+def _shown(letter: str) -> str:
+    if unicodedata.category(letter) in ('Cc', 'Cf', 'Cs', 'Zl', 'Zp') and letter not in JOINERS:
+        return _escape(letter)
+    return letter
+
+
+def _escape(letter: str) -> str:
+    if '\udc80' <= letter <= '\udcff':  # a byte that is no UTF-8
+        return f'\\x{ord(letter) - 0xDC00:02x}'
+    return letter.encode('unicode_escape', 'surrogatepass').decode() if ord(letter) < 0xD800 else f'\\U{ord(letter):08x}'
+
+
+def _encoded_otherwise(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return ''.join(map(_escape, error.object[error.start : error.end])), error.end
+
+
+codecs.register_error(ESCAPED, _encoded_otherwise)
+
+
+def is_text(path: str | Path) -> bool:
+    """Whether a path is UTF-8: compiled libraries take no other."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+@contextmanager
+def plain_path(path: Path) -> Iterator[Path]:
+    """A path for compiled libraries, which take UTF-8 only: itself, or a temporary link to the file or to its folder."""
+    if is_text(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix='twinseg-') as folder:
+        if not is_text(path.name):
+            link = Path(folder) / (f'file{path.suffix}' if is_text(path.suffix) else 'file')
+            link.symlink_to(path.absolute())
+            yield link
+        else:  # it may be a file that is to be written
+            (Path(folder) / 'folder').symlink_to(path.parent.absolute())
+            yield Path(folder) / 'folder' / path.name
+
+
+def fitting_name(stem: str, ending: str, longest: int = LONGEST_NAME) -> str:
+    """``stem + ending`` where that is not more than ``longest`` bytes; else the stem is cut, and a digest of it follows, so
+    that different stems make different names."""
+    content, room = os.fsencode(stem), longest - len(os.fsencode(ending))
+    if len(content) <= room:
+        return stem + ending
+    mark = '~' + hashlib.sha256(content).hexdigest()[:8]
+    start = content[: room - len(mark)]
+    if is_text(stem):  # no half of a letter at the end
+        return start.decode(errors='ignore') + mark + ending
+    return os.fsdecode(start) + mark + ending
 
 
 @contextmanager
@@ -18,7 +96,7 @@ def written_beside(path: Path, synced: bool = True) -> Iterator[Path]:
     ``synced`` off is for thousands of small files that can be made again: they are whole or absent when the process is killed,
     though not when the machine fails.
     """
-    part = path.with_name(f'{PART}{path.stem}.{os.getpid()}{path.suffix}')
+    part = path.with_name(_part_name(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         part.write_bytes(b'')
@@ -30,14 +108,33 @@ def written_beside(path: Path, synced: bool = True) -> Iterator[Path]:
             os.replace(part, path)
             if synced:
                 _sync(path.parent)
+    except OSError as error:
+        if error.filename == str(part):  # people know the file by its name
+            error.filename = str(path)
+        raise
     finally:
         part.unlink(missing_ok=True)
 
 
+def _part_name(path: Path) -> str:
+    """In UTF-8, and not too long: compiled libraries write to it."""
+    ending = f'.{os.getpid()}{path.suffix}'
+    name = fitting_name(PART + path.stem, ending)
+    return (
+        name
+        if is_text(name)
+        else PART
+        + hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+        + f'.{os.getpid()}'
+        + (path.suffix if is_text(path.suffix) else '')
+    )
+
+
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file in UTF-8, whole or not at all. Raises OSError."""
+    """Writes a text file in UTF-8, whole or not at all; bytes of file names that are no UTF-8 appear as escapes. Raises
+    OSError."""
     with written_beside(path) as part:
-        part.write_text(text, encoding='utf-8')
+        part.write_text(text, encoding='utf-8', errors=ESCAPED)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from twinseg.common.backend import Format, check_shape
 from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.errors import BackendError, UserError
+from twinseg.common.files import plain_path
 from twinseg.common.interpolation import Size, pooling_matrix
 from twinseg.mindspore_impl.layers import normalise, resize
 
@@ -94,13 +95,14 @@ def _write(network: Inference, path: Path, shape: Sequence[int], dynamic: bool, 
     image = Tensor(shape=sides, dtype=kind) if dynamic else Tensor(np.zeros(sides), kind)
     network.set_train(False)
     try:
-        ms.export(
-            network,
-            image,
-            file_name=str(path),
-            file_format=path.suffix[1:].upper(),
-            **({'custom_func': describe} if path.suffix == '.mindir' else {}),
-        )
+        with plain_path(path) as plain:
+            ms.export(
+                network,
+                image,
+                file_name=str(plain),
+                file_format=path.suffix[1:].upper(),
+                **({'custom_func': describe} if path.suffix == '.mindir' else {}),
+            )
     except (RuntimeError, ValueError, TypeError) as error:
         raise UserError(f'{path.name}: MindSpore cannot export this network: {str(error).splitlines()[0]}') from error
     path.chmod(0o644)  # MindSpore writes files that only their owner may read
@@ -118,8 +120,9 @@ class Mindir:
 
     def __init__(self, path: Path):
         try:
-            model = ms.load_mindir(str(path))
-            self.cell = nn.GraphCell(ms.load(str(path)))
+            with plain_path(path) as plain:
+                model = ms.load_mindir(str(plain))
+                self.cell = nn.GraphCell(ms.load(str(plain)))
         except Exception as error:  # protobuf's DecodeError among them
             raise UserError(f'{path}: MindSpore refuses it: {str(error).splitlines()[0]}') from None
         self.path = path

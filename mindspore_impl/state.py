@@ -9,6 +9,7 @@ from mindspore import nn, ops
 
 from twinseg.common import checkpoint
 from twinseg.common.checkpoint import RunMeta
+from twinseg.common.files import plain_path
 from twinseg.mindspore_impl.network import canonical_names
 
 
@@ -30,7 +31,8 @@ def save_native(network: nn.Cell, path: Path, meta: RunMeta) -> None:
     """Writes a checkpoint for ``mindspore.load_checkpoint``. ``meta`` is one more entry, a text."""
     parameters = dict(network.parameters_and_names())
     content = [{'name': name, 'data': parameters[name]} for name in canonical_names(network)]
-    ms.save_checkpoint(content, str(path), append_dict={'twinseg': meta.to_json()})
+    with plain_path(path) as plain:
+        ms.save_checkpoint(content, str(plain), append_dict={'twinseg': meta.to_json()})
     path.chmod(0o644)  # MindSpore writes files that only their owner may read
 
 

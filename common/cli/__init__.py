@@ -3,6 +3,7 @@
 A command imports what it works with when it is called, so that ``--help`` and ``--version`` answer at once.
 """
 
+import io
 import sys
 import warnings
 from typing import Annotated, Any, Callable, Optional
@@ -11,6 +12,7 @@ import typer
 
 from twinseg.common.cli import data, deployment, inference, measuring, reporting, training, weights
 from twinseg.common.errors import Interrupted, UserError, one_line
+from twinseg.common.files import ESCAPED
 
 COMMANDS: dict[str, Callable[..., None]] = {
     'train': training.train,
@@ -62,6 +64,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = '--debug' in words
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding, or names in any bytes, end no command
+            stream.reconfigure(errors=ESCAPED)
     try:
         return (
             app(
@@ -89,6 +94,9 @@ def _explain(error: Exception) -> int:
     elif hasattr(error, 'format_message'):  # typer's own: a wrong option or value
         context = getattr(error, 'ctx', None)
         message, status = f'{error.format_message()} (`{context.command_path if context else "twinseg"} --help`)', 2
+    elif isinstance(error, UnicodeEncodeError):
+        name, status = ascii(error.object)[:100], 2
+        message = f'{name} cannot be a name in the locale of this process; set LC_ALL=C.UTF-8 or PYTHONUTF8=1'
     elif isinstance(error, BrokenPipeError):
         return 1
     elif isinstance(error, OSError):

@@ -142,7 +142,7 @@ def fingerprint(dataset: FileDataset) -> str:
         for path in (sample.image, sample.label):
             assert path is not None
             status = path.stat() if path.exists() else None
-            digest.update(f'{path}\0{status and (status.st_size, status.st_mtime_ns)}\0'.encode())
+            digest.update(os.fsencode(path) + f'\0{status and (status.st_size, status.st_mtime_ns)}\0'.encode())
     return digest.hexdigest()
 
 
@@ -150,6 +150,6 @@ def _paths(dataset: FileDataset) -> tuple[Path, Path]:
     """The files of pixels and of the index: their name tells data sets apart by the folder of their images."""
     first = dataset.samples[0].image
     assert first is not None
-    digest = hashlib.sha256(str(first.parent.resolve()).encode()).hexdigest()[:12]
+    digest = hashlib.sha256(os.fsencode(first.parent.resolve())).hexdigest()[:12]
     stem = f'{dataset.name}-{dataset.split.replace(os.sep, "_")}-{digest}'
     return cache_folder() / f'{stem}.bin', cache_folder() / f'{stem}.json'

@@ -11,6 +11,7 @@ import onnx
 
 from twinseg.common.backend import Engine, Shape, check_shape, get_backend
 from twinseg.common.errors import UserError, require
+from twinseg.common.files import plain_path
 
 ENGINES = {'.onnx': ('onnxruntime', 'openvino'), '.mindir': ('mindspore',)}  # engines by suffix, the usual one first
 
@@ -44,7 +45,8 @@ class OnnxRuntime:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         try:
-            self.session = onnxruntime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+            with plain_path(path) as plain:
+                self.session = onnxruntime.InferenceSession(str(plain), options, providers=['CPUExecutionProvider'])
         except Exception as error:  # ONNX Runtime's exception classes share no base
             raise UserError(f'{path}: ONNX Runtime refuses it: {str(error).splitlines()[0]}') from None
         self.path = path
@@ -69,7 +71,8 @@ class OpenVino:
         core = openvino.Core()
         settings = {'INFERENCE_PRECISION_HINT': 'f32'} | ({'INFERENCE_NUM_THREADS': threads} if threads else {})
         try:
-            model = core.read_model(str(path))
+            with plain_path(path) as plain:
+                model = core.read_model(str(plain))
             self.model = core.compile_model(model, 'CPU', settings)
         except RuntimeError as error:
             raise UserError(f'{path}: OpenVINO refuses it: {str(error).strip().splitlines()[-1]}') from None

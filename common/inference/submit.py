@@ -13,6 +13,7 @@ from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, VOC_PALETTE
 from twinseg.common.data.open import open_files
 from twinseg.common.errors import UserError
+from twinseg.common.files import is_text
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import Run
 from twinseg.common.tasks.base import PLAIN, EvalOptions
@@ -55,6 +56,9 @@ def submit(run: Run, out: Path, options: EvalOptions = PLAIN, progress: Optional
     predictor = views.as_published(run.predictor, run.config, options)
     layout, archive = LAYOUTS[kind]
     names = [layout.format(name=sample.name, split=split) for sample in dataset.samples]
+    for name in names:
+        if not is_text(name):
+            raise UserError(f'{name}: test servers take names in UTF-8 only; rename the image')
     try:
         for index, name in enumerate(names):
             planes = np.ascontiguousarray(dataset.read_image(index).transpose(2, 0, 1))

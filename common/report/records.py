@@ -8,6 +8,7 @@ from twinseg.common import config as configuration
 from twinseg.common import tasks
 from twinseg.common.config import Config
 from twinseg.common.errors import UserError
+from twinseg.common.files import printable
 
 Line = dict[str, Any]
 
@@ -38,7 +39,7 @@ def read_runs(folders: Sequence[Path]) -> list[Record]:
         raise UserError('report: name at least one run folder')
     paths = [folder.resolve() for folder in folders]
     distinct = len({path.name for path in paths}) == len(paths)
-    records = [read_run(path, path.name if distinct else f'{path.parent.name}/{path.name}') for path in paths]
+    records = [read_run(path, printable(path.name if distinct else f'{path.parent.name}/{path.name}')) for path in paths]
     classes = [list(record.best['classes']) for record in records if record.best]
     if any(names != classes[0] for names in classes):
         raise UserError('report: the runs were evaluated over different classes; make a page for each')

@@ -1,7 +1,7 @@
 """The sections of the page. Each takes the runs' records and gives HTML, empty when there is nothing to show."""
 
+import html
 import json
-from html import escape
 from pathlib import Path
 from typing import Any, Iterable, Optional, Sequence
 
@@ -12,6 +12,7 @@ from twinseg.common.data.base import Dataset
 from twinseg.common.data.open import open_dataset
 from twinseg.common.drawing import shrink
 from twinseg.common.errors import DataError
+from twinseg.common.files import printable
 from twinseg.common.inference.runs import Run
 from twinseg.common.report import chart
 from twinseg.common.report.pictures import data_uri
@@ -20,6 +21,11 @@ from twinseg.common.tasks.base import Picture, PictureRow
 
 MOST_CLASSES = 100  # most classes in their table
 WIDTH = 512  # pixels of a picture
+
+
+def escape(text: str) -> str:
+    """Text as HTML; what a file's name holds beside letters is shown as escapes."""
+    return html.escape(printable(text))
 
 
 def summary(records: Sequence[Record], networks: dict[str, Run]) -> str:

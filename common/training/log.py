@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from tensorboardX import SummaryWriter
 
+from twinseg.common.files import ESCAPED, printable
+
 
 class Clock:
     """Images a second, time left and the share of time spent waiting for data, over the last steps."""
@@ -54,7 +56,7 @@ class Log:
 
     def __init__(self, work_dir: Path, step: int, resumed: bool):
         self.console, self.work_dir = Console(), work_dir
-        self.text = (work_dir / 'log.txt').open('a', encoding='utf-8')
+        self.text = (work_dir / 'log.txt').open('a', encoding='utf-8', errors=ESCAPED)
         earlier = [line.get('elapsed', 0) for line in _lines(work_dir / 'metrics.jsonl')] if resumed else []
         self.began = time.monotonic() - max(earlier, default=0)
         self._open(step if resumed else None)
@@ -88,6 +90,7 @@ class Log:
 
     def line(self, text: str) -> None:
         """A line for people: on the terminal and in log.txt."""
+        text = printable(text)
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
         self._write(text)
 

@@ -28,6 +28,7 @@ from twinseg.common.data.mixing import Mixing, is_active
 from twinseg.common.data.open import open_splits, shared_images, unused_files
 from twinseg.common.data.sampling import steps_per_epoch, training_batches
 from twinseg.common.errors import DivergedError, Interrupted, StateError, UserError
+from twinseg.common.files import write_text
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import network_arguments, num_classes
 from twinseg.common.measure.environment import machine_of, versions
@@ -194,7 +195,7 @@ class Run:
     def write_config(self) -> None:
         """Leaves the configuration in the folder."""
         if self.group.rank == 0:
-            (self.work_dir / 'config.yaml').write_text(configuration.dump(self.config), encoding='utf-8')
+            write_text(self.work_dir / 'config.yaml', configuration.dump(self.config))
 
     def introduce(self, path: Optional[Path], resume: bool, notes: list[str]) -> None:
         """Logs what is trained, and from where it goes on: ``path``, a checkpoint, or ``start_epoch``."""
