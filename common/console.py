@@ -1,6 +1,8 @@
 """Output of the command line: tables, facts, progress."""
 
+import json
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -77,6 +79,13 @@ def show_facts(facts: Mapping[str, Any]) -> None:
     for key, value in facts.items():
         text = f'{value:.3g}' if isinstance(value, float) else str(value)
         console.print(one_line(f'{key}: {text}'), markup=False, highlight=False, soft_wrap=True)
+
+
+def show_predicted(path: Path) -> None:
+    """The path of a file that a prediction wrote; of a classifier's, what it holds, too."""
+    print(printable(path), flush=True)
+    if path.name == 'predictions.json':
+        show_likeliest(json.loads(path.read_text(encoding='utf-8')))
 
 
 def show_likeliest(images: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:

@@ -7,6 +7,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 OPACITY = 0.5  # opacity of the class colours over the image
+STRIP = 1 << 20  # pixels that are blended at once
+READABLE = 320  # pixels of the narrowest picture with a legend
+MAX_ENLARGED = 1 << 22  # pixels of the largest picture that a small image is enlarged to
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
@@ -15,6 +18,16 @@ def blend(image: np.ndarray, ids: np.ndarray, palette: np.ndarray, opacity: floa
 
     ``ids`` uint8 (H, W), ``palette`` uint8 (C, 3); pixels with an id beyond the palette (255: ignored) stay as they are.
     """
+    mixed = np.empty_like(image)
+    rows = max(1, STRIP // image.shape[1])  # of a strip: a large image does not exist several times
+    for top in range(0, len(image), rows):
+        with_row_above = slice(max(top - 1, 0), top + rows)
+        strip = _blend(image[with_row_above], ids[with_row_above], palette, opacity)
+        mixed[top : top + rows] = strip[1 if top else 0 :]
+    return mixed
+
+
+def _blend(image: np.ndarray, ids: np.ndarray, palette: np.ndarray, opacity: float) -> np.ndarray:
     colours = np.zeros((256, 3), np.uint8)
     colours[: len(palette)] = palette
     mixed = cv2.addWeighted(image, 1 - opacity, colours[ids], opacity, 0)
@@ -80,18 +93,22 @@ def overlay(
     """An RGB image with class colours and, below it, a legend of the classes present (with their share of the image),
     or of ``all_classes``, so that the pictures of a video have one size.
 
-    A small image is enlarged by a whole factor so that the legend can be read.
+    A small image is enlarged by a whole factor so that the legend can be read; where that would make it too high, white is put
+    on its right.
     """
-    factor = max(1, -(-320 // image.shape[1]))
+    height, width = image.shape[:2]
+    factor = max(1, min(-(-READABLE // width), MAX_ENLARGED // (height * READABLE)))
     large = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR) if factor > 1 else image
-    mask = ids.repeat(factor, 0).repeat(factor, 1)
+    mask = ids.repeat(factor, 0).repeat(factor, 1) if factor > 1 else ids
     if all_classes:
         present, notes = list(range(len(classes))), None
     else:
         share_of_class = shares(ids, len(classes))
         present, notes = list(share_of_class), [_percent(share) for share in share_of_class.values()]
-    strip = legend(large.shape[1], [classes[i] for i in present], palette[present], notes)
-    return np.concatenate([blend(large, mask, palette), strip])
+    picture = blend(large, mask, palette)
+    if picture.shape[1] < READABLE:
+        picture = np.pad(picture, ((0, 0), (0, READABLE - picture.shape[1]), (0, 0)), constant_values=PAPER[0])
+    return np.concatenate([picture, legend(picture.shape[1], [classes[i] for i in present], palette[present], notes)])
 
 
 def _percent(share: float) -> str:

@@ -19,6 +19,12 @@ class Interrupted(Exception):
         self.status = status
 
 
+class PartialError(UserError):
+    """A work that was done for some of its files only, all named."""
+
+    status = 1
+
+
 class LostError(UserError):
     """A process of a group that ended or hangs, seen from another one."""
 

@@ -1,6 +1,5 @@
 """Commands that run a trained network: ``eval``, ``predict``, ``submit``."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -80,27 +79,31 @@ def predict(
     device: Device = None,
     settings: Settings = None,
     out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('predictions'),
+    ms_flip: MultiScaleFlip = False,
+    slide: Slide = False,
     logits: Annotated[Optional[Path], typer.Option(metavar='FILE.npy', help='raw logits of one image')] = None,
 ) -> None:
-    """Class ids and overlays with a legend, of images, folders or videos; of a classifier the five likeliest classes."""
+    """Class ids and overlays with a legend, of images, folders with all below them, or videos; of a classifier the five
+    likeliest classes.
+
+    The exit status is 1 when some of the files could not be read: the others are predicted."""
     from twinseg.common import console
     from twinseg.common.deploy.exported_file import ExportedNetwork
     from twinseg.common.inference import predict
     from twinseg.common.inference.runs import load_run
+    from twinseg.common.tasks.base import EvalOptions
 
     config = words.pop(0) if len(words) > 1 and _is_config(words[0]) else None
     check_network(checkpoint, model, backend=backend, device=device, engine=engine)
-    files = predict.input_files(list(map(Path, words)))  # before the network, which takes seconds to load
+    files = predict.input_files(list(map(Path, words)), out)  # before the network, which takes seconds to load
+    options = EvalOptions(ms_flip, slide)
     if model is not None:
-        network = ExportedNetwork(model, engine).trained()
+        network = ExportedNetwork(model, engine).trained(options)
     else:
         assert checkpoint is not None
         chosen = load_config(config, settings, checkpoint)
-        network = load_run(checkpoint, choose_backend(chosen, backend), device, chosen).trained()
-    for path in predict.predict(network, files, out, logits):
-        print(path)
-        if path.name == 'predictions.json':
-            console.show_likeliest(json.loads(path.read_text(encoding='utf-8')))
+        network = load_run(checkpoint, choose_backend(chosen, backend), device, chosen).trained(options)
+    predict.predict(network, files, out, logits, console.show_predicted)
 
 
 def submit(

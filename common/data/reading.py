@@ -6,6 +6,8 @@ otherwise.
 """
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Optional
@@ -68,10 +70,12 @@ OTHER_FILES = {  # first bytes of what users give for images -> what it is, and 
 @dataclass(frozen=True)
 class ImageRules:
     """How the pixels of image files are understood. ``upright``: turned as the EXIF data say; ``white_level``: the sample value
-    that becomes 255 in files of more than 8 bits, by default the largest that the file's kind can hold."""
+    that becomes 255 in files of more than 8 bits, by default the largest that the file's kind can hold; ``most``: pixels of the
+    largest image."""
 
     upright: bool = True
     white_level: Optional[float] = None
+    most: int = MAX_PIXELS
 
 
 AS_SEEN = ImageRules()
@@ -121,7 +125,7 @@ def read_image(source: Path | BinaryIO, name: str | Path | None = None, rules: I
     of the file, for a missing or broken file, one that is no image, too large or ambiguous.
     """
     name = source if name is None and isinstance(source, Path) else name
-    decoded = _decode(source, name, rules.upright, alone=False)
+    decoded = _decode(source, name, rules.upright, alone=False, most=rules.most)
     if decoded.channels is None and decoded.bits <= 8 and decoded.mode not in ('I', 'F', *DEEP_GREY):
         assert decoded.image is not None
         pixels = np.asarray(_as_rgb(decoded.image, name))
@@ -159,7 +163,7 @@ def orientation(path: Path) -> int:
     return _decode(path, path, True, alone=False).orientation
 
 
-def _decode(source: Path | BinaryIO, name: Any, upright: bool, alone: bool) -> _Decoded:
+def _decode(source: Path | BinaryIO, name: Any, upright: bool, alone: bool, most: int = MAX_PIXELS) -> _Decoded:
     """The first image of a file; ``alone``: a file with several is an error, else only a TIFF with several of one size."""
     head = b''
     try:
@@ -169,14 +173,15 @@ def _decode(source: Path | BinaryIO, name: Any, upright: bool, alone: bool) -> _
             head = file.read(32)
             file.seek(0)
             try:
-                image = Image.open(file, formats=FORMATS)
+                with _limit(most):
+                    image = Image.open(file, formats=FORMATS)
             except Image.UnidentifiedImageError:
                 if head[:4] not in TIFFS:
                     raise
                 return _unusual_tiff(file, head, name, upright)
             with image:
-                if image.width * image.height > MAX_PIXELS:
-                    raise DataError(f'{name}: {image.width}x{image.height} pixels, more than the limit of {MAX_PIXELS}')
+                if image.width * image.height > most:
+                    raise DataError(f'{name}: {image.width}x{image.height} pixels, more than the limit of {most}')
                 _check_frames(image, name, alone)
                 return _loaded(image, file, head, name, upright)
     except DataError:
@@ -190,6 +195,17 @@ def _decode(source: Path | BinaryIO, name: Any, upright: bool, alone: bool) -> _
         if isinstance(error, Image.UnidentifiedImageError):
             reason = _other_file(head) or f'truncated or broken, or none of {", ".join(FORMATS)}'
         raise DataError(f'{name}: not readable as an image, {reason}') from None
+
+
+@contextmanager
+def _limit(most: int) -> Iterator[None]:
+    """Pillow's own limit of pixels, lifted where ``most`` is more than usual: it is checked before pixels are decoded."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = before if most <= MAX_PIXELS else most
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _check_frames(image: Image.Image, name: Any, alone: bool) -> None:

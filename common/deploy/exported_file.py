@@ -1,19 +1,20 @@
 """Exported files as networks: predictors on images, and their scores; ONNX needs no framework."""
 
 from pathlib import Path
-from typing import Optional
+from typing import Mapping, Optional
 
 import cv2
 import numpy as np
 
+from twinseg.common import tasks
 from twinseg.common.config import Config
 from twinseg.common.data.base import OnProgress
 from twinseg.common.data.thread_loader import make_loader
 from twinseg.common.deploy.engines import open_engine
 from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.errors import UserError
+from twinseg.common.inference import views
 from twinseg.common.inference.evaluate import evaluate
-from twinseg.common.inference.views import TestTimeAugmentation
 from twinseg.common.interpolation import Size, class_ids, resize_bilinear
 from twinseg.common.tasks.base import PLAIN, SMALLEST, EvalOptions, Evaluation, TrainedNetwork, names_and_colours
 
@@ -77,15 +78,35 @@ class ExportedNetwork:
             return class_ids(outputs, size, bool(self.metadata.align_corners))
         return np.stack([cv2.resize(ids.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) for ids in outputs])
 
-    def trained(self) -> TrainedNetwork:
-        """The network as prediction sees it; images go as they are into a file for one size, which scales them."""
+    def trained(self, options: EvalOptions = PLAIN) -> TrainedNetwork:
+        """The network as prediction sees it; images go as they are into a file for one size, which scales them. UserError for
+        an option that is not for it."""
         known = self.metadata
+        tasks.of(known.task).check_options(options, str(self.path))
+        self.check_scales({'--ms-flip': options.ms_flip})
         classes, palette = names_and_colours(known.classes, known.palette, known.num_classes)
-        white = known.white_level
-        if self.size is not None:
-            return TrainedNetwork(known.task, self, known.augment, self.size, classes, palette, 1, white)
-        predictor = TestTimeAugmentation(self, size=known.eval_size)
-        return TrainedNetwork(known.task, predictor, known.augment, known.input_size, classes, palette, SMALLEST, white)
+        window = self.size or known.input_size
+        eval_size = None if self.size else known.eval_size
+        return TrainedNetwork(
+            known.task,
+            views.shown(self, eval_size, options, window),
+            known.augment,
+            window,
+            classes,
+            palette,
+            smallest=SMALLEST if self.size is None else 1,
+            white_level=known.white_level,
+            one_size=self.size is not None and not options.slide or eval_size is not None,
+        )
+
+    def check_scales(self, options: Mapping[str, bool]) -> None:
+        """UserError for an option, by name, that shows the network images of several sizes, where the file takes one only."""
+        for name, given in options.items():
+            if given and self.size is not None:
+                raise UserError(
+                    f'{name}: {self.path} was made for images of {self.size[0]}x{self.size[1]} only; '
+                    'export it again with --dynamic'
+                )
 
 
 def evaluate_exported(
@@ -98,11 +119,7 @@ def evaluate_exported(
     windows have the file's size.
     """
     size = network.size
-    for name, given in {'--ms-flip': options.ms_flip, '--real-size': options.real_size}.items():
-        if given and size is not None:
-            raise UserError(
-                f'{name}: {network.path} was made for images of {size[0]}x{size[1]} only; export it again with --dynamic'
-            )
+    network.check_scales({'--ms-flip': options.ms_flip, '--real-size': options.real_size})
     if size is not None:
         config = config.replace(eval_size=None)  # the file's size decides
     window = size or network.metadata.input_size

@@ -51,7 +51,7 @@ def evaluate(
     """Evaluates any predictor on the data of a configuration; ``window``: size of the windows of ``slide``, by default the crop
     size."""
     task = tasks.of(config.task)
-    task.check_options(options, config)
+    task.check_options(options, f'set: {config.data.set}')
     dataset = open_dataset(config.data, options.split or config.data.val_split)
     for warning in unused_files(dataset) if group.rank == 0 else ():
         log.warning('%s', warning)

@@ -10,7 +10,7 @@ from twinseg.common.checkpoint import RunMeta
 from twinseg.common.config import Config
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.inference import views
-from twinseg.common.tasks.base import TrainedNetwork, names_and_colours
+from twinseg.common.tasks.base import PLAIN, EvalOptions, TrainedNetwork, names_and_colours
 from twinseg.common.weights import by_name
 
 
@@ -30,14 +30,23 @@ class Run(NamedTuple):
         """Classes of the network."""
         return num_classes(self.config, self.meta.num_classes, str(self.path))
 
-    def trained(self) -> TrainedNetwork:
-        """The network as prediction sees it."""
+    def trained(self, options: EvalOptions = PLAIN) -> TrainedNetwork:
+        """The network as prediction sees it; UserError for an option that is for the other task."""
         count = self.meta.num_classes or self.config.model.num_classes or 0
         classes, palette = names_and_colours(self.meta.classes, self.meta.palette, count)
-        predictor = views.as_published(self.predictor, self.config)
-        size = tasks.of(self.config.task).input_size(self.config)
-        white = self.config.data.white_level
-        return TrainedNetwork(self.config.task, predictor, self.config.augment, size, classes, palette, white_level=white)
+        task, augment = tasks.of(self.config.task), self.config.augment
+        task.check_options(options, str(self.path))
+        return TrainedNetwork(
+            self.config.task,
+            views.as_published(self.predictor, self.config, options),
+            augment,
+            task.input_size(self.config),
+            classes,
+            palette,
+            white_level=self.config.data.white_level,
+            one_size=augment.eval_size is not None,
+            device=self.device,
+        )
 
 
 def load_run(

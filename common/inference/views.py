@@ -61,15 +61,16 @@ def as_published(
 ) -> Predictor:
     """The predictor behind the views that scores are published for: at ``eval_size``, if asked at six scales and mirrored, or
     by windows of the crop size or another one."""
-    if config.augment.eval_size is None and not options.ms_flip and not options.slide:
-        return predictor
     height, width = window or config.augment.crop_size
+    return shown(predictor, config.augment.eval_size, options, (height, width))
+
+
+def shown(predictor: Predictor, size: Optional[Sequence[int]], options: EvalOptions, window: Size) -> Predictor:
+    """The predictor behind the views that ``options`` name of images scaled to fit into ``size``."""
+    if size is None and not options.ms_flip and not options.slide:
+        return predictor
     return TestTimeAugmentation(
-        predictor,
-        SCALES if options.ms_flip else (1.0,),
-        options.ms_flip,
-        (height, width) if options.slide else None,
-        config.augment.eval_size,
+        predictor, SCALES if options.ms_flip else (1.0,), options.ms_flip, window if options.slide else None, size
     )
 
 

@@ -3,6 +3,9 @@
 ``segmentation.py`` and ``classification.py`` are modules with the functions of ``Task``; ``tasks.of(config.task)`` chooses one.
 """
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Generator, Iterable, Mapping, NamedTuple, Optional, Protocol, Sequence
@@ -15,9 +18,12 @@ from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import default_palette
 from twinseg.common.data.reading import ImageRules, read_image
 from twinseg.common.data.samples import TrainSamples
+from twinseg.common.errors import DataError
+from twinseg.common.files import fitting_name
 from twinseg.common.interpolation import Size
 from twinseg.common.metrics import ImageScores, Scores
 from twinseg.common.parallel.processes import ALONE, Group
+from twinseg.common.tasks import tiles
 
 SMALLEST = 32  # pixels a side that a network is given: smaller images are padded by repeating their edge
 MakeLoader = Callable[[Any, Iterable[list], int], Generator[Batch, None, None]]  # see ``Backend.make_loader``
@@ -62,10 +68,51 @@ class TrainedNetwork(NamedTuple):
     palette: np.ndarray  # uint8 (C, 3)
     smallest: int = SMALLEST
     white_level: Optional[float] = None  # of image files of more than 8 bits (see ``config.Data``)
+    one_size: bool = False  # images are scaled to a size before the network sees them, so that none is too large for it
+    device: str = 'cpu'
 
     def read(self, path: Path) -> np.ndarray:
         """An image file, uint8 (H, W, 3) RGB, as people see it: turned as its EXIF data says, whatever the training did."""
-        return read_image(path, rules=ImageRules(white_level=self.white_level))
+        return read_image(path, rules=ImageRules(white_level=self.white_level, most=tiles.MAX_PIXELS))
+
+
+class InputFile(NamedTuple):
+    """An image or a video to predict."""
+
+    path: Path
+    name: str  # of what is written of it: a path below the output folder, with ``/``, without the ending
+
+
+class Outcome:
+    """Files that are predicted one by one: what was written of them, and why others could not be read."""
+
+    def __init__(self, hear: Callable[[Path], None] = lambda path: None):
+        self.written: list[Path] = []
+        self.problems: dict[Path, str] = {}
+        self.done = 0  # files that were predicted
+        self._hear = hear
+
+    def add(self, *paths: Path) -> None:
+        """Notes files that were written."""
+        self.written += paths
+        for path in paths:
+            self._hear(path)
+
+    @contextmanager
+    def attempt(self, file: InputFile) -> Iterator[None]:
+        """A block that predicts a file. One that cannot be read, or that takes more memory than there is, ends the block, not
+        the program: a warning names it."""
+        try:
+            yield
+            self.done += 1
+        except DataError as error:
+            self._failed(file, str(error))
+        except MemoryError:
+            self._failed(file, f'{file.path}: takes more memory than there is')
+
+    def _failed(self, file: InputFile, reason: str) -> None:
+        self.problems[file.path] = reason
+        warnings.warn(f'not predicted: {reason}', stacklevel=2)
 
 
 class PictureRow(NamedTuple):
@@ -117,8 +164,8 @@ class Task(Protocol):
     def evaluation_samples(self, dataset: Dataset, config: Config, size: Size) -> Any:
         """``samples[index]``: image uint8 (3, H, W) as evaluation shows it to a network for ``size``, and label."""
 
-    def check_options(self, options: EvalOptions, config: Config) -> None:
-        """UserError for an option that has no effect on this task."""
+    def check_options(self, options: EvalOptions, subject: str) -> None:
+        """UserError for an option that has no effect on this task; ``subject``: what is of this task, for the message."""
 
     def evaluate(
         self,
@@ -146,11 +193,11 @@ class Task(Protocol):
         """uint8 (H, W, 3) -> float32 logits (1, C, h, w) at the head's size, or (1, C)."""
 
     def predict_image(self, network: TrainedNetwork, image: np.ndarray, name: str) -> Any:
-        """The prediction for an image, uint8 (H, W, 3): a ``Segmentation`` or a ``Classification``; ``name`` is its
-        file's, without suffix."""
+        """The prediction for an image, uint8 (H, W, 3): a ``Segmentation`` or a ``Classification``; ``name`` is what it is
+        saved under, without the ending."""
 
-    def predict(self, network: TrainedNetwork, files: Sequence[Path], out: Path) -> list[Path]:
-        """Writes what a network sees in images and videos into a folder; returns the files written."""
+    def predict(self, network: TrainedNetwork, files: Sequence[InputFile], out: Path, outcome: Outcome) -> None:
+        """Writes what a network sees in images and videos into a folder; ``outcome`` hears of every file."""
 
     def random_labels(self, rng: np.random.Generator, count: int, size: Size, classes: int) -> np.ndarray:
         """Labels of ``count`` images of ``size``, as ``Trainer.step`` takes them."""
@@ -187,6 +234,12 @@ class Task(Protocol):
         self, dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork]
     ) -> list[PictureRow]:
         """Images of a data set, their labels, and what networks see in them."""
+
+
+def output_path(folder: Path, name: str, ending: str) -> Path:
+    """``folder/name + ending``; a name too long for a file system is cut, with a digest of the whole at its end."""
+    path = folder / name
+    return path.parent / fitting_name(path.name, ending)
 
 
 def names_and_colours(

@@ -24,12 +24,15 @@ from twinseg.common.tasks.base import (
     DataNames,
     EvalOptions,
     Evaluation,
+    InputFile,
     MakeLoader,
+    Outcome,
     Picture,
     PictureRow,
     TrainedNetwork,
+    output_path,
 )
-from twinseg.common.tasks.video import VIDEOS
+from twinseg.common.tasks.video import is_video
 
 NAME: TaskName = 'classification'
 FIGURES: tuple[str, ...] = ImageScores.FIGURES
@@ -65,10 +68,10 @@ def evaluation_samples(dataset: Dataset, config: Config, size: Size) -> Evaluati
     return EvaluationImages(dataset, config.augment, list(size), 'raise')
 
 
-def check_options(options: EvalOptions, config: Config) -> None:
+def check_options(options: EvalOptions, subject: str) -> None:
     for name in ('ms_flip', 'slide', 'boundary'):
         if getattr(options, name):
-            raise UserError(f'--{name.replace("_", "-")} is for segmentation, but set: {config.data.set} is not')
+            raise UserError(f'--{name.replace("_", "-")} is for segmentation, but {subject} is not')
 
 
 def evaluate(
@@ -146,7 +149,7 @@ class Classification:
 
     image: np.ndarray  # uint8 (H, W, 3) in RGB
     classes: tuple[Guess, ...]
-    name: str  # name of the image's file, without suffix
+    name: str  # what it is saved under, without the ending
 
     def to_json(self) -> list[dict[str, Any]]:
         """``class``, ``index`` and ``probability`` of every guess."""
@@ -156,7 +159,7 @@ class Classification:
 
     def save(self, folder: str | Path = '.') -> list[Path]:
         """Writes ``NAME_classes.json`` into a folder, made if need be; returns its path in a list."""
-        path = Path(folder) / f'{self.name}_classes.json'
+        path = output_path(Path(folder), self.name, '_classes.json')
         write_text(path, json.dumps(self.to_json(), indent=1) + '\n')
         return [path]
 
@@ -168,16 +171,18 @@ def predict_image(network: TrainedNetwork, image: np.ndarray, name: str) -> Clas
     return Classification(image, tuple(guesses), name)
 
 
-def predict(network: TrainedNetwork, files: Sequence[Path], out: Path) -> list[Path]:
-    """``predictions.json``: of every image the likeliest classes with their probabilities."""
+def predict(network: TrainedNetwork, files: Sequence[InputFile], out: Path, outcome: Outcome) -> None:
+    """``predictions.json``: of every image, by its path, the likeliest classes with their probabilities."""
     guesses = {}
-    for path in files:
-        if path.suffix.lower() in VIDEOS:
-            raise DataError(f'{path}: a video; a classifier takes images')
-        guesses[str(path)] = predict_image(network, network.read(path), path.stem).to_json()
-    written = out / 'predictions.json'
-    write_text(written, json.dumps(guesses, indent=1) + '\n')
-    return [written]
+    for file in files:
+        with outcome.attempt(file):
+            if is_video(file.path):
+                raise DataError(f'{file.path}: a video; a classifier takes images')
+            guesses[str(file.path)] = predict_image(network, network.read(file.path), file.name).to_json()
+    if guesses:
+        written = out / 'predictions.json'
+        write_text(written, json.dumps(guesses, indent=1) + '\n')
+        outcome.add(written)
 
 
 def _softmax(values: np.ndarray) -> np.ndarray:

@@ -20,18 +20,22 @@ from twinseg.common.files import written_beside
 from twinseg.common.interpolation import Size
 from twinseg.common.metrics import Scores, boundary_counts, confusion_matrix
 from twinseg.common.parallel.processes import ALONE, Group
+from twinseg.common.tasks import tiles
 from twinseg.common.tasks.base import (
     PLAIN,
     DataNames,
     EvalOptions,
     Evaluation,
+    InputFile,
     MakeLoader,
+    Outcome,
     Picture,
     PictureRow,
     TrainedNetwork,
+    output_path,
 )
 from twinseg.common.tasks.card_files import read_array
-from twinseg.common.tasks.video import VIDEOS, rewrite
+from twinseg.common.tasks.video import is_video, rewrite
 
 NAME: TaskName = 'segmentation'
 FIGURES: tuple[str, ...] = Scores.FIGURES
@@ -43,6 +47,8 @@ PRINTED_SIZE: Size = (512, 1024)  # half of Cityscapes
 EXPORTED_KEYS: Mapping[str, str] = {'input_size': 'crop_size', 'eval_size': 'eval_size'}
 SCORED_OUTPUTS: tuple[str, ...] = ('logits', 'class_ids')
 LABELS = 'label'  # folder of the model zoo's programs
+ENDINGS = ('_overlay.png', '_ids.png')  # of the files of an image's prediction
+VIDEO_ENDING = '_overlay.mp4'
 
 
 def input_size(config: Config) -> Size:
@@ -63,9 +69,9 @@ def evaluation_samples(dataset: Dataset, config: Config, size: Size) -> Labelled
     return LabelledImages(dataset)
 
 
-def check_options(options: EvalOptions, config: Config) -> None:
+def check_options(options: EvalOptions, subject: str) -> None:
     if options.real_size:
-        raise UserError(f'--real-size is for classifiers, but set: {config.data.set} is not')
+        raise UserError(f'--real-size is for classifiers, but {subject} is not')
 
 
 def evaluate(
@@ -127,7 +133,7 @@ class Segmentation:
     mask: np.ndarray  # uint8 (H, W): positions in ``classes``
     classes: tuple[str, ...]
     palette: np.ndarray  # uint8 (C, 3) in RGB
-    name: str  # name of the image's file, without suffix
+    name: str  # what it is saved under, without the ending
 
     def overlay(self, all_classes: bool = False) -> np.ndarray:
         """The image with the classes' colours over it and a legend of those present (or of all) below it, uint8 (h, w, 3); a
@@ -136,30 +142,43 @@ class Segmentation:
 
     def save(self, folder: str | Path = '.') -> list[Path]:
         """Writes ``NAME_overlay.png`` and ``NAME_ids.png`` (the mask) into a folder, made if need be; returns their paths."""
-        files = {Path(folder) / f'{self.name}_overlay.png': self.overlay(), Path(folder) / f'{self.name}_ids.png': self.mask}
-        for path, pixels in files.items():
+        paths = [output_path(Path(folder), self.name, ending) for ending in ENDINGS]
+        for path, pixels in zip(paths, (self.overlay, lambda: self.mask)):
             with written_beside(path) as part:
-                Image.fromarray(pixels).save(part)
-        return list(files)
+                Image.fromarray(pixels()).save(part)
+        return paths
 
 
 def predict_image(network: TrainedNetwork, image: np.ndarray, name: str) -> Segmentation:
-    height, width = image.shape[:2]
-    ids = network.predictor.class_ids(_planes(image, network.smallest))[0, :height, :width]
+    """Every pixel's class. An image of more than ``tiles.MAX_WHOLE`` pixels is predicted in overlapping tiles, and a warning
+    says so."""
+    if network.one_size or image.shape[0] * image.shape[1] <= tiles.MAX_WHOLE:
+        ids = _class_ids(network, image)
+    else:
+        ids = tiles.class_ids(lambda part: _class_ids(network, part), image, name, on_host=network.device == 'cpu')
     return Segmentation(image, ids, tuple(network.classes), network.palette, name)
 
 
-def predict(network: TrainedNetwork, files: Sequence[Path], out: Path) -> list[Path]:
-    """``<stem>_overlay.png`` (colours and a legend of the classes present) and ``<stem>_ids.png`` (uint8 class ids of the
-    image's size); of a video ``<stem>_overlay.mp4``."""
-    written = []
-    for path in files:
-        if path.suffix.lower() in VIDEOS:
-            written.append(out / f'{path.stem}_overlay.mp4')
-            rewrite(path, written[-1], lambda frame: predict_image(network, frame, '').overlay(all_classes=True))
-        else:
-            written += predict_image(network, network.read(path), path.stem).save(out)
-    return written
+def _class_ids(network: TrainedNetwork, image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[:2]
+    return network.predictor.class_ids(_planes(image, network.smallest))[0, :height, :width]
+
+
+def predict(network: TrainedNetwork, files: Sequence[InputFile], out: Path, outcome: Outcome) -> None:
+    """``<name>_overlay.png`` (colours and a legend of the classes present) and ``<name>_ids.png`` (uint8 class ids of the
+    image's size); of a video ``<name>_overlay.mp4``."""
+    for file in files:
+        with outcome.attempt(file):
+            if is_video(file.path):
+                outcome.add(_predict_video(network, file, out))
+            else:
+                outcome.add(*predict_image(network, network.read(file.path), file.name).save(out))
+
+
+def _predict_video(network: TrainedNetwork, file: InputFile, out: Path) -> Path:
+    path = output_path(out, file.name, VIDEO_ENDING)
+    rewrite(file.path, path, lambda frame: predict_image(network, frame, file.name).overlay(all_classes=True))
+    return path
 
 
 def _planes(image: np.ndarray, smallest: int) -> np.ndarray:

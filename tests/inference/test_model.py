@@ -13,7 +13,7 @@ import twinseg
 from tests.support.checkpoints import CLASSES, SIZE, write
 from twinseg.common.data.classes import CITYSCAPES_CLASSES
 from twinseg.common.errors import UserError
-from twinseg.common.inference.predict import predict
+from twinseg.common.inference.predict import input_files, predict
 from twinseg.common.inference.runs import load_run
 
 
@@ -42,7 +42,7 @@ def test_a_file_and_its_pixels_have_the_mask_of_the_command(segmenter, backend_n
     image, file = picture(), saved(tmp_path / 'street.png', picture())
     model = twinseg.load(segmenter, backend=backend_name, device='cpu')
     by_pixels, by_file = model.predict([image, str(file)])
-    written = predict(load_run(segmenter, backend_name, 'cpu').trained(), [file], tmp_path / 'command')
+    written = predict(load_run(segmenter, backend_name, 'cpu').trained(), input_files([file]), tmp_path / 'command')
     assert by_pixels.mask.dtype == np.uint8 and by_pixels.mask.shape == SIZE
     for mask in (by_file.mask, model.predict(file).mask, np.array(Image.open(written[1]))):
         np.testing.assert_array_equal(mask, by_pixels.mask)

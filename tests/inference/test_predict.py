@@ -1,5 +1,8 @@
 """Prediction: images of any size and kind, folders and videos, from checkpoints and from exported files."""
 
+import json
+import os
+import warnings
 from pathlib import Path
 
 import cv2
@@ -8,19 +11,27 @@ import pytest
 from PIL import Image
 
 import twinseg
+from tests.conftest import operator_by_operator
 from tests.support.checkpoints import CLASSES, SIZE, write
+from tests.support.tiny import tiny_network
 from twinseg.common import checkpoint as checkpoints
+from twinseg.common import drawing, tasks
+from twinseg.common.backend import get_backend
 from twinseg.common.cli import main
+from twinseg.common.config import Config, override
 from twinseg.common.data.classes import CITYSCAPES_PALETTE
 from twinseg.common.deploy.export import ExportOptions, export_checkpoint
 from twinseg.common.deploy.exported_file import ExportedNetwork
 from twinseg.common.drawing import blend, overlay, shares
-from twinseg.common.errors import UserError
+from twinseg.common.errors import PartialError, UserError
 from twinseg.common.inference.predict import input_files, predict
-from twinseg.common.inference.runs import load_run
-from twinseg.common.tasks.base import SMALLEST
+from twinseg.common.inference.runs import load_run, stored_config
+from twinseg.common.inference.views import as_published
+from twinseg.common.tasks import tiles
+from twinseg.common.tasks.base import SMALLEST, EvalOptions, TrainedNetwork
 
 SIZES = [SIZE, (1, 1), (20, 30), (31, 200), (97, 61), (64, 33)]
+SHIPPED = Path(__file__).parents[2] / 'weights' / 'fast_scnn_camvid.safetensors'
 DIFFERENT = 1e-3  # share of the pixels that an exported file may give another class
 PALETTE = np.array(CITYSCAPES_PALETTE[:CLASSES], np.uint8)
 
@@ -83,7 +94,7 @@ def test_backends_predict_the_same(tmp_path):
     pytest.importorskip('torch'), pytest.importorskip('mindspore')
     checkpoint, image = write(tmp_path, 'pytorch', 'fast_scnn'), saved(tmp_path / 'a.png', (37, 61))
     ids = {
-        name: read(predict(load_run(checkpoint, name, 'cpu').trained(), [image], tmp_path / name)[1])
+        name: read(predict(load_run(checkpoint, name, 'cpu').trained(), input_files([image]), tmp_path / name)[1])
         for name in ('pytorch', 'mindspore')
     }
     assert (ids['pytorch'] != ids['mindspore']).mean() <= DIFFERENT
@@ -119,13 +130,21 @@ def test_video(checkpoint, tmp_path):
     assert len(frames) == 3 and frames[0].shape[1] >= 320 and frames[0].shape[0] > frames[0].shape[1] * SIZE[0] // SIZE[1]
 
 
-def test_exported_files_predict_what_the_checkpoint_does(checkpoint, tmp_path):
+@pytest.fixture(scope='module')
+def exported(checkpoint) -> dict[bool, Path]:
+    """Files for one size, and for any."""
+    models = {dynamic: checkpoint.parent / f'dynamic_{dynamic}.onnx' for dynamic in (False, True)}
+    for dynamic, model in models.items():
+        export_checkpoint(checkpoint, model, 'onnx', ExportOptions(dynamic=dynamic), backend_name='pytorch', device='cpu')
+    return models
+
+
+def test_exported_files_predict_what_the_checkpoint_does(checkpoint, exported, tmp_path):
     sizes = {'exact': SIZE, 'odd': (97, 61), 'small': (20, 30)}
     images = [saved(tmp_path / f'{name}.png', size) for name, size in sizes.items()]
     expected = [read(path) for path in run(checkpoint, images, tmp_path / 'expected')[1::2]]
     for dynamic, same in ((False, 1), (True, 3)):  # a file for one size scales other images to it
-        model = tmp_path / f'dynamic_{dynamic}.onnx'
-        export_checkpoint(checkpoint, model, 'onnx', ExportOptions(dynamic=dynamic), backend_name='pytorch', device='cpu')
+        model = exported[dynamic]
         files = run(model, images, tmp_path / model.stem)
         found = [read(path) for path in files[1::2]]
         np.testing.assert_array_equal(twinseg.load(model).predict(images[0]).mask, found[0])
@@ -208,9 +227,7 @@ def test_what_cannot_be_written_is_named(checkpoint, tmp_path):
 
 
 def test_what_makes_no_sense_is_said(checkpoint, tmp_path, capsys):
-    one, two = saved(tmp_path / 'a.png'), saved(tmp_path / 'other' / 'a.png')
-    with pytest.raises(UserError, match='under one name'):
-        run(checkpoint, [one, two], tmp_path / 'out')
+    one = saved(tmp_path / 'a.png')
     with pytest.raises(UserError, match='logits of one image; given 2'):
         run(checkpoint, [one, saved(tmp_path / 'b.png')], tmp_path / 'out', logits=tmp_path / 'raw.npy')
     with pytest.raises(UserError, match='no such file'):
@@ -230,3 +247,245 @@ def test_run_folders_hold_their_network(checkpoint, tmp_path):
     ids = read(run(tmp_path / 'run', [saved(tmp_path / 'a.png')], tmp_path / 'out')[1])
     expected = load_run(checkpoint, 'pytorch', 'cpu').predictor.class_ids(picture(SIZE).transpose(2, 0, 1)[None].copy())[0]
     np.testing.assert_array_equal(ids, expected)
+
+
+# What people have
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(files: list[str], inputs: list[str], out: str = 'o') -> dict[str, str]:
+    """What files of the current folder are called when some inputs are predicted."""
+    for file in files:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).touch()
+    return {str(file.path): file.name for file in input_files(list(map(Path, inputs)), Path(out))}
+
+
+@pytest.mark.parametrize(
+    'inputs, expected',
+    [
+        (['in/a/x.jpg', 'in/a/b/x.jpg', 'in/y.PNG'], ['a/x', 'a/b/x', 'y']),
+        (['in/x.jpg', 'in/x.png', 'in/z.tif'], ['x.jpg', 'x.png', 'z']),
+        (['in/x.jpg', 'in/x.png', 'in/x.jpg.png'], ['x.jpg', 'x.png', 'x.jpg.png']),
+        (['in/x.jpg', 'in/x.mp4', 'in/c/x.mp4'], ['x.jpg', 'x.mp4', 'c/x']),
+        (['in/._x.jpg', 'in/.h/x.jpg', 'in/.ipynb_checkpoints/x.jpg', 'in/x.jpg'], [None, None, None, 'x']),
+    ],
+)
+def test_a_folder_s_tree_is_kept(folder, inputs, expected):
+    assert names(inputs, ['in']) == {path: name for path, name in zip(inputs, expected) if name}
+
+
+@pytest.mark.parametrize(
+    'inputs, expected',
+    [
+        (['a/x.jpg', 'b/x.jpg'], ['a/x', 'b/x']),
+        (['a/i/x.jpg', 'b/i/x.jpg', 'b/y.jpg'], ['a/i/x', 'b/i/x', 'y']),
+        (['a/x.jpg', 'b/x.png', 'b/x.jpg'], ['a/x', 'x.png', 'b/x']),
+        (['a/x.jpg', './a/../a/x.jpg'], ['x']),
+        (['./-x.jpg', '../{here}/-x.jpg', 'x.Jpeg'], ['-x', None, 'x']),
+    ],
+)
+def test_equal_names_are_told_apart(folder, inputs, expected):
+    inputs = [path.format(here=folder.name) for path in inputs]
+    given = names([path for path in inputs if '..' not in path], inputs)
+    assert list(given.values()) == [name for name in expected if name]
+
+
+def test_folders_beside_each_other(folder):
+    assert names(['a/d/x.jpg', 'b/d/x.jpg', 'b/y.jpg'], ['a', 'b']) == {
+        'a/d/x.jpg': 'a/d/x',
+        'b/d/x.jpg': 'b/d/x',
+        'b/y.jpg': 'y',
+    }
+    assert names(['c/one.jpg'], ['c', 'c/one.jpg', 'c']) == {'c/one.jpg': 'one'}
+
+
+def test_what_is_not_predicted_is_counted_and_named(folder):
+    with pytest.warns(
+        UserWarning, match=r'^in: not predicted: 2 \.txt \(a/notes\.txt, b\.TXT\), 1 in in/out, where predictions'
+    ):
+        assert names(['in/x.jpg', 'in/a/notes.txt', 'in/b.TXT', 'in/.hidden', 'in/out/x_ids.png'], ['in'], 'in/out') == {
+            'in/x.jpg': 'x'
+        }
+    with pytest.raises(UserError, match='in/a: no images or videos in it'):
+        input_files([Path('in/a')])
+    with pytest.raises(UserError, match='in/no.jpg, no: no such file or folder'):
+        input_files([Path('in/x.jpg'), Path('in/no.jpg'), Path('no')])
+
+
+def test_an_input_is_never_written_over(folder):
+    with pytest.raises(UserError, match='in/x_ids.png would be written over: it is an input; choose another folder'):
+        names(['in/x.jpg', 'in/x_ids.png'], ['in'], 'in')
+    assert names([], ['in/x.jpg'], 'in') == {'in/x.jpg': 'x'}
+
+
+def test_a_broken_file_does_not_end_the_rest(checkpoint, folder, capsys):
+    for name in 'acd':
+        saved(folder / 'in' / f'{name}.png')
+    (folder / 'in' / 'b.jpg').touch()
+    command = ['predict', '--checkpoint', str(checkpoint), '--device', 'cpu', '--out', 'o']
+    assert main([*command, 'in']) == 1
+    said = capsys.readouterr()
+    assert said.out.split() == [f'o/{name}_{kind}.png' for name in 'acd' for kind in ('overlay', 'ids')]
+    met, end = said.err.splitlines()
+    assert met.startswith('twinseg: warning: not predicted: in/b.jpg: not readable as an image')
+    assert end.startswith('twinseg: error: 1 of 4 files could not be predicted: in/b.jpg: not readable as an image')
+    assert main([*command, 'in/b.jpg']) == 2
+    assert capsys.readouterr().err.startswith('twinseg: error: in/b.jpg: not readable as an image')
+    (folder / 'in' / 'e.jpg').touch()
+    assert main([*command, 'in/b.jpg', 'in/e.jpg']) == 2
+    assert '2 of 2 files could not be predicted: in/b.jpg: ' in capsys.readouterr().err
+
+
+def test_memory_that_is_not_there_ends_one_file(checkpoint, folder, monkeypatch):
+    network = load_run(checkpoint, 'pytorch', 'cpu').trained()
+    actual = network.predictor.class_ids
+
+    def ids(images, size=None):
+        if images.shape[3] == 200:
+            raise MemoryError
+        return actual(images, size)
+
+    monkeypatch.setattr(network.predictor, 'class_ids', ids)
+    files = input_files([saved(Path('a.png'), (40, 200)), saved(Path('b.png'))])
+    with pytest.raises(PartialError, match='1 of 2 .*: a.png: takes more memory than there is'):
+        with pytest.warns(UserWarning, match='a.png: takes more memory than there is'):
+            predict(network, files, Path('o'))
+    assert sorted(os.listdir('o')) == ['b_ids.png', 'b_overlay.png']
+
+
+def test_a_classifier_takes_folders_of_equal_names(folder, backend_name):
+    keys = {'set': 'image_folder', 'image_size': [32, 32], 'crop_pct': 1.0}
+    classifier = write(folder, backend_name, 'resnet18', **keys)
+    network = load_run(classifier, backend_name, 'cpu').trained()
+    files = [saved(Path('in') / name / '1.png', (32, 32), seed) for seed, name in enumerate(('cat', 'dog'))]
+    Path('in/clip.mp4').touch()
+    with pytest.raises(PartialError, match='in/clip.mp4: a video; a classifier takes images'), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        predict(network, input_files([Path('in')]), Path('o'))
+    guesses = json.loads(Path('o/predictions.json').read_text())
+    assert list(guesses) == list(map(str, files))
+    for file in files:
+        assert guesses[str(file)] == twinseg.load(classifier, backend_name, device='cpu').predict(file).to_json()
+    for option in (EvalOptions(slide=True), EvalOptions(ms_flip=True)):
+        with pytest.raises(UserError, match='is for segmentation, but .*resnet18.* is not'):
+            load_run(classifier, backend_name, 'cpu').trained(option)
+
+
+# Views
+
+
+@pytest.mark.parametrize('option', ['--slide', '--ms-flip'])
+def test_views_are_those_of_an_evaluation(option, folder):
+    pytest.importorskip('torch')
+    image, settings = saved(folder / 'a.png', (80, 150)), ['eval_size=null', 'crop_size=[64, 96]']
+    plain = load_run(SHIPPED, 'pytorch', 'cpu', override(stored_config(SHIPPED), settings))
+    options = EvalOptions(ms_flip=option == '--ms-flip', slide=option == '--slide')
+    planes = picture((80, 150)).transpose(2, 0, 1)[None].copy()
+    expected = as_published(plain.predictor, plain.config, options).class_ids(planes)[0]
+    assert (expected != plain.predictor.class_ids(planes)[0]).any()
+    command = ['predict', '--checkpoint', str(SHIPPED), '--backend', 'pytorch', '--device', 'cpu', str(image), option]
+    assert main([*command, '--out', 'o', '--set', *settings]) == 0
+    np.testing.assert_array_equal(read(folder / 'o' / 'a_ids.png'), expected)
+
+
+@pytest.mark.parametrize('size', [(1, 1), (3, 2000), (40, 7)])
+def test_views_of_the_smallest_images(size, checkpoint):
+    network = load_run(checkpoint, 'pytorch', 'cpu').trained(EvalOptions(ms_flip=True, slide=True))
+    assert tasks.of('segmentation').predict_image(network, picture(size), 'a').mask.shape == size
+
+
+def test_views_of_exported_files(checkpoint, exported, folder, capsys):
+    image, ids = saved(folder / 'a.png', (80, 150)), {}
+    for dynamic, model in exported.items():
+        for option in ('--slide', '--ms-flip'):
+            status = main(['predict', '--model', str(model), str(image), option, '--out', f'{dynamic}{option}'])
+            assert status == (2 if option == '--ms-flip' and not dynamic else 0)
+            if not status:
+                ids[dynamic, option] = read(folder / f'{dynamic}{option}' / 'a_ids.png')
+    assert 'made for images of 64x96 only; export it again with --dynamic' in capsys.readouterr().err
+    for (_, option), found in ids.items():  # windows have the file's size, which is the crop size
+        main(['predict', '--checkpoint', str(checkpoint), '--device', 'cpu', str(image), option, '--out', 'expected'])
+        assert (found != read(folder / 'expected' / 'a_ids.png')).mean() <= DIFFERENT
+
+
+# Large images and narrow ones
+
+
+@pytest.mark.parametrize('side', [1, 100, 2048, 2049, 2111, 2112, 3000, 5000, 15000, 20000])
+def test_tiles_cover_an_axis_once_and_overlap(side):
+    spans = tiles.spans(side)
+    assert [kept for span in spans for kept in span[2:]] == sorted(kept for span in spans for kept in span[2:])
+    assert spans[0][2] == 0 and spans[-1][3] == side and all(a[3] == b[2] for a, b in zip(spans, spans[1:]))
+    assert len({end - start for start, end, _, _ in spans}) == 1 and spans[-1][1] == side
+    for start, end, first, last in spans:
+        assert start % tiles.ALIGNED == 0 and 0 <= start <= first < last <= end and end - start < tiles.TILE + tiles.ALIGNED
+        assert (start == 0 or first - start >= tiles.MARGIN) and (end == side or end - last >= tiles.MARGIN)
+
+
+@pytest.fixture
+def small_tiles(monkeypatch):
+    for name, value in {'MAX_WHOLE': 20_000, 'TILE': 128, 'MARGIN': 32, 'ALIGNED': 16}.items():
+        monkeypatch.setattr(tiles, name, value)
+
+
+def test_tiles_give_what_the_whole_image_gives(small_tiles, backend_name):
+    """... where the network looks no further than the margin: the tiny one sees five pixels."""
+    backend = get_backend(backend_name)
+    backend.setup('cpu', threads=1)
+    config = Config()
+    predictor = backend.make_predictor(tiny_network(backend_name), config)
+    network = TrainedNetwork('segmentation', predictor, config.augment, SIZE, list('abcde'), PALETTE)
+    image = picture((200, 332))
+    with operator_by_operator():
+        whole = predictor.class_ids(image.transpose(2, 0, 1)[None].copy())[0]
+        with pytest.warns(
+            UserWarning, match=r'^pano: 332x200 pixels are predicted in 8 overlapping tiles of 140x136(; whole, it)?'
+        ):
+            ids = tasks.of('segmentation').predict_image(network, image, 'pano').mask
+    assert len(np.unique(whole)) > 2
+    np.testing.assert_array_equal(ids, whole)
+
+
+def test_what_scales_images_takes_them_whole(small_tiles, checkpoint, recwarn):
+    run = load_run(checkpoint, 'pytorch', 'cpu')
+    scaled = run._replace(config=run.config.replace(eval_size=[64, 96])).trained()
+    tasks.of('segmentation').predict_image(scaled, picture((200, 333)), 'a')
+    assert not [warning for warning in recwarn if 'tiles' in str(warning.message)]
+
+
+def test_the_memory_of_the_whole_is_said(small_tiles, monkeypatch):
+    monkeypatch.setattr(tiles, 'reset_peak_memory', lambda: None)
+    peaks = iter([1000.0, 1512.0])
+    monkeypatch.setattr(tiles, 'peak_memory', lambda: next(peaks))
+    with pytest.warns(UserWarning, match=r'tiles of 128x128; whole, it would take about 8\.0 GB of memory$'):
+        tiles.class_ids(lambda part: part[..., 0], picture((512, 512)), 'a')
+
+
+def test_images_are_larger_than_pillow_s_limit_and_have_one_of_their_own(checkpoint, folder, monkeypatch):
+    image = saved(folder / 'a.png', (100, 100))
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 4000)
+    network = load_run(checkpoint, 'pytorch', 'cpu').trained()
+    assert len(predict(network, input_files([image]), folder / 'o')) == 2 and Image.MAX_IMAGE_PIXELS == 4000
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1 << 20)
+    monkeypatch.setattr(tiles, 'MAX_PIXELS', 9999)
+    with pytest.raises(UserError, match='100x100 pixels, more than the limit of 9999'):
+        predict(network, input_files([image]), folder / 'o')
+
+
+@pytest.mark.parametrize('size', [(1, 1), (2000, 3), (60_000, 2), (3, 2000)])
+def test_pictures_of_narrow_images_stay_small(size):
+    drawn = overlay(picture(size), np.zeros(size, np.uint8), [f'class {i}' for i in range(CLASSES)], PALETTE)
+    assert drawn.shape[1] >= 320 and drawn.size <= 3 * (max(drawing.MAX_ENLARGED, size[0] * 320) + 320 * 40)
+
+
+def test_an_image_is_blended_in_strips_as_in_one_piece(monkeypatch):
+    image, ids = picture((61, 40)), np.random.default_rng(0).integers(0, 7, (61, 40), np.uint8)
+    whole = blend(image, ids, PALETTE)
+    monkeypatch.setattr(drawing, 'STRIP', 40 * 8)
+    np.testing.assert_array_equal(blend(image, ids, PALETTE), whole)
