@@ -62,20 +62,15 @@ def main(arguments: Optional[list[str]] = None) -> int:
     """Runs the command and returns its exit status: 0 done, 1 failed, 2 bad input, 130 interrupted, 75 preempted (SIGTERM)
     and ready to be resumed."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = '--debug' in words
+    end = words.index('--') if '--' in words else len(words)  # behind it are names alone
+    debug = '--debug' in words[:end]
+    words = [word for word in words[:end] if word != '--debug'] + words[end:]
     warnings.showwarning = _show_warning
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding, or names in any bytes, end no command
             stream.reconfigure(errors=ESCAPED)
     try:
-        return (
-            app(
-                _repeat_set([word for word in words if word != '--debug']) or ['--help'],
-                prog_name='twinseg',
-                standalone_mode=False,
-            )
-            or 0
-        )
+        return app(_repeat_set(words) or ['--help'], prog_name='twinseg', standalone_mode=False) or 0
     except KeyboardInterrupt:
         return 130
     except Interrupted as error:

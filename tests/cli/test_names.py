@@ -95,6 +95,12 @@ def test_a_locale_without_letters(recipe, tmp_path):
         assert b'internal error' not in done.stderr and b'Traceback' not in done.stderr
 
 
+def test_names_that_look_like_options(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert twinseg('predict', '--checkpoint', 'none.safetensors', '--', '--debug', '-x.jpg') == 2
+    assert '--debug, -x.jpg: no such file or folder' in capsys.readouterr().err
+
+
 def test_a_name_that_the_locale_has_no_letters_for_is_said(capsys):
     assert cli._explain(pytest.raises(UnicodeEncodeError, 'é.png'.encode, 'ascii').value) == 2
     assert "'\\xe9.png' cannot be a name in the locale of this process" in capsys.readouterr().err
