@@ -8,6 +8,7 @@ handler ``ESCAPED``.
 import codecs
 import hashlib
 import os
+import shutil
 import tempfile
 import unicodedata
 from collections.abc import Iterator
@@ -58,13 +59,16 @@ def is_text(path: str | Path) -> bool:
 
 
 @contextmanager
-def plain_path(path: Path) -> Iterator[Path]:
-    """A path for compiled libraries, which take UTF-8 only: itself, or a temporary link to the file or to its folder."""
+def plain_path(path: Path, copied: bool = False) -> Iterator[Path]:
+    """A path for compiled libraries, which take UTF-8 only: itself, or a temporary link to the file or to its folder. With
+    ``copied`` it is a copy of the file, for libraries that follow links to their end before they read."""
     if is_text(path):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix='twinseg-') as folder:
-        if not is_text(path.name):
+        if copied:
+            yield Path(shutil.copyfile(path, Path(folder) / f'file{path.suffix}'))
+        elif not is_text(path.name):
             link = Path(folder) / (f'file{path.suffix}' if is_text(path.suffix) else 'file')
             link.symlink_to(path.absolute())
             yield link

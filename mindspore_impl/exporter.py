@@ -120,7 +120,7 @@ class Mindir:
 
     def __init__(self, path: Path):
         try:
-            with plain_path(path) as plain:
+            with plain_path(path, copied=True) as plain:
                 model = ms.load_mindir(str(plain))
                 self.cell = nn.GraphCell(ms.load(str(plain)))
         except Exception as error:  # protobuf's DecodeError among them

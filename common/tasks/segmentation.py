@@ -1,5 +1,6 @@
 """Segmentation: a class for every pixel. The functions are those of ``base.Task``."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
@@ -176,8 +177,17 @@ def predict(network: TrainedNetwork, files: Sequence[InputFile], out: Path, outc
 
 
 def _predict_video(network: TrainedNetwork, file: InputFile, out: Path) -> Path:
-    path = output_path(out, file.name, VIDEO_ENDING)
-    rewrite(file.path, path, lambda frame: predict_image(network, frame, file.name).overlay(all_classes=True))
+    path, said = output_path(out, file.name, VIDEO_ENDING), False
+
+    def drawn(frame: np.ndarray) -> np.ndarray:
+        nonlocal said
+        with warnings.catch_warnings():
+            if said:  # of the first frame
+                warnings.filterwarnings('ignore', '.* overlapping tiles of ')
+            said = True
+            return predict_image(network, frame, file.name).overlay(all_classes=True)
+
+    rewrite(file.path, path, drawn)
     return path
 
 

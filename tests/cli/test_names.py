@@ -7,10 +7,13 @@ import sys
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.support import streets
+from tests.support.tiny import CLASSES, tiny_network
 from twinseg.common import cli, config
+from twinseg.common.backend import get_backend
 
 NAMES = [  # bytes of names without suffix
     '图像'.encode('gbk'),
@@ -82,6 +85,18 @@ def test_every_command(recipe, data, tmp_path, capsys):
     assert {len(name) for name in written - expected} <= {253, 254, 255}  # cut, not in the middle of a letter
     for name in ('\\xff\\xfe', 'line\\nbreak\\ttab', '\\x1b[31mred\\x07', '\\u202egnp', '👩\u200d🔬 photo', '-dash', '[bold]'):
         assert f'/{name}_ids.png\n' in said
+
+
+@pytest.mark.parametrize('name', [b'net.mindir', b'net\xfe.mindir'])
+def test_mindspore_s_own_files(tmp_path, name):
+    """MindSpore takes UTF-8 only, and follows links to their end."""
+    pytest.importorskip('mindspore')
+    backend, path = get_backend('mindspore'), tmp_path / os.fsdecode(b'f\xff') / os.fsdecode(name)
+    backend.setup('cpu', threads=1)
+    path.parent.mkdir()
+    backend.write(tiny_network('mindspore'), path, 'mindir', shape=(1, 3, 32, 48))
+    assert os.listdir(os.fsencode(path.parent)) == [name]
+    assert backend.open_mindir(path)(np.zeros((1, 3, 32, 48), np.float32)).shape == (1, CLASSES, 16, 24)
 
 
 def test_a_locale_without_letters(recipe, tmp_path):
