@@ -12,9 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from twinseg.common import metrics
-from twinseg.common.errors import one_line
-from twinseg.common.files import printable
 from twinseg.common.metrics import ImageScores, Scores
+from twinseg.common.printable import one_line, printable
 
 MOST_CLASSES = 100  # most classes of a classifier that are printed: those with the lowest accuracy
 MOST_PROBLEMS = 20  # most problems of a data set that are printed; browse.json has all of them

@@ -2,8 +2,6 @@
 
 import importlib.util
 
-LONGEST = 500  # characters of a line for the user
-
 
 class UserError(Exception):
     """Bad input: the message says what was found, where, and what to change; ``status``: what the command exits with."""
@@ -65,14 +63,3 @@ def require(package: str, extra: str) -> None:
     """BackendError where a package is not installed that an extra of ``pyproject.toml`` brings."""
     if importlib.util.find_spec(package) is None:
         raise BackendError(f'{package} is not installed: pip install "twinseg[{extra}]"')
-
-
-def one_line(text: str, longest: int = LONGEST) -> str:
-    """A text as one printable line: what a file made of control characters is shown as escapes, and of a text that is longer
-    than ``longest`` characters the middle is left out, for it begins with what is wrong and ends with what to change."""
-    start = text[: 4 * longest] + text[max(4 * longest, len(text) - 4 * longest) :]  # a text can have the length of a file
-    start = ''.join(char if char.isprintable() else repr(char)[1:-1] for char in ' '.join(start.split()))
-    if len(start) <= longest:
-        return start
-    end = longest // 3
-    return f'{start[: longest - end - 5]} ... {start[len(start) - end :]}'

@@ -1,52 +1,21 @@
 """Files that appear whole or not at all: written under a temporary name, synced, renamed; and names of files in any bytes.
 
 A file's name on Linux is any bytes but ``/`` and NUL, at most 255 of them. Python holds bytes that are no UTF-8 as surrogates
-(PEP 383), which no encoder takes. For people they are shown by ``printable``, and in what is written as UTF-8 by the error
-handler ``ESCAPED``.
+(PEP 383), which no encoder takes; ``printable`` shows them.
 """
 
-import codecs
 import hashlib
 import os
 import shutil
 import tempfile
-import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from twinseg.common.printable import ESCAPED
+
 PART = '.part.'  # start of the temporary names: hidden, and no pattern of finished files fits them
 LONGEST_NAME = 255  # bytes of a file's name, in every usual file system
-ESCAPED = 'twinseg.escaped'  # error handler of encoders: what cannot be encoded is written as ``printable`` shows it
-JOINERS = '\u200c\u200d'  # invisible, but parts of emoji and of words
-
-
-def printable(value: object) -> str:
-    """The text of a value for a terminal or a page: bytes that are no UTF-8, control characters and what turns the direction of
-    writing are shown as escapes such as ``\\xff``, ``\\n``, ``\\u202e``; all else stays as it is."""
-    text = str(value)
-    return text if text.isascii() and text.isprintable() else ''.join(_shown(letter) for letter in text)
-
-
-def _shown(letter: str) -> str:
-    if unicodedata.category(letter) in ('Cc', 'Cf', 'Cs', 'Zl', 'Zp') and letter not in JOINERS:
-        return _escape(letter)
-    return letter
-
-
-def _escape(letter: str) -> str:
-    if '\udc80' <= letter <= '\udcff':  # a byte that is no UTF-8
-        return f'\\x{ord(letter) - 0xDC00:02x}'
-    return letter.encode('unicode_escape', 'surrogatepass').decode() if ord(letter) < 0xD800 else f'\\U{ord(letter):08x}'
-
-
-def _encoded_otherwise(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return ''.join(map(_escape, error.object[error.start : error.end])), error.end
-
-
-codecs.register_error(ESCAPED, _encoded_otherwise)
 
 
 def is_text(path: str | Path) -> bool:

@@ -5,17 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from twinseg.common.files import (
-    ESCAPED,
-    PART,
-    fitting_name,
-    is_text,
-    plain_path,
-    printable,
-    remove_unfinished,
-    write_text,
-    written_beside,
-)
+from twinseg.common.files import PART, fitting_name, is_text, plain_path, remove_unfinished, write_text, written_beside
+from twinseg.common.printable import ESCAPED, printable
 
 
 def test_a_file_takes_its_place_when_the_block_ends_well(tmp_path):

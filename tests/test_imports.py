@@ -47,7 +47,7 @@ def test_every_room_has_a_floor():
 def test_the_design_has_the_floors_of_the_contract():
     rows = re.findall(r'^\| (\d+) \| ([a-z_, ]+) \|$', (ROOT / 'docs' / 'design.md').read_text(), re.MULTILINE)
     assert [names.split(', ') for _, names in rows] == floors()
-    assert [int(number) for number, _ in rows] == list(range(len(rows), 0, -1))
+    assert [int(number) for number, _ in rows] == list(range(len(rows)))[::-1]
 
 
 def test_rooms_import_lower_floors_only():

@@ -11,8 +11,8 @@ from typing import Annotated, Any, Callable, Optional
 import typer
 
 from twinseg.common.cli import data, deployment, inference, measuring, reporting, training, weights
-from twinseg.common.errors import Interrupted, UserError, one_line
-from twinseg.common.files import ESCAPED
+from twinseg.common.errors import Interrupted, UserError
+from twinseg.common.printable import ESCAPED, one_line
 
 COMMANDS: dict[str, Callable[..., None]] = {
     'train': training.train,

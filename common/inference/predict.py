@@ -12,7 +12,8 @@ import numpy as np
 from twinseg.common import tasks
 from twinseg.common.data.listing import HIDDEN, IMAGE_SUFFIXES, is_image, list_files, some
 from twinseg.common.errors import DataError, PartialError, UserError
-from twinseg.common.files import printable, written_beside
+from twinseg.common.files import written_beside
+from twinseg.common.printable import printable
 from twinseg.common.tasks.base import InputFile, Outcome, TrainedNetwork, output_path
 from twinseg.common.tasks.segmentation import ENDINGS, VIDEO_ENDING
 from twinseg.common.tasks.video import VIDEOS, is_video

@@ -8,7 +8,7 @@ from twinseg.common import config as configuration
 from twinseg.common import tasks
 from twinseg.common.config import Config
 from twinseg.common.errors import UserError
-from twinseg.common.files import printable
+from twinseg.common.printable import printable
 
 Line = dict[str, Any]
 

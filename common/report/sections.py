@@ -12,8 +12,8 @@ from twinseg.common.data.base import Dataset
 from twinseg.common.data.open import open_dataset
 from twinseg.common.drawing import shrink
 from twinseg.common.errors import DataError
-from twinseg.common.files import printable
 from twinseg.common.inference.runs import Run
+from twinseg.common.printable import printable
 from twinseg.common.report import chart
 from twinseg.common.report.pictures import data_uri
 from twinseg.common.report.records import Record

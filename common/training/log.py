@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 from tensorboardX import SummaryWriter
 
-from twinseg.common.files import ESCAPED, printable
+from twinseg.common.printable import ESCAPED, printable
 
 
 class Clock:

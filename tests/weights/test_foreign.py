@@ -19,7 +19,8 @@ from tests.weights.test_weights import ckpt, in_their_names, tensor_pickle, writ
 from twinseg.common import checkpoint, weights
 from twinseg.common.backend import get_backend
 from twinseg.common.cli import main
-from twinseg.common.errors import LONGEST, StateError, one_line
+from twinseg.common.errors import StateError
+from twinseg.common.printable import LONGEST, one_line
 from twinseg.common.weights import TABLES
 from twinseg.common.weights.reading.dtypes import BY_NAME
 
