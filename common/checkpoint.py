@@ -37,6 +37,10 @@ class NewerFormatError(StateError):
     """A file that a newer version of this suite has written."""
 
 
+class NotFiniteError(StateError):
+    """Weights among which some numbers are NaN or infinite."""
+
+
 class _Stored(BaseModel):
     model_config = ConfigDict(frozen=True, strict=True, extra='ignore', protected_namespaces=())
 
@@ -238,7 +242,8 @@ def match(shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, np.ndarray]
 
     StateError when a tensor is missing or has another shape, or when the state has more tensors in a module that the network
     has: then it belongs to another network. Whole modules that the network was built without (auxiliary heads) are only
-    reported. ``partial`` takes what fits, as long as something does.
+    reported. ``partial`` takes what fits, as long as something does. NotFiniteError for what is taken
+    and not finite.
     """
     wanted = {name: tuple(shape) for name, shape in shapes.items() if not name.endswith('num_batches_tracked')}
     given = {name: tuple(array.shape) for name, array in state.items() if not name.endswith('num_batches_tracked')}
@@ -256,7 +261,26 @@ def match(shapes: Mapping[str, tuple[int, ...]], state: Mapping[str, np.ndarray]
     foreign = [name for name in report.unexpected if _module(name) in modules]
     if not report.matched or not partial and (report.missing or report.mismatched or foreign):
         raise StateError(f'the weights do not fit the network: {report}')
+    check_finite({name: state[name] for name in report.matched})
     return report
+
+
+def check_finite(tensors: Mapping[str, np.ndarray]) -> None:
+    """NotFiniteError where numbers are NaN or infinite, as float32: it names the first tensor, and counts."""
+    broken = {}
+    for name, array in tensors.items():
+        if array.dtype.kind == 'f':
+            with np.errstate(over='ignore'):
+                finite = np.isfinite(array if array.dtype.itemsize <= 4 else array.astype(np.float32))
+            if not finite.all():
+                broken[name] = finite
+    if broken:
+        name, finite = next(iter(broken.items()))
+        raise NotFiniteError(
+            f'{len(broken)} of {len(tensors)} tensors hold numbers that are not finite, first {name} '
+            f'({finite.size - np.count_nonzero(finite)} of {finite.size} are NaN or infinite): the training that made them has '
+            'diverged, or the file is damaged: use another checkpoint'
+        )
 
 
 def _module(name: str) -> str:

@@ -62,10 +62,15 @@ def benchmark(
     json_file: Json = None,
 ) -> None:
     """Latency, throughput, parameters, MACs and peak memory, with the machine and the precision that they hold for."""
-    from twinseg.common import console
+    from twinseg.common import console, facts
+    from twinseg.common.inference.runs import stored_facts
     from twinseg.common.measure import benchmark
 
     chosen = load_config(config, settings, checkpoint)
+    if checkpoint is not None:
+        stored = stored_facts(checkpoint)
+        facts.check(stored, facts.of_config(chosen))
+        chosen = chosen.replace(num_classes=chosen.model.num_classes or stored.num_classes)
     result = benchmark.benchmark(
         chosen, choose_backend(chosen, backend), device, size=parse_size(size), batch=batch, runs=runs, train=train
     ).to_json()

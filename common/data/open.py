@@ -8,10 +8,12 @@ it.
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 from twinseg.common import config
-from twinseg.common.data.base import Dataset, FileDataset
+from twinseg.common.data.base import Dataset, Description, FileDataset
 from twinseg.common.data.cache import use_cache
+from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE, default_palette
 from twinseg.common.data.custom import custom_spec
 from twinseg.common.data.image_folder import ImageSample, open_image_folder
 from twinseg.common.data.layouts import DATASETS, open_split
@@ -56,6 +58,18 @@ def open_files(data: config.Data, split: str, check: bool = True) -> Dataset:
     if data.set in config.IMAGE_FOLDERS:
         return open_image_folder(root, data, split)
     return _open_split(root, data, split, check)
+
+
+def description(data: config.Data) -> Optional[Description]:
+    """Classes and colours of a data set where they are known before any of its files is read; None for folders of images, whose
+    classes are their folders, and for a custom set without classes."""
+    if data.set == 'toy_street':
+        return Description.of(CITYSCAPES_CLASSES, CITYSCAPES_PALETTE)
+    if data.set in DATASETS:
+        return Description.of(DATASETS[data.set].classes, DATASETS[data.set].palette)
+    if data.set == 'custom' and data.classes:
+        return Description.of(data.classes, data.palette or default_palette(len(data.classes)))
+    return None
 
 
 def open_for_cache(data: config.Data) -> list[FileDataset]:

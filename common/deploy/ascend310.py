@@ -22,6 +22,7 @@ from twinseg.common.deploy.exported_file import ExportedNetwork
 from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.deploy.verify import TOLERANCE
 from twinseg.common.errors import DataError, UserError
+from twinseg.common.facts import Facts, check, check_dataset
 from twinseg.common.tasks.base import Evaluation
 from twinseg.common.tasks.card_files import read_array, text
 
@@ -106,6 +107,7 @@ def preprocess(
         raise UserError(f'{model}: made for any size, but cards take fixed ones; export it again with --size')
     chosen = dataset_config(network.metadata, dataset_name, dataset_path, config)
     dataset = open_dataset(chosen.data, chosen.data.val_split)
+    check_dataset(network.facts, dataset, chosen)
     images = task.evaluation_samples(dataset, chosen, network.size)
     names = [
         f'{index:06d}_' + re.sub(r'\W+', '_', Path(sample.name).stem, flags=re.ASCII)
@@ -216,6 +218,8 @@ def postprocess(
     task, images = tasks.of(network.metadata.task), prepared.samples
     if not all(task.fits(image.label) for image in images):
         raise DataError(f'{inputs}: was not written for {task.NAME}, which {model} is for')
+    count = max(len(prepared.classes), network.metadata.num_classes if not network.metadata.classes else 0)
+    check(network.facts, Facts(str(inputs), task.NAME, prepared.data, num_classes=count, classes=prepared.classes))
     chosen = sorted({round(index) for index in np.linspace(0, len(images) - 1, min(COMPARED, len(images)))})
     given = np.stack(
         [read_array(inputs / INPUTS / f'{images[index].name}.bin', prepared.input, prepared.input_shape) for index in chosen]

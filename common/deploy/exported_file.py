@@ -13,6 +13,7 @@ from twinseg.common.data.thread_loader import make_loader
 from twinseg.common.deploy.engines import open_engine
 from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.errors import UserError
+from twinseg.common.facts import Facts, check, of_config
 from twinseg.common.inference import views
 from twinseg.common.inference.evaluate import evaluate
 from twinseg.common.interpolation import Size, class_ids, resize_bilinear
@@ -78,6 +79,11 @@ class ExportedNetwork:
             return class_ids(outputs, size, bool(self.metadata.align_corners))
         return np.stack([cv2.resize(ids.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) for ids in outputs])
 
+    @property
+    def facts(self) -> Facts:
+        """What the file says of its network."""
+        return self.metadata.facts
+
     def trained(self, options: EvalOptions = PLAIN) -> TrainedNetwork:
         """The network as prediction sees it; images go as they are into a file for one size, which scales them. UserError for
         an option that is not for it."""
@@ -118,12 +124,13 @@ def evaluate_exported(
     conditions say; the scores are the checkpoint's where the images have that size. Other scales need a file for any size;
     windows have the file's size.
     """
+    check(network.facts, of_config(config))
     size = network.size
     network.check_scales({'--ms-flip': options.ms_flip, '--real-size': options.real_size})
     if size is not None:
         config = config.replace(eval_size=None)  # the file's size decides
-    window = size or network.metadata.input_size
-    evaluation = evaluate(network, config, make_loader, options, window=window, progress=progress)
+    shown = views.as_published(network, config, options, window=size or network.metadata.input_size)
+    evaluation = evaluate(shown, network.facts, config, make_loader, options, progress=progress)
     conditions = {
         'model': str(network.path),
         'step': network.metadata.step,

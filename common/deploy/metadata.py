@@ -10,6 +10,7 @@ from twinseg.common import config as configuration
 from twinseg.common import tasks
 from twinseg.common.config import Augment, Config, TaskName
 from twinseg.common.errors import UserError
+from twinseg.common.facts import Facts, check, of_config
 
 Side = Annotated[int, Field(gt=0)]
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -41,14 +42,17 @@ class ExportMetadata(BaseModel):
     square_resize: bool = False
     interpolation: str = 'bicubic'
     white_level: Optional[Above0] = None
+    path: str = Field('the file', description='the file itself, which does not say it')
 
     @classmethod
     def read(cls, metadata: Mapping[str, str], path: Path) -> 'ExportMetadata':
         """The metadata from the strings in a file; UserError when they are not those of ``twinseg export``."""
         plain = ('arch', 'twinseg_version')
         try:
+            known = {key: text for key, text in metadata.items() if key in cls.model_fields and key != 'path'}
             return cls(
-                **{key: text if key in plain else json.loads(text) for key, text in metadata.items() if key in cls.model_fields}
+                **{key: text if key in plain else json.loads(text) for key, text in known.items()},
+                path=str(path),
             )
         except (ValidationError, ValueError, RecursionError):
             raise UserError(
@@ -65,13 +69,30 @@ class ExportMetadata(BaseModel):
         """Settings by which evaluation prepares images."""
         return Augment(crop_pct=self.crop_pct, square_resize=self.square_resize, interpolation=self.interpolation)  # type: ignore
 
+    @property
+    def facts(self) -> Facts:
+        """What the file says of its network."""
+        keys = {'mean': 'mean', 'std': 'std', **tasks.of(self.task).EXPORTED_KEYS}
+        values = {key: getattr(self, field) for field, key in keys.items()}
+        return Facts(
+            self.path,
+            self.task,
+            self.set,
+            num_classes=self.num_classes,
+            classes=self.classes,
+            palette=self.palette,
+            settings={key: list(value) if isinstance(value, tuple) else value for key, value in values.items()},
+        )
+
     def configuration(self, base: Optional[Config] = None) -> Config:
         """The configuration of an evaluation: the data of ``base``, by default the data set of training; the rest from the
-        file. UserError when the two are for different tasks."""
+        file. UserError when the two are for different tasks, StateError when they are for other classes (``facts.check``)."""
         if base is None:
             if self.set is None:
                 raise UserError('the file does not say which data set it is for: give CONFIG, a recipe or a YAML file')
             base = configuration.from_flat({'set': self.set, 'white_level': self.white_level})
+        elif base.task == self.task:
+            check(self.facts, of_config(base, stated_only=True))
         if base.task != self.task:
             raise UserError(f'set: {base.data.set} is not for {self.task}, which the file is for')
         described = {key: getattr(self, field) for field, key in tasks.of(self.task).EXPORTED_KEYS.items()}

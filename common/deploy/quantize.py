@@ -14,6 +14,7 @@ from twinseg.common.data.base import OnProgress
 from twinseg.common.data.open import open_dataset
 from twinseg.common.deploy.exported_file import ExportedNetwork, evaluate_exported
 from twinseg.common.errors import UserError, require
+from twinseg.common.facts import check, of_config
 from twinseg.common.files import written_beside
 
 IR_VERSION = 8  # ONNX IR version, the same as in the exported files
@@ -57,6 +58,7 @@ def quantize(
     if out.absolute() == model.absolute():
         raise UserError(f'{out}: the model itself; choose another file')
     network = ExportedNetwork(model, 'onnxruntime')
+    check(network.facts, of_config(config))
     try:
         with written_beside(out) as part:
             _write(model, part, _calibration(network, config, images, seed))

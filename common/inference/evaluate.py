@@ -8,9 +8,9 @@ from twinseg.common.backend import Predictor
 from twinseg.common.config import Config
 from twinseg.common.data.base import OnProgress
 from twinseg.common.data.open import open_dataset, unused_files
+from twinseg.common.facts import Facts, check_dataset
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import Run
-from twinseg.common.interpolation import Size
 from twinseg.common.parallel.processes import ALONE, Group, naming_lost_ranks
 from twinseg.common.tasks.base import PLAIN, EvalOptions, Evaluation, MakeLoader
 
@@ -24,7 +24,8 @@ def evaluate_run(run: Run, options: EvalOptions = PLAIN, progress: Optional[OnPr
     """
     group = run.backend.group()
     with naming_lost_ranks(group):
-        evaluation = evaluate(run.predictor, run.config, run.backend.make_loader, options, group=group, progress=progress)
+        shown = views.as_published(run.predictor, run.config, options)
+        evaluation = evaluate(shown, run.facts, run.config, run.backend.make_loader, options, group, progress)
     conditions = {
         'checkpoint': str(run.path),
         'step': run.meta.step,
@@ -40,20 +41,21 @@ def evaluate_run(run: Run, options: EvalOptions = PLAIN, progress: Optional[OnPr
 
 def evaluate(
     predictor: Predictor,
+    stored: Facts,
     config: Config,
     make_loader: MakeLoader,
     options: EvalOptions,
-    *,
-    window: Optional[Size] = None,
     group: Group = ALONE,
     progress: Optional[OnProgress] = None,
 ) -> Evaluation:
-    """Evaluates any predictor on the data of a configuration; ``window``: size of the windows of ``slide``, by default the crop
-    size."""
+    """Evaluates any predictor, behind the views that it is to be scored on, on the data of a configuration.
+
+    StateError where the facts ``stored`` with its network say that it is for other classes.
+    """
     task = tasks.of(config.task)
     task.check_options(options, f'set: {config.data.set}')
     dataset = open_dataset(config.data, options.split or config.data.val_split)
     for warning in unused_files(dataset) if group.rank == 0 else ():
         log.warning('%s', warning)
-    shown = views.as_published(predictor, config, options, window)
-    return task.evaluate(shown, dataset, config, make_loader, options, group, progress)
+    check_dataset(stored, dataset, config, quiet=group.rank > 0)
+    return task.evaluate(predictor, dataset, config, make_loader, options, group, progress)

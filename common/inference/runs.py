@@ -3,13 +3,15 @@
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from twinseg.common import checkpoint, tasks
+from twinseg.common import checkpoint, facts, tasks
 from twinseg.common import config as configuration
 from twinseg.common.backend import Backend, Network, Predictor, get_backend, preferred, used_arguments
 from twinseg.common.checkpoint import RunMeta
 from twinseg.common.config import Config
 from twinseg.common.errors import StateError, UserError
+from twinseg.common.facts import Facts
 from twinseg.common.inference import views
+from twinseg.common.parallel import launch
 from twinseg.common.tasks.base import PLAIN, EvalOptions, TrainedNetwork, names_and_colours
 from twinseg.common.weights import by_name
 
@@ -29,6 +31,11 @@ class Run(NamedTuple):
     def num_classes(self) -> int:
         """Classes of the network."""
         return num_classes(self.config, self.meta.num_classes, str(self.path))
+
+    @property
+    def facts(self) -> Facts:
+        """What its checkpoint says of it."""
+        return facts.of_checkpoint(self.meta, self.path)
 
     def trained(self, options: EvalOptions = PLAIN) -> TrainedNetwork:
         """The network as prediction sees it; UserError for an option that is for the other task."""
@@ -54,13 +61,16 @@ def load_run(
 ) -> Run:
     """The network of a checkpoint file, of the name of one that ships, or of a run folder (its best, else its latest).
 
-    The configuration comes from the checkpoint unless one is given. Averaged (EMA) weights are taken where there are any.
+    The configuration comes from the checkpoint unless one is given, which is compared with what the checkpoint says of itself
+    (``facts.check``). Averaged (EMA) weights are taken where there are any.
     """
     file = find_checkpoint(path)
     state, meta = checkpoint.model_state(file)
     stored = config is None
     if config is None:
         config = configuration.from_flat(meta.config, str(file))
+    else:
+        facts.check(facts.of_checkpoint(meta, path), facts.of_config(config), quiet=launch.rank() > 0)
     backend = get_backend(backend_name or config.runtime.backend or preferred(meta.backend))
     device = backend.setup(
         device or config.runtime.device_target,
@@ -114,3 +124,8 @@ def stored_config(path: Path) -> Config:
     """The configuration that a checkpoint (or a run folder's checkpoint) carries."""
     path = find_checkpoint(path)
     return configuration.from_flat(checkpoint.load(path)[1].config, str(path))
+
+
+def stored_facts(path: Path) -> Facts:
+    """What a checkpoint (or a run folder's checkpoint) says of its network."""
+    return facts.of_checkpoint(checkpoint.load(find_checkpoint(path))[1], path)

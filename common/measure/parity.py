@@ -6,7 +6,7 @@ from typing import Any, Mapping, NamedTuple, Optional
 
 import numpy as np
 
-from twinseg.common import checkpoint, tasks
+from twinseg.common import checkpoint, facts, tasks
 from twinseg.common.backend import Backend, Batch, Trainer, get_backend
 from twinseg.common.config import Config, Data
 from twinseg.common.data.base import IGNORE
@@ -141,6 +141,7 @@ def _start(config: Config, weights: Optional[Path], backend: Backend) -> tuple[d
     classes = config.model.num_classes or (config.loss.class_weight and len(config.loss.class_weight))
     if weights is not None and weights.suffix == '.safetensors':
         state, meta = checkpoint.model_state(weights)
+        facts.check(facts.of_checkpoint(meta, weights), facts.of_config(config))
         arguments = network_arguments(config, num_classes(config, meta.num_classes, str(weights)))
         network = backend.build_model(config.model.arch, seed=None, **arguments)
         backend.load_state(network, state)

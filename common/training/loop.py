@@ -18,7 +18,7 @@ from typing import Any, Callable, Generator, Iterator, Optional
 
 import numpy as np
 
-from twinseg.common import checkpoint, console, schedules, tasks, weights
+from twinseg.common import checkpoint, console, facts, schedules, tasks, weights
 from twinseg.common import config as configuration
 from twinseg.common.backend import Backend, Batch, Network, Predictor, Trainer, get_backend
 from twinseg.common.config import Config
@@ -53,6 +53,7 @@ RUN_KEYS = (  # settings that a resume must not change
     'optimizer',
     'seed',
 )
+FREE_GROUP = 'runtime'  # settings that a resume may change without a word
 Batches = Generator[Batch, None, None]
 
 
@@ -100,7 +101,7 @@ def train(
         run = Run(config, backend, device, work_dir, group, continued=path is not None)
         run.open_folder(may_exist=resume or start_from is not None)
         if path:
-            run.resume(path, same_folder=start_from is None)
+            run.resume(path, notes.append, same_folder=start_from is None)
         run.check_agreement({'the configuration': configuration.dump(run.config).encode()})
         run.write_config()
         with Silence() if group.rank else Log(work_dir, run.progress.step, resumed=bool(path)) as run.log:
@@ -173,15 +174,23 @@ class Run:
         except OSError as error:
             raise UserError(f'{self.work_dir}: cannot be written ({error.strerror}); choose another --work-dir') from None
 
-    def resume(self, path: Path, same_folder: bool = True) -> None:
-        """Continues from a checkpoint; the best score so far counts in the ``same_folder`` alone.
+    def resume(self, path: Path, tell: Callable[[str], None], same_folder: bool = True) -> None:
+        """Continues from a checkpoint; the best score so far counts in the ``same_folder`` alone. ``tell`` hears what differs
+        from what the run began with.
 
-        StateError where the checkpoint belongs to another run, or holds weights alone.
+        StateError where the checkpoint belongs to another run, holds weights alone, or numbers that are not finite.
         """
         tensors, meta = checkpoint.load(path)
-        _check_same_run(self.config, meta, path, self.group)
         if meta.trainer is None or meta.step is None:
             raise StateError(f'{path}: holds weights alone, from which no training continues; give it as pretrained')
+        _check_same_run(self.config, meta, path, self.group)
+        facts.check(facts.of_checkpoint(meta, path), facts.of_checkpoint(self.meta, 'the configuration'), True, _warning(tell))
+        if changes := _changes(meta, self.config, path):
+            tell(f'continues with other settings than it began with: {changes}')
+        try:
+            checkpoint.check_finite(tensors)
+        except StateError as error:
+            raise StateError(f'{path}: {error}: once it is removed, --resume takes the one before it') from None
         self.trainer.load_state(tensors, meta.trainer)
         best = meta.best if same_folder else None
         self.progress = Progress(meta.step, best, meta.left_out, meta.rollbacks)
@@ -289,7 +298,11 @@ class Run:
         """
         config, step, began = self.config, self.progress.step, time.perf_counter()
         headline = self.task.FIGURES
-        scores, matrix = self._score(self.trainer.predictor(ema=config.optimizer.with_ema))
+        try:
+            predictor = self.trainer.predictor(ema=config.optimizer.with_ema)
+        except checkpoint.NotFiniteError as error:
+            raise DivergedError(step, f'step {step}: {error}; {ADVICE}') from None
+        scores, matrix = self._score(predictor)
         record = {'kind': 'eval', 'step': step, 'epoch': round(self.epoch, 4), **scores}
         text = _headline(scores, headline)
         if config.optimizer.with_ema:
@@ -339,7 +352,7 @@ class Run:
         path = checkpoint.latest(self.folder, self.log.line)
         if path is None:
             raise error
-        self.resume(path)
+        self.resume(path, self.log.line)
         step = self.progress.step
         self.progress.left_out += error.step - step
         self.progress.rollbacks = rollbacks
@@ -399,7 +412,8 @@ def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = Fals
     if model.pretrained:
         with console.progress('weights') as progress:
             path = by_name.find_weights(model.pretrained, (lambda line: None) if quiet else print, progress)
-        report = weights.load_pretrained(backend, network, model.arch, path, model.reset_classifier, model.weights_of)
+        used = None if quiet else facts.of_config(config)
+        report = weights.load_pretrained(backend, network, model.arch, path, model.reset_classifier, model.weights_of, used)
         if not quiet:
             print(report)
     return network
@@ -466,6 +480,22 @@ def _check_same_run(config: Config, meta: checkpoint.RunMeta, path: Path, group:
                 f'{path}: was trained with {key}: {was!r}, the configuration says {asked!r}; '
                 'a run is continued with the settings that it began with'
             )
+
+
+def _changes(meta: checkpoint.RunMeta, config: Config, path: Path) -> str:
+    """The settings that differ from a checkpoint's, as text; those of FREE_GROUP are left out."""
+    before = configuration.from_flat(meta.config, str(path))
+    pairs = {
+        key: (getattr(getattr(before, group), key), getattr(getattr(config, group), key))
+        for key, group in configuration.KEYS.items()
+        if group != FREE_GROUP and key not in RUN_KEYS
+    }
+    return ', '.join(f'{key}: {now} (was {was})' for key, (was, now) in pairs.items() if was != now)
+
+
+def _warning(tell: Callable[[str], None]) -> Callable[[str], None]:
+    """``tell`` for lines that a reader must not miss."""
+    return lambda line: tell(f'warning: {line}')
 
 
 def _first_step(config: Config, epoch_steps: int, total: int) -> int:

@@ -64,6 +64,10 @@ def convert_file(
         get_backend(NATIVE[out.suffix])
     converted = weights.load(file, source, weights_of)
     converted = replace(converted, arguments={**converted.arguments, **(arguments or {})})
+    try:
+        checkpoint.check_finite(converted.state)
+    except StateError as error:
+        raise StateError(f'{file}: {error}') from None
     loaded, networks = {}, {}
     for name in available():
         backend = get_backend(name)

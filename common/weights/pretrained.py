@@ -4,7 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Optional
 
-from twinseg.common import checkpoint
+from twinseg.common import checkpoint, facts
 from twinseg.common.backend import Backend, Network
 from twinseg.common.errors import StateError
 from twinseg.common.weights.convert import load
@@ -17,17 +17,21 @@ def load_pretrained(
     path: str | Path,
     reset_classifier: bool = False,
     weights_of: Optional[str] = None,
+    used: Optional[facts.Facts] = None,
 ) -> checkpoint.LoadReport:
     """Fills a network, an ``arch``, as far as a file's weights go, and reports what was filled.
 
     Parts (``backbone``, ``head``, ...) that only one side has are left alone, and so are stages of the file's
     backbone that the network's backbone ends before. A part that both have must agree tensor by tensor, StateError otherwise;
     only a classifier for another number of classes may stay as it was drawn, with ``reset_classifier``. ``weights_of``: which,
-    where the file has several sets of weights, as in ``convert``; a warning says which were taken.
+    where the file has several sets of weights, as in ``convert``; a warning says which were taken. Warns, too, where one of our
+    files was made for other facts than those that it is ``used`` for (``facts.check_start``).
     """
     converted = load(path, weights_of=weights_of)
     if converted.chosen:
         warnings.warn(f'{path}: takes {converted.chosen.replace("--weights-of", "weights_of:")}', stacklevel=2)
+    if converted.meta is not None and used is not None:
+        facts.check_start(facts.of_checkpoint(converted.meta, path), used)
     state = converted.state
     initial = backend.state(network)
     stages = {_stage(name) for name in initial}
@@ -54,7 +58,10 @@ def load_pretrained(
             f'{path}: made for another number of classes: {other[0]} is {state[other[0]].shape}, the network has '
             f'{initial[other[0]].shape}; reset_classifier: true initialises the {len(other)} tensors at random'
         )
-    return backend.load_state(network, {name: state[name] for name in state if _part(name) in shared}, partial=True)
+    try:
+        return backend.load_state(network, {name: state[name] for name in state if _part(name) in shared}, partial=True)
+    except StateError as error:
+        raise StateError(f'{path}: {error}') from None
 
 
 def _part(name: str) -> str:

@@ -26,17 +26,25 @@ def random_state(backend, network) -> dict[str, np.ndarray]:
 
 
 def write(folder: Path, backend_name: str, arch: str, **keys) -> Path:
-    """A checkpoint as training writes it, with CLASSES classes."""
+    """A checkpoint as training writes it, with CLASSES classes; of a classifier (``image_size``) without their names, as one of
+    published weights."""
     backend = get_backend(backend_name)
     backend.setup('cpu', threads=1)
     network = backend.build_model(arch, num_classes=CLASSES, **keys.get('model_args', {}))
     tensors = {f'model.{name}': array for name, array in random_state(backend, network).items()}
+    classifies = 'image_size' in keys
     meta = checkpoint.RunMeta(
-        config={'arch': arch, **({} if 'image_size' in keys else {'crop_size': list(SIZE)}), 'threads': 1, **keys},
+        config={
+            'arch': arch,
+            'num_classes': CLASSES,
+            **({} if classifies else {'crop_size': list(SIZE)}),
+            'threads': 1,
+            **keys,
+        },
         backend=backend_name,
         step=7,
         num_classes=CLASSES,
-        classes=list(CITYSCAPES_CLASSES[:CLASSES]),
+        classes=[] if classifies else list(CITYSCAPES_CLASSES[:CLASSES]),
         palette=[list(colour) for colour in CITYSCAPES_PALETTE[:CLASSES]],
     )
     path = folder / f'{arch}_{backend_name}.safetensors'
