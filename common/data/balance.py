@@ -5,6 +5,7 @@ from typing import Callable, Literal
 import numpy as np
 
 from twinseg.common.data.base import Dataset
+from twinseg.common.data.label_faults import class_pixels
 from twinseg.common.data.sampling import balanced_order_rng
 from twinseg.common.errors import DataError
 
@@ -16,10 +17,10 @@ def class_counts(dataset: Dataset) -> np.ndarray:
     counts = np.zeros((len(dataset), len(dataset.description.classes)), np.int64)
     for index in range(len(dataset)):
         try:
-            label = dataset.read(index)[1]
+            label = dataset.read_label(index)
         except DataError:
             continue  # training says so, or skips it
-        counts[index] = np.bincount(label.ravel(), minlength=256)[: counts.shape[1]]
+        counts[index] = class_pixels(label)[: counts.shape[1]]
     return counts
 
 

@@ -42,6 +42,8 @@ class Sample:
 class Dataset(ABC):
     """A list of samples, each with a ``name``, and what their labels mean; ``file_facts`` say what is not used."""
 
+    drawn = False  # whether the suite draws the images itself
+
     def __init__(self, name: str, split: str, description: Description, samples: list[Any], file_facts: FileFacts = NO_FACTS):
         self.name, self.split, self.description, self.samples = name, split, description, samples
         self.file_facts = file_facts
@@ -57,6 +59,10 @@ class Dataset(ABC):
     def read_image(self, index: int) -> np.ndarray:
         """The image alone, uint8 (H, W, 3) RGB; DataError names a broken file."""
         return self.read(index)[0]
+
+    def read_label(self, index: int) -> Any:
+        """The label alone, uint8 (H, W) train ids or the number of a class; DataError names a broken file."""
+        return self.read(index)[1]
 
 
 def image_rules_of(data: config.Data) -> ImageRules:
@@ -98,6 +104,10 @@ class FileDataset(Dataset):
         path = self.samples[index].image
         assert path is not None
         return read_image(path, rules=self.image_rules)
+
+    def read_label(self, index: int) -> np.ndarray:
+        """The label alone, uint8 (H, W) train ids, whatever size its image has; DataError names a broken file."""
+        return self._read_label(self.samples[index])
 
     def _read_label(self, sample: Sample) -> np.ndarray:
         assert sample.label is not None

@@ -81,6 +81,10 @@ class ImageFolder(Dataset):
         """Image, uint8 (H, W, 3) RGB, and the number of its class; DataError names a broken file."""
         return self.read_image(index), int(self.labels[index])
 
+    def read_label(self, index: int) -> int:
+        """The number of an image's class, without a look at the image."""
+        return int(self.labels[index])
+
     def read_image(self, index: int) -> np.ndarray:
         """The image alone, uint8 (H, W, 3) RGB, read-only (see ``reading.read_image``). DataError names a broken file."""
         sample: ImageSample = self.samples[index]

@@ -12,6 +12,7 @@ from PIL import Image
 from twinseg.common import tasks
 from twinseg.common.config import Config
 from twinseg.common.data.base import Dataset, OnProgress
+from twinseg.common.data.label_faults import LabelCounts, faults
 from twinseg.common.data.open import open_files, shared_images, unused_files
 from twinseg.common.drawing import legend
 from twinseg.common.errors import DataError
@@ -27,9 +28,9 @@ def browse(config: Config, out: Path, samples: int = 4, progress: OnProgress = l
     The picture has a row for each of ``samples`` training images: the image, its label over it, and augmented versions as
     the first epochs bring them. Returns what the JSON file holds: per split ``images``, ``sizes`` (width x height -> images),
     ``classes`` (name -> per cent of the labelled pixels, or of a classifier's images), ``absent`` classes, ``ignored`` (per
-    cent of all pixels; None for classifiers) and ``problems``, a message for every broken or missing file; for both splits
-    ``problems``, all of these, after lines that count files that are not used; ``warnings`` of hidden files, and of images
-    that both splits have; and ``picture``.
+    cent of all pixels; None for classifiers) and ``problems``, a message for every broken or missing file, and for what is
+    wrong with what the labels show (``data/label_faults.py``); for both splits ``problems``, all of these, after lines that
+    count files that are not used; ``warnings`` of hidden files, and of images that both splits have; and ``picture``.
     DataError when no split can be opened, or ``out`` cannot be written.
     """
     datasets, failures = {}, {}
@@ -52,7 +53,8 @@ def browse(config: Config, out: Path, samples: int = 4, progress: OnProgress = l
     good: dict[str, list[int]] = {}
     done = 0
     for split, dataset in datasets.items():
-        summary['splits'][split], good[split] = inspect(dataset, done, total, progress)
+        training = split == config.data.train_split
+        summary['splits'][split], good[split] = inspect(dataset, training, done, total, progress)
         summary['problems'] += summary['splits'][split]['problems']
         done += len(dataset)
     readable = [split for split in datasets if good[split]]
@@ -70,12 +72,12 @@ def browse(config: Config, out: Path, samples: int = 4, progress: OnProgress = l
     return summary
 
 
-def inspect(dataset: Dataset, done: int, total: int, progress: OnProgress) -> tuple[dict[str, Any], list[int]]:
-    """Summary of one split, as ``browse`` returns it, and the indices of its readable samples."""
+def inspect(dataset: Dataset, training: bool, done: int, total: int, progress: OnProgress) -> tuple[dict[str, Any], list[int]]:
+    """Summary of one split, for ``training`` or not, as ``browse`` returns it, and the indices of its readable samples."""
     classes, ignored = dataset.description.classes, dataset.description.ignore_index
     sizes: Counter[str] = Counter()
     counts = np.zeros(max(len(classes), ignored + 1), np.int64)
-    problems, good = [], []
+    problems, good, empty = [], [], []
     for index in range(len(dataset)):
         try:
             image, label = dataset.read(index)
@@ -84,8 +86,13 @@ def inspect(dataset: Dataset, done: int, total: int, progress: OnProgress) -> tu
         else:
             good.append(index)
             sizes[f'{image.shape[1]}x{image.shape[0]}'] += 1
-            counts += np.bincount(np.ravel(label), minlength=len(counts))
+            pixels = np.bincount(np.ravel(label), minlength=len(counts))
+            counts += pixels
+            if not pixels[: len(classes)].any():
+                empty.append(dataset.samples[index].name)
         progress(done + index + 1, total)
+    seen = LabelCounts(counts[: len(classes)], int(counts[ignored]) if ignored >= 0 else 0, empty, len(good), len(dataset))
+    problems += [fault.line for fault in faults(dataset, seen, training)]
     labelled = max(int(counts[: len(classes)].sum()), 1)
     shares = {name: round(100 * int(count) / labelled, 4) for name, count in zip(classes, counts)}
     return {

@@ -22,12 +22,13 @@ from twinseg.common import checkpoint, console, facts, schedules, tasks, weights
 from twinseg.common import config as configuration
 from twinseg.common.backend import Backend, Batch, Network, Predictor, Trainer, get_backend
 from twinseg.common.config import Config
+from twinseg.common.data import label_faults
 from twinseg.common.data.balance import balanced_order, class_counts, class_weights
 from twinseg.common.data.base import Dataset
 from twinseg.common.data.mixing import Mixing, is_active
 from twinseg.common.data.open import open_splits, shared_images, unused_files
 from twinseg.common.data.sampling import steps_per_epoch, training_batches
-from twinseg.common.errors import DivergedError, Interrupted, StateError, UserError
+from twinseg.common.errors import DataError, DivergedError, Interrupted, StateError, UserError
 from twinseg.common.files import write_text
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import network_arguments, num_classes
@@ -99,6 +100,7 @@ def train(
         if resume and not path:
             path = checkpoint.latest(work_dir / checkpoint.FOLDER, notes.append)
         run = Run(config, backend, device, work_dir, group, continued=path is not None)
+        notes += run.look_at_labels()
         run.open_folder(may_exist=resume or start_from is not None)
         if path:
             run.resume(path, notes.append, same_folder=start_from is None)
@@ -159,6 +161,19 @@ class Run:
     def epoch(self) -> float:
         """Epochs done."""
         return self.progress.step / self.epoch_steps
+
+    def look_at_labels(self) -> list[str]:
+        """Warnings about what the labels of both splits show, by rank 0; DataError where the loss would be one over nothing or
+        over one class, or the scores those of nothing."""
+        lines = []
+        for dataset in (self.training, self.validation) if self.group.rank == 0 else ():
+            if dataset.drawn:
+                continue
+            for fault in label_faults.faults(dataset, label_faults.look(dataset), training=dataset is self.training):
+                if fault.fatal:
+                    raise DataError(fault.line)
+                lines.append(f'warning: {fault.line}')
+        return lines
 
     def open_folder(self, may_exist: bool) -> None:
         """Makes the folder; UserError where it cannot be written, or holds checkpoints although it may not."""

@@ -18,6 +18,8 @@ MAX_STORED = 1 << 27  # bytes of drawn scenes that a process stores for the next
 class ToyStreet(Dataset):
     """``data.train_samples`` or ``data.val_samples`` scenes of ``data.image_size``; DataError for other splits."""
 
+    drawn = True
+
     def __init__(self, data: config.Data, split: str):
         lengths = {'train': data.train_samples, 'val': data.val_samples}
         if split not in lengths:
