@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Callable, Mapping, Optional
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
@@ -31,6 +31,8 @@ State = dict[str, np.ndarray]
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+Colour = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+PARTS = ('model', 'optimizer', 'ema')  # beginnings of the names of tensors
 
 
 class NewerFormatError(StateError):
@@ -67,7 +69,7 @@ class RunMeta(_Stored):
     config: dict[str, Any] = {}  # flat keys, as ``config.from_flat`` takes them
     num_classes: Optional[Positive] = None
     classes: list[str] = []  # names, in the order of the class ids
-    palette: list[list[int]] = []  # RGB per class
+    palette: list[Colour] = []  # RGB per class
     # The run.
     backend: Optional[str] = None
     device: Optional[str] = None
@@ -87,6 +89,16 @@ class RunMeta(_Stored):
     source: Optional[str] = None  # publisher
     file: Optional[str] = None
 
+    @model_validator(mode='after')
+    def _one_number_of_classes(self) -> 'RunMeta':
+        """As many colours as names, and no more of them than outputs."""
+        names, colours = len(self.classes), len(self.palette)
+        if names and colours and names != colours:
+            raise ValueError(f'palette: {colours} colours for {names} classes')
+        if self.num_classes is not None and max(names, colours) > self.num_classes:
+            raise ValueError(f'classes: {max(names, colours)} for a network of {self.num_classes}')
+        return self
+
     @classmethod
     def from_json(cls, text: str, where: str | Path) -> 'RunMeta':
         """Reads what ``to_json`` gave, of this or an earlier format. NewerFormatError, StateError; ``where`` is the file."""
@@ -101,7 +113,8 @@ class RunMeta(_Stored):
             return cls.model_validate(content)
         except ValidationError as error:
             first = error.errors()[0]
-            reason = f'{".".join(map(str, first["loc"]))}: {first["msg"]}'
+            where_in_it = ''.join(f'{part}.' for part in first['loc']).removesuffix('.')
+            reason = (f'{where_in_it}: ' if where_in_it else '') + first['msg'].removeprefix('Value error, ')
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             reason = ' '.join(str(error).split()) or type(error).__name__
         raise StateError(f'{where}: damaged: what it says of itself is not readable: {reason}')

@@ -151,7 +151,9 @@ def test_a_newer_format_is_named_before_anything_else(tmp_path, text):
 @pytest.mark.parametrize(
     'text',
     ['', 'null', '3', '[]', '{', '{"format": 0}', '{"format": "1"}', '{"format": null}', '{"step": -1}', '{"config": []}',
-     '{"classes": [1]}', '{"num_classes": 0}', '{"best": "high"}', '{"trainer": {"steps": 1}}', '[' * 100000],
+     '{"classes": [1]}', '{"palette": [[1, 2]]}', '{"palette": [[1, 2, 256]]}', '{"num_classes": 1, "classes": ["a", "b"]}',
+     '{"classes": ["a"], "palette": [[1, 2, 3], [4, 5, 6]]}', '{"num_classes": 0}', '{"best": "high"}',
+     '{"trainer": {"steps": 1}}', '[' * 100000],
 )  # fmt: skip
 def test_a_meta_that_is_not_one_is_refused(tmp_path, text):
     with pytest.raises(StateError, match='x.safetensors: damaged: what it says of itself is not readable'):

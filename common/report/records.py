@@ -1,16 +1,14 @@
 """Records of runs, read from their folders."""
 
-import json
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Sequence
+from typing import NamedTuple, Optional, Sequence
 
 from twinseg.common import config as configuration
-from twinseg.common import tasks
+from twinseg.common import metrics_file, tasks
 from twinseg.common.config import Config
 from twinseg.common.errors import UserError
+from twinseg.common.metrics_file import Line
 from twinseg.common.printable import printable
-
-Line = dict[str, Any]
 
 
 class Record(NamedTuple):
@@ -50,14 +48,10 @@ def read_runs(folders: Sequence[Path]) -> list[Record]:
 
 def read_run(folder: Path, name: str = '') -> Record:
     """The record of a run folder; UserError for a folder that is none."""
-    settings, metrics = folder / 'config.yaml', folder / 'metrics.jsonl'
+    settings, metrics = folder / 'config.yaml', folder / metrics_file.NAME
     if not settings.is_file() or not metrics.is_file():
         raise UserError(f'{folder}: not a run folder: expected config.yaml and metrics.jsonl, as `twinseg train` writes them')
-    lines = []
-    for text in metrics.read_text(encoding='utf-8').splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            continue  # a line cut off by a kill
-    steps, evaluations = ([line for line in lines if line['kind'] == kind] for kind in ('train', 'eval'))
-    return Record(name, folder, configuration.load(settings), steps, evaluations)
+    config = configuration.load(settings)
+    task = tasks.of(config.task)
+    lines = metrics_file.read(metrics, task.FIGURES, task.CLASS_FIGURE)
+    return Record(name, folder, config, lines.steps, lines.evaluations)

@@ -141,7 +141,7 @@ def _several_scales(folder: Path, config: Config, figure: str) -> Optional[str]:
             conditions = result['conditions']
             if conditions['ms_flip'] and conditions['split'] == config.data.val_split:
                 return f'{result[figure]:.2f}'
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue  # another kind of file
     return None
 

@@ -39,7 +39,8 @@ def summary(records: Sequence[Record], networks: dict[str, Run]) -> str:
         facts += [f'best of {len(record.evaluations)} evaluations: step {best["step"]}' if best else 'not evaluated']
         if record.steps:
             last = record.steps[-1]
-            facts += [f'{last["step"]} steps', f'{last["img_per_s"]:.1f} images/s', f'{last["overflows"]} steps skipped']
+            speed = [] if last.get('img_per_s') is None else [f'{last["img_per_s"]:.1f} images/s']
+            facts += [f'{last["step"]} steps', *speed, f'{last.get("overflows", 0)} steps skipped']
         if record.name in networks:
             facts += [f'{name} {version}' for name, version in networks[record.name].meta.versions.items()]
         figures = ''.join(
@@ -154,10 +155,10 @@ def files(records: Sequence[Record], folder: Path) -> str:
     for directory, name in [(folder.resolve(), ''), *((record.folder, f'{record.name}: ') for record in records)]:
         for path in [*sorted(directory.glob('parity*.json')), *sorted(directory.glob('export*.json'))]:
             try:
-                content = json.loads(path.read_text(encoding='utf-8'))
-            except (OSError, ValueError) as error:
-                content = f'not readable: {error}'
-            parts.append(f'<h3>{escape(name + path.stem)}</h3>{_json(content)}')
+                content = _json(json.loads(path.read_text(encoding='utf-8')))
+            except (OSError, ValueError, RecursionError) as error:
+                content = escape(f'not readable: {error}')
+            parts.append(f'<h3>{escape(name + path.stem)}</h3>{content}')
     return f'<section><h2>Parity and exports</h2>{"".join(parts)}</section>' if parts else ''
 
 

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.live import Live
 from tensorboardX import SummaryWriter
 
+from twinseg.common import metrics_file
+from twinseg.common.metrics_file import Line
 from twinseg.common.printable import ESCAPED, printable
 
 
@@ -57,7 +59,7 @@ class Log:
     def __init__(self, work_dir: Path, step: int, resumed: bool):
         self.console, self.work_dir = Console(), work_dir
         self.text = (work_dir / 'log.txt').open('a', encoding='utf-8', errors=ESCAPED)
-        earlier = [line.get('elapsed', 0) for line in _lines(work_dir / 'metrics.jsonl')] if resumed else []
+        earlier = [line.get('elapsed', 0) for line in _lines(work_dir / metrics_file.NAME)] if resumed else []
         self.began = time.monotonic() - max(earlier, default=0)
         self._open(step if resumed else None)
         self.live = Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
@@ -81,7 +83,7 @@ class Log:
         self._open(step)
 
     def _open(self, step: Optional[int]) -> None:
-        path = self.work_dir / 'metrics.jsonl'
+        path = self.work_dir / metrics_file.NAME
         earlier = [line for line in _lines(path) if line['step'] <= step] if step is not None else []
         path.write_text(''.join(json.dumps(line) + '\n' for line in earlier), encoding='utf-8')
         self.overflows = max((line.get('overflows', 0) for line in earlier), default=0)
@@ -156,11 +158,6 @@ class Silence(Log):
         pass
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a metrics file; one cut off by a kill is left out."""
-    if path.is_file():
-        for line in path.read_text(encoding='utf-8').splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:
-                continue
+def _lines(path: Path) -> list[Line]:
+    """The whole lines of a metrics file; none where there is no file. UserError for what no run writes."""
+    return metrics_file.read(path).all if path.is_file() else []

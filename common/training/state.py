@@ -7,7 +7,7 @@ from typing import Mapping, Optional, Protocol, Sequence
 import numpy as np
 
 from twinseg.common.backend import Network, Predictor, State
-from twinseg.common.checkpoint import LoadReport, TrainerState
+from twinseg.common.checkpoint import PARTS, LoadReport, TrainerState
 from twinseg.common.config import Config
 from twinseg.common.errors import StateError
 from twinseg.common.training.loss_scaling import LossScaler
@@ -68,9 +68,11 @@ class StatefulTrainer(ABC):
 
     def load_state(self, tensors: Mapping[str, np.ndarray], meta: TrainerState) -> None:
         """Takes back what ``state`` of either backend gave; StateError when it belongs to another network or optimizer."""
-        parts: dict[str, State] = {'model': {}, 'optimizer': {}, 'ema': {}}
+        parts: dict[str, State] = {part: {} for part in PARTS}
         for name, value in tensors.items():
             part, _, rest = name.partition('.')
+            if part not in parts:
+                raise StateError(f'training state {name}: not a part that is known here ({", ".join(PARTS)})')
             parts[part][rest] = value
         self.load_network_state(self.network, parts['model'])
         self.optimizer.load_state(parts['optimizer'], meta.optimizer_steps)

@@ -1,0 +1,104 @@
+"""``metrics.jsonl`` of a run, read: a line of JSON for each step that was logged and each evaluation, validated."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Optional
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from twinseg.common.errors import UserError
+
+NAME = 'metrics.jsonl'
+LARGEST = 1e40  # of a number: beyond all of float32, and small enough to compute with
+Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+Line = dict[str, Any]
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(strict=True, extra='allow')
+
+    step: Count
+    epoch: Number = 0.0
+    elapsed: Annotated[Number, Field(ge=0)] = 0.0
+
+
+class StepLine(_Line):
+    """A step, with what was logged of it; numbers that were not finite are null."""
+
+    kind: Literal['train']
+    loss: Optional[Number] = None
+    lr: Optional[Number] = None
+    img_per_s: Optional[Number] = None
+    overflows: Count = 0
+
+
+class EvaluationLine(_Line):
+    """An evaluation: scores of the whole beside these keys, and of each class."""
+
+    kind: Literal['eval']
+    classes: dict[str, dict[str, Optional[Number]]]
+    confusion: Optional[list[list[Count]]] = None
+
+    @model_validator(mode='after')
+    def _square(self) -> 'EvaluationLine':
+        sides = {len(row) for row in self.confusion or ()}
+        if self.confusion is not None and sides | {len(self.confusion)} != {len(self.classes)}:
+            raise ValueError(f'confusion: not of {len(self.classes)} rows and columns, as there are classes')
+        return self
+
+
+class Metrics(NamedTuple):
+    """The lines by kind, in the order of the file; what is not set is left out."""
+
+    steps: list[Line]
+    evaluations: list[Line]
+    all: list[Line]
+
+
+_LINE: TypeAdapter[StepLine | EvaluationLine] = TypeAdapter(Annotated[StepLine | EvaluationLine, Field(discriminator='kind')])
+_SCORE: TypeAdapter[Optional[float]] = TypeAdapter(Optional[Number])
+
+
+def read(path: Path, figures: tuple[str, ...] = (), class_figure: Optional[str] = None) -> Metrics:
+    """The lines of a metrics file; one that a kill cut off is left out.
+
+    Evaluations have the scores ``figures``, and of each class the ``class_figure``. UserError, with the line's number, for what
+    no run writes.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f'{path}: not read: {error.strerror or error}') from None
+    found = Metrics([], [], [])
+    texts = content.split(b'\n')
+    for number, text in enumerate(texts, 1):
+        if not text.strip():
+            continue
+        try:
+            line = _LINE.validate_json(text)
+            values = line.model_dump(exclude_unset=True)
+            if isinstance(line, EvaluationLine):
+                _check_scores(values, figures, class_figure)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            if first['type'] == 'json_invalid' and (number == len(texts) or 'EOF while parsing' in first['msg']):
+                continue
+            where = '.'.join(str(part) for part in first['loc'] if part not in ('train', 'eval'))
+            raise UserError(
+                f'{path}: line {number}: {where + ": " if where else ""}{first["msg"]}: not a line of a run'
+            ) from None
+        except ValueError as error:
+            raise UserError(f'{path}: line {number}: {error}: not a line of a run') from None
+        (found.evaluations if isinstance(line, EvaluationLine) else found.steps).append(values)
+        found.all.append(values)
+    return found
+
+
+def _check_scores(values: Line, figures: tuple[str, ...], class_figure: Optional[str]) -> None:
+    missing = [key for key in figures if key not in values]
+    if class_figure is not None:
+        missing += [f'{class_figure} of {name}' for name, scores in values['classes'].items() if class_figure not in scores]
+    if missing:
+        raise ValueError(f'without {missing[0]}')
+    for key in figures:
+        _SCORE.validate_python(values[key])
