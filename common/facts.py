@@ -193,11 +193,16 @@ def _compare_classes(stored: Facts, used: Facts, continued: bool, found: Differe
     if len(ours) != len(theirs):
         found.wrong.append(_other_count(stored, used, len(ours), len(theirs)))
         return False
+    if stored.num_classes and used.num_classes not in (None, stored.num_classes, len(theirs)):
+        found.wrong.append(
+            f'{stored.source}: a network of {stored.num_classes} outputs, but {used.source} says num_classes: '
+            f'{used.num_classes}'
+        )
     if moved := _moved(ours, theirs):
         found.wrong.append(
             f'{stored.source}: has classes of {used.source} in another order: '
             + _listed([f'{ours[here]} is its class {here}, there class {there}' for here, there in moved.items()], ', ')
-            + _reordered(ours, theirs, moved, used)
+            + _reordered(stored, used, moved)
         )
     elif ours != theirs:
         pairs = [f'class {index} is {a!r}, there {b!r}' for index, (a, b) in enumerate(zip(ours, theirs)) if a != b]
@@ -213,7 +218,7 @@ def _compare_classes(stored: Facts, used: Facts, continued: bool, found: Differe
 
 def _compare_ids(stored: Facts, used: Facts, continued: bool, found: Differences) -> None:
     """Adds the ids of the same label files that mean another class now."""
-    if stored.set != used.set or stored.folder != used.folder:
+    if not _same_files(stored, used):
         return
     other = [
         f'{number} was {stored.classes[was]}, is {used.classes[now]}'
@@ -249,13 +254,20 @@ def _plain(name: str) -> str:
     return re.sub(r'[\s_-]+', ' ', name).strip().casefold()
 
 
-def _reordered(ours: Sequence[str], theirs: Sequence[str], moved: Mapping[int, int], used: Facts) -> str:
+def _reordered(stored: Facts, used: Facts, moved: Mapping[int, int]) -> str:
     """The keys that put a user's own classes into the network's order; empty where they cannot be told."""
-    if used.set != 'custom' or sorted(map(_plain, ours)) != sorted(map(_plain, theirs)) or not used.label_map:
+    ours, names = stored.classes, f'classes: [{_listed(stored.classes)}]'
+    if used.set != 'custom' or sorted(map(_plain, ours)) != sorted(map(_plain, used.classes)) or len(ours) > MOST_NAMES:
         return ''
+    if _same_files(stored, used):
+        return f'; on these files it was trained with {names}'
     back = {there: here for here, there in moved.items()}
     ids = {number: back.get(train_id, train_id) for number, train_id in used.label_map.items()}
-    return f'; in its order they are classes: [{", ".join(ours)}], label_map: {ids}' if len(ids) <= MOST_NAMES else ''
+    return f'; in its order they are {names}, label_map: {ids}' if 0 < len(ids) <= MOST_NAMES else ''
+
+
+def _same_files(stored: Facts, used: Facts) -> bool:
+    return stored.set == used.set and stored.folder == used.folder
 
 
 def _named(classes: Sequence[str]) -> str:

@@ -10,7 +10,7 @@ from twinseg.common import checkpoint, config, facts
 from twinseg.common.checkpoint import RunMeta
 from twinseg.common.cli import main
 from twinseg.common.config import IMAGENET_MEAN, IMAGENET_STD
-from twinseg.common.errors import StateError
+from twinseg.common.errors import StateError, UserError
 from twinseg.common.facts import Facts
 from twinseg.common.inference.runs import load_run
 from twinseg.common.training import loop
@@ -48,11 +48,15 @@ WRONG = {
     ),
     'fewer classes': ({'classes': ('ground', 'box')}, 'run: a network of 3 classes .*, but data has 2 .ground, box.'),
     'another count, without names': ({'classes': (), 'num_classes': 19}, 'run: a network of 3 classes .*, but data has 19;'),
+    'other outputs': ({'num_classes': 19}, 'run: a network of 3 outputs, but data says num_classes: 19'),
     'another order': (
         {'classes': ('traffic light', 'ground', 'box')},
         'run: has classes of data in another order: ground is its class 0, there class 1, box is its class 1, there class 2, '
-        'traffic light is its class 2, there class 0; in its order they are classes: [ground, box, traffic light], '
-        'label_map: {0: 2, 1: 0, 2: 1}',
+        'traffic light is its class 2, there class 0; on these files it was trained with classes: [ground, box, traffic light]',
+    ),
+    'another order of other files': (
+        {'classes': ('traffic light', 'ground', 'box'), 'folder': '/other'},
+        '.*; in its order they are classes: .ground, box, traffic light., label_map: .0: 2, 1: 0, 2: 1.$',
     ),
     'another order, spelt otherwise': ({'classes': ('Box', 'ground ', 'traffic-light')}, 'ground is its class 0, there .* 1,'),
     'one class elsewhere': ({'classes': ('box', 'sky', 'traffic light')}, 'another order: box is its class 1, there class 0$'),
@@ -321,3 +325,19 @@ def test_a_network_takes_no_such_state(backend, value):
     state[name].flat[0] = value
     with pytest.raises(checkpoint.NotFiniteError, match=f'1 of {len(state)} tensors hold .* first {name} .1 of'):
         backend.load_state(network, state)
+
+
+def test_what_a_newer_version_added_is_named(run, data, tmp_path):
+    tensors, meta = checkpoint.load(checkpoint.latest(run / 'checkpoints'))
+    checkpoint.save(tmp_path / 'x.safetensors', {**tensors, 'muon.x': np.zeros(3)}, meta)
+    with pytest.raises(StateError, match='training state muon.x: not a part that is known here .model, optimizer, ema'):
+        loop.train(config.from_flat(settings(data)), 'pytorch', 'cpu', tmp_path / 'on', start_from=tmp_path / 'x.safetensors')
+
+
+@pytest.mark.parametrize('keys', [{'set': ['voc']}, {'set': {}}, {'arch': 3}, {'model_args': []}])
+def test_a_configuration_of_wrong_kinds_in_a_checkpoint(run, tmp_path, keys):
+    tensors, meta = checkpoint.load(checkpoint.latest(run / 'checkpoints'))
+    meta = meta.model_copy(update={'config': {**meta.config, **keys}})
+    checkpoint.save(tmp_path / 'x.safetensors', tensors, meta)
+    with pytest.raises(UserError, match=f'x.safetensors: {next(iter(keys))}: '):
+        load_run(tmp_path / 'x.safetensors', 'pytorch', 'cpu')
