@@ -16,7 +16,7 @@ from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from twinseg.common.data.samples import LabelledImages, TrainSamples, loaded_images
 from twinseg.common.data.segmentation_transforms import channels_first
 from twinseg.common.drawing import blend, colour_labels, overlay
-from twinseg.common.errors import UserError
+from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import written_beside
 from twinseg.common.interpolation import Size
 from twinseg.common.metrics import Scores, boundary_counts, confusion_matrix
@@ -101,6 +101,11 @@ def evaluate(
         if progress:
             progress(done, len(indices))
     matrix, boundary = group.sum(matrix), group.sum(boundary)
+    if not matrix.any():
+        raise DataError(
+            f'{dataset.name} {dataset.split}: no label has a labelled pixel: all are {ignored}, which is ignored, so there is '
+            'nothing to score'
+        )
     conditions = {
         'data': dataset.name,
         'split': dataset.split,

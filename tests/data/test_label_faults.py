@@ -172,13 +172,16 @@ def test_training_warns_and_goes_on_over_a_batch_without_labels(tmp_path, backen
     assert 'nan' not in text
 
 
-def test_the_validation_split_must_have_something_to_score(tmp_path):
+def test_the_validation_split_must_have_something_to_score(tmp_path, capsys):
     pytest.importorskip('torch')
     make(tmp_path / 'data', [(0, 1), (1, 0)], [(255,)])
     with pytest.raises(
         DataError, match='custom val: no label has a labelled pixel .labels looked at: 1 of 1.* nothing to score'
     ):
         loop.train(config.from_flat(settings(tmp_path / 'data')), 'pytorch', 'cpu', tmp_path / 'run')
+    loop.train(config.from_flat(settings(make(tmp_path / 'good', [(0, 1), (1, 0)]))), 'pytorch', 'cpu', tmp_path / 'run')
+    words = ['eval', '--checkpoint', str(tmp_path / 'run'), '--set', f'data_url={tmp_path / "data"}']
+    assert main(words) == 2 and 'custom val: no label has a labelled pixel: all are 255' in capsys.readouterr().err
     one = make(tmp_path / 'one', [(0, 1), (1, 0)], [(0,)])
     assert said(one, False, 'val') == [
         ('custom val: the labels show the class ground alone, none shows box (labels looked at: 1 of 1)', False)
