@@ -249,7 +249,12 @@ def test_an_exported_file_is_compared_too(run, data, tmp_path, monkeypatch, caps
     plain = recipe(tmp_path, data, base_lr=0.05)
     for keys, message in ((ORDER, 'x.onnx: has classes of the conf'), (MORE, 'x.onnx: a network of 3 classes')):
         path = recipe(tmp_path, data, **keys)
-        for line in (['eval', path, '--model', 'x.onnx'], ['quantize', 'x.onnx', path]):
+        image = str(data / 'images/val/000.png')
+        for line in (
+            ['eval', path, '--model', 'x.onnx'],
+            ['predict', path, image, '--model', 'x.onnx'],
+            ['quantize', 'x.onnx', path],
+        ):
             capsys.readouterr()
             assert main(line) == 2
             assert message in capsys.readouterr().err

@@ -98,7 +98,10 @@ def predict(
     files = predict.input_files(list(map(Path, words)), out)  # before the network, which takes seconds to load
     options = EvalOptions(ms_flip, slide)
     if model is not None:
-        network = ExportedNetwork(model, engine).trained(options)
+        exported = ExportedNetwork(model, engine)
+        if config is not None:
+            load_config_for_file(exported.metadata, config, settings)  # compares the two
+        network = exported.trained(options)
     else:
         assert checkpoint is not None
         chosen = load_config(config, settings, checkpoint)
