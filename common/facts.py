@@ -39,7 +39,7 @@ class Facts:
     num_classes: Optional[int] = None  # outputs of the network, or classes of the data
     classes: tuple[str, ...] = ()  # names, in the order of the class ids
     palette: tuple[Colour, ...] = ()  # RGB colours, in that order
-    label_map: Mapping[int, int] = field(default_factory=dict)  # id in label files -> class id
+    label_map: Mapping[int | str, int] = field(default_factory=dict)  # id or colour in label files -> class id
     settings: Mapping[str, Any] = field(default_factory=dict)  # keys of the configuration: NORMALISATION, SIZES
 
 
@@ -286,8 +286,8 @@ def _colours(palette: Sequence[Sequence[int]]) -> tuple[Colour, ...]:
     return tuple(tuple(colour) for colour in palette)
 
 
-def _label_map(config: Config, count: int) -> dict[int, int]:
-    """Of a user's own data: id in a label file -> class id."""
+def _label_map(config: Config, count: int) -> dict[int | str, int]:
+    """Of a user's own data: id or colour in a label file -> class id."""
     if config.data.set != 'custom':
         return {}
     return dict(config.data.label_map or {index: index for index in range(count)})

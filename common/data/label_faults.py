@@ -163,7 +163,7 @@ def _ids(dataset: Dataset) -> str:
 
 def _label_map(dataset: Dataset) -> dict[int, int]:
     files: Any = dataset.files if isinstance(dataset, CachedDataset) else dataset
-    return dict(files.label_map) if isinstance(files, FileDataset) else {}
+    return dict(files.label_rules.ids) if isinstance(files, FileDataset) else {}
 
 
 def _counted(dataset: Dataset, index: int) -> Optional[np.ndarray]:
