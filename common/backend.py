@@ -14,8 +14,8 @@ from typing import Any, Callable, Generator, Iterable, Literal, Mapping, Optiona
 import numpy as np
 
 from twinseg.common.checkpoint import LoadReport, RunMeta, State, TrainerState
-from twinseg.common.config import Config, Loss, nearest
-from twinseg.common.errors import BackendError, UserError, require
+from twinseg.common.config import Config, Loss
+from twinseg.common.errors import BackendError, UserError, nearest, require
 from twinseg.common.interpolation import Size
 from twinseg.common.parallel.processes import Group
 
@@ -86,6 +86,9 @@ class Backend(Protocol):
         A process that the backend's launcher started takes the device of its local rank, and meets the others; none waits
         longer than ``timeout`` seconds for another one.
         """
+
+    def devices(self) -> list[str]:
+        """The devices that are present (cpu, gpu, ascend), the best one last."""
 
     def group(self) -> Group:
         """The processes that ``setup`` met; one alone without a launcher."""

@@ -21,6 +21,8 @@ from safetensors.numpy import save as serialize
 from twinseg.common.errors import StateError
 from twinseg.common.file_kind import SAFETENSORS, kind_of
 from twinseg.common.files import remove_unfinished, written_beside
+from twinseg.common.limits import MAX_CLASSES
+from twinseg.common.messages import first_problem
 
 FORMAT = 1  # format that this version writes, and the newest that it reads; files without a number have format 1
 FOLDER = 'checkpoints'  # folder of a run that holds them
@@ -67,7 +69,7 @@ class RunMeta(_Stored):
 
     format: Positive = FORMAT
     config: dict[str, Any] = {}  # flat keys, as ``config.from_flat`` takes them
-    num_classes: Optional[Positive] = None
+    num_classes: Optional[Annotated[int, Field(gt=0, le=MAX_CLASSES)]] = None
     classes: list[str] = []  # names, in the order of the class ids
     palette: list[Colour] = []  # RGB per class
     # The run.
@@ -112,9 +114,8 @@ class RunMeta(_Stored):
                 )
             return cls.model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            where_in_it = ''.join(f'{part}.' for part in first['loc']).removesuffix('.')
-            reason = (f'{where_in_it}: ' if where_in_it else '') + first['msg'].removeprefix('Value error, ')
+            problem = first_problem(error, cls)
+            reason = f'{problem.key}: {problem.text}'
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             reason = ' '.join(str(error).split()) or type(error).__name__
         raise StateError(f'{where}: damaged: what it says of itself is not readable: {reason}')

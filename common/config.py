@@ -1,48 +1,187 @@
 """The configuration: flat YAML outside, typed groups inside.
 
 A recipe is one flat YAML file. Its keys are the MindSpore model zoo's where the zoo has one (``base_lr``, ``amp_level``,
-...) and mmsegmentation's otherwise (``ratio_range``, ``cat_max_ratio``, ...). ``base:`` names a file, relative to this
-one, or a recipe, whose keys are taken first. In code the keys live in typed groups: ``config.optimizer.base_lr``.
+...) and mmsegmentation's otherwise (``ratio_range``, ``cat_max_ratio``, ...). ``base:`` names one or several files or
+recipes, whose keys are taken first. In code the keys live in typed groups: ``config.optimizer.base_lr``.
 """
 
-import difflib
 import re
 from pathlib import Path
-from typing import Annotated, Any, Iterable, Literal, Mapping, Optional, Union
+from typing import Annotated, Any, Iterable, Literal, Mapping, NamedTuple, Optional, Union
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from twinseg.common import zoo_keys
-from twinseg.common.errors import UserError
+from twinseg.common import foreign_keys, yaml_text, zoo_keys
+from twinseg.common.errors import UserError, nearest
+from twinseg.common.files import home_expanded
+from twinseg.common.limits import MAX_CLASS_IDS, MAX_CLASSES, MAX_PIXELS, MAX_SIDE
+from twinseg.common.messages import MAX_NUMBER, Said, first_problem, refuse, shown
 from twinseg.common.presets import preset_arguments, without_heads
+from twinseg.common.recipes import RECIPES, find, find_base
 
-RECIPES = Path(__file__).parent / 'configs'
 IMAGENET_MEAN = [123.675, 116.28, 103.53]  # mean of RGB in 0..255, as torchvision and mmsegmentation use
 IMAGENET_STD = [58.395, 57.12, 57.375]
 MAX_BYTES = 1 << 20  # largest configuration file
+MAX_FILES = 100  # files that a configuration may be composed of
+MAX_BATCH = 1 << 16  # images: an ImageNet batch of published records has 32,768
+MAX_WORKERS = 1024  # processes and threads: more than a host has cores
+MAX_STEPS = 100_000_000  # steps, whose learning rates are computed at once; epochs and samples of toy_street, too
+MAX_SEED = (1 << 32) - 1  # numpy's and MindSpore's largest
+MAX_SECONDS = 10_000_000  # four months
+MAX_FACTOR = 100.0  # of a resize or a colour: beyond it nothing of the image is left
+MAX_ARGUMENT = 1 << 16  # whole numbers in model_args: channels, rates, bins
 
 IMAGE_FOLDERS = ('imagenet', 'image_folder')  # data sets of whole images, for classifiers; the others are for segmentation
+DEVICES = {'cpu': 'CPU', 'gpu': 'GPU', 'ascend': 'Ascend'}  # names on the command line -> in the model zoo's files
 TaskName = Literal['segmentation', 'classification']
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Sides = Annotated[list[Positive], Field(min_length=2, max_length=2)]  # height, width
-Colour = Annotated[list[Annotated[int, Field(ge=0, le=255)]], Field(min_length=3, max_length=3)]
+WHOLE = re.compile(r'-?[0-9]{1,10}')
 TRANSPARENT = 'transparent'  # in a label_map: pixels of no opacity
 LABEL_COLOUR = re.compile('(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])(,(25[0-5]|2[0-4][0-9]|1?[0-9]?[0-9])){2}')  # key of a label_map
-Range = Annotated[list[float], Field(min_length=2, max_length=2)]  # lowest, highest
-Channels = Annotated[list[float], Field(min_length=3, max_length=3)]
+
+
+def _is_trusted(info: ValidationInfo) -> bool:
+    """Whether a run was trained with the value, so that what is only unreasonable about it is a fact."""
+    return info.field_name in ((info.context or {}).get('trusted') or ())
+
+
+def _ordered(value: list[float], info: ValidationInfo) -> list[float]:
+    if value[0] > value[1] and not _is_trusted(info):
+        refuse(f'expected the lowest value first, such as {value[::-1]}, found {value}')
+    return value
+
+
+def _not_too_large(sides: list[int]) -> list[int]:
+    if sides[0] * sides[1] > MAX_PIXELS:
+        refuse(f'expected at most {MAX_PIXELS} pixels, such as [8192, 8192], found {sides}')
+    return sides
+
+
+def _plain_keys(table: Any) -> Any:
+    """Ids as numbers: JSON, in which checkpoints and reports keep a configuration, makes strings of keys. Colours without
+    blanks."""
+    return {_label_key(key): value for key, value in table.items()} if isinstance(table, dict) else table
+
+
+def _label_key(key: Any) -> int | str:
+    """A key of a label_map: an id, a colour or the word for transparent pixels."""
+    text = str(key).replace(' ', '') if isinstance(key, str) else ''
+    if type(key) is int:
+        return key
+    if WHOLE.fullmatch(text):
+        return int(text)
+    if text != TRANSPARENT and not LABEL_COLOUR.fullmatch(text):
+        refuse(f"expected ids, colours such as '0,0,0' or the word {TRANSPARENT}, found {shown(key)} as a key")
+    return text
+
+
+def _arguments(value: Any) -> Any:
+    """Refuses what neither JSON nor YAML brings back, and numbers that no network has."""
+    if isinstance(value, dict):
+        for key, part in value.items():
+            if not isinstance(key, str):
+                refuse(f'expected names as keys, found {shown(key)}')
+            _arguments(part)
+    elif isinstance(value, list):
+        for part in value:
+            _arguments(part)
+    elif isinstance(value, int) and abs(value) > MAX_ARGUMENT or isinstance(value, float) and not abs(value) < float('inf'):
+        refuse(f'expected numbers of at most {MAX_ARGUMENT}, found {shown(value)}')
+    elif not isinstance(value, (str, int, float, type(None))):
+        refuse(f'expected text, numbers, lists and tables, found {shown(value)}')
+    return value
+
+
+def _device(name: str) -> str:
+    if name.lower() not in DEVICES:
+        refuse(f'expected one of {", ".join(DEVICES.values())}, found {shown(name)}')
+    return name
+
+
+def _at_home(path: str, info: ValidationInfo) -> str:
+    if not _is_trusted(info):
+        try:
+            home_expanded(path)
+        except UserError as error:
+            refuse(str(error))
+    return path
+
+
+Positive = Annotated[int, Field(gt=0, le=MAX_NUMBER)]
+Batch = Annotated[int, Field(gt=0, le=MAX_BATCH)]
+Steps = Annotated[int, Field(gt=0, le=MAX_STEPS)]
+Classes = Annotated[int, Field(gt=0, le=MAX_CLASSES)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Workers = Annotated[int, Field(ge=0, le=MAX_WORKERS)]
+Threads = Annotated[int, Field(gt=0, le=MAX_WORKERS)]
+Seconds = Annotated[int, Field(gt=0, le=MAX_SECONDS)]
+Count = Annotated[int, Field(ge=0, le=MAX_NUMBER)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Sides = Annotated[
+    list[Annotated[int, Field(gt=0, le=MAX_SIDE)]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_not_too_large),
+    Said(f'[height, width] in pixels, such as [512, 1024], each from 1 to {MAX_SIDE}'),
+]
+Colour = Annotated[
+    list[Annotated[int, Field(ge=0, le=255)]],
+    Field(min_length=3, max_length=3),
+    Said('[red, green, blue], each from 0 to 255'),
+]
+Range = Annotated[  # lowest, highest
+    list[Annotated[float, Field(ge=0, le=MAX_FACTOR)]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_ordered),
+    Said(f'[lowest, highest], each from 0 to {MAX_FACTOR:g}'),
+]
+PositiveRange = Annotated[
+    list[Annotated[float, Field(gt=0, le=MAX_FACTOR)]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_ordered),
+    Said(f'[lowest, highest], each above 0 and at most {MAX_FACTOR:g}'),
+]
+ShareRange = Annotated[
+    list[Annotated[float, Field(gt=0, le=1)]],
+    Field(min_length=2, max_length=2),
+    AfterValidator(_ordered),
+    Said('[lowest, highest], each above 0 and at most 1'),
+]
+Means = Annotated[
+    list[Annotated[float, Field(ge=0, le=255)]],
+    Field(min_length=3, max_length=3),
+    Said('[red, green, blue], each from 0 to 255'),
+]
+Deviations = Annotated[
+    list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3), Said('[red, green, blue], each above 0')
+]
+Arguments = Annotated[dict[str, Any], AfterValidator(_arguments), Said('a table of names and values, such as {dropout: 0.5}')]
+PathText = Annotated[str, AfterValidator(_at_home)]
+Device = Annotated[str, AfterValidator(_device)]
+LabelMap = Annotated[
+    dict[Union[int, str], int],
+    BeforeValidator(_plain_keys),
+    Said("a table of ids, such as {0: 255, 1: 0, 2: 1}, or of colours, such as {'0,0,0': 255}"),
+]
 
 
 class Group(BaseModel):
-    model_config = ConfigDict(extra='forbid', strict=True, frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra='forbid', strict=True, frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
 class Model(Group):
     arch: str = Field('fast_scnn', description='name of the network, one of `twinseg list --models`')
-    num_classes: Optional[Positive] = Field(None, description="number of classes; by default the data set's")
+    num_classes: Optional[Classes] = Field(None, description="number of classes; by default the data set's")
     backbone: Optional[str] = Field(
         None, description='feature extractor of the networks that can have several: resnet18 to resnet152, vgg16_bn, ...'
     )
@@ -51,8 +190,8 @@ class Model(Group):
         description="a publisher's settings of the network: davidtvs, yassouali, smp, ...; they become model_args when the "
         'configuration is read, below those given',
     )
-    model_args: dict[str, Any] = Field({}, description="further arguments of the network's builder, by name")
-    pretrained: Optional[str] = Field(
+    model_args: Arguments = Field({}, description="further arguments of the network's builder, by name")
+    pretrained: Optional[PathText] = Field(
         None,
         description='weights to start from (load_from, init_cfg): a name of `twinseg list --weights`, fetched where missing, '
         'or a file, a checkpoint of TwinSeg or a published one',
@@ -88,7 +227,7 @@ class Model(Group):
         try:
             arguments = preset_arguments(preset, arch)
         except UserError as error:
-            raise ValueError(f'preset: {error}') from None
+            refuse(str(error), 'preset')
         if given.get('auxiliary') is False:
             arguments = without_heads(arguments)
         backbone = keys.get('backbone') or arguments.get('backbone')
@@ -111,14 +250,14 @@ class Data(Group):
         'classifiers; the others train segmentation. `twinseg list --datasets` shows the folders that each '
         'expects',
     )
-    data_url: Optional[str] = Field(
+    data_url: Optional[PathText] = Field(
         None, description='folder of the data set (data_root); by default $TWINSEG_DATA/<set>, then $TWINSEG_DATA'
     )
     train_split: str = Field('train', description='name of the split that is trained on')
     val_split: str = Field('val', description='name of the split that is evaluated on')
-    batch_size: Positive = Field(8, description='training images per device and step')
-    eval_batch_size: Positive = Field(1, description='images per device that evaluation runs through the network at once')
-    num_parallel_workers: Count = Field(
+    batch_size: Batch = Field(8, description='training images per device and step')
+    eval_batch_size: Batch = Field(1, description='images per device that evaluation runs through the network at once')
+    num_parallel_workers: Workers = Field(
         2,
         description='processes (PyTorch) or threads (MindSpore) per device that load and augment images; 0: none beside the'
         ' training itself',
@@ -128,19 +267,19 @@ class Data(Group):
         description='images of an epoch. shuffle: each image once, in random order; class_balanced: as many images, each '
         'class being shown equally often',
     )
-    repeat: Positive = Field(1, description="times that an epoch shows every image (mmsegmentation's RepeatDataset)")
+    repeat: Steps = Field(1, description="times that an epoch shows every image (mmsegmentation's RepeatDataset)")
     on_error: Literal['raise', 'skip'] = Field(
         'raise', description='reaction to a broken image or label: end the run, or train on the next readable sample instead'
     )
     max_errors: Count = Field(10, description='with on_error: skip: number of broken samples above which the run ends')
-    train_samples: Positive = Field(64, description='toy_street: number of training images')
-    val_samples: Positive = Field(16, description='toy_street: number of validation images')
+    train_samples: Steps = Field(64, description='toy_street: number of training images')
+    val_samples: Steps = Field(16, description='toy_street: number of validation images')
     image_size: Sides = Field(
         [256, 512],
         description='[height, width] in pixels, or one number for a square. toy_street: size of the images; classifiers: '
         'size of the input, by default [224, 224]',
     )
-    class_file: Optional[str] = Field(
+    class_file: Optional[PathText] = Field(
         None,
         description='image folders: file that numbers the classes, as JSON {"folder": number} or {"number": ["folder", '
         '"name"]}, or one folder a line; by default they are numbered in the order of their names',
@@ -190,7 +329,7 @@ class Data(Group):
         description='custom: RGB colour of each class, 0 to 255, by which RGB masks are read, too; by default masks hold ids, '
         "and classes are drawn in Pascal VOC's series of colours",
     )
-    label_map: Optional[dict[Union[int, str], int]] = Field(
+    label_map: Optional[LabelMap] = Field(
         None,
         description='custom: id in the label file -> train id, 255: ignored; by default ids are train ids already. A colour, '
         "as '0,0,0', and the word transparent may stand for an id",
@@ -206,23 +345,6 @@ class Data(Group):
         'take them for the class of the nearest colour (for masks in JPEG)',
     )
 
-    @field_validator('label_map', mode='before')
-    @classmethod
-    def _plain_keys(cls, label_map: Any) -> Any:
-        """Ids as numbers: JSON, in which checkpoints and reports keep a configuration, makes strings of keys. Colours without
-        blanks."""
-        return {_label_key(key): value for key, value in label_map.items()} if isinstance(label_map, dict) else label_map
-
-
-def _label_key(key: Any) -> int | str:
-    """A key of a label_map: an id, a colour or the word for transparent pixels; ValueError for anything else."""
-    text = str(key).replace(' ', '')
-    if isinstance(key, str) and text.isdecimal():
-        return int(text)
-    if type(key) is int or text == TRANSPARENT or LABEL_COLOUR.fullmatch(text):
-        return key if isinstance(key, int) else text
-    raise ValueError(f"{key!r} is neither an id, nor a colour such as '0,0,0', nor the word {TRANSPARENT}")
-
 
 class Augment(Group):
     base_size: Optional[Sides] = Field(
@@ -230,7 +352,7 @@ class Augment(Group):
         description='[height, width] in pixels that ratio_range multiplies (scale of RandomResize, width first there); by '
         'default the size of the image file',
     )
-    ratio_range: Range = Field(
+    ratio_range: PositiveRange = Field(
         [0.5, 2.0], description='lowest and highest factor of the random resize before the crop (ratio_range of RandomResize)'
     )
     crop_size: Sides = Field([512, 1024], description='[height, width] in pixels of the random crop that is trained on')
@@ -240,11 +362,11 @@ class Augment(Group):
         'accepts every crop',
     )
     flip_prob: Fraction = Field(0.5, description='probability of a horizontal flip')
-    rotate: NonNegative = Field(
+    rotate: Annotated[float, Field(ge=0, le=180)] = Field(
         0.0, description='largest angle in degrees of a random rotation to either side; empty corners are filled and ignored'
     )
     cutout_prob: Fraction = Field(0.0, description='probability that a random box of the crop is erased and ignored (cutout)')
-    cutout_ratio: Range = Field(
+    cutout_ratio: ShareRange = Field(
         [0.1, 0.4], description="smallest and largest side of the box that cutout erases, as a share of the crop's side"
     )
     class_mix: Fraction = Field(
@@ -255,10 +377,10 @@ class Augment(Group):
         description='[height, width] in pixels into which evaluation scales the images, proportions kept (scale of Resize '
         'in the test pipeline, width first there); scores are counted at the size of the file',
     )
-    scale: Range = Field(
+    scale: ShareRange = Field(
         [0.08, 1.0], description="classifiers: smallest and largest share of the image's area in a random crop"
     )
-    ratio: Range = Field([3 / 4, 4 / 3], description='classifiers: lowest and highest width / height of a random crop')
+    ratio: PositiveRange = Field([3 / 4, 4 / 3], description='classifiers: lowest and highest width / height of a random crop')
     interpolation: Literal['nearest', 'bilinear', 'bicubic', 'lanczos', 'random'] = Field(
         'bicubic',
         description="classifiers: Pillow's antialiased filter for resizing; random: bilinear or bicubic in training, "
@@ -309,25 +431,40 @@ class Augment(Group):
         description='whether brightness, contrast, saturation and hue change, each with probability 1/2 '
         '(PhotoMetricDistortion)',
     )
-    brightness_delta: NonNegative = Field(
+    brightness_delta: Annotated[float, Field(ge=0, le=255)] = Field(
         32.0, description='photometric_distortion: largest value added to or taken from the pixels, of 0 to 255'
     )
     contrast_range: Range = Field([0.5, 1.5], description='photometric_distortion: lowest and highest factor of the contrast')
     saturation_range: Range = Field(
         [0.5, 1.5], description='photometric_distortion: lowest and highest factor of the saturation'
     )
-    hue_delta: NonNegative = Field(
+    hue_delta: Annotated[float, Field(ge=0, le=180)] = Field(
         18.0, description='photometric_distortion: largest shift of the hue in units of 2 degrees, as OpenCV counts (0 to 179)'
     )
-    mean: Channels = Field(
+    mean: Means = Field(
         IMAGENET_MEAN,
         description="mean of red, green and blue, 0 to 255, that is subtracted from the pixels; by default ImageNet's",
     )
-    std: Channels = Field(
+    std: Deviations = Field(
         IMAGENET_STD,
         description='standard deviation of red, green and blue, 0 to 255, by which the pixels are divided after that; by '
         "default ImageNet's",
     )
+
+    @model_validator(mode='after')
+    def _of_pixels_up_to_255(self, info: ValidationInfo):
+        trusted = (info.context or {}).get('trusted') or ()
+        small_mean, small_std = 0 < max(self.mean) <= 1, max(self.std) < 1 or max(self.mean) <= 1 and max(self.std) <= 1
+        small = [key for key, is_small in (('mean', small_mean), ('std', small_std)) if is_small and key not in trusted]
+        if small:
+            values = {key: getattr(self, key) for key in small}
+            scaled = {key: [round(255 * channel, 4) for channel in value] for key, value in values.items()}
+            refuse(
+                f'{values[small[0]]} is for pixels of 0 to 1, while those here are 0 to 255; multiply by 255: '
+                + ', '.join(f'{key}: {value}' for key, value in scaled.items()),
+                small[0],
+            )
+        return self
 
 
 class Optimizer(Group):
@@ -382,8 +519,8 @@ class Schedule(Group):
     lr_scheduler: Literal['poly_lr', 'cosine_lr', 'constant_lr', 'multistep_lr', 'exp_lr'] = Field(
         'poly_lr', description='curve of the learning rate after the warm-up'
     )
-    epochs: Optional[Positive] = Field(None, description='length of the training in epochs; give this or max_iters')
-    max_iters: Optional[Positive] = Field(None, description='length of the training in optimizer steps; give this or epochs')
+    epochs: Optional[Steps] = Field(None, description='length of the training in epochs; give this or max_iters')
+    max_iters: Optional[Steps] = Field(None, description='length of the training in optimizer steps; give this or epochs')
     power: Annotated[float, Field(gt=0)] = Field(0.9, description='poly_lr: exponent of the share of the training that is left')
     min_lr: NonNegative = Field(
         0.0, description='learning rate at the end of poly_lr and cosine_lr (eta_min); multistep_lr and exp_lr stay above it'
@@ -411,9 +548,9 @@ class Schedule(Group):
     @model_validator(mode='after')
     def _one_length(self):
         if self.epochs is not None and self.max_iters is not None:
-            raise ValueError('give epochs or max_iters, not both')
+            refuse('give epochs or max_iters, not both', 'epochs')
         if self.warmup_length and self.warmup_iters:
-            raise ValueError('give warmup_length (epochs) or warmup_iters (steps), not both')
+            refuse('give warmup_length (epochs) or warmup_iters (steps), not both', 'warmup_length')
         return self
 
 
@@ -424,7 +561,10 @@ class Loss(Group):
         "mmsegmentation's OhemCrossEntropy, ohem_pixel_sampler its OHEMPixelSampler, stdc_ohem STDC-Seg's; "
         'classifiers have cross_entropy',
     )
-    class_weight: Union[None, Literal['median_frequency', 'enet'], list[NonNegative]] = Field(
+    class_weight: Annotated[
+        Union[None, Literal['median_frequency', 'enet'], list[NonNegative]],
+        Said('median_frequency, enet, or a list of one number above 0 for each class'),
+    ] = Field(
         None,
         description='one weight per class, or how to count them on the training labels: median_frequency as in the paper of'
         ' SegNet, enet as in that of ENet',
@@ -449,6 +589,18 @@ class Loss(Group):
     detail_weights: Annotated[list[NonNegative], Field(min_length=2, max_length=2)] = Field(
         [1.0, 1.0], description="STDC's detail loss: weights of binary cross-entropy and dice"
     )
+
+    @field_validator('class_weight')
+    @classmethod
+    def _none_is_zero(cls, weights: Any, info: ValidationInfo) -> Any:
+        if isinstance(weights, list) and not _is_trusted(info) and not (weights and all(weights)):
+            refuse(
+                f'expected weights above 0, found 0 for class {weights.index(0)}, which would never be learnt; '
+                'label_map leaves pixels out (255: ignored)'
+                if weights
+                else 'expected one weight above 0 for each class, found []'
+            )
+        return weights
 
 
 class Precision(Group):
@@ -481,15 +633,15 @@ class Runtime(Group):
     backend: Optional[Literal['pytorch', 'mindspore']] = Field(
         None, description='framework; by default the first that is installed, PyTorch before MindSpore'
     )
-    device_target: Optional[str] = Field(None, description='device: CPU, GPU or Ascend; by default the best one present')
+    device_target: Optional[Device] = Field(None, description='device: CPU, GPU or Ascend; by default the best one present')
     recipe: Optional[str] = Field(
         None, description='name of the recipe that the configuration was read from; TwinSeg fills it in'
     )
-    seed: Count = Field(0, description='start of all random numbers: initial weights, order, augmentation, dropout')
-    work_dir: Optional[str] = Field(
+    seed: Seed = Field(0, description='start of all random numbers: initial weights, order, augmentation, dropout')
+    work_dir: Optional[PathText] = Field(
         None, description='folder that a run writes its checkpoints and logs to; by default runs/<configuration>-<backend>'
     )
-    threads: Optional[Positive] = Field(
+    threads: Optional[Threads] = Field(
         None, description="CPU threads of the framework per process; by default the framework's choice"
     )
     log_interval: Positive = Field(10, description='steps between lines of metrics.jsonl')
@@ -503,7 +655,7 @@ class Runtime(Group):
         ' and leave out the batches that followed it',
     )
     max_rollbacks: Count = Field(3, description='nan_policy rollback: number of returns after which the run ends')
-    collective_timeout: Optional[Positive] = Field(
+    collective_timeout: Optional[Seconds] = Field(
         None,
         description="seconds that a process waits for the others; by default 1800 in PyTorch, the framework's choice in "
         'MindSpore',
@@ -623,12 +775,23 @@ class Config(BaseModel):
         for key in OTHER_TASKS[self.task]:
             group = getattr(self, KEYS[key])
             if getattr(group, key) != type(group).model_fields[key].default:
-                raise ValueError(
-                    f'{key}: {getattr(group, key)!r} has no effect with set: {self.data.set}, which is for '
-                    f'{TASK_TEXTS[self.task]}; leave it out'
+                refuse(
+                    f'{shown(getattr(group, key))} has no effect with set: {self.data.set}, which is for '
+                    f'{TASK_TEXTS[self.task]}; leave it out',
+                    key,
                 )
         if self.task == 'classification' and self.loss.loss != 'cross_entropy':
-            raise ValueError(f'loss: {self.loss.loss} is for segmentation; image classification has cross_entropy')
+            refuse(f'{self.loss.loss} is for segmentation; image classification has cross_entropy', 'loss')
+        return self
+
+    @model_validator(mode='after')
+    def _class_counts(self):
+        weights, classes = self.loss.class_weight, self.model.num_classes or len(self.data.classes or ())
+        if self.task == 'segmentation' and classes > MAX_CLASS_IDS:
+            key = 'num_classes' if self.model.num_classes else 'classes'
+            refuse(f'{classes} classes; a segmentation has at most {MAX_CLASS_IDS}: ids are bytes, and 255 is ignored', key)
+        if isinstance(weights, list) and classes and len(weights) != classes:
+            refuse(f'{len(weights)} weights for {classes} classes; give one for each', 'class_weight')
         return self
 
     def flat(self) -> dict[str, Any]:
@@ -637,124 +800,103 @@ class Config(BaseModel):
 
     def replace(self, **keys: Any) -> 'Config':
         """A copy with some flat keys changed."""
-        return from_flat(_overlay(self.flat(), zoo_keys.translated(keys)))
+        return _typed(_overlay(_given(self.flat(), 'configuration', trusted=True), _given(keys, 'configuration')))
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with 1e-4 as a number (YAML 1.1 takes it for a string), without aliases and without repeated keys."""
+class Given(NamedTuple):
+    """A key's value, and where it comes from."""
 
-    def compose_node(self, parent, index):
-        if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark
-            raise yaml.YAMLError(f'line {mark.line + 1}: aliases are not allowed')
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node, deep=False):
-        keys = [child.value for child, _ in node.value]
-        for child, _ in node.value:
-            if keys.count(child.value) > 1:
-                raise yaml.YAMLError(f'line {child.start_mark.line + 1}: the key {child.value} is given twice')
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes the strings that _Loader would take for numbers."""
-
-
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver(
-        'tag:yaml.org,2002:float', re.compile(r'^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$'), list('-+0123456789')
-    )
+    value: Any
+    origin: str  # file or option, and the key as it is written there
+    trusted: bool = False  # whether a run was trained with it
 
 
 def load(name: str | Path, overrides: Iterable[str] = ()) -> Config:
     """Reads a recipe.
 
-    ``name`` is a path, or a recipe below ``common/configs`` with or without its folder and suffix.
-    ``overrides`` are ``key=value`` strings, value in YAML; ``group.key=value`` is taken too.
-    Raises UserError for an unknown key (naming the nearest one) or a wrong type.
+    ``name`` is a path, or a recipe below ``common/configs`` with or without its folder and suffix, or mmsegmentation's name of
+    the same configuration. ``overrides`` are ``key=value`` strings, value in YAML; ``group.key=value`` is taken too.
+    Raises UserError for an unknown key (naming the nearest one) or a wrong value, and says where it is given.
     """
     path = find(name)
-    keys = _overlay(_read(path, ()), zoo_keys.translated(dict(map(parse_override, overrides)), '--set'))
+    keys = _overlay(_read(path, (), []), _overrides(overrides))
     if path.resolve().is_relative_to(RECIPES.resolve()):
-        keys = {'recipe': str(path.resolve().relative_to(RECIPES.resolve()).with_suffix('')), **keys}
-    return from_flat(keys, str(path))
+        title = str(path.resolve().relative_to(RECIPES.resolve()).with_suffix(''))
+        keys = {'recipe': Given(title, str(path)), **keys}
+    return _typed(keys, str(path))
 
 
 def override(config: Config, overrides: Iterable[str]) -> Config:
     """A configuration with ``key=value`` strings applied, as ``load`` takes them."""
-    return config.replace(**dict(map(parse_override, overrides)))
-
-
-def find(name: str | Path) -> Path:
-    """The file of a recipe."""
-    path = Path(name).expanduser()
-    if path.is_file():
-        return path
-    recipe = _recipe(str(name))
-    if recipe is not None:
-        return recipe
-    near = nearest(Path(str(name).removesuffix('.yaml')).name, [p.stem for p in recipes()])
-    raise UserError(
-        f'no configuration {str(name)!r}: neither a file nor a recipe'
-        + (f'; did you mean {near!r}?' if near else '; `twinseg list --configs` names them')
-    )
-
-
-def _recipe(name: str) -> Optional[Path]:
-    """The recipe of a name, with or without its folder and suffix; None where there is none, or more than one."""
-    name = name.removesuffix('.yaml')
-    matching = [path for path in recipes() if name in (path.stem, str(path.relative_to(RECIPES).with_suffix('')))]
-    return matching[0] if len(matching) == 1 else None
-
-
-def recipes() -> list[Path]:
-    """All recipes of the suite."""
-    return sorted(RECIPES.glob('*/*.yaml'))
+    return _typed(_overlay(_given(config.flat(), 'configuration', trusted=True), _overrides(overrides)))
 
 
 def parse_override(text: str) -> tuple[str, Any]:
     """``group.key=value`` or ``key=value`` -> the flat key and the value, read as YAML."""
     key, sign, value = text.partition('=')
     if not sign or not key.strip():
-        raise UserError(f'--set {text!r}: expected key=value')
+        raise UserError(f'--set {shown(text)}: expected key=value')
     key = key.strip()
     group, dot, rest = key.partition('.')
     if dot and group in GROUPS:
         if KEYS.get(rest) != group:
             raise UserError(f'--set {key}: ' + _unknown(rest, GROUPS[group].model_fields))
         key = rest
-    try:
-        return key, yaml.load(value, _Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f'--set {key}: not YAML: {_one_line(error)}') from None
+    if yaml.reader.Reader.NON_PRINTABLE.search(value):  # YAML knows no such characters; names of files may have them
+        return key, value
+    return key, yaml_text.parse(value, f'--set {key}')
 
 
-def from_flat(keys: Mapping[str, Any], where: str = 'configuration') -> Config:
-    """Typed groups from flat keys; raises UserError naming the key and what is wrong with it.
+def from_flat(keys: Mapping[str, Any], where: str = 'configuration', trusted: bool = False) -> Config:
+    """Typed groups from flat keys; UserError naming the key and what is wrong with it.
 
-    Takes the model zoo's spellings, too. With the data set of a classifier some defaults are others.
+    Takes the model zoo's spellings, too. With the data set of a classifier some defaults are others. ``trusted``: a run was
+    trained with the keys, so that what is merely unreasonable (a range with the highest value first) is taken as it is.
     """
-    keys = zoo_keys.translated(keys, where)
-    if (
-        isinstance(keys.get('arch'), str) and keys['arch'] in zoo_keys.ARCHS
-    ):  # expanded last, so that another arch laid over it leaves none of its keys
-        keys = {**zoo_keys.ARCHS[keys.pop('arch')], **keys}
-    if keys.get('set') in IMAGE_FOLDERS:
-        keys = {**CLASSIFICATION_DEFAULTS, **keys}
-    groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
-    for key, value in keys.items():
+    return _typed(_given(keys, where, trusted), where)
+
+
+def _overrides(overrides: Iterable[str]) -> dict[str, Given]:
+    return _given(dict(map(parse_override, overrides)), '--set')
+
+
+def _given(keys: Mapping[str, Any], where: str, trusted: bool = False) -> dict[str, Given]:
+    """Flat keys in the suite's spelling, with their origin; UserError for an unknown one."""
+    ours = zoo_keys.translated(keys, where)
+    for key in ours:
         if key not in KEYS:
             raise UserError(f'{where}: ' + _unknown(key, KEYS))
+    written = {zoo_keys.KEYS.get(key, key): key for key in keys}
+    joint = ' ' if where == '--set' else ': '
+    return {key: Given(value, f'{where}{joint}{written.get(key, key)}', trusted) for key, value in ours.items()}
+
+
+def _typed(keys: Mapping[str, Given], where: str = 'configuration') -> Config:
+    """Typed groups; UserError naming the key and where it was given."""
+    values = {key: given.value for key, given in keys.items()}
+    arch = values.get('arch')
+    if (
+        isinstance(arch, str) and arch in zoo_keys.ARCHS
+    ):  # expanded last, so that another arch laid over it leaves none of its keys
+        values = {**zoo_keys.ARCHS[values.pop('arch')], **values}
+    if values.get('set') in IMAGE_FOLDERS:
+        values = {**CLASSIFICATION_DEFAULTS, **values}
+    groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
+    for key, value in values.items():
         groups[KEYS[key]][key] = value
+    context = {'trusted': {key for key, given in keys.items() if given.trusted}}
+    typed: dict[str, Group] = {}
+    kind: type[BaseModel] = Config
     try:
-        return Config(**{group: kind(**groups[group]) for group, kind in GROUPS.items()})
+        for group, kind in GROUPS.items():
+            typed[group] = kind.model_validate(groups[group], context=context)
+        kind = Config
+        return Config.model_validate(typed, context=context)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = '.'.join(str(part) for part in first['loc'])
-        given = f' (found {first["input"]!r})' if key and not isinstance(first['input'], dict) else ''
-        message = first['msg'].removeprefix('Value error, ')
-        raise UserError(f'{where}: {key + ": " if key else ""}{message}{given}') from None
+        problem = first_problem(error, kind)
+        given = keys.get(problem.key or '')
+        origin = given.origin if given else f'{where}: {problem.key}' if problem.key else where
+        raise UserError(f'{origin}: {problem.text}') from None
 
 
 def dump(config: Config) -> str:
@@ -762,55 +904,59 @@ def dump(config: Config) -> str:
     lines = []
     for group in GROUPS:
         keys = getattr(config, group).model_dump()
-        lines += [f'# {group}', *(f'{key}: {_inline(value)}' for key, value in keys.items()), '']
+        lines += [f'# {group}', *(f'{key}: {yaml_text.written(value)}' for key, value in keys.items()), '']
     return '\n'.join(lines)
 
 
-def _inline(value: Any) -> str:
-    """A value as YAML on one line."""
-    return yaml.dump([value], Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=1 << 20).strip()[1:-1]
-
-
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """The flat keys of a file and of its ``base``, in the suite's spelling."""
-    path = path.resolve()
-    if path in seen:
-        raise UserError(f'{path}: base: leads back to the file itself')
+def _read(path: Path, above: tuple[Path, ...], read: list[Path]) -> dict[str, Given]:
+    """The flat keys of a file over those of its ``base``; ``above``: the files that lead to it, ``read``: all read so far."""
+    real = path.resolve()
+    if real in above:
+        raise UserError(f'{above[-1]}: base: leads back to {"the file itself" if real == above[-1] else path}')
+    read.append(path)
+    if len(read) > MAX_FILES:
+        raise UserError(f'{path}: base: more than {MAX_FILES} files')
     try:
         if path.stat().st_size > MAX_BYTES:
             raise UserError(f'{path}: larger than {MAX_BYTES} bytes, not a configuration')
-        keys = yaml.load(path.read_text(encoding='utf-8'), _Loader) or {}
-    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f'{path}: not readable as YAML: {_one_line(error)}') from None
+        text = path.read_text(encoding='utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        reason = 'no UTF-8; save it as UTF-8' if isinstance(error, UnicodeDecodeError) else error.strerror or error
+        raise UserError(f'{path}: not readable as YAML: {reason}') from None
+    keys = yaml_text.parse(text, str(path))
+    if keys is None:
+        keys = {}
     if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys):
         raise UserError(f'{path}: expected flat "key: value" lines')
-    base = keys.pop('base', None)
-    keys = zoo_keys.translated(keys, str(path))
-    if base is None:
-        return keys
-    beside = path.parent / str(base)
-    below = beside if beside.is_file() else _recipe(str(base))
-    if below is None:
-        raise UserError(f'{path}: base: {base!r} is no file beside it and no recipe')
-    return _overlay(_read(below, (*seen, path)), keys)
+    below: dict[str, Given] = {}
+    for name in _bases(keys.pop('base', None), path):
+        below = _overlay(below, _read(find_base(name, (path.parent, real.parent), str(path)), (*above, real), read))
+    of_a_run = path.name == 'config.yaml' and (path.parent / 'metrics.jsonl').is_file()
+    return _overlay(below, _given(keys, str(path), trusted=of_a_run))
 
 
-def _overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+def _bases(base: Any, path: Path) -> list[str]:
+    """The names in ``base``: one, or a list of which later ones win."""
+    names = [] if base is None else base if isinstance(base, list) else [base]
+    for name in names:
+        if not isinstance(name, str) or not name.strip():
+            raise UserError(
+                f'{path}: base: expected the name of a recipe or a file, or a list of such names, found {shown(name)}'
+            )
+    return names
+
+
+def _overlay(below: Mapping[str, Given], above: Mapping[str, Given]) -> dict[str, Given]:
     """Keys of ``above`` win; one of a pair that excludes each other replaces the other."""
-    replaced = {other for pair in EXCLUSIVE for key, other in (pair, pair[::-1]) if above.get(key) is not None}
-    return {**{key: value for key, value in below.items() if key not in replaced}, **above}
+    replaced = {
+        other for pair in EXCLUSIVE for key, other in (pair, pair[::-1]) if key in above and above[key].value is not None
+    }
+    return {**{key: given for key, given in below.items() if key not in replaced}, **above}
 
 
 def _unknown(key: str, known: Iterable[str]) -> str:
-    near = nearest(key, known)
-    return f'unknown key {key!r}' + (f'; did you mean {near!r}?' if near else '; `twinseg list --keys` names all keys')
-
-
-def nearest(word: str, words: Iterable[str]) -> Optional[str]:
-    """The most similar of some words, if one is similar at all."""
-    matches = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return matches[0] if matches else None
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split())
+    answer = foreign_keys.answer(key)
+    if answer is not None:
+        return f'unknown key {shown(key)}: {answer}'
+    near = nearest(key.lower(), known)
+    return f'unknown key {shown(key)}' + (f'; did you mean {near!r}?' if near else '; `twinseg list --keys` names all keys')

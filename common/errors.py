@@ -1,6 +1,8 @@
 """Errors that a user can act on; the command line prints them in one line and exits with status 2."""
 
+import difflib
 import importlib.util
+from typing import Iterable, Optional
 
 
 class UserError(Exception):
@@ -63,3 +65,9 @@ def require(package: str, extra: str) -> None:
     """BackendError where a package is not installed that an extra of ``pyproject.toml`` brings."""
     if importlib.util.find_spec(package) is None:
         raise BackendError(f'{package} is not installed: pip install "twinseg[{extra}]"')
+
+
+def nearest(word: str, words: Iterable[str]) -> Optional[str]:
+    """The most similar of some words, if one is similar at all; for the hint in a message."""
+    matches = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return matches[0] if matches else None

@@ -1,4 +1,5 @@
-"""Files that appear whole or not at all: written under a temporary name, synced, renamed; and names of files in any bytes.
+"""Paths as users give them; files that appear whole or not at all: written under a temporary name, synced, renamed; and names
+of files in any bytes.
 
 A file's name on Linux is any bytes but ``/`` and NUL, at most 255 of them. Python holds bytes that are no UTF-8 as surrogates
 (PEP 383), which no encoder takes; ``printable`` shows them.
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from twinseg.common.errors import UserError
 from twinseg.common.printable import ESCAPED
 
 PART = '.part.'  # start of the temporary names: hidden, and no pattern of finished files fits them
@@ -57,6 +59,14 @@ def fitting_name(stem: str, ending: str, longest: int = LONGEST_NAME) -> str:
     if is_text(stem):  # no half of a letter at the end
         return start.decode(errors='ignore') + mark + ending
     return os.fsdecode(start) + mark + ending
+
+
+def home_expanded(path: str | Path) -> Path:
+    """The path with the home folder in place of ``~`` or ``~user``; UserError where there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f'{path}: there is no home folder {Path(path).parts[0]}; give the path in full') from None
 
 
 @contextmanager

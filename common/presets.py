@@ -9,6 +9,7 @@ from copy import deepcopy
 from typing import Any, Mapping
 
 from twinseg.common.errors import UserError
+from twinseg.common.printable import one_line
 
 Arguments = Mapping[str, Any]  # arguments of a network's builder, as YAML and JSON hold them
 
@@ -183,6 +184,7 @@ def preset_arguments(preset: str, arch: str) -> dict[str, Any]:
     """The arguments of a preset's network, a copy; UserError for a preset that there is not, or not for this ``arch``."""
     arguments = PRESETS.get(preset, {}).get(arch)
     if arguments is None:
+        arch, preset = one_line(arch, 40), one_line(preset, 40)
         known = [name for name, networks in PRESETS.items() if arch in networks]
         others = f'; {preset} is of {", ".join(PRESETS[preset])}' if preset in PRESETS else ''
         raise UserError(f'no preset {preset!r} of {arch}: it has {", ".join(known) or "none"}{others}')

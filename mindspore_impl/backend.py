@@ -34,6 +34,11 @@ name = 'mindspore'
 TARGETS = {'cpu': 'CPU', 'gpu': 'GPU', 'ascend': 'Ascend'}
 
 
+def devices() -> list[str]:
+    """The devices that are present (cpu, gpu, ascend), the best one last."""
+    return [name for name, target in TARGETS.items() if name == 'cpu' or _is_present(target)]
+
+
 def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None, timeout: Optional[int] = None) -> str:
     """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent.
 
@@ -41,7 +46,7 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     longer than ``timeout`` seconds for another one.
     """
     launch = launched(name)
-    present = [name for name, target in TARGETS.items() if name == 'cpu' or _is_present(target)]
+    present = devices()
     wanted = device.lower() if device else present[-1]
     if wanted not in TARGETS:
         raise BackendError(f'no device {device!r}: choose cpu, gpu or ascend')

@@ -33,6 +33,17 @@ name = 'pytorch'
 _device = torch.device('cpu')
 
 
+def devices() -> list[str]:
+    """The devices that are present (cpu, gpu, ascend), the best one last."""
+    return list(_targets())
+
+
+def _targets() -> dict[str, str]:
+    """The devices that are present -> their names in PyTorch."""
+    ascend = hasattr(torch, 'npu') and torch.npu.is_available()
+    return {'cpu': 'cpu', **({'gpu': 'cuda'} if torch.cuda.is_available() else {}), **({'ascend': 'npu'} if ascend else {})}
+
+
 def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int] = None, timeout: Optional[int] = None) -> str:
     """Chooses the device (cpu, gpu, ascend; None: the best present) and returns its name. BackendError if absent.
 
@@ -41,8 +52,7 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     """
     global _device
     launch = launched(name)
-    ascend = hasattr(torch, 'npu') and torch.npu.is_available()
-    present = {'cpu': 'cpu', **({'gpu': 'cuda'} if torch.cuda.is_available() else {}), **({'ascend': 'npu'} if ascend else {})}
+    present = _targets()
     wanted = device.lower() if device else list(present)[-1]
     if wanted not in ('cpu', 'gpu', 'ascend'):
         raise BackendError(f'no device {device!r}: choose cpu, gpu or ascend')

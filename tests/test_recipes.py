@@ -10,7 +10,7 @@ import pytest
 
 from tests.test_schedules import RELATIVE, mmengine
 from tests.training.test_losses import CITYSCAPES
-from twinseg.common import config
+from twinseg.common import recipes
 from twinseg.common.backend import get_backend
 from twinseg.common.config import load
 from twinseg.common.data.classes import CAMVID_CLASSES, CITYSCAPES_CLASSES, VOC_CLASSES
@@ -28,7 +28,7 @@ CLASSES = {
     'camvid': len(CAMVID_CLASSES),
     'camvid32': len(CAMVID_CLASSES),
 }
-SEGMENTATION = {path.stem: found for path in config.recipes() if (found := load(path)).task == 'segmentation'}
+SEGMENTATION = {path.stem: found for path in recipes.recipes() if (found := load(path)).task == 'segmentation'}
 
 # mmsegmentation's naming: network_{GPUs}xb{images of each}-{steps / 1000}k_{data}-{height}x{width} of the crop
 NAME = re.compile(r'(?P<gpus>\d)xb(?P<batch>\d+)-(?P<steps>\d+)k_(?P<data>cityscapes|voc12aug)-(?P<height>\d+)x(?P<width>\d+)')

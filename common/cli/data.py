@@ -8,6 +8,7 @@ import typer
 
 from twinseg.common.cli.options import ConfigName, Settings, load_config
 from twinseg.common.errors import UserError
+from twinseg.common.files import home_expanded
 
 
 def prepare(
@@ -50,7 +51,7 @@ def prepare(
         if folder is None and not base:
             raise UserError('give --folder, or set the environment variable TWINSEG_DATA')
         with console.progress(f'preparing {config}') as progress:
-            console.show_facts(prepare_dataset(config, (folder or Path(str(base)) / config).expanduser(), progress))
+            console.show_facts(prepare_dataset(config, home_expanded(folder or Path(str(base)) / config), progress))
         return
     chosen = load_config(config, settings)
     with console.progress('decoding') as progress:

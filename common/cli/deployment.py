@@ -14,7 +14,7 @@ from twinseg.common.cli.options import (
     InputSize,
     Json,
     Settings,
-    choose_backend,
+    choose_for_run,
     load_config,
     load_config_for_file,
     parse_size,
@@ -43,13 +43,14 @@ def export(
     from twinseg.common.deploy.export import ExportOptions, export_checkpoint
 
     chosen = load_config(config, settings, checkpoint)
+    backend_name, device_name = choose_for_run(chosen, backend, device, settings)
     report = export_checkpoint(
         checkpoint,
         out or Path(f'{chosen.model.arch}.{format}'),
         format,
         ExportOptions(parse_size(size), batch, dynamic, uint8, argmax),
-        backend_name=choose_backend(chosen, backend),
-        device=device,
+        backend_name=backend_name,
+        device=device_name,
         config=chosen,
     ).to_json()
     console.show_facts({key: value for key, value in report.items() if key != 'operators'})

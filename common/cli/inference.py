@@ -17,7 +17,7 @@ from twinseg.common.cli.options import (
     Settings,
     Slide,
     check_network,
-    choose_backend,
+    choose_for_run,
     load_config,
     load_config_for_file,
     report_scores,
@@ -61,7 +61,7 @@ def evaluate(
         else:
             assert checkpoint is not None
             chosen = load_config(config, settings, checkpoint)
-            run = load_run(checkpoint, choose_backend(chosen, backend), device, chosen)
+            run = load_run(checkpoint, *choose_for_run(chosen, backend, device, settings), chosen)
             evaluation = evaluate_run(run, options, None if launch.rank() else progress)
     if launch.rank() == 0:
         report_scores(evaluation, json_file)
@@ -105,7 +105,7 @@ def predict(
     else:
         assert checkpoint is not None
         chosen = load_config(config, settings, checkpoint)
-        network = load_run(checkpoint, choose_backend(chosen, backend), device, chosen).trained(options)
+        network = load_run(checkpoint, *choose_for_run(chosen, backend, device, settings), chosen).trained(options)
     predict.predict(network, files, out, logits, console.show_predicted)
 
 
@@ -127,14 +127,13 @@ def submit(
     from twinseg.common.tasks.base import EvalOptions
 
     chosen = load_config(config, settings, checkpoint)
-    run = load_run(checkpoint, choose_backend(chosen, backend), device, chosen)
+    run = load_run(checkpoint, *choose_for_run(chosen, backend, device, settings), chosen)
     with console.progress('predicting') as progress:
         submission = submit.submit(run, out, EvalOptions(ms_flip, slide, split=split), progress)
     console.show_facts(submission.to_json())
 
 
 def _is_config(word: str) -> bool:
-    from twinseg.common.config import recipes
+    from twinseg.common.recipes import named
 
-    names = {name for path in recipes() for name in (path.stem, f'{path.parent.name}/{path.stem}')}
-    return word.endswith(('.yaml', '.yml')) or word in names
+    return word.endswith(('.yaml', '.yml', '.py')) or named(word) is not None

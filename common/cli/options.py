@@ -86,6 +86,19 @@ def choose_backend(config: Optional['Config'], asked: Optional[str]) -> str:
     return asked or (config and config.runtime.backend) or preferred()
 
 
+def choose_for_run(
+    config: 'Config', backend: Optional[str], device: Optional[str], settings: Optional[list[str]]
+) -> tuple[str, Optional[str]]:
+    """Backend and device for a trained network. What is asked for, also with ``--set``, must be there; what the configuration
+    of the training says is taken where it is there."""
+    from twinseg.common.backend import preferred
+    from twinseg.common.config import parse_override
+
+    asked = {key for key, _ in map(parse_override, settings or ())}
+    chosen = backend or (config.runtime.backend if 'backend' in asked else None) or preferred(config.runtime.backend)
+    return chosen, device or (config.runtime.device_target if 'device_target' in asked else None)
+
+
 def parse_size(text: Optional[str]) -> Optional['Size']:
     """``512x1024`` -> (512, 1024)."""
     if text is None:

@@ -7,6 +7,7 @@ import typer
 
 from twinseg.common.cli.options import Backend, ConfigName, Device, Json, Settings, choose_backend, load_config, write_json
 from twinseg.common.errors import UserError
+from twinseg.common.files import home_expanded
 
 
 def train(
@@ -28,7 +29,9 @@ def train(
         config = str(work_dir / 'config.yaml')
     chosen = load_config(config, settings, checkpoint)
     name = choose_backend(chosen, backend)
-    folder = work_dir or Path(chosen.runtime.work_dir or f'runs/{Path(config or chosen.model.arch).stem}-{name}')
+    stored = config is None  # a checkpoint's own configuration does not say where to write
+    given = None if stored else chosen.runtime.work_dir
+    folder = work_dir or (home_expanded(given) if given else Path(f'runs/{Path(config or chosen.model.arch).stem}-{name}'))
     loop.train(chosen, name, device, folder, resume=resume, start_from=checkpoint)
 
 

@@ -37,6 +37,7 @@ from twinseg.common.data.listing import (
 )
 from twinseg.common.data.reading import AS_SEEN, ImageRules, read_image
 from twinseg.common.errors import DataError
+from twinseg.common.files import home_expanded
 
 MAX_BYTES = 1 << 28  # bytes of an image's file in a tar, and of a class file
 MAX_HEADER = 1 << 20  # bytes of a tar's header: names of paths and the like
@@ -118,7 +119,7 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
     folders = [names[0] for names, _ in images]
     if data.class_file is not None:
         where = data.class_file
-        numbers, readable = _read_classes(Path(os.path.expanduser(data.class_file)), set(folders))
+        numbers, readable = _read_classes(home_expanded(data.class_file), set(folders))
     else:
         trained = _class_folders(root, data.train_split) if data.val_fraction is None else files.classes
         where, readable = (data.train_split, sorted(trained)) if trained else (split, sorted(_class_folders(root, split)))

@@ -20,6 +20,7 @@ from twinseg.common.data.layouts import DATASETS, open_split
 from twinseg.common.data.listing import some
 from twinseg.common.data.toy_street import ToyStreet
 from twinseg.common.errors import DataError
+from twinseg.common.files import home_expanded
 
 USED_BY = {'split_list': ('custom',), 'val_fraction': ('custom', *config.IMAGE_FOLDERS)}  # keys that other sets do not know
 
@@ -141,7 +142,7 @@ def _image_files(dataset: Dataset) -> Iterator[tuple[str, int]]:
 def data_root(data: config.Data) -> Path:
     """The folder of a data set, or the tar that it may be for classifiers; DataError when there is none."""
     if data.data_url is not None:
-        root = Path(os.path.expanduser(data.data_url))
+        root = home_expanded(data.data_url)
         tar = data.set in config.IMAGE_FOLDERS
         if not (root.is_dir() or (tar and root.is_file())):
             raise DataError(
@@ -155,7 +156,7 @@ def data_root(data: config.Data) -> Path:
             f'no folder for {data.set}: set data_url, or the environment variable TWINSEG_DATA to the folder that '
             f'holds {data.set}/; toy_street needs no files'
         )
-    candidates = [Path(os.path.expanduser(base)) / data.set, Path(os.path.expanduser(base))]
+    candidates = [home_expanded(base) / data.set, home_expanded(base)]
     for root in candidates:
         if root.is_dir():
             return root

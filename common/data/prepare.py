@@ -15,10 +15,10 @@ from twinseg.common.data.base import IGNORE, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, VOC_CLASSES, default_palette
 from twinseg.common.data.labels import read_label
 from twinseg.common.data.layouts import voc_root
-from twinseg.common.data.reading import MAX_PIXELS
 from twinseg.common.download import RemoteFile, fetch, unpack
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import write_text, written_beside
+from twinseg.common.limits import MAX_PIXELS
 
 # No licence forbids fetching these two (the images are Flickr's, under its terms of use); digests as torchvision checks them.
 VOC = RemoteFile(

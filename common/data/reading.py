@@ -25,6 +25,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from twinseg.common.errors import DataError
+from twinseg.common.limits import MAX_PIXELS
 
 try:
     import PIL.AvifImagePlugin  # noqa: F401 - Pillow knows a plugin that is imported
@@ -33,7 +34,6 @@ except ImportError:  # Pillow before 11.3
 
 cv2.setLogLevel(0)  # it would print a line for every tag of a GeoTIFF; failures are DataError here
 
-MAX_PIXELS = 1 << 26  # pixels of an image: 67 million, thirty Cityscapes images; more is taken for a decompression bomb
 KINDS = (
     *(JpegImageFile, PngImageFile, TiffImageFile, WebPImageFile, BmpImageFile, DibImageFile, GifImageFile, PpmImageFile),
     Jpeg2KImageFile,

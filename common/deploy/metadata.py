@@ -97,6 +97,5 @@ class ExportMetadata(BaseModel):
             raise UserError(f'set: {base.data.set} is not for {self.task}, which the file is for')
         described = {key: getattr(self, field) for field, key in tasks.of(self.task).EXPORTED_KEYS.items()}
         keys = {'arch': self.arch, 'num_classes': self.num_classes, 'mean': self.mean, 'std': self.std, **described}
-        return base.replace(
-            **{key: list(value) if isinstance(value, tuple) else value for key, value in keys.items() if value is not None}
-        )
+        stored = {key: list(value) if isinstance(value, tuple) else value for key, value in keys.items() if value is not None}
+        return configuration.from_flat({**base.flat(), **stored}, 'the file', trusted=True)

@@ -1,5 +1,6 @@
 """Trained networks, ready to run: from a checkpoint file or a run folder."""
 
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
@@ -62,18 +63,19 @@ def load_run(
     """The network of a checkpoint file, of the name of one that ships, or of a run folder (its best, else its latest).
 
     The configuration comes from the checkpoint unless one is given, which is compared with what the checkpoint says of itself
-    (``facts.check``). Averaged (EMA) weights are taken where there are any.
+    (``facts.check``). Without a ``device`` its own is taken where it is present, else the best present; BackendError where a
+    ``device`` that is given is absent. Averaged (EMA) weights are taken where there are any.
     """
     file = find_checkpoint(path)
     state, meta = checkpoint.model_state(file)
     stored = config is None
     if config is None:
-        config = configuration.from_flat(meta.config, str(file))
+        config = configuration.from_flat(meta.config, str(file), trusted=True)
     else:
         facts.check(facts.of_checkpoint(meta, path), facts.of_config(config), quiet=launch.rank() > 0)
-    backend = get_backend(backend_name or config.runtime.backend or preferred(meta.backend))
+    backend = get_backend(backend_name or preferred(config.runtime.backend or meta.backend))
     device = backend.setup(
-        device or config.runtime.device_target,
+        device or _device_present(backend, config, meta, path),
         seed=config.runtime.seed,
         threads=config.runtime.threads,
         timeout=config.runtime.collective_timeout,
@@ -88,6 +90,19 @@ def load_run(
     except StateError as error:
         raise StateError(f'{file}: for {config.model.arch}: {error}') from None
     return Run(path, config, meta, backend, device, network, backend.make_predictor(network, config))
+
+
+def _device_present(backend: Backend, config: Config, meta: RunMeta, path: Path) -> str:
+    """The configuration's device where it is present, else the best present: where a network was trained, or was to be
+    trained, is a fact and no demand. One line says so where that device is absent."""
+    present = backend.devices()
+    target = (config.runtime.device_target or '').lower()
+    if target in present:
+        return target
+    trained = target or (meta.device or '').lower()
+    if trained and trained not in present:
+        warnings.warn(f'{path}: trained for {trained}, which is not present here: it runs on {present[-1]}', stacklevel=2)
+    return present[-1]
 
 
 def num_classes(config: Config, known: Optional[int], source: str) -> int:
@@ -123,7 +138,7 @@ def find_checkpoint(path: Path) -> Path:
 def stored_config(path: Path) -> Config:
     """The configuration that a checkpoint (or a run folder's checkpoint) carries."""
     path = find_checkpoint(path)
-    return configuration.from_flat(checkpoint.load(path)[1].config, str(path))
+    return configuration.from_flat(checkpoint.load(path)[1].config, str(path), trusted=True)
 
 
 def stored_facts(path: Path) -> Facts:

@@ -6,7 +6,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from twinseg.common import config as configuration
-from twinseg.common import tasks
+from twinseg.common import recipes, tasks
 from twinseg.common.backend import Backend, available
 from twinseg.common.data import image_folder
 from twinseg.common.data.classes import CITYSCAPES_CLASSES
@@ -22,8 +22,8 @@ COUNTED = Path(__file__).with_name('networks.json')  # written by scripts/count_
 def configs() -> list[Row]:
     """The recipes, each with the first line of its comment."""
     return [
-        {'config': str(path.relative_to(configuration.RECIPES).with_suffix('')), 'about': _first_comment(path)}
-        for path in configuration.recipes()
+        {'config': str(path.relative_to(recipes.RECIPES).with_suffix('')), 'about': _first_comment(path)}
+        for path in recipes.recipes()
     ]
 
 

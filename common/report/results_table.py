@@ -12,6 +12,7 @@ from twinseg.common.config import Config
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.files import write_text
 from twinseg.common.inference.runs import find_checkpoint, network_arguments, num_classes
+from twinseg.common.recipes import RECIPES
 from twinseg.common.report.records import Record, read_run
 
 OF_ANY_RUN = ('data_url', 'num_parallel_workers', 'eval_batch_size', 'on_error', 'max_errors')  # keys that change no score
@@ -82,7 +83,7 @@ def hours(record: Record) -> Optional[str]:
 
 def published(recipe: Optional[str]) -> Optional[str]:
     """The published scores in a recipe's opening comment."""
-    if recipe is None or not (path := configuration.RECIPES / f'{recipe}.yaml').is_file():
+    if recipe is None or not (path := RECIPES / f'{recipe}.yaml').is_file():
         return None
     match = re.search(r'^# score:.*?(?:published: |(?=\w+ reports ))(.*)$', path.read_text(encoding='utf-8'), re.MULTILINE)
     return match and match[1].rstrip(';, ')
@@ -93,7 +94,7 @@ def _recipe(config: Config) -> str:
     if config.runtime.recipe is None:
         return config.model.arch
     try:
-        before = configuration.load(configuration.RECIPES / f'{config.runtime.recipe}.yaml')
+        before = configuration.load(RECIPES / f'{config.runtime.recipe}.yaml')
     except UserError:
         return f'{config.runtime.recipe} (a recipe no more)'
     changed = [

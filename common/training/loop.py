@@ -88,6 +88,8 @@ def train(
     """
     pin(backend_name)  # before the framework counts the cores
     runtime, backend = config.runtime, get_backend(backend_name)
+    if device and runtime.device_target:  # what is written says where the run was trained, not where it was to be
+        config = config.replace(device_target=configuration.DEVICES.get(device, device))
     device = backend.setup(
         device or runtime.device_target, seed=runtime.seed, threads=runtime.threads, timeout=runtime.collective_timeout
     )
@@ -461,7 +463,8 @@ def _counted_weights(config: Config, training: Dataset) -> Config:
     """The configuration with numbers for class weights that are to be counted on the labels."""
     if not isinstance(config.loss.class_weight, str):
         return config
-    return config.replace(class_weight=class_weights(class_counts(training), config.loss.class_weight))
+    counted = class_weights(class_counts(training), config.loss.class_weight)
+    return configuration.from_flat({**config.flat(), 'class_weight': counted}, trusted=True)  # a class not shown has weight 0
 
 
 def _order(config: Config, training: Dataset) -> Optional[Callable[[int], np.ndarray]]:
@@ -482,7 +485,7 @@ def _content(trainer: Trainer) -> bytes:
 def _check_same_run(config: Config, meta: checkpoint.RunMeta, path: Path, group: Group) -> None:
     """StateError unless a checkpoint belongs to the same run: what decides its course must not have changed; the number of
     processes may, as long as the global batch stays what it was."""
-    before, now = configuration.from_flat(meta.config, str(path)), config
+    before, now = configuration.from_flat(meta.config, str(path), trusted=True), config
     for key in RUN_KEYS:
         settings = configuration.KEYS[key]
         was, asked = (getattr(getattr(c, settings), key) for c in (before, now))

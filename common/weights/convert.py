@@ -8,8 +8,7 @@ from typing import Any, Mapping, Optional
 import numpy as np
 
 from twinseg.common.checkpoint import RunMeta
-from twinseg.common.config import nearest
-from twinseg.common.errors import StateError
+from twinseg.common.errors import StateError, nearest
 from twinseg.common.presets import without_heads
 from twinseg.common.weights import sets
 from twinseg.common.weights.by_name import find_weights

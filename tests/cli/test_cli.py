@@ -18,7 +18,7 @@ import pytest
 
 from tests.support import streets
 from twinseg.common import backend as backends
-from twinseg.common import checkpoint, cli, config, weights
+from twinseg.common import checkpoint, cli, config, recipes, weights
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (
@@ -331,7 +331,7 @@ def test_browse_finds_what_is_broken(folder, capfd):
 def test_list_names_everything(capfd):
     assert twinseg('list', '--configs', '--datasets', '--keys') == 0
     shown = capfd.readouterr().out
-    for word in (*(path.stem for path in config.recipes()), *config.KEYS, 'toy_street', 'camvid32'):
+    for word in (*(path.stem for path in recipes.recipes()), *config.KEYS, 'toy_street', 'camvid32'):
         assert word in shown
 
 

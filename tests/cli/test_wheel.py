@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from twinseg.common import config
+from twinseg.common import recipes
 from twinseg.common.backend import available
 
 ROOT = Path(__file__).parents[2]
@@ -58,7 +58,7 @@ def test_it_holds_the_package_and_nothing_else(wheel):
     names = {name for name in zipfile.ZipFile(wheel).namelist() if not name.split('/')[0].endswith('.dist-info')}
     expected = set.union(*(contents(ROOT / folder) for folder in ('common', 'pytorch_impl', 'mindspore_impl')))
     assert names == expected | {'twinseg/__init__.py', 'twinseg/__main__.py', 'twinseg/py.typed'}
-    assert {f'twinseg/common/configs/{path.parent.name}/{path.name}' for path in config.recipes()} <= names
+    assert {f'twinseg/common/configs/{path.parent.name}/{path.name}' for path in recipes.recipes()} <= names
     assert {'twinseg/common/report/page.html', 'twinseg/common/report/networks.json'} <= names
     assert {f'twinseg/common/weights/shipped/{name}' for name in ('README.md', 'ddrnet23_slim_camvid.safetensors')} <= names
 
@@ -86,7 +86,7 @@ def test_it_works_in_an_empty_folder(wheel, tmp_path):
 
     assert twinseg('--version') == f'twinseg {wheel.name.split("-")[1]}\n'
     listed = twinseg('list', '--configs')
-    assert all(path.stem in listed for path in config.recipes())
+    assert all(path.stem in listed for path in recipes.recipes())
     if not available():
         pytest.skip('no framework is installed')
     twinseg('train', 'fast_scnn_toy_street', '--device', 'cpu', '--work-dir', 'run', '--set', *SHORT)

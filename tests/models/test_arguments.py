@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.zoo import NETWORKS
-from twinseg.common import config
+from twinseg.common import config, recipes
 from twinseg.common.backend import available, find_builder, get_backend, used_arguments
 from twinseg.common.errors import UserError
 
@@ -113,7 +113,7 @@ def test_the_reason_is_said(backend, arch, arguments, message):
         backend.build_model(arch, **arguments)
 
 
-@pytest.mark.parametrize('name', [path.stem for path in config.recipes()])
+@pytest.mark.parametrize('name', [path.stem for path in recipes.recipes()])
 def test_recipes_name_nothing_without_effect(name):
     found = config.load(name)
     find_builder(get_backend(available()[0]).MODELS, found.model.arch, found.model.arguments())

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from twinseg.common import config
+from twinseg.common import recipes
 from twinseg.common.cli import main
 from twinseg.common.errors import UserError
 from twinseg.common.report import results_table
@@ -149,7 +149,7 @@ def test_published_scores_come_from_the_recipe(recipe, expected):
     assert results_table.published(recipe) == expected
 
 
-@pytest.mark.parametrize('path', config.recipes(), ids=lambda path: path.stem)
+@pytest.mark.parametrize('path', recipes.recipes(), ids=lambda path: path.stem)
 def test_every_recipe_of_a_publisher_has_a_score_or_says_that_there_is_none(path):
     text = path.read_text()
     ours = 'toy_street' in path.stem or 'cifar10' in path.stem or '_camvid-360x480' in path.stem and 'davidtvs' not in path.stem

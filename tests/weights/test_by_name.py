@@ -20,6 +20,7 @@ from twinseg.common import config, weights
 from twinseg.common.backend import available, get_backend
 from twinseg.common.cli import main
 from twinseg.common.errors import DataError, StateError
+from twinseg.common.recipes import recipes
 from twinseg.common.report import catalogue
 from twinseg.common.weights import TABLES, by_name, published
 from twinseg.common.weights.published import PUBLISHED, Published
@@ -89,8 +90,8 @@ def test_each_file_is_of_a_network_whose_names_are_known():
 
 
 def test_every_recipe_starts_from_weights_with_a_name():
-    recipes = [config.load(path).model for path in config.recipes()]
-    starts = [model for model in recipes if model.pretrained]
+    models = [config.load(path).model for path in recipes()]
+    starts = [model for model in models if model.pretrained]
     assert len(starts) > 40
     for model in starts:
         one = by_name.published_as(str(model.pretrained))
@@ -101,7 +102,7 @@ def test_every_recipe_starts_from_weights_with_a_name():
 def starts() -> list:
     """A recipe for every network and file to start from; large ones are slow."""
     found: dict[tuple, str] = {}
-    for path in config.recipes():
+    for path in recipes():
         model = config.load(path).model
         if model.pretrained:
             found.setdefault((model.arch, str(model.arguments()), model.pretrained), path.stem)
