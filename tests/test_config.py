@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from tests.support import settings
-from twinseg.common import config, foreign_keys, presets, recipes
+from twinseg.common import config, foreign_keys, presets, recipes, yaml_text
 from twinseg.common.config import Config, from_flat, load, override, parse_override
 from twinseg.common.errors import UserError
 from twinseg.common.presets import preset_arguments
@@ -238,7 +238,28 @@ def test_every_recipe_survives_a_checkpoint(tmp_path):
         assert through_json(recipe).flat() == recipe.flat(), path  # what was set stays set
 
 
-@hypothesis.settings(max_examples=60, deadline=None, suppress_health_check=list(hypothesis.HealthCheck), derandomize=True)
+GENERATED = hypothesis.settings(deadline=None, suppress_health_check=list(hypothesis.HealthCheck), derandomize=True)
+
+
+@pytest.mark.parametrize('key', sorted(config.KEYS.keys() - {'set', 'preset'}))
+def test_every_value_survives_json_and_yaml(key):
+    """A value of each kind that the key's type takes, alone: none is left out by chance; a preset becomes model_args."""
+    task = {'set': 'imagenet' if key in config.CLASSIFICATION else 'custom'}
+
+    @hypothesis.settings(GENERATED, max_examples=12)
+    @hypothesis.given(
+        value=settings.of_key(key).filter(lambda value: value is not None) if key != 'preset' else settings.of_key(key)
+    )
+    def survives(value):
+        found = from_flat({**task, key: value})
+        written = yaml_text.parse(f'{key}: {yaml_text.one_line(found.flat().get(key))}', 'x')
+        for read in (through_json(found), from_flat({**found.flat(), **written})):
+            assert repr(read) == repr(found) and read.flat() == found.flat()
+
+    survives()
+
+
+@hypothesis.settings(GENERATED, max_examples=20)
 @hypothesis.given(keys=settings.flat_keys)
 def test_every_key_survives_a_checkpoint_and_config_yaml(tmp_path_factory, keys):
     folder = tmp_path_factory.getbasetemp()

@@ -29,7 +29,7 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {  # keys whose values their type a
     'loss': st.just('cross_entropy'),
     'mean': st.lists(st.floats(1.5, 255), min_size=3, max_size=3),
     'std': st.lists(st.floats(1.5, 1e300), min_size=3, max_size=3),
-    'num_classes': st.none(),
+    'num_classes': st.integers(1, 255),
     'classes': st.none() | st.lists(text, min_size=1, max_size=2),
 }
 for _path in ('class_file', 'pretrained', 'work_dir'):
@@ -73,18 +73,21 @@ def _is_valid(kind: Any, value: Any) -> bool:
     return True
 
 
+def of_key(key: str) -> st.SearchStrategy[Any]:
+    """Values of a key."""
+    field = config.GROUPS[config.KEYS[key]].model_fields[key]
+    return SPECIAL[key] if key in SPECIAL else values(field.annotation, field.metadata)
+
+
 def _keys(task: TaskName, sets: list[str]) -> st.SearchStrategy[dict[str, Any]]:
     """Flat keys of a task: some of all that there are, with a value each."""
-    strategies = {}
-    for key in config.KEYS.keys() - {'set', *OTHER_TASKS[task]}:
-        field = config.GROUPS[config.KEYS[key]].model_fields[key]
-        strategies[key] = SPECIAL[key] if key in SPECIAL else values(field.annotation, field.metadata)
+    strategies = {key: of_key(key) for key in config.KEYS.keys() - {'set', *OTHER_TASKS[task]}}
     return st.fixed_dictionaries({'set': st.sampled_from(sets)}, optional=strategies).map(_without_contradictions)
 
 
 def _without_contradictions(keys: dict[str, Any]) -> dict[str, Any]:
     left_out = {second for first, second in config.EXCLUSIVE if first in keys}
-    left_out |= {'classes'} if isinstance(keys.get('class_weight'), list) else set()
+    left_out |= {'classes', 'num_classes'} if isinstance(keys.get('class_weight'), list) else set()
     return {key: value for key, value in keys.items() if key not in left_out}
 
 
