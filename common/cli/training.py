@@ -29,8 +29,8 @@ def train(
         config = str(work_dir / 'config.yaml')
     chosen = load_config(config, settings, checkpoint)
     name = choose_backend(chosen, backend)
-    stored = config is None  # a checkpoint's own configuration does not say where to write
-    given = None if stored else chosen.runtime.work_dir
+    asked = any(text.partition('=')[0].strip() in ('work_dir', 'runtime.work_dir', 'train_url') for text in settings or ())
+    given = chosen.runtime.work_dir if config or asked else None  # a checkpoint does not say where to write
     folder = work_dir or (home_expanded(given) if given else Path(f'runs/{Path(config or chosen.model.arch).stem}-{name}'))
     loop.train(chosen, name, device, folder, resume=resume, start_from=checkpoint)
 

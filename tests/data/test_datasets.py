@@ -371,7 +371,6 @@ def test_unreadable_file(tmp_path):
         ({'label_map': {300: 0}}, 'label_map'),
         ({'image_suffix': '.bmp'}, r'no image that ends in \.bmp in it; not used there: 1 \.jpg \(town/one\.jpg\)'),
         ({'image_suffix': '**'}, r'no image that ends in \*\*'),
-        ({'data_url': '~no.such.user/x'}, 'data_url: ~no.such.user/x is missing'),
     ],
 )
 def test_custom_settings_are_checked(tmp_path, changes, message):
