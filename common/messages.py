@@ -82,7 +82,7 @@ def described(annotation: Any, metadata: Sequence[Any] = (), value: Any = None, 
     said = next((item.text for item in flat if isinstance(item, Said)), None)
     if said is not None:
         return said
-    names = ('gt', 'ge', 'le', 'min_length')
+    names = ('gt', 'ge', 'lt', 'le', 'min_length')
     limits = {name: getattr(item, name) for item in flat for name in names if hasattr(item, name)}
     arguments = get_args(annotation)
     if get_origin(annotation) in UNIONS:
@@ -131,6 +131,7 @@ def _bounds(limits: Mapping[str, Any], value: Any) -> str:
         return f' of {lowest} or more' if most is None else f' from {lowest} to {most}'
     words = [f' above {above}'] if above is not None else []
     words += [f'{" and" if words else " of"} at most {most}'] if most is not None else []
+    words += [f'{" and" if words else ""} below {limits["lt"]}'] if 'lt' in limits else []
     return ''.join(words)
 
 

@@ -30,6 +30,9 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {  # keys whose values their type a
     'mean': st.lists(st.floats(1.5, 255), min_size=3, max_size=3),
     'std': st.lists(st.floats(1.5, 1e300), min_size=3, max_size=3),
     'num_classes': st.integers(1, 255),
+    'label_map': st.dictionaries(
+        st.integers(-(10**9), 10**9) | st.sampled_from(['0,0,0', '255,1,20', 'transparent']), st.integers(0, 255)
+    ),
     'classes': st.none() | st.lists(text, min_size=1, max_size=2),
 }
 for _path in ('class_file', 'pretrained', 'work_dir'):
@@ -61,7 +64,8 @@ def values(annotation: Any, metadata: Sequence[Any] = ()) -> st.SearchStrategy[A
     if annotation is float:
         lowest, highest = limits.get('gt', limits.get('ge')), limits.get('le')
         numbers = st.floats(lowest, highest, exclude_min='gt' in limits, allow_nan=False, allow_infinity=False)
-        return numbers | st.sampled_from([number for number in (1e-4, 1e-300, 1.0, 1)])
+        numbers |= st.sampled_from([1e-4, 1e-300, 1.0, 1])
+        return numbers.filter(lambda value: _is_valid(whole, value))
     return {bool: st.booleans(), str: text, type(None): st.none()}[annotation]
 
 
