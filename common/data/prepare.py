@@ -1,7 +1,6 @@
 """Makes data sets ready by name: fetches them where that is allowed, unpacks and converts them; else says what to fetch by
 hand, and whereto."""
 
-import json
 import shutil
 import zlib
 from pathlib import Path
@@ -11,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from twinseg.common.data.annotations.base import check_effort, check_size, entry, points, read_json
 from twinseg.common.data.base import IGNORE, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, VOC_CLASSES, default_palette
 from twinseg.common.data.labels import read_label
@@ -245,23 +245,26 @@ def polygon_label(path: Path) -> np.ndarray:
     json2labelImg does. DataError for what is no such file, or a label that Cityscapes does not have."""
     table = dict.fromkeys(CITYSCAPES_NAMES, IGNORE)
     table |= {CITYSCAPES_NAMES[label]: train for train, label in enumerate(CITYSCAPES_LABEL_IDS)}
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-        size = int(content['imgWidth']), int(content['imgHeight'])
-        if not 0 < size[0] * size[1] <= MAX_PIXELS:
-            raise DataError(f'{path}: {size[0]}x{size[1]} pixels; expected 1 to {MAX_PIXELS}')
-        picture = Image.new('L', size, IGNORE)
-        draw = ImageDraw.Draw(picture)
-        for item in content['objects']:
-            name = item['label']
-            name = name if name in table else name.removesuffix('group')
-            if item.get('deleted') or name == 'license plate':
-                continue
-            if name not in table:
-                raise DataError(f'{path}: the label {item["label"]!r} is none of Cityscapes')
-            draw.polygon([(x, y) for x, y in item['polygon']], fill=table[name])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DataError(f'{path}: not readable as polygons of Cityscapes ({type(error).__name__}: {error})') from None
+    content = read_json(path)
+    size = entry(content, 'imgHeight', int, path), entry(content, 'imgWidth', int, path)
+    check_size(size, path)
+    objects = []
+    for item in entry(content, 'objects', list, path):
+        label = entry(item, 'label', str, path)
+        name = label if label in table else label.removesuffix('group')
+        if item.get('deleted') or name == 'license plate':
+            continue
+        if name not in table:
+            raise DataError(f'{path}: the label {label!r} is none of Cityscapes')
+        outline = points(item.get('polygon'), path)
+        if len(outline) < 2:
+            raise DataError(f'{path}: a polygon has {len(outline)} points')
+        objects.append((table[name], outline))
+    check_effort([outline for _, outline in objects], size, path)
+    picture = Image.new('L', size[::-1], IGNORE)
+    draw = ImageDraw.Draw(picture)
+    for value, outline in objects:
+        draw.polygon(outline, fill=value)
     return np.array(picture)
 
 

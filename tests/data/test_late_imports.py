@@ -7,7 +7,7 @@ from twinseg.common import data
 
 PACKAGE = 'twinseg.common.data'
 FOLDER = Path(data.__file__).parent
-LATE = {'scipy.io'}  # optional: it comes with the extra voc
+LATE = {'scipy.io', 'pycocotools'}  # optional: they come with the extras voc and coco
 
 
 def modules() -> dict[str, ast.Module]:

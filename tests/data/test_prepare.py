@@ -254,12 +254,15 @@ def test_names_and_ids_are_cityscapesscripts():
 @pytest.mark.parametrize(
     'content, message',
     [
-        (b'{', 'not readable as polygons'),
-        (b'[]', 'not readable as polygons'),
-        (b'[' * 100000, 'not readable as polygons'),
+        (b'{', 'not readable as JSON'),
+        (b'[]', 'an object with imgHeight is expected'),
+        (b'[' * 100000, 'nested too deeply'),
         (polygons(('spaceship', WHOLE)), "label 'spaceship' is none of Cityscapes"),
         (polygons(size=(1 << 20, 1 << 20)), '1048576x1048576 pixels'),
-        (polygons(('road', [[0, 0]])), 'not readable as polygons'),
+        (polygons(('road', [[0, 0]])), 'a polygon has 1 points'),
+        (polygons(('road', WHOLE)).replace(b'[0, 0]', b'[-Infinity, 0]'), 'a point is'),
+        (polygons(('road', WHOLE)).replace(b'[0, 0]', b'[1e999, 0]'), 'a point is'),
+        (polygons(('road', WHOLE)).replace(b'[0, 0]', b'[NaN, 0]'), 'a point is'),
     ],
 )
 def test_polygons_are_checked(tmp_path, content, message):
