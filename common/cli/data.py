@@ -2,13 +2,16 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from twinseg.common.cli.options import ConfigName, Settings, load_config
 from twinseg.common.errors import UserError
 from twinseg.common.files import home_expanded
+
+if TYPE_CHECKING:
+    from twinseg.common.data.annotations.convert import Options
 
 
 def prepare(
@@ -22,20 +25,55 @@ def prepare(
     ] = None,
     words: Annotated[
         Optional[list[str]],
-        typer.Argument(metavar='[WEIGHTS...]', show_default=False, help='with weights: their names (`twinseg list --weights`)'),
+        typer.Argument(
+            metavar='[WEIGHTS... | ANNOTATIONS]',
+            show_default=False,
+            help='weights: their names (`twinseg list --weights`); custom: folder of annotations and images, or a COCO file',
+        ),
     ] = None,
     settings: Settings = None,
     folder: Annotated[
-        Optional[Path], typer.Option(help='folder for the data, by default $TWINSEG_DATA/NAME; of weights, by default a cache')
+        Optional[Path],
+        typer.Option(
+            help='folder for the data, by default $TWINSEG_DATA/NAME, for custom ANNOTATIONS-twinseg; of weights, a cache'
+        ),
     ] = None,
     cache: Annotated[bool, typer.Option('--cache', help='decode images into a memory-mapped file')] = False,
+    tool: Annotated[
+        Optional[str],
+        typer.Option('--from', metavar='TOOL', help='custom: labelme, coco, cvat (Segmentation mask 1.1), supervisely'),
+    ] = None,
+    classes: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar='FILE | NAMES',
+            help='custom: classes in the order of their ids, one a line, or with commas; LABEL=CLASS gives a label another '
+            'class, LABEL=__ignore__ none; by default those of the annotations',
+        ),
+    ] = None,
+    val_fraction: Annotated[
+        Optional[float],
+        typer.Option(
+            min=0, max=1, help='custom: share of the images for validation; by default as folders and lists say, else 0.2'
+        ),
+    ] = None,
+    unlabelled: Annotated[
+        str, typer.Option(metavar='background | ignored | CLASS', help='custom: what the pixels are that no object covers')
+    ] = 'background',
 ) -> None:
-    """Makes a data set or weights ready: fetches, or says what to fetch, unpacks and converts; --cache decodes images once."""
+    """Makes a data set or weights ready: fetches, or says what to fetch, unpacks and converts; --cache decodes images once.
+
+    `prepare custom --from TOOL ANNOTATIONS` draws label files from polygons and masks, and writes a recipe.
+    """
     from twinseg.common import console
+    from twinseg.common.data.annotations.convert import Options
     from twinseg.common.data.cache import build_cache
     from twinseg.common.data.open import open_for_cache
     from twinseg.common.data.prepare import PREPARABLE, prepare_dataset
 
+    if not cache and (config == 'custom' or tool or classes or val_fraction is not None or unlabelled != 'background'):
+        _prepare_annotations(config, tool, words or [], folder, Options(classes, val_fraction, unlabelled))
+        return
     if config == 'weights' and not cache:
         _prepare_weights(words or [], folder)
         return
@@ -44,8 +82,8 @@ def prepare(
     if not cache:
         if config not in PREPARABLE:
             raise UserError(
-                f'prepare {config or ""}: give a data set ({", ".join(PREPARABLE)}), weights and their names '
-                '(`twinseg list --weights`), or --cache with a configuration'
+                f'prepare {config or ""}: give a data set ({", ".join(PREPARABLE)}), custom with --from, weights and their '
+                'names (`twinseg list --weights`), or --cache with a configuration'
             )
         base = os.environ.get('TWINSEG_DATA')
         if folder is None and not base:
@@ -70,6 +108,26 @@ def _prepare_weights(names: list[str], folder: Optional[Path]) -> None:
         with console.progress(f'downloading {name}') as progress:
             facts = prepare_weights(name, folder and Path(os.path.expanduser(folder)), print, progress)
         console.show_facts(facts)
+
+
+def _prepare_annotations(
+    name: Optional[str], tool: Optional[str], words: list[str], folder: Optional[Path], options: 'Options'
+) -> None:
+    """Label files and a recipe from the annotations of a tool."""
+    from twinseg.common import console
+    from twinseg.common.data.annotations.convert import READERS, convert_annotations
+
+    if name != 'custom' or tool not in READERS or len(words) != 1:
+        raise UserError(
+            f'prepare {name or ""}: expected `prepare custom --from TOOL ANNOTATIONS`, TOOL one of {", ".join(READERS)}'
+            + (f' (found {tool!r})' if tool not in READERS else '')
+        )
+    source = Path(os.path.expanduser(words[0]))
+    where = source.resolve()
+    below = folder or where.with_name(f'{where.stem if where.is_file() else where.name}-twinseg')
+    with console.progress('drawing') as progress:
+        facts = convert_annotations(tool, source, below, options, progress)
+    console.show_facts(facts)
 
 
 def browse(
