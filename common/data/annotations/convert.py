@@ -408,18 +408,20 @@ def _recipe(
     schedule = {
         'max_iters': STEPS,
         'warmup_iters': WARM_UP,
-        'class_weight': None,
+        'ema_decay': 0.99,
+        'class_weight': 'enet',
         'val_interval': INTERVAL,
         'checkpoint_interval': INTERVAL,
     }
     return '\n'.join(
         [
             f'base: {BASE}',
+            'model_args: {bn_momentum: 0.1}  # quick statistics for few steps; of Fast-SCNN: another base may not have it',
             '# data',
             *_lines(data),
             f'# augment: images are scaled to {base_size[1]} pixels on their longer side, and cut',
             *_lines(sizes_of),
-            '# schedule: in optimizer steps',
+            '# schedule: in optimizer steps, with a quick average for so few; loss: weights for objects that are rare',
             *_lines(schedule),
             '',
         ]
