@@ -65,8 +65,14 @@ def parse(text: str, where: str) -> Any:
 
 
 def written(value: Any) -> str:
-    """A value as YAML on one line, in ASCII, as ``parse`` reads it back."""
-    return yaml.dump([value], Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=1 << 30).strip()[1:-1]
+    """A value as YAML on one line, as ``parse`` reads it back; in ASCII where characters of it cannot be shown."""
+    readable = _dumped(value, True)
+    return readable if readable.isprintable() else _dumped(value, False)
+
+
+def _dumped(value: Any, unicode: bool) -> str:
+    text = yaml.dump([value], Dumper=_Dumper, sort_keys=False, default_flow_style=True, width=1 << 30, allow_unicode=unicode)
+    return text.strip()[1:-1]
 
 
 class _Refused(Exception):
