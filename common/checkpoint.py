@@ -115,7 +115,7 @@ class RunMeta(_Stored):
             return cls.model_validate(content)
         except ValidationError as error:
             problem = first_problem(error, cls)
-            reason = f'{problem.key}: {problem.text}'
+            reason = (f'{problem.key}: ' if problem.key else '') + problem.text
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
             reason = ' '.join(str(error).split()) or type(error).__name__
         raise StateError(f'{where}: damaged: what it says of itself is not readable: {reason}')

@@ -55,7 +55,7 @@ def of_checkpoint(meta: RunMeta, source: object) -> Facts:
     of a run its defaults, too."""
     stated_only = meta.source is not None or not meta.config
     try:
-        config = configuration.from_flat(meta.config, str(source))
+        config = configuration.from_flat(meta.config, str(source), trusted=True)
     except UserError:  # written by a version with other keys
         return Facts(str(source), num_classes=meta.num_classes, classes=tuple(meta.classes), palette=_colours(meta.palette))
     facts = of_config(config, source, stated_only)

@@ -53,6 +53,8 @@ def first_problem(error: ValidationError, kind: type[BaseModel]) -> Problem:
     own = next((one for one in errors if one['type'] == REFUSED and one['loc'][:1] == first['loc'][:1]), None)
     if own is not None:
         return Problem(own['ctx']['key'] or key, own['ctx']['text'])
+    if first['type'] == 'value_error':  # a validator's own words
+        return Problem('.'.join(map(str, first['loc'])) or None, first['msg'].removeprefix('Value error, '))
     if key is None:
         return Problem(None, f'expected a table of keys and values, found {shown(first["input"])}')
     deepest = max((one for one in errors if one['loc'][:1] == first['loc'][:1]), key=lambda one: len(one['loc']))

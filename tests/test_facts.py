@@ -346,3 +346,9 @@ def test_a_configuration_of_wrong_kinds_in_a_checkpoint(run, tmp_path, keys):
     checkpoint.save(tmp_path / 'x.safetensors', tensors, meta)
     with pytest.raises(UserError, match=f'x.safetensors: {next(iter(keys))}: '):
         load_run(tmp_path / 'x.safetensors', 'pytorch', 'cpu')
+
+
+def test_a_run_of_an_earlier_version_says_how_it_normalised():
+    """... also where such a normalisation is refused today."""
+    meta = checkpoint.RunMeta(config={'set': 'camvid', 'mean': [0.5] * 3, 'std': [0.2] * 3, 'ratio_range': [2.0, 0.5]})
+    assert facts.of_checkpoint(meta, 'x').settings['mean'] == [0.5] * 3

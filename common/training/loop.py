@@ -502,7 +502,7 @@ def _check_same_run(config: Config, meta: checkpoint.RunMeta, path: Path, group:
 
 def _changes(meta: checkpoint.RunMeta, config: Config, path: Path) -> str:
     """The settings that differ from a checkpoint's, as text; those of FREE_GROUP are left out."""
-    before = configuration.from_flat(meta.config, str(path))
+    before = configuration.from_flat(meta.config, str(path), trusted=True)
     pairs = {
         key: (getattr(getattr(before, group), key), getattr(getattr(config, group), key))
         for key, group in configuration.KEYS.items()
