@@ -21,8 +21,8 @@ from safetensors.numpy import save as serialize
 from twinseg.common.errors import StateError
 from twinseg.common.file_kind import SAFETENSORS, kind_of
 from twinseg.common.files import remove_unfinished, written_beside
-from twinseg.common.limits import MAX_CLASSES
-from twinseg.common.messages import first_problem
+from twinseg.common.settings.limits import MAX_CLASSES
+from twinseg.common.settings.messages import first_problem
 
 FORMAT = 1  # format that this version writes, and the newest that it reads; files without a number have format 1
 FOLDER = 'checkpoints'  # folder of a run that holds them

@@ -22,13 +22,13 @@ from pydantic import (
     model_validator,
 )
 
-from twinseg.common import foreign_keys, yaml_text, zoo_keys
 from twinseg.common.errors import UserError, nearest
 from twinseg.common.files import home_expanded
-from twinseg.common.limits import MAX_CLASS_IDS, MAX_CLASSES, MAX_PIXELS, MAX_SIDE
-from twinseg.common.messages import MAX_NUMBER, Said, first_problem, refuse, shown
-from twinseg.common.presets import preset_arguments, without_heads
-from twinseg.common.recipes import RECIPES, find, find_base
+from twinseg.common.settings import foreign_keys, yaml_text, zoo_keys
+from twinseg.common.settings.limits import MAX_CLASS_IDS, MAX_CLASSES, MAX_PIXELS, MAX_SIDE
+from twinseg.common.settings.messages import MAX_NUMBER, Said, first_problem, refuse, shown
+from twinseg.common.settings.presets import preset_arguments, without_heads
+from twinseg.common.settings.recipes import RECIPES, find, find_base
 
 IMAGENET_MEAN = [123.675, 116.28, 103.53]  # mean of RGB in 0..255, as torchvision and mmsegmentation use
 IMAGENET_STD = [58.395, 57.12, 57.375]

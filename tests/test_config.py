@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from tests.support import settings
-from twinseg.common import config, foreign_keys, presets, recipes, yaml_text
+from twinseg.common import config
 from twinseg.common.config import Config, from_flat, load, override, parse_override
 from twinseg.common.errors import UserError
-from twinseg.common.presets import preset_arguments
+from twinseg.common.settings import foreign_keys, presets, recipes, yaml_text
+from twinseg.common.settings.presets import preset_arguments
 
 
 @pytest.fixture

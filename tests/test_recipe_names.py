@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from twinseg.common import recipes
 from twinseg.common.config import load
 from twinseg.common.errors import UserError
+from twinseg.common.settings import recipes
 
 STDC1 = 'stdc1_4xb12-80k_cityscapes-512x1024'
 MMSEG = {  # names of mmsegmentation 1.2.2, configs/ -> of its versions before 1.0

@@ -10,11 +10,11 @@ import pytest
 
 from tests.test_schedules import RELATIVE, mmengine
 from tests.training.test_losses import CITYSCAPES
-from twinseg.common import recipes
 from twinseg.common.backend import get_backend
 from twinseg.common.config import load
 from twinseg.common.data.classes import CAMVID_CLASSES, CITYSCAPES_CLASSES, VOC_CLASSES
 from twinseg.common.schedules import learning_rates
+from twinseg.common.settings import recipes
 from twinseg.common.training.loop import global_batch
 from twinseg.common.training.loss_checks import check
 

@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from tests.support.settings import WORDS
-from twinseg.common import yaml_text
 from twinseg.common.errors import UserError
-from twinseg.common.yaml_text import parse
+from twinseg.common.settings import yaml_text
+from twinseg.common.settings.yaml_text import parse
 
 SECONDS = 20  # the longest that a hostile text may take; none of these takes a tenth of it
 

@@ -134,6 +134,6 @@ def submit(
 
 
 def _is_config(word: str) -> bool:
-    from twinseg.common.recipes import named
+    from twinseg.common.settings.recipes import named
 
     return word.endswith(('.yaml', '.yml', '.py')) or named(word) is not None

@@ -18,7 +18,7 @@ from twinseg.common.data.layouts import voc_root
 from twinseg.common.download import RemoteFile, fetch, unpack
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import write_text, written_beside
-from twinseg.common.limits import MAX_PIXELS
+from twinseg.common.settings.limits import MAX_PIXELS
 
 # No licence forbids fetching these two (the images are Flickr's, under its terms of use); digests as torchvision checks them.
 VOC = RemoteFile(

@@ -25,7 +25,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from twinseg.common.errors import DataError
-from twinseg.common.limits import MAX_PIXELS
+from twinseg.common.settings.limits import MAX_PIXELS
 
 try:
     import PIL.AvifImagePlugin  # noqa: F401 - Pillow knows a plugin that is imported

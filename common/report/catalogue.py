@@ -6,12 +6,13 @@ from types import NoneType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from twinseg.common import config as configuration
-from twinseg.common import recipes, tasks
+from twinseg.common import tasks
 from twinseg.common.backend import Backend, available
 from twinseg.common.data import image_folder
 from twinseg.common.data.classes import CITYSCAPES_CLASSES
 from twinseg.common.data.layouts import DATASETS
 from twinseg.common.errors import UserError
+from twinseg.common.settings import recipes
 from twinseg.common.weights import TABLES, by_name
 from twinseg.common.weights.published import PUBLISHED
 

@@ -12,8 +12,8 @@ from twinseg.common.config import Config
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.files import write_text
 from twinseg.common.inference.runs import find_checkpoint, network_arguments, num_classes
-from twinseg.common.recipes import RECIPES
 from twinseg.common.report.records import Record, read_run
+from twinseg.common.settings.recipes import RECIPES
 
 OF_ANY_RUN = ('data_url', 'num_parallel_workers', 'eval_batch_size', 'on_error', 'max_errors')  # keys that change no score
 NONE = '-'

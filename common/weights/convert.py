@@ -9,7 +9,7 @@ import numpy as np
 
 from twinseg.common.checkpoint import RunMeta
 from twinseg.common.errors import StateError, nearest
-from twinseg.common.presets import without_heads
+from twinseg.common.settings.presets import without_heads
 from twinseg.common.weights import sets
 from twinseg.common.weights.by_name import find_weights
 from twinseg.common.weights.nearest import nearest_network

@@ -18,7 +18,8 @@ import pytest
 
 from tests.support import streets
 from twinseg.common import backend as backends
-from twinseg.common import checkpoint, cli, config, recipes, weights
+from twinseg.common import checkpoint, cli, config, weights
+from twinseg.common.settings import recipes
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = (

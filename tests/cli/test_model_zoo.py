@@ -14,9 +14,10 @@ import yaml
 
 from tests.support import photos
 from tests.support.tiny import batch, tiny_network
-from twinseg.common import config, zoo_keys
+from twinseg.common import config
 from twinseg.common.backend import available, get_backend
 from twinseg.common.errors import UserError
+from twinseg.common.settings import zoo_keys
 
 ROOT = Path(__file__).parents[2]
 KEYS = """amp_level arch auto_augment base_lr batch_size beta clip_global_norm clip_global_norm_value color_jitter crop_pct

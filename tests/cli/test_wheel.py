@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
-from twinseg.common import recipes
 from twinseg.common.backend import available
+from twinseg.common.settings import recipes
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ('twinseg', 'common', 'pytorch_impl', 'mindspore_impl', 'pyproject.toml', 'README.md', 'LICENSE')

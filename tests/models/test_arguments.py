@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from tests.support.zoo import NETWORKS
-from twinseg.common import config, recipes
+from twinseg.common import config
 from twinseg.common.backend import available, find_builder, get_backend, used_arguments
 from twinseg.common.errors import UserError
+from twinseg.common.settings import recipes
 
 VARIANTS = {  # beside the networks of the matrix, each of them with and without auxiliary heads
     'resnet18 with stochastic depth': ('resnet18', {'drop_path_rate': 0.1}),

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
-from twinseg.common import recipes
 from twinseg.common.cli import main
 from twinseg.common.errors import UserError
 from twinseg.common.report import results_table
 from twinseg.common.report.records import read_run
+from twinseg.common.settings import recipes
 from twinseg.common.training.log import Log
 
 

@@ -8,7 +8,7 @@ from pydantic.fields import FieldInfo
 
 from twinseg.common import config
 from twinseg.common.config import OTHER_TASKS, TaskName
-from twinseg.common.messages import MAX_NUMBER
+from twinseg.common.settings.messages import MAX_NUMBER
 
 WORDS = [  # text that YAML takes for something else, or that is hard to write
     *('on', 'off', 'yes', 'No', 'null', '~', '', ' ', 'true', '1', '-1', '1e3', '1e-4', '.5', '1.', '0x10', '010', '0b1'),

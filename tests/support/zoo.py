@@ -2,7 +2,7 @@
 
 from typing import Any, Mapping, NamedTuple
 
-from twinseg.common.presets import preset_arguments
+from twinseg.common.settings.presets import preset_arguments
 
 
 class Case(NamedTuple):

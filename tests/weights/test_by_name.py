@@ -20,8 +20,8 @@ from twinseg.common import config, weights
 from twinseg.common.backend import available, get_backend
 from twinseg.common.cli import main
 from twinseg.common.errors import DataError, StateError
-from twinseg.common.recipes import recipes
 from twinseg.common.report import catalogue
+from twinseg.common.settings.recipes import recipes
 from twinseg.common.weights import TABLES, by_name, published
 from twinseg.common.weights.published import PUBLISHED, Published
 

@@ -21,7 +21,7 @@ from twinseg.common import config as configuration
 from twinseg.common.backend import find_builder
 from twinseg.common.errors import StateError
 from twinseg.common.inference.runs import load_run
-from twinseg.common.presets import PRESETS, preset_arguments, without_heads
+from twinseg.common.settings.presets import PRESETS, preset_arguments, without_heads
 from twinseg.common.weights import TABLES
 from twinseg.common.weights.publishers.table import rule_pattern, rule_template
 

@@ -20,7 +20,6 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from twinseg.common import yaml_text
 from twinseg.common.data.annotations.base import AnnotatedImage, Annotations, Problems
 from twinseg.common.data.annotations.coco import read_coco
 from twinseg.common.data.annotations.cvat import read_cvat
@@ -32,6 +31,7 @@ from twinseg.common.data.labels import IGNORE, UNMAPPED
 from twinseg.common.data.listing import list_files
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import write_text, written_beside
+from twinseg.common.settings import yaml_text
 
 READERS: dict[str, Callable[[Path], Annotations]] = {
     'labelme': read_labelme,

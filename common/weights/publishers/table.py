@@ -8,7 +8,7 @@ from typing import Any, Callable, Mapping
 import numpy as np
 
 from twinseg.common.errors import StateError
-from twinseg.common.presets import preset_arguments
+from twinseg.common.settings.presets import preset_arguments
 
 Arrays = Mapping[str, np.ndarray]
 COUNTERS = ('num_batches_tracked', 'total_ops', 'total_params')  # of batch norms, and of thop, which counts operations

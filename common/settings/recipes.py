@@ -8,7 +8,7 @@ from typing import Iterable, Optional
 from twinseg.common.errors import UserError
 from twinseg.common.files import home_expanded
 
-RECIPES = Path(__file__).parent / 'configs'
+RECIPES = Path(__file__).parents[1] / 'configs'
 # Names of mmsegmentation before 1.0: network_[GPUs x images of each_][height x width_]steps_data
 OLD_NAME = re.compile(
     r'(?P<network>.+?)(_lr[0-9.]+)?(_\d+x\d+)?(_(?P<height>\d{3,4})x(?P<width>\d{3,4}))?_(?P<steps>\d+k)_(?P<data>[a-z0-9]+)'
