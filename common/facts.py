@@ -104,7 +104,7 @@ def of_dataset(dataset: Dataset, config: Config) -> Facts:
         config.data.data_url,
         config.model.num_classes or len(about.classes),
         tuple(about.classes),
-        _colours(about.palette.tolist()) if config.task == 'segmentation' else (),
+        _colours(about.palette.tolist()),
     )
 
 

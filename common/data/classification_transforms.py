@@ -12,7 +12,6 @@ from PIL import Image, ImageEnhance
 
 from twinseg.common.config import Augment
 from twinseg.common.data.rand_augment import RandAugment
-from twinseg.common.errors import UserError
 
 CROP_TRIES = 10  # random boxes; then the largest one in the centre that has an allowed ratio (torchvision)
 ERASE_TRIES = 10  # random boxes until one fits
@@ -36,10 +35,6 @@ rand_augment = functools.lru_cache(RandAugment)
 
 def check_augmentation(augment: Augment) -> None:
     """UserError where ``train_image`` could not do what is asked, before the first image."""
-    for key in ('scale', 'ratio'):
-        low, high = getattr(augment, key)
-        if not 0 < low <= high:
-            raise UserError(f'{key}: [{low}, {high}]: expected two numbers above 0, the lowest first')
     if augment.auto_augment:
         rand_augment(augment.auto_augment)
 

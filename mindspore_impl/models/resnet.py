@@ -2,7 +2,8 @@
 
 ``ResNet`` is the backbone of the segmentation networks, ``resnet18`` to ``resnet152`` classify images. As all publishers here
 do, a bottleneck block strides in its 3x3 convolution (torchvision's V1.5), not in the first 1x1 as the paper does. The preset
-``mmseg`` of the classifiers is mmsegmentation's ResNetV1c, with three 3x3 convolutions as stem.
+``mmseg`` of the classifiers is mmsegmentation's ResNetV1c, with three 3x3 convolutions as stem, and ``encoding``
+PyTorch-Encoding's, whose stem is of twice as many channels.
 """
 
 from collections.abc import Collection, Mapping, Sequence
