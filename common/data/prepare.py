@@ -2,9 +2,8 @@
 hand, and whereto."""
 
 import shutil
-import zlib
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 import cv2
 import numpy as np
@@ -15,8 +14,9 @@ from twinseg.common.data.base import IGNORE, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, VOC_CLASSES, default_palette
 from twinseg.common.data.labels import read_label
 from twinseg.common.data.layouts import voc_root
+from twinseg.common.data.matlab import read_field
 from twinseg.common.download import RemoteFile, fetch, unpack
-from twinseg.common.errors import DataError, UserError
+from twinseg.common.errors import DataError
 from twinseg.common.files import write_text, written_beside
 from twinseg.common.settings.limits import MAX_PIXELS
 
@@ -29,7 +29,6 @@ SBD = RemoteFile(
     'md5:82b4d87ceb2ed10f6038a1cba92111cb',
 )
 TRAIN_AUG_IMAGES = 10582  # images in train_aug when VOC and SBD are complete
-MAX_MATRIX = 64 << 20  # bytes that a .mat file of SBD may unpack to; they have less than 1 MB
 VOC_PNG_PALETTE = [0, 0, 0, *np.ravel(default_palette(255)).tolist()]  # colours of all 256 indices
 BY_HAND = {
     'cityscapes': 'sign in at https://www.cityscapes-dataset.com (its licence lets nobody pass the data on), download '
@@ -49,8 +48,7 @@ Facts = dict[str, str]  # summary for the user: a split or a folder, and its con
 def prepare_dataset(name: str, folder: Path, progress: OnProgress = lambda done, total: None) -> Facts:
     """Makes the data set ready in the folder, as ``data_url`` takes it, and says what is there.
 
-    Done again, it goes on where it stopped. DataError says what is to be fetched by hand, and whereto; UserError names an extra
-    that is not installed.
+    Done again, it goes on where it stopped. DataError says what is to be fetched by hand, and whereto.
     """
     makers: dict[str, Callable[[Path, OnProgress], Facts]] = {
         'voc': _voc,
@@ -126,7 +124,6 @@ def _voc(folder: Path, progress: OnProgress) -> Facts:
 
 def _sbd(folder: Path, labels: Path, progress: OnProgress) -> set[str]:
     """Writes SBD's labels as palette PNGs; the names of its images."""
-    _loadmat()  # before an archive of gigabytes is fetched
     candidates = [folder / 'benchmark_RELEASE/dataset', folder / 'dataset']
     source = next((path for path in candidates if (path / 'cls').is_dir()), None)
     if source is None or _unfinished(folder / SBD.name):
@@ -146,47 +143,14 @@ def _sbd(folder: Path, labels: Path, progress: OnProgress) -> set[str]:
 
 
 def sbd_label(path: Path) -> np.ndarray:
-    """The class ids of a .mat file of SBD, uint8 (H, W); DataError when it is none, UserError without SciPy."""
-    loadmat = _loadmat()
-    try:
-        with path.open('rb') as file:
-            _check_matrix(file.read(MAX_MATRIX), path)
-        label = loadmat(path, variable_names=['GTcls'])['GTcls'][0]['Segmentation'][0]
-    except DataError:
-        raise
-    except Exception as error:  # scipy's reader fails in many ways
-        raise DataError(
-            f'{path}: not readable as a label of SBD, truncated or broken '
-            f'({" ".join(str(error).split()) or type(error).__name__})'
-        ) from None
-    if label.ndim != 2 or label.size > MAX_PIXELS or not np.issubdtype(label.dtype, np.integer):
+    """The class ids of a .mat file of SBD, uint8 (H, W); DataError when it is none."""
+    label = read_field(path, 'GTcls', 'Segmentation')
+    if label.ndim != 2 or not 0 < label.size <= MAX_PIXELS or not np.issubdtype(label.dtype, np.integer):
         raise DataError(f'{path}: GTcls.Segmentation is {label.dtype} of shape {label.shape}; expected class ids (H, W)')
     outside = np.setdiff1d(label, [*range(len(VOC_CLASSES)), IGNORE])
     if len(outside):
         raise DataError(f'{path}: ids {outside[:8].tolist()}; expected 0 to {len(VOC_CLASSES) - 1}, or {IGNORE}')
     return label.astype(np.uint8)
-
-
-def _loadmat() -> Callable[..., Any]:
-    """SciPy's reader of .mat files; UserError where SciPy is not installed."""
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise UserError(f'{SBD.name}: its labels are .mat files, which SciPy reads: pip install "twinseg[voc]"') from None
-    return loadmat
-
-
-def _check_matrix(content: bytes, path: Path) -> None:
-    """DataError where the packed elements of a MATLAB 5 file are larger than MAX_MATRIX."""
-    order = 'little' if content[126:128] == b'IM' else 'big'
-    start, unpacked = 128, 0
-    while start + 8 <= len(content):
-        kind, size = (int.from_bytes(content[at : at + 4], order) for at in (start, start + 4))  # type: ignore[arg-type]
-        if kind == 15:  # miCOMPRESSED
-            unpacked += len(zlib.decompressobj().decompress(content[start + 8 : start + 8 + size], MAX_MATRIX + 1))
-        if unpacked > MAX_MATRIX:
-            raise DataError(f'{path}: unpacks to more than {MAX_MATRIX} bytes; not a label of SBD')
-        start += 8 + size
 
 
 def _listed(path: Path) -> set[str]:

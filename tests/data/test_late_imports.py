@@ -7,7 +7,7 @@ from twinseg.common import data
 
 PACKAGE = 'twinseg.common.data'
 FOLDER = Path(data.__file__).parent
-LATE = {'scipy.io', 'pycocotools'}  # optional: they come with the extras voc and coco
+LATE = {'pycocotools'}  # optional: it comes with the extra coco
 
 
 def modules() -> dict[str, ast.Module]:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from twinseg.common.cli import main
 from twinseg.common.data import prepare
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES
 from twinseg.common.data.open import open_dataset
-from twinseg.common.errors import DataError, UserError
+from twinseg.common.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -94,18 +93,6 @@ def test_voc_goes_on_after_a_break(tmp_path, published, monkeypatch):
         prepare.prepare_dataset('voc', tmp_path / 'data')
     assert prepare.prepare_dataset('voc', tmp_path / 'data')['train_aug'].startswith('3 ')
     assert len(saved) == 4  # the second label twice, the first one once
-
-
-def test_without_scipy_the_error_names_the_extra(tmp_path, published, monkeypatch):
-    _, asked = published
-    for name in ('scipy', 'scipy.io'):
-        monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=r'pip install "twinseg\[voc\]"') as error:
-        prepare.prepare_dataset('voc', tmp_path / 'data')
-    assert '\n' not in str(error.value) and len(asked) == 1  # SBD is not fetched
-    monkeypatch.undo()
-    data = config.from_flat({'set': 'voc', 'data_url': str(tmp_path / 'data')}).data
-    assert len(open_dataset(data, 'train')) == 1  # VOC is ready without it
 
 
 def test_voc_with_the_png_archive(tmp_path, published):
