@@ -1,18 +1,14 @@
-"""Files from the internet: fetched in parts if need be, checked, and archives unpacked without leaving their folder."""
+"""Files from the internet: fetched in parts if need be, and checked."""
 
 import errno
 import fcntl
 import hashlib
 import http.client
 import os
-import shutil
 import socket
-import tarfile
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -28,12 +24,8 @@ SLOWEST = 1 << 16
 PATIENCE = 5  # tries in a row that bring less than SLOWEST bytes
 PAUSE = 1.0  # seconds between tries
 MAX_BYTES = 4 << 30  # bytes of a download: more than each of the archives known here has
-MAX_RATIO = 50  # unpacked bytes for each packed one (tars of images have 1, label PNGs 2); and FREE_BYTES at no ratio
-FREE_BYTES = 64 << 20
-MAX_FILES = 1 << 20
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # faults of the disk, not of the network
 LOCKLESS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system without locks, such as Lustre's by default
-Member = tuple[str, int, Callable[[], IO[bytes]]]  # path, bytes, and a stream of them
 
 
 class RemoteFile(NamedTuple):
@@ -230,64 +222,3 @@ def verify(path: Path, digest: Optional[str], advice: str) -> None:
         raise DataError(
             f'{path}: {size} bytes with {algorithm} {found.hexdigest()}, expected {expected}: broken or another file; {advice}'
         )
-
-
-def unpack(path: Path, folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> int:
-    """Unpacks a tar, packed or not, or a zip into the folder and returns the number of files.
-
-    DataError for what is no whole archive, for a member that is a link or a device or would lie outside the folder, and when
-    the files would fill the disk or grow beyond MAX_RATIO.
-    """
-    limit = max(MAX_RATIO * path.stat().st_size, FREE_BYTES)
-    files = done = 0
-    try:
-        for name, size, opened in _members(path):
-            target = _inside(folder, name, path)
-            files, done = files + 1, done + size
-            if done > limit or files > MAX_FILES:
-                raise DataError(f'{path}: unpacks to more than {limit} bytes or {MAX_FILES} files; not a data set')
-            if size > shutil.disk_usage(folder).free:
-                raise DataError(f'{folder}: the disk is full: {path.name} needs {size} bytes more')
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with opened() as source, target.open('wb') as file:
-                shutil.copyfileobj(source, file, CHUNK)
-            if target.stat().st_size != size:
-                raise DataError(f'{path}: {name} is cut off')
-            progress(done, max(done, path.stat().st_size))
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f'{path}: not readable as an archive, truncated or broken ({error})') from None
-    except OSError as error:
-        raise DataError(f'{path}: not unpacked: {error.strerror or error}') from None
-    return files
-
-
-def _members(path: Path) -> Iterator[Member]:
-    """The files of an archive, one after the other; DataError for what is neither file nor folder."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                kind = info.external_attr >> 28  # Unix file type: 8 a file, 4 a folder, 0 unknown
-                if kind not in (0, 4, 8):
-                    raise DataError(f'{path}: {info.filename} is a link or a device; only files are unpacked')
-                if not info.is_dir():
-                    yield info.filename, info.file_size, lambda info=info: archive.open(info)  # type: ignore[misc]
-        return
-    with tarfile.open(path, 'r|*') as tar:
-        for member in tar:
-            if member.isfile():
-                yield member.name, member.size, lambda member=member: _extracted(tar, member)  # type: ignore[misc]
-            elif not member.isdir():
-                raise DataError(f'{path}: {member.name} is a link or a device; only files are unpacked')
-
-
-def _extracted(tar: tarfile.TarFile, member: tarfile.TarInfo) -> Any:
-    return tar.extractfile(member)
-
-
-def _inside(folder: Path, name: str, path: Path) -> Path:
-    """Path to which a member of the archive ``path`` is unpacked; DataError when that is not in the folder."""
-    parts = PurePosixPath(name.replace('\\', '/')).parts
-    target = folder.joinpath(*parts)
-    if name.startswith('/') or '..' in parts or not target.resolve().is_relative_to(folder.resolve()):
-        raise DataError(f'{path}: {name} would lie outside {folder}')
-    return target

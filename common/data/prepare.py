@@ -1,7 +1,6 @@
 """Makes data sets ready by name: fetches them where that is allowed, unpacks and converts them; else says what to fetch by
 hand, and whereto."""
 
-import shutil
 from pathlib import Path
 from typing import Callable
 
@@ -9,13 +8,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from twinseg.common.archive import unpack, unpacked
 from twinseg.common.data.annotations.base import check_effort, check_size, entry, points, read_json
 from twinseg.common.data.base import IGNORE, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, VOC_CLASSES, default_palette
 from twinseg.common.data.labels import read_label
 from twinseg.common.data.layouts import voc_root
 from twinseg.common.data.matlab import read_field
-from twinseg.common.download import RemoteFile, fetch, unpack
+from twinseg.common.download import RemoteFile, fetch
 from twinseg.common.errors import DataError
 from twinseg.common.files import write_text, written_beside
 from twinseg.common.settings.limits import MAX_PIXELS
@@ -85,13 +85,10 @@ def _unpack_once(archive: Path, progress: OnProgress) -> None:
 
 
 def _unpack_as(archive: Path, folder: Path, progress: OnProgress) -> None:
-    """Unpacks an archive whose files lie in a folder of that name, or in none, as the folder."""
-    part = folder.with_name(f'.{folder.name}.part')
-    part.mkdir(exist_ok=True)
-    unpack(archive, part, progress)
-    inner = part / folder.name
-    (inner if inner.is_dir() else part).rename(folder)
-    shutil.rmtree(part, ignore_errors=True)
+    """Unpacks an archive whose files lie in a folder of that name, or in none, as the folder, which is not there."""
+    with unpacked(archive, folder.parent, progress=progress) as (part, _):
+        inner = part / folder.name
+        (inner if inner.is_dir() else part).rename(folder)
 
 
 # Pascal VOC 2012 with SBD

@@ -1,12 +1,12 @@
 """Weights by name: the checkpoints that ship, and published files, which are fetched once into a cache and checked."""
 
 import difflib
-import shutil
 from pathlib import Path
 from typing import Callable, Optional
 
+from twinseg.common.archive import unpacked
 from twinseg.common.data.base import OnProgress
-from twinseg.common.download import RemoteFile, alone, fetch, unpack, verify
+from twinseg.common.download import RemoteFile, alone, fetch, verify
 from twinseg.common.errors import DataError, StateError
 from twinseg.common.folders import cache_folder
 from twinseg.common.weights.published import PUBLISHED, Published
@@ -127,22 +127,17 @@ def fetch_published(
 
 def _fetch_zipped(published: Published, path: Path, tell: Tell, progress: OnProgress) -> None:
     """Fetches an archive that holds the file, and keeps the file alone."""
-    folder = path.with_suffix('.unpacked')
     with alone(path.with_suffix('.lock'), tell):
         if path.is_file():  # another process was faster
             return
         archive = fetch(RemoteFile(published.url, None, MAX_BYTES), path.parent, progress, tell)
-        try:
-            folder.mkdir(exist_ok=True)
-            unpack(archive, folder)
+        with unpacked(archive, path.parent) as (folder, _):
             inside = next((file for file in sorted(folder.rglob(path.name)) if file.is_file()), None)
             if inside is None:
                 raise DataError(f'{archive}: holds no {path.name}; delete it to fetch it again from {published.url}')
             verify(inside, published.digest, f'delete {archive} to fetch it again from {published.url}')
             inside.replace(path)
-            archive.unlink()
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        archive.unlink()
 
 
 def _path(word: str | Path) -> Path:
