@@ -75,8 +75,8 @@ def unpacked(
     """A new folder in the folder ``beside`` with the files of a tar or a zip, and their number; it is gone after the block, but
     for what was moved elsewhere. Files that are the same below ``existing`` are left out.
 
-    DataError for what is no whole archive; for a member that is a link, a device, encrypted, there twice or outside the folder; for
-    a file below ``existing`` that is another one; and when the files would fill the disk or grow beyond MAX_RATIO.
+    DataError for what is no whole archive; for a member that is a link, a device, encrypted, there twice or outside the folder;
+    for a file below ``existing`` that is another one; when the files would fill the disk, or grow beyond MAX_RATIO.
     """
     with _new_folder(beside / f'.{path.name}.unpacking', path) as part:
         yield part, _unpack(path, part, existing, progress)
@@ -148,8 +148,8 @@ def _move(part: Path, folder: Path, path: Path) -> None:
 
 @contextmanager
 def _new_folder(folder: Path, path: Path) -> Iterator[Path]:
-    """An empty folder that is gone after the block, or, where this process is killed, after a later one; DataError where another
-    process is in such a block."""
+    """An empty folder that is gone after the block, or, where this process is killed, after a later one. DataError where
+    another process is in such a block."""
     with ExitStack() as at_end:
         try:
             folder.mkdir(exist_ok=True)

@@ -1,10 +1,11 @@
-"""Paths as users give them; files that appear whole or not at all: written under a temporary name, synced, renamed; and names
-of files in any bytes.
+"""Paths as users give them; files that appear whole or not at all: written under a temporary name, synced, renamed; small files,
+read up to a limit; and names of files in any bytes.
 
 A file's name on Linux is any bytes but ``/`` and NUL, at most 255 of them. Python holds bytes that are no UTF-8 as surrogates
 (PEP 383), which no encoder takes; ``printable`` shows them.
 """
 
+import errno
 import hashlib
 import os
 import shutil
@@ -118,6 +119,16 @@ def write_text(path: Path, text: str) -> None:
     OSError."""
     with written_beside(path) as part:
         part.write_text(text, encoding='utf-8', errors=ESCAPED)
+
+
+def read_bounded(path: Path, limit: int) -> bytes:
+    """The bytes of a file that somebody wrote by hand, or a program for it; OSError where there are more than ``limit``, also
+    of what says no size, such as a device."""
+    with path.open('rb') as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f'more than {limit} bytes', str(path))
+    return content
 
 
 def remove_unfinished(folder: Path) -> None:

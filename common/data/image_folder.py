@@ -9,6 +9,7 @@ import functools
 import io
 import json
 import os
+import reprlib
 import sys
 import tarfile
 from dataclasses import dataclass, replace
@@ -37,9 +38,10 @@ from twinseg.common.data.listing import (
 )
 from twinseg.common.data.reading import AS_SEEN, ImageRules, read_image
 from twinseg.common.errors import DataError
-from twinseg.common.files import home_expanded
+from twinseg.common.files import home_expanded, read_bounded
 
-MAX_BYTES = 1 << 28  # bytes of an image's file in a tar, and of a class file
+MAX_BYTES = 1 << 28  # bytes of an image's file in a tar
+MAX_CLASS_FILE = 1 << 24  # bytes: 100,000 classes have less
 MAX_HEADER = 1 << 20  # bytes of a tar's header: names of paths and the like
 MAX_DEPTH = 16  # tars in tars, and folders in them
 COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'\x28\xb5\x2f\xfd': 'zstd'}
@@ -345,13 +347,12 @@ def _read_classes(path: Path, folders: set[str]) -> tuple[dict[str, int], list[s
     """Number of each folder, and the readable names in the order of the numbers; DataError when the file is none of the three
     kinds, or its numbers are not 0 to n - 1."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f'class_file: {path}: larger than {MAX_BYTES} bytes')
-        text = path.read_text(encoding='utf-8-sig')
+        text = read_bounded(path, MAX_CLASS_FILE).decode('utf-8-sig')
         entries = _from_json(json.loads(text)) if text.lstrip().startswith('{') else _from_lines(text, folders)
     except (OSError, ValueError, TypeError, RecursionError) as error:
+        reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
         raise DataError(
-            f'class_file: {path}: not readable ({error}); expected JSON {{"name": number}} or {{"number": '
+            f'class_file: {path}: not readable ({reason[:200]}); expected JSON {{"name": number}} or {{"number": '
             '["folder", "name"]}, or a line for each class'
         ) from None
     numbers = sorted(number for _, number, _ in entries)
@@ -370,7 +371,7 @@ def _from_json(content: dict[str, Any]) -> list[tuple[str, int, str]]:
     for key, value in content.items():
         folder, number, name = (*value[:1], int(key), *value[1:]) if isinstance(value, list) else (key, value, key)
         if not (isinstance(folder, str) and isinstance(name, str) and type(number) is int):
-            raise ValueError(f'found {key!r}: {value!r}')
+            raise ValueError(f'found {reprlib.repr(key)}: {reprlib.repr(value)}')
         entries.append((folder, number, name))
     return entries
 

@@ -17,7 +17,7 @@ from twinseg.common.data.layouts import voc_root
 from twinseg.common.data.matlab import read_field
 from twinseg.common.download import RemoteFile, fetch
 from twinseg.common.errors import DataError
-from twinseg.common.files import write_text, written_beside
+from twinseg.common.files import read_bounded, write_text, written_beside
 from twinseg.common.settings.limits import MAX_PIXELS
 
 # No licence forbids fetching these two (the images are Flickr's, under its terms of use); digests as torchvision checks them.
@@ -28,6 +28,7 @@ SBD = RemoteFile(
     'http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semantic_contours/benchmark.tgz',
     'md5:82b4d87ceb2ed10f6038a1cba92111cb',
 )
+MAX_LIST = 1 << 24  # bytes of a list of images
 TRAIN_AUG_IMAGES = 10582  # images in train_aug when VOC and SBD are complete
 VOC_PNG_PALETTE = [0, 0, 0, *np.ravel(default_palette(255)).tolist()]  # colours of all 256 indices
 BY_HAND = {
@@ -153,7 +154,7 @@ def sbd_label(path: Path) -> np.ndarray:
 def _listed(path: Path) -> set[str]:
     """The names in a list, one a line; DataError when it cannot be read, or names something else than images."""
     try:
-        names = {line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()}
+        names = {line.strip() for line in read_bounded(path, MAX_LIST).decode().splitlines() if line.strip()}
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f'{path}: not readable ({getattr(error, "strerror", None) or error})') from None
     strange = sorted(name for name in names if Path(name).name != name)

@@ -18,6 +18,7 @@ from typing import Optional
 from twinseg.common import config
 from twinseg.common.data.listing import Tally, same_name, some
 from twinseg.common.errors import DataError
+from twinseg.common.files import read_bounded
 
 MAX_BYTES = 1 << 28  # bytes of a list
 MAX_LINE = 1 << 13  # characters of a line that is looked at for columns: every blank in it may part two names
@@ -59,9 +60,7 @@ def read_list(path: Path) -> list[Line]:
     Bytes that are no UTF-8 stay as they are, as they do in the names of files.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f'{path}: larger than {MAX_BYTES} bytes: no list of images')
-        content = path.read_bytes()
+        content = read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise DataError(f'{path}: not readable ({error.strerror})') from None
     wide = next((name for mark, name in WIDE if content.startswith(mark)), 'UTF-16 or no text' if b'\0' in content else None)

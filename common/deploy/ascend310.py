@@ -23,6 +23,7 @@ from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.deploy.verify import TOLERANCE
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.facts import Facts, check, check_dataset
+from twinseg.common.files import read_bounded
 from twinseg.common.tasks.base import Evaluation
 from twinseg.common.tasks.card_files import read_array, text
 
@@ -33,6 +34,7 @@ SETS = {'imagenet2012': 'imagenet'}  # the model zoo's name -> ours
 TOLERANCES = {'fp32': TOLERANCE, 'fp16': 3e-2, 'int8': 1e-1}
 ID_TOLERANCES = {'fp32': 1e-3, 'fp16': 3e-2, 'int8': 1e-1}  # largest share of the pixels whose class ids differ
 COMPARED = 8  # results, spread over the data set
+MAX_META = 1 << 28  # bytes: those of a million images
 CardPrecision = Literal['fp32', 'fp16', 'int8']
 
 
@@ -285,7 +287,7 @@ def _has_split(root: Path, split: str) -> bool:
 def _read(path: Path) -> Prepared:
     """The metadata that ``preprocess`` wrote; DataError where it is not that, or a name leads out of the folder."""
     try:
-        return Prepared.model_validate_json(path.read_bytes())
+        return Prepared.model_validate_json(read_bounded(path, MAX_META))
     except OSError as error:
         raise DataError(f'{path}: {error.strerror or error}; expected what `twinseg preprocess` writes') from None
     except ValidationError:

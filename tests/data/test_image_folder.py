@@ -243,6 +243,30 @@ def test_bad_class_files(tmp_path, content, message):
         open_dataset(data(tmp_path, class_file=str(tmp_path / 'classes')), 'train')
 
 
+@pytest.mark.parametrize(
+    'content',
+    [
+        '{"a": ' + '9' * 5000 + '}',
+        '{"' + '9' * 5000 + '": ["a"]}',
+        '{"a": ' + '[' * 100000,
+        '{"a": "' + 'x' * 9000 + '"}',
+        '{"' + 'x' * 9000 + '": ["a"]}',
+    ],
+)
+def test_class_files_that_would_fill_a_screen(tmp_path, content):
+    write(tmp_path, files())
+    (tmp_path / 'classes').write_text(content)
+    with pytest.raises(DataError, match='class_file: .*classes: not readable') as error:
+        open_dataset(data(tmp_path, class_file=str(tmp_path / 'classes')), 'train')
+    assert len(str(error.value)) < 500 + len(str(tmp_path)) and '\n' not in str(error.value)
+
+
+def test_a_device_without_end_is_no_class_file(tmp_path):
+    write(tmp_path, files())
+    with pytest.raises(DataError, match='class_file: /dev/zero: not readable .more than 16777216 bytes'):
+        open_dataset(data(tmp_path, class_file='/dev/zero'), 'train')
+
+
 def test_no_class_file(tmp_path):
     write(tmp_path, files())
     with pytest.raises(DataError, match='class_file: .*nowhere.txt: not readable'):

@@ -1,6 +1,7 @@
 """Rank tables: written in the model zoo's form, and refused with the reason when they are wrong."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -41,6 +42,11 @@ def test_a_table_is_written_and_read(tmp_path):
         (['server_list', 0, 'server_id'], 'host', "server_id: found 'host', expected an IP address"),
         (['server_list', 0, 'device', 1, 'device_id'], 1, 'device_id: found 1, expected a number as text'),
         (['server_list', 0, 'device', 1, 'device_id'], '0', "device_id: found '0'"),
+        (['server_list', 0, 'device', 1, 'device_id'], '9' * 5000, "device_id: found '9{12}[.]{3}9{13}', expected"),
+        (['server_list', 0, 'device', 1, 'device_id'], '٣', "device_id: found '٣', expected"),
+        (['server_list', 0, 'device', 1, 'device_id'], [[[]]] * 999, r'device_id: found \[\[\[\]\].{,50}, expected'),
+        (['server_list', 0, 'device', 1, 'rank_id'], 10**4000, 'rank_id: found 10{9}.{,50}, expected'),
+        (['status'], {'x' * 5000: 1}, 'status: found .{,90}, expected'),
         (['server_list', 1, 'device', 0, 'device_ip'], '192.168.101.101', '192.168.101.101 is twice'),
         (['server_list', 1, 'device', 0, 'rank_id'], '0', "rank_id: found '0', expected '2'"),
     ],
@@ -57,9 +63,13 @@ def test_a_wrong_table_is_refused(tmp_path, place, value, message):
         rank_table.read(path)
 
 
-@pytest.mark.parametrize('text', ['', '[]', '{', 'null', '{"server_list": 3}'])
+@pytest.mark.parametrize(
+    'text',
+    ['', '[]', '{', 'null', '{"server_list": 3}', '[' * 100000, '9' * 5000, '\xff', ' ' * (1 << 22) + '{}'],
+    ids=range(9),
+)
 def test_what_is_no_table(tmp_path, text):
-    (tmp_path / 'none.json').write_text(text)
+    (tmp_path / 'none.json').write_text(text, encoding='latin-1')
     with pytest.raises(UserError, match='none.json'):
         rank_table.read(tmp_path / 'none.json')
 
@@ -71,3 +81,8 @@ def test_the_command_writes_and_checks(tmp_path, capsys):
     assert capsys.readouterr().out == '0,1\n'
     assert cli.main(['ranks', '10.0.0.1:0', '--out', str(tmp_path)]) == 2
     assert cli.main(['ranks', str(tmp_path / 'absent.json')]) == 2
+
+
+def test_a_device_without_end_is_no_table():
+    with pytest.raises(UserError, match='/dev/zero: not a rank table: more than 4194304 bytes'):
+        rank_table.read(Path('/dev/zero'))
