@@ -15,7 +15,7 @@ def train(
     backend: Backend = None,
     device: Device = None,
     settings: Settings = None,
-    work_dir: Annotated[Optional[Path], typer.Option(help='by default runs/CONFIG-BACKEND')] = None,
+    work_dir: Annotated[Optional[Path], typer.Option(help='by default runs/CONFIG-BACKEND, or runs/ARCH-BACKEND without CONFIG')] = None,
     resume: Annotated[bool, typer.Option('--resume', help='continue in the work folder, exactly')] = False,
     checkpoint: Annotated[
         Optional[Path],
@@ -23,15 +23,17 @@ def train(
     ] = None,
 ) -> None:
     """Trains a network; leaves config.yaml, metrics.jsonl, log.txt, TensorBoard events and checkpoints/."""
+    from twinseg.common.parallel import launch
     from twinseg.common.training import loop
 
     if config is None and resume and work_dir:
         config = str(work_dir / 'config.yaml')
     chosen = load_config(config, settings, checkpoint)
     name = choose_backend(chosen, backend)
-    asked = any(text.partition('=')[0].strip() in ('work_dir', 'runtime.work_dir', 'train_url') for text in settings or ())
-    given = chosen.runtime.work_dir if config or asked else None  # a checkpoint does not say where to write
+    given = chosen.runtime.work_dir
     folder = work_dir or (home_expanded(given) if given else Path(f'runs/{Path(config or chosen.model.arch).stem}-{name}'))
+    if config is None and work_dir is None and launch.rank() == 0:
+        print(f'{checkpoint}: continued in {folder}; --work-dir names another folder')
     loop.train(chosen, name, device, folder, resume=resume, start_from=checkpoint)
 
 

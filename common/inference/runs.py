@@ -136,9 +136,11 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def stored_config(path: Path) -> Config:
-    """The configuration that a checkpoint (or a run folder's checkpoint) carries."""
+    """The configuration that a checkpoint (or a run folder's checkpoint) carries, but for the folder that its run wrote to: a
+    file of somebody else names nothing that a command of this user writes to."""
     path = find_checkpoint(path)
-    return configuration.from_flat(checkpoint.load(path)[1].config, str(path), trusted=True)
+    config = configuration.from_flat(checkpoint.load(path)[1].config, str(path), trusted=True)
+    return config.replace(work_dir=None)
 
 
 def stored_facts(path: Path) -> Facts:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -15,6 +16,7 @@ from tests.support import streets
 from tests.support.tiny import tiny_network
 from twinseg.common import checkpoint, config
 from twinseg.common.backend import get_backend
+from twinseg.common.cli import main
 from twinseg.common.errors import Interrupted, StateError, UserError
 from twinseg.common.inference.evaluate import evaluate_run
 from twinseg.common.inference.runs import load_run
@@ -193,6 +195,22 @@ def trained(data, tmp_path_factory):
     folder = tmp_path_factory.mktemp('trained') / 'run'
     run('pytorch', data, folder, max_iters=2, val_interval=2)
     return folder
+
+
+@pytest.mark.parametrize('recorded', ['../elsewhere', 'absolute'])
+@pytest.mark.parametrize('named', [[], ['--work-dir', 'mine'], ['--set', 'work_dir=mine']])
+def test_a_checkpoint_does_not_choose_where_a_run_is_written(trained, tmp_path, monkeypatch, capsys, recorded, named):
+    tensors, meta = checkpoint.load(trained / 'checkpoints' / 'step_00000002.safetensors')
+    elsewhere = str(tmp_path / 'elsewhere') if recorded == 'absolute' else recorded
+    evil = meta.model_copy(update={'config': {**meta.config, 'work_dir': elsewhere}})
+    checkpoint.save(tmp_path / 'x.safetensors', tensors, evil)
+    (tmp_path / 'here').mkdir()
+    monkeypatch.chdir(tmp_path / 'here')
+    assert main(['train', '--checkpoint', '../x.safetensors', '--device', 'cpu', *named]) == 0
+    folder = Path('mine' if named else f'runs/{meta.config["arch"]}-pytorch')
+    assert (folder / 'log.txt').is_file() and {path.name for path in tmp_path.iterdir()} == {'x.safetensors', 'here'}
+    assert [path.name for path in Path().iterdir()] == [folder.parts[0]]
+    assert named or f'x.safetensors: continued in {folder}; --work-dir names another folder' in capsys.readouterr().out
 
 
 def contents(folder):
