@@ -106,8 +106,8 @@ def _unpack(path: Path, part: Path, existing: Path | None, progress: OnUnpacked)
     except DataError:
         raise
     except FileExistsError as error:
-        name = os.path.relpath(error.filename, part)
-        raise DataError(f'{path}: {name} is there twice, as this file system compares names') from None
+        twice = os.path.relpath(error.filename, part)
+        raise DataError(f'{path}: {twice} is there twice, as this file system compares names') from None
     except OSError as error:
         raise DataError(f'{path}: not unpacked: {error.strerror or error}') from None
     except Exception as error:  # the readers of the standard library fail in many ways
@@ -198,8 +198,9 @@ def _of_zip(path: Path) -> Iterator[Member]:
             if info.flag_bits & 1:
                 raise DataError(f'{path}: {info.filename} is encrypted; only open archives are unpacked')
             if info.compress_type not in ZIP_PACKED:
-                method = zipfile.compressor_names.get(info.compress_type, info.compress_type)
-                raise DataError(f'{path}: {info.filename} is packed by the method {method}; expected deflate or none')
+                raise DataError(
+                    f'{path}: {info.filename} is packed by method {info.compress_type}; expected deflate (8) or none (0)'
+                )
             yield Member(info.filename, info.file_size, lambda info=info: archive.open(info))  # type: ignore[misc]
 
 

@@ -1,5 +1,5 @@
-"""Paths as users give them; files that appear whole or not at all: written under a temporary name, synced, renamed; small files,
-read up to a limit; and names of files in any bytes.
+"""Paths as users give them; files that appear whole or not at all: written under a temporary name, synced, renamed; small
+files, read up to a limit; and names of files in any bytes.
 
 A file's name on Linux is any bytes but ``/`` and NUL, at most 255 of them. Python holds bytes that are no UTF-8 as surrogates
 (PEP 383), which no encoder takes; ``printable`` shows them.

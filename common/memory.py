@@ -1,6 +1,10 @@
-"""Memory of this process: its largest, now, and what a piece of work takes."""
+"""Memory of this process: its largest, now, and what a piece of work takes, and may take."""
 
+import os
 import platform
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 MEGABYTE = 1 << 20
@@ -19,6 +23,38 @@ def peak_memory() -> float:
     status = Path('/proc/self/status')
     if status.is_file():
         return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith('VmHWM'))
-    import resource
-
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MEGABYTE if platform.system() == 'Darwin' else 1024)
+
+
+@contextmanager
+def limited_memory(extra: int) -> Iterator[None]:
+    """Lets this process take ``extra`` bytes more than it has, or four fifths of what the machine has left, where that is less;
+    beyond that an allocation in the block fails, as one of ``MemoryError`` or of the library's own errors. No effect where the
+    system has no such limits (it is not Linux)."""
+    before = {kind: resource.getrlimit(kind) for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)}
+    sizes = _sizes(Path('/proc/self/status'), ('VmSize', 'VmData'))
+    available = _sizes(Path('/proc/meminfo'), ('MemAvailable',))
+    if not sizes or not available:
+        yield
+        return
+    extra = min(extra, available[0] * 4 // 5)
+    threads = (os.cpu_count() or 1) + 1
+    slack = (threads * (72 << 20), threads * (8 << 20))  # address space and memory that an engine reserves for its threads
+    try:
+        for (kind, (soft, hard)), size, more in zip(before.items(), sizes, slack):
+            limit = size + extra + more
+            given = [one for one in (soft, hard) if one != resource.RLIM_INFINITY]
+            resource.setrlimit(kind, (min([limit, *given]), hard))
+        yield
+    finally:
+        for kind, limits in before.items():
+            resource.setrlimit(kind, limits)
+
+
+def _sizes(table: Path, names: tuple[str, ...]) -> list[int]:
+    """Bytes of rows of a table of the kernel, those of ``names`` in their order; none where one is missing."""
+    try:
+        rows = dict(line.split(':', 1) for line in table.read_text().splitlines() if ':' in line)
+        return [int(rows[name].split()[0]) * 1024 for name in names]
+    except (OSError, KeyError, ValueError):
+        return []

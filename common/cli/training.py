@@ -15,7 +15,9 @@ def train(
     backend: Backend = None,
     device: Device = None,
     settings: Settings = None,
-    work_dir: Annotated[Optional[Path], typer.Option(help='by default runs/CONFIG-BACKEND, or runs/ARCH-BACKEND without CONFIG')] = None,
+    work_dir: Annotated[
+        Optional[Path], typer.Option(help='by default runs/CONFIG-BACKEND, or runs/ARCH-BACKEND without CONFIG')
+    ] = None,
     resume: Annotated[bool, typer.Option('--resume', help='continue in the work folder, exactly')] = False,
     checkpoint: Annotated[
         Optional[Path],

@@ -10,8 +10,12 @@ import numpy as np
 import onnx
 
 from twinseg.common.backend import Engine, Shape, check_shape, get_backend
+from twinseg.common.deploy import sandbox
+from twinseg.common.deploy.onnx_check import MAX_FILE
+from twinseg.common.deploy.sandbox import MEMORY
+from twinseg.common.deploy.sessions import failure, onnxruntime_session, openvino_model
 from twinseg.common.errors import UserError, require
-from twinseg.common.files import plain_path
+from twinseg.common.memory import limited_memory
 
 ENGINES = {'.onnx': ('onnxruntime', 'openvino'), '.mindir': ('mindspore',)}  # engines by suffix, the usual one first
 
@@ -28,8 +32,16 @@ def open_engine(path: Path, name: Optional[str] = None, threads: int = 0) -> Eng
     if name not in fitting:
         raise UserError(f'{path}: the engine {name} does not run {path.suffix}; choose {" or ".join(fitting)}')
     if name == 'mindspore':
-        return get_backend('mindspore').open_mindir(path)
-    return (OpenVino if name == 'openvino' else OnnxRuntime)(path, threads)
+        if path.stat().st_size >= MAX_FILE:
+            raise UserError(f'{path}: {path.stat().st_size} bytes; a MINDIR file has less than {MAX_FILE}')
+        engine: Engine = get_backend('mindspore').open_mindir(path)
+    else:
+        require(name, 'deploy')
+        sandbox.check(path, name)
+        engine = (OpenVino if name == 'openvino' else OnnxRuntime)(path, threads)
+    if len(engine.shape) != 4:
+        raise UserError(f'{path}: its input has {len(engine.shape)} dimensions; expected 4, of images')
+    return engine
 
 
 class OnnxRuntime:
@@ -38,51 +50,48 @@ class OnnxRuntime:
     name = 'onnxruntime'
 
     def __init__(self, path: Path, threads: int = 0):
-        require('onnxruntime', 'deploy')
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            with plain_path(path) as plain:
-                self.session = onnxruntime.InferenceSession(str(plain), options, providers=['CPUExecutionProvider'])
-        except Exception as error:  # ONNX Runtime's exception classes share no base
-            raise UserError(f'{path}: ONNX Runtime refuses it: {str(error).splitlines()[0]}') from None
-        self.path = path
-        self.input = self.session.get_inputs()[0].name
-        self.shape: Shape = tuple(size if isinstance(size, int) else None for size in self.session.get_inputs()[0].shape)
+        self.path, self.session = path, onnxruntime_session(path, threads)
+        image = self.session.get_inputs()[0]
+        self.input, self.half = image.name, image.type == 'tensor(float16)'
+        self.shape: Shape = tuple(size if isinstance(size, int) else None for size in image.shape)
+        self.output = self.session.get_outputs()[0].name
         self.metadata = dict(self.session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         check_shape(images.shape, self.shape, self.path)
-        return self.session.run(None, {self.input: images})[0]
+        given = images.astype(np.float16) if self.half else images
+        try:
+            with limited_memory(memory_for(images)):
+                return self.session.run([self.output], {self.input: given})[0]
+        except Exception as error:  # ONNX Runtime's exception classes share no base
+            raise failure(self.path, 'ONNX Runtime cannot run it', error) from None
 
 
 class OpenVino:
-    """OpenVINO on the CPU, computing in float32 (by default it takes bfloat16 where the CPU has it)."""
+    """OpenVINO on the CPU, computing in float32."""
 
     name = 'openvino'
 
     def __init__(self, path: Path, threads: int = 0):
-        require('openvino', 'deploy')
-        import openvino
-
-        core = openvino.Core()
-        settings = {'INFERENCE_PRECISION_HINT': 'f32'} | ({'INFERENCE_NUM_THREADS': threads} if threads else {})
-        try:
-            with plain_path(path) as plain:
-                model = core.read_model(str(plain))
-            self.model = core.compile_model(model, 'CPU', settings)
-        except RuntimeError as error:
-            raise UserError(f'{path}: OpenVINO refuses it: {str(error).strip().splitlines()[-1]}') from None
-        self.path = path
-        self.shape: Shape = tuple(size.get_length() if size.is_static else None for size in model.input(0).partial_shape)
+        self.path, self.model = path, openvino_model(path, threads)
+        image = self.model.input(0)
+        self.half = image.get_element_type().get_type_name() == 'f16'
+        self.shape: Shape = tuple(size.get_length() if size.is_static else None for size in image.get_partial_shape())
         self.metadata = onnx_metadata(path)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         check_shape(images.shape, self.shape, self.path)
-        return self.model([images])[0]
+        given = images.astype(np.float16) if self.half else images
+        try:
+            with limited_memory(memory_for(images)):
+                return self.model([given])[0]
+        except (RuntimeError, MemoryError) as error:
+            raise failure(self.path, 'OpenVINO cannot run it', error) from None
+
+
+def memory_for(images: np.ndarray) -> int:
+    """Bytes that a network may take beside its weights: the largest here keep some 60 numbers for each of the images."""
+    return MEMORY + 64 * 4 * images.size
 
 
 def onnx_metadata(path: Path) -> dict[str, str]:

@@ -56,10 +56,30 @@ class ExportedNetwork:
         step = self.batch or len(inputs)
         outputs = []
         for start in range(0, len(inputs), step):
-            part = inputs[start : start + step]
-            full = np.concatenate([part, np.repeat(part[-1:], step - len(part), 0)]) if len(part) < step else part
-            outputs.append(self.engine(full)[: len(part)])
+            part = full = inputs[start : start + step]
+            if len(part) < step:
+                full = np.empty((step, *part.shape[1:]), part.dtype)
+                full[: len(part)], full[len(part) :] = part, part[-1]
+            outputs.append(self._checked(self.engine(full), step)[: len(part)])
         return np.concatenate(outputs)
+
+    def _checked(self, output: np.ndarray, count: int) -> np.ndarray:
+        """The output for ``count`` images; UserError where it is not what the file says of itself."""
+        known = self.metadata
+        segments, logits = known.align_corners is not None, known.output == 'logits'
+        wanted = (count, *([known.num_classes] if logits else []), *([None, None] if segments else []))
+        fits = len(output.shape) == len(wanted) and all(size in (side, None) for size, side in zip(wanted, output.shape))
+        if not fits or not output.size or output.dtype.kind not in ('f' if logits else 'iu'):
+            shape = ' x '.join('any' if size is None else str(size) for size in wanted)
+            raise UserError(
+                f'{self.path}: its output is {output.dtype} of {" x ".join(map(str, output.shape)) or "no size"}, but it says '
+                f'that it gives {known.output} ({shape}) for {known.num_classes} classes; export it again'
+            )
+        if not logits and not 0 <= output.min() <= output.max() < known.num_classes:
+            raise UserError(
+                f'{self.path}: its output has the class ids {output.min()} to {output.max()} for {known.num_classes} classes'
+            )
+        return output.astype(np.float32) if output.dtype == np.float16 else output
 
     def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> float32 logits (N, C, h, w), at the head's size or resized bilinearly to ``size``; of a

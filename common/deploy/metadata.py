@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal, Mapping, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from twinseg.common import config as configuration
 from twinseg.common import tasks
 from twinseg.common.config import Augment, Config, TaskName
 from twinseg.common.errors import UserError
 from twinseg.common.facts import Facts, check, of_config
+from twinseg.common.settings.limits import MAX_CLASS_IDS, MAX_CLASSES, MAX_PIXELS, MAX_SIDE
 
-Side = Annotated[int, Field(gt=0)]
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
+Classes = Annotated[int, Field(gt=0, le=MAX_CLASSES)]
 Level = Annotated[int, Field(ge=0, le=255)]
 Channels = tuple[float, float, float]
 Above0 = Annotated[float, Field(gt=0)]
@@ -21,10 +23,10 @@ Above0 = Annotated[float, Field(gt=0)]
 class ExportMetadata(BaseModel):
     """The metadata of an exported file, in which they are strings (lists as JSON)."""
 
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     arch: str
-    num_classes: Side
+    num_classes: Classes
     classes: tuple[str, ...] = ()
     palette: tuple[tuple[Level, Level, Level], ...] = ()
     mean: Channels
@@ -43,6 +45,19 @@ class ExportMetadata(BaseModel):
     interpolation: str = 'bicubic'
     white_level: Optional[Above0] = None
     path: str = Field('the file', description='the file itself, which does not say it')
+
+    @model_validator(mode='after')
+    def _agrees(self) -> 'ExportMetadata':
+        """ValueError where names or colours are not as many as the classes, or sizes are beyond the limits of images."""
+        for given in (self.classes, self.palette):
+            if len(given) not in (0, self.num_classes):
+                raise ValueError('as many names and colours as classes')
+        if self.align_corners is not None and self.num_classes > MAX_CLASS_IDS:
+            raise ValueError('class ids are bytes')
+        if any(size[0] * size[1] > MAX_PIXELS for size in (self.input_size, self.eval_size or (1, 1))):
+            raise ValueError('sizes')
+        assert self.augment  # has limits of its own
+        return self
 
     @classmethod
     def read(cls, metadata: Mapping[str, str], path: Path) -> 'ExportMetadata':
