@@ -3,12 +3,17 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from typer.main import get_command
 
-from twinseg.common import cli
+from twinseg.common import archive, cli
 from twinseg.common.backend import available, get_backend
+from twinseg.common.data import matlab
+from twinseg.common.deploy import sandbox
+from twinseg.common.deploy.engines import memory_for
+from twinseg.common.printable import LONGEST
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -55,6 +60,17 @@ def test_the_design_lists_every_command(commands):
     listed = {name: about for names, about in rows for name in re.findall('`([a-z]+)`', names)}
     planned = {name for name, about in listed.items() if about.startswith('planned')}
     assert set(listed) - planned == {name for name, command in commands.items() if not command.hidden}
+
+
+def test_the_limits_in_the_page_on_security_are_those_of_the_code():
+    text = ' '.join((ROOT / 'SECURITY.md').read_text().split())
+    assert f'grow beyond {archive.MAX_RATIO} times their size' in text
+    assert f'by a reader of that one layout, up to {matlab.MAX_BYTES >> 20} MB' in text
+    assert f'with {sandbox.MEMORY >> 30} GB and {sandbox.EXPANDED} times the file' in text
+    assert f'{sandbox.SECONDS} seconds of a core and one more for each {sandbox.SECOND >> 20} MB' in text
+    images = np.zeros(10, np.float32)
+    assert f'with 1 GB and {(memory_for(images) - (1 << 30)) // images.size} bytes for each number of the images' in text
+    assert f'in one line of at most {LONGEST} characters' in text
 
 
 def test_the_design_lists_every_network():

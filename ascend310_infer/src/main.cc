@@ -3,6 +3,8 @@
 #include <cstdio>
 #include <exception>
 #include <filesystem>
+#include <new>
+#include <string>
 
 #include "engine.h"
 #include "errors.h"
@@ -28,6 +30,17 @@ void Run(const Options &options) {
   std::fputs(summary.c_str(), stdout);
 }
 
+// A message as one line of at most 500 characters without what drives a terminal: models and files name their parts.
+std::string Line(const std::string &message) {
+  constexpr size_t kLongest = 500;
+  std::string line;
+  for (const char letter : message.substr(0, kLongest)) {
+    const auto code = static_cast<unsigned char>(letter);
+    line += code < 0x20 || code == 0x7f ? ' ' : letter;
+  }
+  return message.size() > kLongest ? line.substr(0, kLongest - 4) + " ..." : line;
+}
+
 }  // namespace
 }  // namespace infer
 
@@ -42,7 +55,10 @@ int main(int argc, char **argv) {
     }
     return 0;
   } catch (const infer::BadInput &error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
+    std::fprintf(stderr, "error: %s\n", infer::Line(error.what()).c_str());
+    return 2;
+  } catch (const std::bad_alloc &) {  // what is allocated has the sizes that the model says
+    std::fputs("error: the model and its batches take more memory than there is; export it for a smaller batch\n", stderr);
     return 2;
   } catch (const std::exception &error) {
     std::fprintf(stderr, "error: %s\n", error.what());

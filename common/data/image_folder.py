@@ -289,6 +289,7 @@ class _Part:
 
     def __init__(self, descriptor: int, start: int, size: int):
         self.descriptor, self.start, self.size, self.position = descriptor, start, size, 0
+        self.left = 2 * MAX_HEADER  # bytes that the headers of the next member may have
 
     def tell(self) -> int:
         return self.position
@@ -297,8 +298,9 @@ class _Part:
         self.position = position
 
     def read(self, count: int) -> bytes:
-        if not 0 <= count <= MAX_HEADER:
-            raise tarfile.ReadError(f'header of {count} bytes')
+        self.left -= count
+        if not 0 <= count <= MAX_HEADER or self.left < 0:
+            raise tarfile.ReadError(f'a header of more than {MAX_HEADER} bytes')
         count = max(min(count, self.size - self.position), 0)
         data = os.pread(self.descriptor, count, self.start + self.position)
         self.position += len(data)
@@ -318,6 +320,7 @@ def _members(path: str, part: _Part, tally: Tally, above: Names = ()) -> Iterato
             last = -1
             while (member := tar.next()) is not None:
                 tar.members = []  # by default the tar remembers all members
+                part.left = 2 * MAX_HEADER
                 if member.offset <= last or member.size < 0 or member.offset_data + member.size > part.size:
                     raise DataError(f'{where}: broken: {member.name!r} has {member.size} bytes from {member.offset_data} on')
                 last = member.offset

@@ -527,6 +527,25 @@ def test_a_broken_header_is_not_taken_for_the_end(tmp_path):
         open_dataset(data(tmp_path), 'train')
 
 
+def test_a_list_of_holes_without_end_is_not_read(tmp_path):
+    """GNU's list of the holes of a sparse file, in the file itself: tarfile would read all of it."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode='w', format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo('cat/1.png')
+        member.pax_headers = {
+            'GNU.sparse.major': '1',
+            'GNU.sparse.minor': '0',
+            'GNU.sparse.name': 'a',
+            'GNU.sparse.realsize': '1',
+        }
+        body = b'99999999\n' + b'1\n' * (2 << 20)
+        member.size = len(body)
+        tar.addfile(member, io.BytesIO(body))
+    write(tmp_path, {'train.tar': stream.getvalue()})
+    with pytest.raises(DataError, match='train.tar: .*a header of more than 1048576 bytes'):
+        open_dataset(data(tmp_path), 'train')
+
+
 def test_sizes_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(image_folder, 'MAX_BYTES', 100)
     write(tmp_path, {'train.tar': tarred({'cat/1.png': encoded(pixels('x', (40, 40)))})})

@@ -402,6 +402,55 @@ def test_a_damaged_model_is_refused(program, content):
     assert done.returncode == 2 and 'net.onnx: OpenVINO refuses it' in done.stderr and program.names() == []
 
 
+HOSTILE = {
+    'a tensor of 4 GB': (
+        [helper.make_node('ConstantOfShape', ['shape'], ['big'])],
+        {'shape': np.array([1 << 30])},
+        'computes big of more than 67108864',
+    ),
+    'tiles': (
+        [helper.make_node('Tile', ['features', 'times'], ['big'])],
+        {'times': np.array([1, 1, 1 << 12, 1 << 12])},
+        'computes big of more than 67108864',
+    ),
+    'a shape that is computed': (
+        [
+            helper.make_node('ReduceProd', ['sizes'], ['shape'], keepdims=1),
+            helper.make_node('ConstantOfShape', ['shape'], ['big']),
+        ],
+        {'sizes': np.array([1 << 10, 1 << 10, 1 << 10])},
+        'computes big of more than 67108864',
+    ),
+    'an unknown operator': ([helper.make_node('Mine', ['features'], ['big'])], {}, 'OpenVINO refuses it'),
+    'a name for a terminal': ([helper.make_node('\x1b[31m\n' + 'x' * 999, ['features'], ['big'])], {}, 'OpenVINO refuses it'),
+}
+
+
+@pytest.mark.parametrize('case', HOSTILE)
+def test_models_that_would_take_the_machine_are_bad_input(program, case):
+    """One line, status 2, little memory; nothing that OpenVINO prints itself."""
+    nodes, weights, message = HOSTILE[case]
+    onnx_model(program.folder / 'net.onnx', 1)
+    made = onnx.load(str(program.folder / 'net.onnx'))
+    made.graph.node.extend([*nodes, helper.make_node('ReduceSum', ['big'], ['sum'], keepdims=0)])
+    made.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    made.graph.output.append(helper.make_tensor_value_info('sum', TensorProto.FLOAT, []))
+    onnx.save(made, str(program.folder / 'net.onnx'))
+    done = program.run('net.onnx', ASAN_OPTIONS=f'exitcode={SANITIZER}:detect_leaks=0')
+    assert done.returncode == 2 and message in done.stderr and program.names() == [], done
+    assert done.stderr.startswith('error: net.onnx: ') and done.stderr.count('\n') == 1 and len(done.stderr) < 520
+    assert done.stderr[:-1].isprintable()
+
+
+def test_a_batch_that_would_fill_the_memory_is_bad_input(program):
+    model = onnx_model(program.folder / 'net.onnx', 10**7)
+    done = program.run(model)
+    assert done.returncode == 2 and 'its input has more than 100663296 numbers' in done.stderr, done
+    model = onnx_model(program.folder / 'net.onnx', 'batch')
+    done = program.run(model, '--input_shape=16777216,3,16777216,16777216')
+    assert done.returncode == 2 and done.stderr.count('\n') == 1, done
+
+
 def test_both_paths_are_needed(program):
     done = program.command([str(program.main), '--input0_path=in'])
     assert done.returncode == 2 and '--mindir_path is missing' in done.stderr
