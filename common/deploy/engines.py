@@ -59,12 +59,15 @@ class OnnxRuntime:
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         check_shape(images.shape, self.shape, self.path)
-        given = images.astype(np.float16) if self.half else images
         try:
             with limited_memory(memory_for(images)):
-                return self.session.run([self.output], {self.input: given})[0]
+                return self.session.run([self.output], self.feed(images))[0]
         except Exception as error:  # ONNX Runtime's exception classes share no base
             raise failure(self.path, 'ONNX Runtime cannot run it', error) from None
+
+    def feed(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Images by the name of the input, and of its type."""
+        return {self.input: images.astype(np.float16) if self.half else images}
 
 
 class OpenVino:

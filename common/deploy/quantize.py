@@ -12,7 +12,9 @@ from twinseg.common import tasks
 from twinseg.common.config import Config
 from twinseg.common.data.base import OnProgress
 from twinseg.common.data.open import open_dataset
+from twinseg.common.deploy.engines import OnnxRuntime
 from twinseg.common.deploy.exported_file import ExportedNetwork, evaluate_exported
+from twinseg.common.deploy.sessions import failure
 from twinseg.common.errors import UserError, require
 from twinseg.common.facts import check, of_config
 from twinseg.common.files import written_beside
@@ -74,23 +76,24 @@ def quantize(
     return QuantizedFile(out, f'{images} images of {config.data.train_split}', before, after, figures[0], sizes)
 
 
-def _calibration(network: ExportedNetwork, config: Config, count: int, seed: int) -> Iterator[np.ndarray]:
-    """Inputs (N, ...) of the file, random images of the training split without augmentation."""
+def _calibration(network: ExportedNetwork, config: Config, count: int, seed: int) -> Iterator[dict[str, np.ndarray]]:
+    """Inputs (N, ...) of the file by their name, random images of the training split without augmentation."""
     dataset = open_dataset(config.data, config.data.train_split)
     samples = tasks.of(config.task).evaluation_samples(dataset, config, network.size or network.metadata.input_size)
     for index in np.random.default_rng(seed).permutation(len(dataset))[:count]:
         planes = samples[index][0]
-        yield np.repeat(network.inputs(network.pixels(planes[None])), network.batch or 1, 0)
+        images = np.repeat(network.inputs(network.pixels(planes[None])), network.batch or 1, 0)
+        assert isinstance(network.engine, OnnxRuntime)
+        yield network.engine.feed(images)
 
 
-def _write(model: Path, out: Path, inputs: Iterator[np.ndarray]) -> None:
+def _write(model: Path, out: Path, inputs: Iterator[dict[str, np.ndarray]]) -> None:
     require('onnxruntime', 'deploy')
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
     class Reader(CalibrationDataReader):
         def get_next(self) -> Optional[dict[str, np.ndarray]]:
-            image = next(inputs, None)
-            return None if image is None else {'image': image}
+            return next(inputs, None)
 
     source = onnx.load(str(model))
     if any(node.op_type == 'QuantizeLinear' for node in source.graph.node):
@@ -109,6 +112,10 @@ def _write(model: Path, out: Path, inputs: Iterator[np.ndarray]) -> None:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
+    except (UserError, OSError):  # of the images, and of the disk
+        raise
+    except Exception as error:  # ONNX Runtime's classes share no base
+        raise failure(model, 'ONNX Runtime cannot quantise it', error) from None
     finally:
         root.setLevel(level)
     result = onnx.load(str(out))

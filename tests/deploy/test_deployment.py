@@ -716,3 +716,28 @@ def test_what_cannot_be_quantised(place, words, message, capsys):
     assert twinseg('quantize', *words) == 2
     assert message in capsys.readouterr().err and Path('net.onnx').read_bytes() == before
     assert sorted(path.name for path in place.glob('*.on*')) == ['int8.onnx', 'net.onnx', 'photo.onnx']
+
+
+def test_a_file_whose_input_has_another_name_is_quantised(place):
+    model = onnx.load('net.onnx')
+    model.graph.input[0].name = 'pixels'
+    for node in model.graph.node:
+        for index, name in enumerate(node.input):
+            if name == 'image':
+                node.input[index] = 'pixels'
+    onnx.save(model, 'other.onnx')
+    assert twinseg('quantize', 'other.onnx', 'recipe.yaml', '--images', '2') == 0
+    assert OnnxRuntime(Path('other_int8.onnx')).input == 'pixels'
+
+
+def test_a_quantiser_that_fails_is_one_line(place, monkeypatch, capsys):
+    from onnxruntime import quantization
+
+    def fail(*_, **__):
+        raise ValueError('no\nsuch scale')
+
+    monkeypatch.setattr(quantization, 'quantize_static', fail)
+    assert twinseg('quantize', 'net.onnx', 'recipe.yaml') == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == 'twinseg: error: net.onnx: ONNX Runtime cannot quantise it: no'
+    assert not Path('net_int8.onnx').exists()
