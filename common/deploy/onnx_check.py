@@ -23,6 +23,7 @@ MAX_TOGETHER = 1 << 25  # pixels of a batch: sixteen images of Cityscapes
 MAX_NUMBERS = 1 << 26  # numbers of a tensor that is computed, or SHARE for each of the images' where that is more
 SHARE = 64  # a U-Net has 64 channels at the size of the image, which has three: 21
 ENDLESS = ('Loop', 'Scan', 'SequenceMap')  # operators that repeat a graph as often as the data say
+TEXTS = ('key', 'value', 'name', 'dim_param', 'op_type', 'domain')  # fields
 # Of ONNX, of ONNX Runtime's quantised and fused files, and OpenVINO's own.
 DOMAINS = ('', 'ai.onnx', 'ai.onnx.ml', 'com.microsoft', 'com.microsoft.nchwc', 'com.ms.internal.nhwc', 'org.openvinotoolkit')
 IMAGES = {TensorProto.FLOAT: 'float32', TensorProto.FLOAT16: 'float16', TensorProto.UINT8: 'uint8'}  # types of images
@@ -55,6 +56,7 @@ def load(path: Path) -> Checked:
 
 def _check(model: ModelProto, folder: Path) -> int:
     """Bytes of the weights in other files. ValueError says what is wrong."""
+    _check_texts(model)
     graphs = list(_graphs(model))
     nodes = [node for graph in graphs for node in graph.node]
     _check_operators(model, nodes)
@@ -65,6 +67,16 @@ def _check(model: ModelProto, folder: Path) -> int:
         largest = max(largest, math.prod(tensor.dims))  # a weight of int8 is computed as one of float32
     _check_computed(model, max(largest, SHARE * math.prod(_images(model.graph))))
     return sum(sizes.values())
+
+
+def _check_texts(model: ModelProto) -> None:
+    """ValueError for names and notes that are no UTF-8, which engines hand on."""
+    ends = (*model.graph.input, *model.graph.output)
+    sides = [side for end in ends for side in end.type.tensor_type.shape.dim]
+    for item in (*model.metadata_props, *ends, *sides, *model.graph.initializer, *model.graph.node):
+        for name in TEXTS:
+            if isinstance(getattr(item, name, None), bytes):  # as protobuf gives what it cannot decode
+                raise ValueError(f'{name} is no UTF-8: found {getattr(item, name)[:80]!r}')
 
 
 def _graphs(model: ModelProto) -> Iterator[GraphProto]:

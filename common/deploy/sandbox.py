@@ -15,7 +15,7 @@ from twinseg.common.memory import limited_memory
 
 MEMORY = 1 << 30  # bytes, and EXPANDED for each of the file and its weights
 EXPANDED = 8  # weights of int8 as float32, twice
-SECONDS = 15  # of a core, and one for each SECOND bytes
+SECONDS = 10  # of a core, and one for each SECOND bytes
 SECOND = 4 << 20
 PATIENCE = 600  # seconds by the clock
 START = 'import json, sys; sys.path[:] = json.loads(sys.argv[1]); from twinseg.common.deploy.sandbox import look; look()'
@@ -73,6 +73,8 @@ def look() -> None:
         problem = str(error).replace(absolute, path, 1)
     except MemoryError:
         problem = f'{path}: takes more than {(MEMORY + EXPANDED * size) >> 20} MB to open, too much for a file of this size'
+    except Exception as error:  # protobuf gives fields in other types where they are broken
+        problem = f'{path}: not readable as ONNX: {type(error).__name__}: {" ".join(str(error).split())}'
     os.write(answer, json.dumps(problem).encode())
     os._exit(0)  # engines may hang or crash in their destructors
 

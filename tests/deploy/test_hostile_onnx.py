@@ -266,6 +266,17 @@ def test_what_is_no_onnx_is_refused(place, content):
         assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('text', ['fast_scnn', 'set', 'image', 'height', 'logits', 'Conv'])
+@pytest.mark.parametrize('engine', ENGINES)
+def test_texts_that_are_no_utf8_are_refused(place, text, engine):
+    made = model(inputs=[image((1, 3, 'height', 24))], facts={'set': '"camvid"'}).SerializeToString()
+    assert text.encode() in made
+    Path('x.onnx').write_bytes(made.replace(text.encode(), b'\xff' * len(text)))
+    with pytest.raises(UserError, match='^x.onnx: ') as error:
+        ExportedNetwork(Path('x.onnx'), engine)
+    assert '\n' not in str(error.value)
+
+
 def limited(*words: str) -> subprocess.CompletedProcess:
     """The command, and the largest memory of its processes in MB."""
     code = """
