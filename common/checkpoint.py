@@ -20,7 +20,7 @@ from safetensors.numpy import save as serialize
 
 from twinseg.common.errors import StateError
 from twinseg.common.file_kind import SAFETENSORS, kind_of
-from twinseg.common.files import remove_unfinished, written_beside
+from twinseg.common.files import written_beside
 from twinseg.common.settings.limits import MAX_CLASSES
 from twinseg.common.settings.messages import first_problem
 
@@ -203,10 +203,9 @@ def steps(folder: Path) -> list[Path]:
 
 
 def rotate(folder: Path, keep: int) -> None:
-    """Removes all but the last ``keep`` checkpoints, and what a save that was cut short left behind."""
+    """Removes all but the last ``keep`` checkpoints."""
     for path in steps(folder)[:-keep]:
         path.unlink(missing_ok=True)
-    remove_unfinished(folder)
 
 
 def latest(folder: Path, tell: Callable[[str], None] = warnings.warn) -> Optional[Path]:

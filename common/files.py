@@ -5,20 +5,34 @@ A file's name on Linux is any bytes but ``/`` and NUL, at most 255 of them. Pyth
 (PEP 383), which no encoder takes; ``printable`` shows them.
 """
 
+import contextlib
 import errno
+import functools
+import glob
 import hashlib
+import itertools
 import os
+import platform
+import re
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Optional
 
 from twinseg.common.errors import UserError
 from twinseg.common.printable import ESCAPED
 
 PART = '.part.'  # start of the temporary names: hidden, and no pattern of finished files fits them
+WRITER = re.compile(r'\.([0-9a-f]{8})-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]+(?:\.[^.]*)?$')  # end of them, as ``_writer`` makes it
+DAY = 86400  # seconds
+CROWDED = 1000  # files of a folder that is not looked through for every file that is written into it
 LONGEST_NAME = 255  # bytes of a file's name, in every usual file system
+_numbers = itertools.count()
+_crowded: set[Path] = set()  # folders of more files
 
 
 def is_text(path: str | Path) -> bool:
@@ -75,43 +89,92 @@ def written_beside(path: Path, synced: bool = True) -> Iterator[Path]:
     """A temporary path beside ``path``, with its suffix, that takes the place of ``path`` when the block ends well.
 
     The folder is made where it is absent, and shown to be writable before the block begins. When the block raises, or moves
-    the temporary file elsewhere, ``path`` stays as it was and nothing is left beside it. Raises OSError.
+    the temporary file elsewhere, ``path`` stays as it was and nothing is left beside it. Where ``path`` is a link, the file
+    that it leads to is written; into a device or a pipe the whole content goes at the end. Raises OSError, which names
+    ``path``.
+
+    Every block has a temporary name of its own, which says whose it is. What killed processes left in the folder is removed
+    first, what running ones are writing is not (see ``remove_unfinished``).
 
     ``synced`` off is for thousands of small files that can be made again: they are whole or absent when the process is killed,
     though not when the machine fails.
     """
-    part = path.with_name(_part_name(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        with tempfile.TemporaryDirectory(prefix='twinseg-') as folder:
+            part = Path(folder) / f'file{path.suffix}'
+            yield part
+            with part.open('rb') as source, path.open('wb') as target:
+                shutil.copyfileobj(source, target)
+        return
+    target_path = path.resolve() if path.is_symlink() else path
+    part = target_path.with_name(_part_name(target_path))
     try:
+        target_path.parent.mkdir(parents=True, exist_ok=True)
+        remove_unfinished(target_path.parent)
         part.write_bytes(b'')
         part.unlink()  # some writers refuse a file that is there
         yield part
         if part.exists():
             if synced:
                 _sync(part)
-            os.replace(part, path)
+            os.replace(part, target_path)
             if synced:
-                _sync(path.parent)
+                _sync(target_path.parent)
     except OSError as error:
-        if error.filename == str(part):  # people know the file by its name
+        if error.errno is not None and error.filename in (None, str(part)):  # people know the file by its name
             error.filename = str(path)
         raise
     finally:
-        part.unlink(missing_ok=True)
+        _remove(part)
 
 
 def _part_name(path: Path) -> str:
     """In UTF-8, and not too long: compiled libraries write to it."""
-    ending = f'.{os.getpid()}{path.suffix}'
+    ending = f'.{_writer()}{path.suffix}'
     name = fitting_name(PART + path.stem, ending)
-    return (
-        name
-        if is_text(name)
-        else PART
-        + hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-        + f'.{os.getpid()}'
-        + (path.suffix if is_text(path.suffix) else '')
-    )
+    if is_text(name):
+        return name
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return f'{PART}{digest}.{_writer()}{path.suffix if is_text(path.suffix) else ""}'
+
+
+def _writer() -> str:
+    """What tells a temporary name from those of other blocks, processes and hosts: host, process, its start, a number."""
+    return f'{_host()}-{os.getpid():x}-{_started(os.getpid()) or 0:x}-{next(_numbers):x}'
+
+
+@functools.cache
+def _host() -> str:
+    """Within which the numbers of processes mean something: this machine, since it was started, and this container."""
+    facts = [platform.node()]
+    with contextlib.suppress(OSError):
+        facts += [Path('/proc/sys/kernel/random/boot_id').read_text(), os.readlink('/proc/self/ns/pid')]
+    return hashlib.sha256('\0'.join(facts).encode()).hexdigest()[:8]
+
+
+def _started(process: int) -> Optional[int]:
+    """When a process of this machine started, in the kernel's ticks, 0 where that is not known; None where none is running."""
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return None
+    except PermissionError:
+        pass  # another user's
+    try:
+        fields = Path(f'/proc/{process}/stat').read_text().rpartition(')')[2].split()
+    except OSError:
+        return 0
+    return None if fields[0] in 'ZX' else int(fields[19])  # ended, though its parent has not asked
+
+
+def _remove(part: Path) -> None:
+    """A temporary file, and what the library that wrote it put beside it under a name of its own."""
+    with contextlib.suppress(OSError):
+        part.unlink(missing_ok=True)
+    if sys.exc_info()[0] is not None:
+        with contextlib.suppress(OSError):
+            for left in part.parent.glob(f'{glob.escape(part.stem)}.*'):
+                left.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -132,9 +195,30 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what writers that were killed left in a folder; nobody else may be writing there."""
-    for part in folder.glob(f'{PART}*'):
-        part.unlink(missing_ok=True)
+    """Removes what writers that were killed left in a folder: processes of this machine that run no more; of others, which
+    nobody here can ask, what was not written to for a day. A folder of many files is looked through once by a process."""
+    if folder in _crowded:
+        return
+    with contextlib.suppress(OSError):
+        with os.scandir(folder) as entries:
+            present = list(entries)
+        for entry in present:
+            if entry.name.startswith(PART) and _is_left(entry):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry)
+        if len(present) > CROWDED:
+            _crowded.add(folder)
+
+
+def _is_left(entry: os.DirEntry) -> bool:
+    """Whether nobody is writing a temporary file any more."""
+    writer = WRITER.search(entry.name)
+    if writer is None:  # not one of ours
+        return False
+    if writer[1] != _host():
+        return time.time() - entry.stat(follow_symlinks=False).st_mtime > DAY
+    process, start = int(writer[2], 16), int(writer[3], 16)
+    return _started(process) not in (start, 0)
 
 
 def _sync(path: Path) -> None:

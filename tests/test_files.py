@@ -1,10 +1,14 @@
 """Files appear whole or not at all."""
 
+import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from twinseg.common import files
 from twinseg.common.files import PART, fitting_name, is_text, plain_path, remove_unfinished, write_text, written_beside
 from twinseg.common.printable import ESCAPED, printable
 
@@ -41,11 +45,107 @@ def test_a_folder_that_cannot_be_made_is_an_error_before_the_work(tmp_path):
         pytest.fail('the block began')
 
 
-def test_what_a_kill_left_is_removed(tmp_path):
-    (tmp_path / f'{PART}step_00000001.4711.safetensors').write_bytes(b'half')
-    write_text(tmp_path / 'kept.txt', 'whole')
+WRITER = """import os, sys
+from twinseg.common.files import Path, written_beside
+with written_beside(Path(sys.argv[1])) as part:
+    part.write_bytes(b'half')
+    print(part, flush=True)
+    sys.stdin.read()
+"""
+
+
+def writer(path) -> subprocess.Popen:
+    """Another process that is writing a file."""
+    process = subprocess.Popen(
+        [sys.executable, '-c', WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert Path(process.stdout.readline().strip()).is_file()
+    return process
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_one_and_what_others_write_is_not(tmp_path):
+    path = tmp_path / 'file.json'
+    write_text(path, 'before')
+    killed, running = writer(path), writer(path)
+    killed.kill()  # and not yet waited for: its number is still taken
+    while len(os.listdir(tmp_path)) > 2:
+        write_text(path, 'after')
+    assert path.read_text() == 'after'
+    running.communicate('')
+    assert path.read_bytes() == b'half' and os.listdir(tmp_path) == ['file.json'] and running.returncode == 0
+    killed.communicate()
+
+
+def test_two_blocks_for_one_file_do_not_meet(tmp_path):
+    path = tmp_path / 'file.json'
+    with written_beside(path) as outer:
+        outer.write_text('outer')
+        with written_beside(path) as inner:
+            inner.write_text('inner')
+        assert path.read_text() == 'inner'
+    assert path.read_text() == 'outer' and os.listdir(tmp_path) == ['file.json']
+
+
+def test_whose_a_temporary_file_is(tmp_path):
+    with written_beside(tmp_path / 'x.bin') as part:
+        own = part.name
+    host, process, start, number = own.split('.')[3].split('-')
+    names = {
+        'this process': own,
+        'an earlier process of the same number': f'{PART}x.{host}-{process}-{int(start, 16) - 1:x}-{number}.bin',
+        'no process': f'{PART}x.{host}-{2**22 + 1:x}-1-0.bin',
+        'another host': f'{PART}x.00000000-1-1-0.bin',
+        'another host, long ago': f'{PART}y.00000000-1-1-0.bin',
+        'not ours': f'{PART}notes',
+    }
+    for what, name in names.items():
+        (tmp_path / name).write_bytes(b'half')
+        if 'long ago' in what or what == 'not ours':
+            os.utime(tmp_path / name, (1, 1))
     remove_unfinished(tmp_path)
-    assert os.listdir(tmp_path) == ['kept.txt']
+    kept = {what for what, name in names.items() if (tmp_path / name).exists()}
+    assert kept == {'this process', 'another host', 'not ours'}
+
+
+def test_what_a_library_put_beside_goes_with_a_block_that_fails(tmp_path):
+    with pytest.raises(RuntimeError), written_beside(tmp_path / 'x.ckpt') as part:
+        part.with_suffix('.tmp').write_bytes(b'half')
+        (tmp_path / 'x.tmp').write_bytes(b'mine')
+        raise RuntimeError
+    assert os.listdir(tmp_path) == ['x.tmp']
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_a_fault_of_the_disk_names_the_file(tmp_path, monkeypatch, number):
+    def fails(*_):
+        raise OSError(number, os.strerror(number))
+
+    write_text(tmp_path / 'page.html', 'before')
+    monkeypatch.setattr(os, 'fsync', fails)
+    with pytest.raises(OSError) as error:
+        write_text(tmp_path / 'page.html', 'after')
+    assert error.value.filename == str(tmp_path / 'page.html') and error.value.errno == number
+    assert os.listdir(tmp_path) == ['page.html'] and (tmp_path / 'page.html').read_text() == 'before'
+
+
+def test_links_are_followed_and_pipes_get_the_content(tmp_path):
+    (tmp_path / 'elsewhere').mkdir()
+    (tmp_path / 'link').symlink_to('elsewhere/file')
+    write_text(tmp_path / 'link', 'whole')
+    assert (tmp_path / 'link').is_symlink() and (tmp_path / 'elsewhere/file').read_text() == 'whole'
+    os.mkfifo(tmp_path / 'pipe')
+    reader = subprocess.Popen(['cat', tmp_path / 'pipe'], stdout=subprocess.PIPE, text=True)
+    write_text(tmp_path / 'pipe', 'content')
+    assert reader.communicate()[0] == 'content' and (tmp_path / 'pipe').is_fifo()
+
+
+def test_a_folder_of_many_files_is_looked_through_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, 'CROWDED', 3)
+    seen = []
+    monkeypatch.setattr(os, 'scandir', lambda folder, scan=os.scandir: seen.append(folder) or scan(folder))
+    for number in range(9):
+        write_text(tmp_path / f'{number}.txt', '')
+    assert len(seen) == 5
 
 
 def test_printable_shows_what_would_drive_a_terminal():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 import typer
 
 from twinseg.common.errors import UserError
+from twinseg.common.files import write_text
 
 if TYPE_CHECKING:
     from twinseg.common.config import Config
@@ -112,7 +113,7 @@ def parse_size(text: Optional[str]) -> Optional['Size']:
 def write_json(file: Optional[Path], values: dict[str, Any]) -> None:
     """Writes the values where ``--json`` names a file."""
     if file is not None:
-        file.write_text(json.dumps(values, indent=1, default=str) + '\n', encoding='utf-8')
+        write_text(file, json.dumps(values, indent=1, default=str) + '\n')
 
 
 def report_scores(evaluation: 'Evaluation', file: Optional[Path]) -> None:

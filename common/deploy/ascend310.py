@@ -23,7 +23,7 @@ from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.deploy.verify import TOLERANCE
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.facts import Facts, check, check_dataset
-from twinseg.common.files import read_bounded
+from twinseg.common.files import read_bounded, write_text
 from twinseg.common.tasks.base import Evaluation
 from twinseg.common.tasks.card_files import read_array, text
 
@@ -142,7 +142,7 @@ def preprocess(
             input_shape=given.shape,
             samples=tuple(PreparedImage(name=name, label=label) for name, label in labels),
         )
-        (out / META).write_text(prepared.model_dump_json(indent=1) + '\n', encoding='utf-8')
+        write_text(out / META, prepared.model_dump_json(indent=1) + '\n')
     except FileExistsError:
         raise UserError(f'{out}: is there already; choose another folder') from None
     except OSError as error:

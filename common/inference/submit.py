@@ -13,7 +13,7 @@ from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, VOC_PALETTE
 from twinseg.common.data.open import open_files
 from twinseg.common.errors import UserError
-from twinseg.common.files import is_text
+from twinseg.common.files import is_text, written_beside
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import Run
 from twinseg.common.tasks.base import PLAIN, EvalOptions
@@ -63,11 +63,12 @@ def submit(run: Run, out: Path, options: EvalOptions = PLAIN, progress: Optional
         for index, name in enumerate(names):
             planes = np.ascontiguousarray(dataset.read_image(index).transpose(2, 0, 1))
             picture = _picture(predictor.class_ids(planes[None])[0], dataset)
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            picture.save(out / name)
+            with written_beside(out / name, synced=False) as part:
+                picture.save(part)
             if progress:
                 progress(index + 1, len(names))
-        _pack(out, names, out / archive)
+        with written_beside(out / archive) as part:
+            _pack(out, names, part)
     except OSError as error:
         raise UserError(f'{error.filename or out}: cannot be written ({error.strerror or error})') from None
     return Submission(out / archive, len(names), names[0], split, options.ms_flip, options.slide, run.config.augment.eval_size)

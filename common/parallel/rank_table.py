@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from twinseg.common.errors import UserError
-from twinseg.common.files import read_bounded
+from twinseg.common.files import read_bounded, write_text
 
 MAX_BYTES = 1 << 22  # bytes of a table: 20,000 devices have less
 NUMBER = re.compile('[0-9]{1,4}')  # a device on its host
@@ -32,7 +32,7 @@ def write(folder: Path, hosts: Mapping[str, Sequence[tuple[int, str]]]) -> Path:
     ids = ''.join(str(number) for number, _ in next(iter(hosts.values()), ()))
     path = folder / f'hccl_{rank}p_{ids}_{next(iter(hosts), "")}.json'
     validate(table, str(path))
-    path.write_text(json.dumps(table, indent=4) + '\n', encoding='utf-8')
+    write_text(path, json.dumps(table, indent=4) + '\n')
     return path
 
 

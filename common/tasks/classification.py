@@ -209,7 +209,7 @@ def data_of_published(classes: Optional[int]) -> DataNames:
 def write_labels(folder: Path, labels: Iterable[tuple[str, np.ndarray]]) -> list[tuple[str, int]]:
     """One JSON file, name -> number of the class; returns the same."""
     numbers = {name: int(label) for name, label in labels}
-    (folder / LABELS).write_text(json.dumps(numbers, indent=1) + '\n', encoding='utf-8')
+    write_text(folder / LABELS, json.dumps(numbers, indent=1) + '\n')
     return list(numbers.items())
 
 
