@@ -1,6 +1,9 @@
 """Carries the samples that ``twinseg.common.data`` makes: PyTorch's DataLoader, nothing else."""
 
+import copy
+import multiprocessing.connection
 import signal
+import threading
 from typing import Any, Generator, Iterable
 
 import numpy as np
@@ -8,14 +11,22 @@ import torch
 from torch.utils.data import DataLoader
 
 from twinseg.common.backend import Batch
-from twinseg.common.errors import UserError
+from twinseg.common.errors import LostError
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # what a terminal, Slurm and systemd send to all processes
+CAUSES = {  # signal that ends a worker -> its usual cause, and what to change
+    signal.SIGKILL: 'the kernel does that when memory runs out (see dmesg); lower num_parallel_workers or batch_size',
+    signal.SIGBUS: 'shared memory (/dev/shm) is full, or a file was cut while it was read; lower num_parallel_workers',
+}
+PATIENCE = 1.0  # seconds in which the end of a process shows after its connections have broken
+_waiting: list['_Workers'] = []  # whose next batch this process waits for
 
 
 def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generator[Batch, None, None]:
     """Batches of ``samples[key]``, stacked: images (N, 3, H, W) and labels (N, H, W), both uint8, in the order of ``batches``.
 
-    ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many processes. What a sample that
-    cannot be read raises, a UserError, comes out of a worker unchanged.
+    ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many processes. Whatever a sample
+    raises comes out of a worker unchanged; LostError where a worker is killed. However the batches end, no worker is left.
     """
     loader = DataLoader(
         _Keyed(samples),
@@ -23,12 +34,18 @@ def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generato
         num_workers=workers,
         collate_fn=_stack,
         worker_init_fn=_leave_signals_to_the_trainer,
+        multiprocessing_context=_context() if workers else None,
     )
-    for batch in loader:
-        if isinstance(batch, UserError):
-            raise batch
-        images, labels = batch
-        yield images.numpy(), labels.numpy()
+    iterator = iter(loader)
+    made = _Workers(iterator)
+    try:
+        while (batch := made.next()) is not None:
+            if isinstance(batch, Exception):
+                raise batch
+            images, labels = batch
+            yield images.numpy(), labels.numpy()
+    finally:
+        made.end()
 
 
 class _Keyed(torch.utils.data.Dataset):
@@ -38,19 +55,87 @@ class _Keyed(torch.utils.data.Dataset):
     def __getitem__(self, key):
         try:
             return self.samples[key]
-        except UserError as error:  # given back: the loader would raise another one, with the worker's stack in its message
+        except Exception as error:  # given back: the loader would raise another one, with the worker's stack in its message
             return error
 
 
+class _Workers:
+    """The processes of an iterator; none where the trainer itself makes the samples.
+
+    PyTorch raises as soon as it hears that one was killed, which may be in the middle of a step or of a checkpoint. Here that
+    comes up where the next batch is asked for.
+    """
+
+    def __init__(self, iterator: Any):
+        self.iterator, self.processes = iterator, getattr(iterator, '_workers', [])
+        if self.processes and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, _hear_of_an_end)  # in place of PyTorch's
+
+    def next(self) -> Any:
+        """The next batch, None after the last one; LostError where a process was killed."""
+        self.check()
+        _waiting.append(self)
+        try:
+            return next(self.iterator, None)
+        except (RuntimeError, OSError, EOFError):  # also where it was killed between making a batch and handing it over
+            ended = multiprocessing.connection.wait([process.sentinel for process in self.processes], PATIENCE)
+            for process in self.processes:
+                if process.sentinel in ended:
+                    process.join(PATIENCE)
+            self.check()
+            raise
+        finally:
+            _waiting.remove(self)
+
+    def check(self) -> None:
+        """LostError where a process was killed."""
+        for process in self.processes:
+            if process.exitcode and not self.iterator._shutdown:
+                raise LostError(_reason(process.pid, process.exitcode))
+
+    def end(self) -> None:
+        """Ends the processes now: an error would hold the iterator, and with it them, for as long as somebody looks at it."""
+        if self.processes:
+            self.iterator._shutdown_workers()
+
+
+class _Worker(multiprocessing.Process):
+    """A process that is killed where others are asked to end: it leaves SIGTERM to the trainer."""
+
+    def start(self) -> None:
+        super().start()
+        popen: Any = self._popen  # type: ignore[attr-defined]
+        popen.terminate = popen.kill  # what multiprocessing calls before it waits for a process, at exit
+
+
+def _context() -> Any:
+    context = copy.copy(multiprocessing.get_context())
+    context.Process = _Worker  # type: ignore[assignment,misc]
+    return context
+
+
+def _hear_of_an_end(_number: int, _frame: Any) -> None:
+    if _waiting:  # else the next request for a batch looks
+        _waiting[-1].check()
+
+
+def _reason(process: int, status: int) -> str:
+    end = f'ended with status {status}'
+    cause = 'num_parallel_workers: 0 shows why'
+    if status < 0:
+        number = signal.Signals(-status)
+        end, cause = f'was ended by {number.name}', CAUSES.get(number, cause)
+    return f'process {process}, which reads images, {end}: {cause}; continue with --resume'
+
+
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    # A terminal and Slurm send signals to all processes; workers end with the process that started them.
-    for number in signal.SIGTERM, signal.SIGINT:
+    for number in SIGNALS:  # workers end with the process that started them
         signal.signal(number, signal.SIG_IGN)
 
 
-def _stack(samples: list) -> tuple[torch.Tensor, torch.Tensor] | UserError:
+def _stack(samples: list) -> tuple[torch.Tensor, torch.Tensor] | Exception:
     for sample in samples:
-        if isinstance(sample, UserError):
+        if isinstance(sample, Exception):
             return sample
     images, labels = zip(*samples)
     return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
