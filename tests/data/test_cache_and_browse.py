@@ -1,6 +1,8 @@
 """`prepare --cache` and `browse`: what they write, what they find, and what they refuse."""
 
+import errno
 import json
+import multiprocessing
 import os
 import pickle
 from pathlib import Path
@@ -132,6 +134,112 @@ def test_cache_folder_that_cannot_be_written(streets, monkeypatch):
 def test_toy_street_needs_no_cache():
     with pytest.raises(DataError, match='nothing to cache'):
         open_for_cache(config.from_flat({}).data)
+
+
+def flip_a_pixel(pixels: Path, index: Path) -> None:
+    content = bytearray(pixels.read_bytes())
+    content[48 * 64 * 4 + 100] ^= 1
+    pixels.write_bytes(content)
+
+
+def flip_a_label(pixels: Path, index: Path) -> None:
+    content = bytearray(pixels.read_bytes())
+    content[48 * 64 * 8 - 3] = 200  # beyond the classes
+    pixels.write_bytes(content)
+
+
+def swap_the_file(pixels: Path, index: Path) -> None:
+    pixels.write_bytes(np.random.default_rng(0).bytes(pixels.stat().st_size))
+
+
+def change_index(pixels: Path, index: Path, **changes) -> None:
+    content = json.loads(index.read_text())
+    block = dict(zip(('offset', 'height', 'width', 'checksum'), content['blocks'][1]))
+    content['blocks'][1] = list({**block, **changes}.values())
+    index.write_text(json.dumps(content))
+
+
+def move(pixels: Path, index: Path) -> None:
+    change_index(pixels, index, offset=5)
+
+
+def turn(pixels: Path, index: Path) -> None:
+    change_index(pixels, index, height=64, width=48)
+
+
+def sum_differs(pixels: Path, index: Path) -> None:
+    change_index(pixels, index, checksum=1)
+
+
+@pytest.mark.parametrize('change', [flip_a_pixel, flip_a_label, swap_the_file, move, turn, sum_differs])
+def test_a_cache_whose_content_was_changed_is_noticed_and_the_files_are_read(streets, caplog, change):
+    run = configuration(streets)
+    pixels = build(run)['train'].file
+    change(pixels, pixels.with_suffix('.json'))
+    cached, files = open_dataset(run.data, 'train'), open_files(run.data, 'train')
+    assert isinstance(cached, CachedDataset)
+    for _ in range(2):
+        for index in range(4):
+            assert all(np.array_equal(a, b) for a, b in zip(cached.read(index), files.read(index)))
+    lines = [record.message for record in caplog.records]
+    first = '000' if change is swap_the_file else '001'
+    assert lines == [
+        f'the cache {pixels} was changed, first seen at {first}; its files are read instead; '
+        'make it again with `twinseg prepare --cache`'
+    ]
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '[' * 100000,
+        '{"version": 3}',
+        '{"version": ' + '9' * 5000 + '}',
+        '{"version": 2, "fingerprint": "x", "bytes": 0, "places": []}',
+        'BLOCKS [[-1, 48, 64, 0], null, null, null]',
+        'BLOCKS [[0, 48, 64], null, null, null]',
+        'BLOCKS [[0, "48", 64, 0], null, null, null]',
+        'BLOCKS [[0, 1e9, 64, 0], null, null, null]',
+        'BLOCKS [[0, 48000, 64000, 0], null, null, null]',
+        'BLOCKS [null]',
+    ],
+)
+def test_an_index_that_is_none_or_of_an_earlier_version_is_refused_by_name(streets, caplog, text):
+    run = configuration(streets)
+    pixels = build(run)['train'].file
+    index = pixels.with_suffix('.json')
+    if text.startswith('BLOCKS'):
+        content = json.loads(index.read_text())
+        text = json.dumps({**content, 'blocks': json.loads(text.removeprefix('BLOCKS'))})
+    index.write_text(text)
+    assert not isinstance(open_dataset(run.data, 'train'), CachedDataset)
+    (line,) = [record.message for record in caplog.records]
+    assert line.startswith(f'the cache {pixels} ') and line.endswith('not used; make it again with `twinseg prepare --cache`')
+    assert len(line) < 500
+
+
+def test_a_disk_that_fails_below_a_cache(streets, caplog, monkeypatch):
+    run = configuration(streets)
+    build(run)
+    cached, files = open_dataset(run.data, 'train'), open_files(run.data, 'train')
+
+    def fails(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, 'pread', fails)
+    assert np.array_equal(cached.read(0)[0], files.read(0)[0])
+    assert 'is unreadable (Input/output error), first seen at 000' in caplog.text
+
+
+def test_checksums_are_compared_once_for_all_workers(streets, monkeypatch):
+    run = configuration(streets)
+    build(run)
+    cached = open_dataset(run.data, 'train')
+    worker = multiprocessing.get_context('fork').Process(target=lambda: [cached.read(index) for index in range(4)])
+    worker.start()
+    worker.join()
+    monkeypatch.setattr(os, 'pread', pytest.fail)
+    assert cached.read(3)[0].shape == (48, 64, 3)
 
 
 # Browse
