@@ -1,6 +1,10 @@
 """Output of the command line: tables, facts, progress."""
 
+import errno
 import json
+import os
+import select
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping, Sequence
@@ -19,6 +23,48 @@ MOST_CLASSES = 100  # most classes of a classifier that are printed: those with 
 MOST_PROBLEMS = 20  # most problems of a data set that are printed; browse.json has all of them
 
 console = Console()
+
+
+class Terminal:
+    """Standard output for rich, which a command outlives: what is printed to a terminal that was closed is lost."""
+
+    def __init__(self) -> None:
+        self.output = sys.stdout
+        self.rich_proxied_file = self  # what rich writes to while it has put something else in place of sys.stdout
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.output, name)
+
+    def write(self, text: str) -> int:
+        """Prints; OSError for other reasons than a closed terminal."""
+        return self._survive(lambda: self.output.write(text)) or len(text)
+
+    def flush(self) -> None:
+        """Flushes; OSError likewise."""
+        self._survive(self.output.flush)
+
+    def _survive(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except OSError as error:
+            if error.errno != errno.EIO or not leave_closed_terminals():
+                raise
+            return None
+
+
+def leave_closed_terminals() -> bool:
+    """Lets what this process prints from now on go nowhere, if it went to a terminal that was closed; whether there was one."""
+    closed = []
+    for descriptor in (1, 2):
+        poll = select.poll()
+        poll.register(descriptor, 0)
+        closed += [descriptor for _, events in poll.poll(0) if events & select.POLLHUP]
+    if closed:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in closed:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)
+    return bool(closed)
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -259,7 +259,7 @@ zoo_devices() { # rank table or nothing: sets DEVICE_NUM, the processes of this 
     [[ $DEVICE_NUM =~ ^[1-9][0-9]*$ ]] || die "DEVICE_NUM=$DEVICE_NUM: expected a number of processes"
 }
 
-zoo_launch() { # arguments of twinseg: runs them in all processes of this host, and passes SIGTERM and SIGINT on to each
+zoo_launch() { # arguments of twinseg: runs them in all processes of this host, and passes SIGTERM, SIGINT and SIGHUP on to each
     local launcher pid status=0
     unset RANK_ID RANK_SIZE DEVICE_ID
     export LOCAL_WORLD_SIZE=$DEVICE_NUM PIN_CORES=${PIN_CORES:-$([[ $DEVICE == ascend ]] && echo 1 || echo 0)}
@@ -281,6 +281,7 @@ zoo_launch() { # arguments of twinseg: runs them in all processes of this host, 
     pid=$!
     trap 'pkill -TERM -P "$pid" || kill -TERM "$pid"' TERM
     trap 'pkill -INT -P "$pid" || kill -TERM "$pid"' INT
+    trap 'pkill -HUP -P "$pid" || kill -TERM "$pid"' HUP # of no effect below nohup, as in bash
     while true; do # a signal ends wait, not the launcher
         status=0
         wait "$pid" || status=$?
@@ -290,10 +291,11 @@ zoo_launch() { # arguments of twinseg: runs them in all processes of this host, 
 
 zoo_failure() { # status of the launcher: how the rank that failed first ended comes last; ends with that rank's status
     local log lines first_failure='' rank='' code=''
-    lines=$(grep -rhoE 'twinseg: stopped by SIG(TERM|INT) .*' -- "$RANKS" 2> /dev/null | tail -n 1) || true
+    lines=$(grep -rhoE 'twinseg: stopped by SIG(TERM|INT|HUP) .*' -- "$RANKS" 2> /dev/null | tail -n 1) || true
     if [[ -n $lines ]]; then
         say "$lines"
         [[ $lines == *SIGINT* ]] && exit 130
+        [[ $lines == *SIGHUP* ]] && exit 129
         exit 75
     fi
     for _ in 1 2 3 4 5; do # the log is still being written

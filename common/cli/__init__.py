@@ -59,8 +59,8 @@ def global_options(
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
-    """Runs the command and returns its exit status: 0 done, 1 failed, 2 bad input, 130 interrupted, 75 preempted (SIGTERM)
-    and ready to be resumed."""
+    """Runs the command and returns its exit status: 0 done, 1 failed, 2 bad input; of a training that saved its step and is
+    to be resumed, 75 after SIGTERM, 130 after SIGINT, 129 after SIGHUP."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     end = words.index('--') if '--' in words else len(words)  # behind it are names alone
     debug = '--debug' in words[:end]

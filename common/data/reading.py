@@ -188,13 +188,22 @@ def _decode(source: Path | BinaryIO, name: Any, upright: bool, alone: bool, most
         raise
     except FileNotFoundError:
         raise DataError(f'{name}: no such file') from None
+    except OSError as error:
+        if error.errno is None or isinstance(error, Image.UnidentifiedImageError):
+            raise _unreadable(error, head, name) from None
+        raise DataError(f'{name}: not readable: {error.strerror}; see to the disk or the mount') from None
     except Image.DecompressionBombError as error:
         raise DataError(f'{name}: {error}') from None
     except Exception as error:  # Pillow's decoders raise anything for a broken file
-        reason = f'truncated or broken ({" ".join(str(error).split()) or type(error).__name__})'
-        if isinstance(error, Image.UnidentifiedImageError):
-            reason = _other_file(head) or f'truncated or broken, or none of {", ".join(FORMATS)}'
-        raise DataError(f'{name}: not readable as an image, {reason}') from None
+        raise _unreadable(error, head, name) from None
+
+
+def _unreadable(error: Exception, head: bytes, name: Any) -> DataError:
+    """The error of a broken file, or of one of another kind."""
+    reason = f'truncated or broken ({" ".join(str(error).split()) or type(error).__name__})'
+    if isinstance(error, Image.UnidentifiedImageError):
+        reason = _other_file(head) or f'truncated or broken, or none of {", ".join(FORMATS)}'
+    return DataError(f'{name}: not readable as an image, {reason}')
 
 
 @contextmanager

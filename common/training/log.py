@@ -7,13 +7,15 @@ from collections import deque
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import IO, Any, Iterator, Optional, cast
 
 from rich.console import Console
 from rich.live import Live
 from tensorboardX import SummaryWriter
 
 from twinseg.common import metrics_file
+from twinseg.common.console import Terminal
+from twinseg.common.files import write_text
 from twinseg.common.metrics_file import Line
 from twinseg.common.printable import ESCAPED, printable
 
@@ -57,7 +59,7 @@ class Log:
     """``log.txt``, ``metrics.jsonl``, TensorBoard events and the progress line of a run."""
 
     def __init__(self, work_dir: Path, step: int, resumed: bool):
-        self.console, self.work_dir = Console(), work_dir
+        self.console, self.work_dir = Console(file=cast(IO[str], Terminal())), work_dir
         self.text = (work_dir / 'log.txt').open('a', encoding='utf-8', errors=ESCAPED)
         earlier = [line.get('elapsed', 0) for line in _lines(work_dir / metrics_file.NAME)] if resumed else []
         self.began = time.monotonic() - max(earlier, default=0)
@@ -85,7 +87,7 @@ class Log:
     def _open(self, step: Optional[int]) -> None:
         path = self.work_dir / metrics_file.NAME
         earlier = [line for line in _lines(path) if line['step'] <= step] if step is not None else []
-        path.write_text(''.join(json.dumps(line) + '\n' for line in earlier), encoding='utf-8')
+        write_text(path, ''.join(json.dumps(line) + '\n' for line in earlier))
         self.overflows = max((line.get('overflows', 0) for line in earlier), default=0)
         self.metrics = path.open('a', encoding='utf-8')
         self.events = SummaryWriter(str(self.work_dir / 'tensorboard'), purge_step=None if step is None else step + 1)
@@ -97,16 +99,14 @@ class Log:
         self._write(text)
 
     def _write(self, text: str) -> None:
-        self.text.write(time.strftime('%Y-%m-%d %H:%M:%S  ') + text + '\n')
-        self.text.flush()
+        _append(self.text, time.strftime('%Y-%m-%d %H:%M:%S  ') + text + '\n')
 
     def record(self, values: dict[str, Any]) -> None:
         """A line of metrics.jsonl; numbers that are not finite are written as null. ``elapsed`` is added: the seconds that the
         run has taken, those of processes before a resume included."""
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
         clean['elapsed'] = round(time.monotonic() - self.began, 2)
-        self.metrics.write(json.dumps(clean) + '\n')
-        self.metrics.flush()
+        _append(self.metrics, json.dumps(clean) + '\n')
 
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
         """TensorBoard scalars."""
@@ -156,6 +156,16 @@ class Silence(Log):
 
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
         pass
+
+
+def _append(file: IO[str], text: str) -> None:
+    """Appends to a file now; OSError names it."""
+    try:
+        file.write(text)
+        file.flush()
+    except OSError as error:
+        error.filename = file.name
+        raise
 
 
 def _lines(path: Path) -> list[Line]:

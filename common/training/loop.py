@@ -11,7 +11,7 @@ import os
 import platform
 import signal
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Generator, Iterator, Optional
@@ -28,7 +28,7 @@ from twinseg.common.data.base import Dataset
 from twinseg.common.data.mixing import Mixing, is_active
 from twinseg.common.data.open import open_splits, shared_images, unused_files
 from twinseg.common.data.sampling import steps_per_epoch, training_batches
-from twinseg.common.errors import DataError, DivergedError, Interrupted, StateError, UserError
+from twinseg.common.errors import DataError, DivergedError, Interrupted, LostError, StateError, UserError
 from twinseg.common.files import write_text
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import network_arguments, num_classes
@@ -36,6 +36,7 @@ from twinseg.common.measure.environment import machine_of, versions
 from twinseg.common.parallel.launch import pin
 from twinseg.common.parallel.processes import Group, check_agreement, naming_lost_ranks
 from twinseg.common.training import loss_checks
+from twinseg.common.training.lock import training_alone
 from twinseg.common.training.log import Clock, Log, Silence
 from twinseg.common.training.signals import STATUS, Stop
 from twinseg.common.weights import by_name
@@ -43,7 +44,12 @@ from twinseg.common.weights import by_name
 MAX_CONFUSION = 100  # classes of the largest confusion matrix that is written to metrics.jsonl
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
 ADVICE = 'lower base_lr, use a warm-up or clip_global_norm, and continue from the last checkpoint'
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FAULTS = tuple(  # of disks, and of mounts whose server or process is gone
+    getattr(errno, name)
+    for name in 'EIO EROFS ESTALE ENOTCONN ENODEV ENXIO EREMOTEIO EHOSTDOWN EHOSTUNREACH ETIMEDOUT'.split()
+    if hasattr(errno, name)
+)
 RUN_KEYS = (  # settings that a resume must not change
     'arch',
     'num_classes',
@@ -96,8 +102,9 @@ def train(
     group = backend.group()
     if group.size > 1:
         print(f'rank {group.rank} of {group.size}: process {os.getpid()} on {platform.node()}', flush=True)
-    with naming_lost_ranks(group), _naming_a_full_disk(work_dir):
-        notes: list[str] = []  # lines for log.txt, which opens only when the run begins
+    notes: list[str] = []  # lines for log.txt, which opens only when the run begins
+    alone = training_alone(work_dir, notes.append) if group.rank == 0 else nullcontext()  # rank 0 alone writes
+    with naming_lost_ranks(group), _naming_faults(work_dir), alone:
         path = by_name.find_checkpoint(start_from) if start_from else None
         if resume and not path:
             path = checkpoint.latest(work_dir / checkpoint.FOLDER, notes.append)
@@ -265,7 +272,11 @@ class Run:
         self.samples = self.task.training_samples(self.training, self.config)
         with closing(self._batches()) as batches:
             while done.step < len(self.rates):
-                stopped = self.step(batches, stop)
+                try:
+                    stopped = self.step(batches, stop)
+                except (DataError, LostError):
+                    self.save_before_the_end()
+                    raise
                 best = False
                 if self._is_due(runtime.val_interval or self.epoch_steps):
                     best = self.evaluate()
@@ -360,6 +371,15 @@ class Run:
             names = f' ({broken[0]})' if broken else ''
             raise DivergedError(step, f'step {step}: {count} tensors are not finite{names}: training has diverged; {ADVICE}')
 
+    def save_before_the_end(self) -> None:
+        """Writes a checkpoint where a sample or a process that reads them ends a training of one process between two steps; of
+        several the others may be in the middle of one."""
+        step = self.progress.step
+        if self.group.size == 1 and step and not checkpoint.step_path(self.folder, step).exists():
+            with suppress(UserError):  # what ends the training is the error to be told
+                self.save(best=False)
+                self.log.line(f'ends after step {step}, which is saved')
+
     def roll_back(self, error: DivergedError) -> None:
         """Goes back to the last checkpoint and skips the batches up to that of ``error``; raises it where ``nan_policy`` or the
         number of rollbacks does not allow it, or there is no checkpoint."""
@@ -447,16 +467,15 @@ def global_batch(config: Config, devices: int) -> int:
 
 
 @contextmanager
-def _naming_a_full_disk(work_dir: Path) -> Iterator[None]:
-    """StateError in place of the OSError of a full disk."""
+def _naming_faults(work_dir: Path) -> Iterator[None]:
+    """StateError in place of the OSError of a disk that is full, or of a disk or mount that fails or is gone."""
     try:
         yield
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in (*FULL, *FAULTS):
             raise
-        raise StateError(
-            f'{error.filename or work_dir}: not written: {error.strerror}; free space and continue with --resume'
-        ) from None
+        what, advice = ('not written: ', 'free space') if error.errno in FULL else ('', 'see to the disk or the mount')
+        raise StateError(f'{error.filename or work_dir}: {what}{error.strerror}; {advice} and continue with --resume') from None
 
 
 def _counted_weights(config: Config, training: Dataset) -> Config:

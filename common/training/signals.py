@@ -6,14 +6,19 @@ from typing import Any, Optional
 
 import numpy as np
 
+from twinseg.common.console import leave_closed_terminals
 from twinseg.common.parallel.processes import Group
 
-STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130}  # exit status of an interrupted training; 75 (EX_TEMPFAIL): to be resumed
+# Exit status of an interrupted training; 75 (EX_TEMPFAIL): to be resumed; 129 is a shell's for a closed terminal.
+STATUS = {signal.SIGTERM: 75, signal.SIGINT: 130, signal.SIGHUP: 129}
 
 
 class Stop:
-    """Lets SIGTERM and SIGINT end a training after the step at hand instead of at once; with a single process the second one
-    ends it at once."""
+    """Lets SIGTERM, SIGINT and SIGHUP end a training after the step at hand instead of at once; with a single process the
+    second one ends it at once, unless one of the two is SIGHUP, which the kernel, shells and systemd send beside others.
+
+    Where SIGHUP is ignored from the start (``nohup``), it stays so.
+    """
 
     def __init__(self, group: Group):
         self.group, self.number = group, 0
@@ -21,7 +26,11 @@ class Stop:
 
     def __enter__(self) -> 'Stop':
         if threading.current_thread() is threading.main_thread():  # signals go there
-            self.previous = {number: signal.signal(number, self._note) for number in STATUS}
+            self.previous = {
+                number: signal.signal(number, self._note)
+                for number in STATUS
+                if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)
+            }
         return self
 
     def __exit__(self, *_: Any) -> None:
@@ -36,6 +45,8 @@ class Stop:
         return (signal.Signals(numbers.max()) if numbers.any() else None), int(counts.sum())
 
     def _note(self, number: int, _: Any) -> None:
-        if self.number and self.group.size == 1:
+        if self.number and self.group.size == 1 and signal.SIGHUP not in (self.number, number):
             raise KeyboardInterrupt
         self.number = number
+        if number == signal.SIGHUP:
+            leave_closed_terminals()

@@ -253,6 +253,7 @@ exit 1
         ('twinseg: error: rank 0 lost the other processes', 1, 'twinseg: error: data.png: truncated'),
         ('twinseg: stopped by SIGTERM after step 3, which is saved: continue with --resume', 75, 'continue with --resume'),
         ('twinseg: stopped by SIGINT after step 3, which is saved: continue with --resume', 130, 'continue with --resume'),
+        ('twinseg: stopped by SIGHUP after step 3, which is saved: continue with --resume', 129, 'continue with --resume'),
     ],
 )
 def test_the_first_failing_rank_has_the_last_word(place, other, status, last):
@@ -315,7 +316,7 @@ def test_processes_keep_to_their_cores(place, target, asked, expected):
 WAITS = """#!/usr/bin/env bash
 [[ $1 == -m ]] || exit 0
 "$REAL" -c 'import signal, sys, time
-for number in signal.SIGTERM, signal.SIGINT:
+for number in signal.SIGTERM, signal.SIGINT, signal.SIGHUP:
     signal.signal(number, lambda *_: sys.exit(print("told", flush=True) or 75))
 print("ready", flush=True)
 time.sleep(60)'
@@ -323,7 +324,7 @@ exit 1
 """
 
 
-@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_reach_the_processes(place, number):
     place.stub.write_text(WAITS)
     clean = {key: os.environ[key] for key in ('PATH', 'HOME') if key in os.environ}

@@ -3,27 +3,35 @@
 That nothing is lost when processes are killed is shown by test_soak.py.
 """
 
+import errno
+import fcntl
 import itertools
 import json
+import multiprocessing
 import os
+import pty
+import select
 import signal
 import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.support import faulty, ranks, streets
-from tests.support.tiny import tiny_network
-from twinseg.common import checkpoint, config
+from tests.support import faulty, photos, ranks, streets
+from tests.support.tiny import tiny_classifier, tiny_network
+from twinseg.common import checkpoint, cli, config
 from twinseg.common.backend import get_backend
+from twinseg.common.data.reading import read_image
 from twinseg.common.data.sampling import training_batches
-from twinseg.common.errors import DivergedError
+from twinseg.common.errors import DataError, DivergedError, StateError
 from twinseg.common.files import PART
 from twinseg.common.inference.evaluate import evaluate_run
 from twinseg.common.inference.runs import load_run
-from twinseg.common.training import loop
+from twinseg.common.training import log, loop
 
 TINY = {
     'arch': 'tiny',
@@ -173,6 +181,160 @@ def test_the_log_counts_files_that_are_not_used_and_images_of_both_splits(tmp_pa
     ]
     evaluate_run(load_run(tmp_path / 'run', 'pytorch', 'cpu'))
     assert [record.message for record in caplog.records if 'not used' in record.message] == warnings[1:2]
+
+
+@pytest.mark.parametrize('what', ['broken', 'vanished'])
+@pytest.mark.parametrize('split', ['train', 'val'])
+@pytest.mark.parametrize('task', ['segmentation', 'classification'])
+def test_an_image_that_cannot_be_read_ends_a_training_with_workers(backend_name, tmp_path, monkeypatch, task, split, what):
+    backend, make_loader = get_backend(backend_name), get_backend(backend_name).make_loader
+    if task == 'classification':
+        monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes, **_: tiny_classifier(backend_name))
+        folder = photos.make(tmp_path / 'photos')
+        keys = photos.settings(folder, arch='tiny', batch_size=4, max_iters=8, model_args={})
+        image = sorted((folder / split).glob('*/*'))[-1]
+    else:
+        monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network(backend_name, 0.5, num_classes))
+        folder = streets.make(tmp_path / 'streets')
+        keys = streets.settings(folder, **TINY)
+        image = folder / 'images' / split / '006.png'
+
+    def spoiled(*arguments):  # the data sets are opened, and the training begins
+        image.write_bytes(image.read_bytes()[:60]) if what == 'broken' else image.unlink(missing_ok=True)
+        return make_loader(*arguments)
+
+    monkeypatch.setattr(backend, 'make_loader', spoiled)
+    mode = {'graph_mode': 1} if backend_name == 'mindspore' else {}  # nothing is compiled
+    settings = config.from_flat({**keys, **mode, 'num_parallel_workers': 2, 'val_interval': 2})
+    with pytest.raises(DataError) as error:
+        loop.train(settings, backend_name, 'cpu', tmp_path / 'run')
+    assert str(image) in str(error.value) and str(error.value).isprintable() and len(str(error.value)) < 400
+    assert multiprocessing.active_children() == []
+    steps = len([line for line in (tmp_path / 'run/metrics.jsonl').read_text().splitlines() if '"train"' in line])
+    saved = [checkpoint.load(path)[1].step for path in checkpoint.steps(tmp_path / 'run/checkpoints')]
+    assert saved == ([steps] if split == 'train' and steps else []), 'what was done is saved, but not without its evaluation'
+
+
+def test_a_run_that_an_image_ended_goes_on_as_if_nothing_had_been(data, tmp_path, monkeypatch):
+    backend, folder = get_backend('pytorch'), streets.make(tmp_path / 'streets')
+    monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
+    run(backend, folder, tmp_path / 'whole')
+    _, index = batches(1)[0][-1]  # of the second step
+    image = folder / f'images/train/{index:03d}.png'
+    content = image.read_bytes()
+    image.write_bytes(content[:60])
+    with pytest.raises(DataError):
+        run(backend, folder, tmp_path / 'ended', num_parallel_workers=1)
+    assert 'ends after step 1, which is saved' in (tmp_path / 'ended/log.txt').read_text()
+    image.write_bytes(content)
+    run(backend, folder, tmp_path / 'ended', resume=True, num_parallel_workers=1)
+    assert all(np.array_equal(value, last(tmp_path / 'ended')[name]) for name, value in last(tmp_path / 'whole').items())
+
+
+@pytest.mark.parametrize('number', [errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ENOSPC])
+def test_a_disk_that_fails_is_named(data, tmp_path, monkeypatch, number):
+    backend = get_backend('pytorch')
+    monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
+    append = log._append
+
+    def fails(file, text):
+        if '"step": 2' in text:
+            raise OSError(number, os.strerror(number), file.name)
+        append(file, text)
+
+    monkeypatch.setattr(log, '_append', fails)
+    with pytest.raises(StateError, match=f'run/metrics.jsonl: .*{os.strerror(number)}; .* continue with --resume'):
+        run(backend, data, tmp_path / 'run')
+
+
+def test_an_image_below_a_mount_that_is_gone_is_named(monkeypatch, tmp_path):
+    image = streets.make(tmp_path, 1) / 'images/train/000.png'
+
+    def gone(*_):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr(Path, 'open', gone)
+    with pytest.raises(DataError, match='000.png: not readable: Stale file handle; see to the disk or the mount'):
+        read_image(image)
+
+
+def test_a_full_log_file_is_named(data, tmp_path, monkeypatch):
+    backend = get_backend('pytorch')
+    monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/log.txt').symlink_to('/dev/full')
+    with pytest.raises(StateError, match='run/log.txt: not written: No space left on device; free space and continue with'):
+        run(backend, data, tmp_path / 'run')
+
+
+def test_a_checkpoint_of_a_newer_version_is_called_newer_by_every_command(data, tmp_path, monkeypatch, capsys):
+    backend = get_backend('pytorch')
+    monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
+    run(backend, data, tmp_path / 'run')
+    for path in (tmp_path / 'run/checkpoints').iterdir():
+        tensors, meta = checkpoint.load(path)
+        monkeypatch.setattr(checkpoint.RunMeta, 'to_json', lambda meta: json.dumps({'format': 9, 'layout': 'of later days'}))
+        checkpoint.save(path, tensors, meta)
+    folder, file = str(tmp_path / 'run'), str(path)
+    for words in (
+        ['train', '--work-dir', folder, '--resume'],
+        ['train', '--checkpoint', file, '--work-dir', str(tmp_path / 'new')],
+        ['eval', '--checkpoint', folder],
+        ['eval', '--checkpoint', file],
+        ['predict', '--checkpoint', folder, str(data / 'images/val/000.png')],
+        ['export', '--checkpoint', file, '--out', str(tmp_path / 'x.onnx')],
+        ['results', folder],
+    ):
+        assert cli.main([*words, *['--device', 'cpu'] * (words[0] in ('train', 'eval', 'predict'))]) == 2, words
+        (line,) = capsys.readouterr().err.splitlines()
+        assert 'has format 9, written by a newer version of twinseg' in line, words
+
+
+class Terminal:
+    """A training whose terminal is closed in the middle."""
+
+    def __init__(self, folder: Path, data: Path, *, ignores: bool, steps: int):
+        keys = streets.settings(data, **{**TINY, 'max_iters': steps, 'val_interval': steps})
+        (folder / 'run.yaml').write_text('\n'.join(f'{key}: {json.dumps(value)}' for key, value in keys.items()))
+        self.metrics = folder / 'run/metrics.jsonl'
+        master, slave = pty.openpty()
+
+        def prepare():
+            os.setsid()
+            fcntl.ioctl(slave, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN if ignores else signal.SIG_DFL)
+
+        words = 'train run.yaml --backend pytorch --device cpu --work-dir run'.split()
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', 'tests.support.faulty', *words],
+            cwd=folder,
+            env=ranks.environment(TERM='xterm'),
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            preexec_fn=prepare,
+        )
+        os.close(slave)
+        while not self.metrics.exists() or self.metrics.read_text().count('\n') < 3:
+            assert self.process.poll() is None
+            if select.select([master], [], [], 0.05)[0]:
+                os.read(master, 1 << 16)
+        os.close(master)
+        self.status = self.process.wait(120)
+
+
+def test_a_closed_terminal_ends_a_run_after_its_step(data, tmp_path):
+    ended = Terminal(tmp_path, data, ignores=False, steps=100000)
+    assert ended.status == 129
+    step = json.loads(ended.metrics.read_text().splitlines()[-1])['step']
+    assert checkpoint.load(checkpoint.latest(tmp_path / 'run/checkpoints'))[1].step == step
+    assert f'stopped by SIGHUP after step {step}' in (tmp_path / 'run/log.txt').read_text().splitlines()[-1]
+
+
+def test_below_nohup_a_run_goes_on_without_its_terminal(data, tmp_path):
+    ended = Terminal(tmp_path, data, ignores=True, steps=40)
+    assert ended.status == 0
+    assert checkpoint.load(tmp_path / 'run/checkpoints/best.safetensors')[1].step == 40
 
 
 # --- groups of two processes ------------------------------------------------------------------------------------------

@@ -268,7 +268,7 @@ def test_weights_alone_continue_no_training(data, trained, tmp_path):
         run('pytorch', data, tmp_path / 'run', start_from=tmp_path / 'weights.safetensors')
 
 
-@pytest.mark.parametrize('number, status', [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+@pytest.mark.parametrize('number, status', [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_after_its_step_and_nothing_is_lost(data, tmp_path, monkeypatch, number, status):
     run('pytorch', data, tmp_path / 'whole')
     backend = get_backend('pytorch')
