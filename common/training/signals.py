@@ -33,7 +33,9 @@ class Stop:
             }
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, _: Any, error: Optional[BaseException], *__: Any) -> None:
+        if self.group.size > 1 and isinstance(error, RuntimeError):
+            return  # another process is gone: this one says so before the launcher ends it (``naming_lost_ranks``)
         for number, handler in self.previous.items():
             signal.signal(number, handler)
 
