@@ -72,7 +72,7 @@ def load_run(
     if config is None:
         config = configuration.from_flat(meta.config, str(file), trusted=True)
     else:
-        facts.check(facts.of_checkpoint(meta, path), facts.of_config(config), quiet=launch.rank() > 0)
+        facts.check(facts.of_checkpoint(meta, path), facts.of_config(config, stated_only=True), quiet=launch.rank() > 0)
     backend = get_backend(backend_name or preferred(config.runtime.backend or meta.backend))
     device = backend.setup(
         device or _device_present(backend, config, meta, path),

@@ -228,7 +228,7 @@ def test_broken_files_are_refused_in_one_line(suffix, content, tmp_path):
         pytest.importorskip('mindspore')
     path = tmp_path / f'net{suffix}'
     path.write_bytes(content)
-    with pytest.raises(UserError, match='refuses it'):
+    with pytest.raises(UserError, match='refuses it|not readable as ONNX|it has 0 inputs'):
         open_engine(path)
     with pytest.raises(UserError, match='no such file'):
         open_engine(tmp_path / 'absent.onnx')

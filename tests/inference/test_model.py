@@ -60,7 +60,7 @@ def test_a_classifier_names_the_likeliest_classes(classifier, backend_name, tmp_
     expected = np.exp(logits) / np.exp(logits).sum()
     assert [guess.index for guess in result.classes] == np.argsort(-expected).tolist()
     np.testing.assert_allclose([guess.probability for guess in result.classes], np.sort(expected)[::-1], rtol=1e-6)
-    assert {guess.name for guess in result.classes} == set(CITYSCAPES_CLASSES[:CLASSES])
+    assert {guess.name for guess in result.classes} == {f'class {number}' for number in range(CLASSES)}
     (file,) = result.save(tmp_path)
     assert file.name == 'image_classes.json' and json.loads(file.read_text()) == result.to_json()
 
