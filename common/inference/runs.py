@@ -72,7 +72,9 @@ def load_run(
     if config is None:
         config = configuration.from_flat(meta.config, str(file), trusted=True)
     else:
-        facts.check(facts.of_checkpoint(meta, path), facts.of_config(config, stated_only=True), quiet=launch.rank() > 0)
+        no_data = 'set' not in config.flat()  # that of converted weights, whose classes are not those of the default set
+        used = facts.of_config(config, stated_only=no_data)
+        facts.check(facts.of_checkpoint(meta, path), used, quiet=launch.rank() > 0)
     backend = get_backend(backend_name or preferred(config.runtime.backend or meta.backend))
     device = backend.setup(
         device or _device_present(backend, config, meta, path),
