@@ -4,9 +4,10 @@ An image is known by its suffix, in any case. What begins with a dot, and what s
 files and folders are followed. Whatever is not used is counted, with the reason.
 """
 
+import errno
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,7 +123,7 @@ def list_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, recursive
     for name, entry in _walk(folder, recursive, tally):
         if not name.lower().endswith(endings):
             tally.add(kind_of(name), name)
-        elif not entry.is_file():
+        elif not _is(entry.is_file):
             tally.add(NOWHERE if entry.is_symlink() else NO_FILE, name)
         else:
             names.append(name)
@@ -134,7 +135,7 @@ def list_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, recursive
 def list_folders(folder: Path) -> list[str]:
     """Names of the folders in a folder, hidden ones and those of the system left out, sorted. DataError when it cannot be
     read."""
-    return [entry.name for entry in _entries(folder) if not is_hidden(entry.name) and entry.is_dir()]
+    return [entry.name for entry in _entries(folder) if not is_hidden(entry.name) and _is(entry.is_dir)]
 
 
 def is_image(name: str) -> bool:
@@ -178,7 +179,7 @@ def _walk(folder: Path, recursive: bool, tally: Tally) -> Iterator[tuple[str, os
         name = above + entry.name
         if is_hidden(entry.name):
             tally.add(HIDDEN, name)
-        elif not entry.is_dir():
+        elif not _is(entry.is_dir):
             yield name, entry
         elif not recursive:
             tally.add(FOLDERS, name)
@@ -200,6 +201,16 @@ def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
             return sorted(entries, key=lambda entry: entry.name)
     except OSError as error:
         raise DataError(f'{folder}: not readable ({error.strerror})') from None
+
+
+def _is(test: Callable[[], bool]) -> bool:
+    """What ``is_file`` or ``is_dir`` of an entry says; False for a link that leads to itself."""
+    try:
+        return test()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return False
+        raise DataError(f'{error.filename}: not readable ({error.strerror})') from None
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -55,10 +55,13 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     (here / 'site/up').symlink_to(here)
     (there / 'deep/self').symlink_to('.')
     (here / 'gone.png').symlink_to('nowhere')
+    for name in ('itself.png', 'itself'):
+        (here / name).symlink_to(name)
     os.mkfifo(here / 'pipe.png')
     found = list_files(here)
     assert found.names == ['a.png', 'disk/c.png', 'disk/deep/d.png', 'e.png', 'site/b.png']
-    assert counts(found) == {listing.LOOP: 2, listing.NOWHERE: 1, listing.NO_FILE: 1}
+    assert counts(found) == {listing.LOOP: 2, listing.NOWHERE: 2, listing.NO_FILE: 1, 'file(s) without a suffix': 1}
+    assert list_folders(here) == ['disk', 'site']
     assert found.links == {'e.png': str((there / 'c.png').resolve())}
 
 
