@@ -10,7 +10,7 @@ import numpy as np
 from twinseg.common import config
 from twinseg.common.data.labels import IGNORE, LabelRules
 from twinseg.common.data.listing import NO_FACTS, FileFacts
-from twinseg.common.data.reading import AS_SEEN, ImageRules, orientation, read_image
+from twinseg.common.data.reading import AS_SEEN, ImageRules, read_extent, read_image
 from twinseg.common.errors import DataError
 
 OnProgress = Callable[[int, int], None]  # hears how much is done, of how much: samples, files or bytes
@@ -117,7 +117,8 @@ class FileDataset(Dataset):
         """The end of the message where image and label differ by a turn of 90 degrees."""
         if image.shape[:2] != label.shape[::-1]:
             return ''
-        turns = {what: orientation(path) for what, path in (('image', sample.image), ('label', sample.label)) if path}
+        files = {'image': sample.image, 'label': sample.label}
+        turns = {what: read_extent(path).orientation for what, path in files.items() if path}
         found = ', '.join(f"the {what}'s is {turn}" for what, turn in turns.items())
         if max(turns.values()) < 5:
             return f': one lies on its side, and no EXIF orientation says so ({found}); turn the one that is not upright'

@@ -6,11 +6,11 @@ otherwise.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, Optional
+from typing import Any, BinaryIO, NamedTuple, Optional, TypeVar
 
 import cv2
 import numpy as np
@@ -38,14 +38,15 @@ KINDS = (
     *(JpegImageFile, PngImageFile, TiffImageFile, WebPImageFile, BmpImageFile, DibImageFile, GifImageFile, PpmImageFile),
     Jpeg2KImageFile,
 )
-FORMATS = [str(kind.format) for kind in KINDS] + ['AVIF'] * (
-    'AVIF' in Image.OPEN
-)  # Pillow's others are rare, and one of them, EPS, starts Ghostscript
+FORMATS = [str(kind.format) for kind in KINDS]  # Pillow's others are rare, and one of them, EPS, starts Ghostscript
+FORMATS += ['AVIF'] if 'AVIF' in Image.OPEN else []
 DEEP_GREY = ('I;16', 'I;16L', 'I;16B', 'I;16N')  # Pillow's modes of 16-bit grey
 LOSSY = ('JPEG', 'MPO', 'JPEG2000', 'AVIF')  # formats that change class ids, or may have
+LOSSY_COMPRESSIONS = (6, 7, 50001)  # of a TIFF: JPEG in two forms, WebP
 FULL_RANGE = 1 << 14  # 16-bit photographs reach it; data of 10, 12 or 14 bits in a 16-bit file do not
 ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, SAMPLE_FORMAT = 274, 254, 258, 262, 339  # tags of EXIF and of TIFF
-WIDTH, HEIGHT, SAMPLES = 256, 257, 277  # further tags of TIFF
+WIDTH, HEIGHT, COMPRESSION, SAMPLES = 256, 257, 259, 277  # further tags of TIFF
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 MIN_IS_WHITE, SIGNED = 0, 2  # values of PHOTOMETRIC and SAMPLE_FORMAT
 MAX_UNUSUAL_BITS = 1 << 32  # of the samples of a TIFF that Pillow does not read: 512 MB
 TIFFS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # first bytes; the last two are BigTIFF
@@ -79,6 +80,15 @@ class ImageRules:
 
 
 AS_SEEN = ImageRules()
+T = TypeVar('T')
+
+
+class Extent(NamedTuple):
+    """Height and width of an image as its EXIF ``orientation`` turns it, and that number, 1 to 8; 1: it is stored upright, or
+    does not say."""
+
+    size: tuple[int, int]
+    orientation: int
 
 
 class Samples(NamedTuple):
@@ -96,20 +106,20 @@ class _Decoded(NamedTuple):
     """A decoded file.
 
     ``image``: pixels as Pillow has them. ``channels``: samples (H, W) or (H, W, 3 or 4), red first, where Pillow cuts or does
-    not read them. ``turn``: the EXIF orientation by which either is still to be turned; ``orientation``: the file's. ``bits``
-    of a stored sample, ``min_is_white`` and ``signed`` say what the samples mean; ``largest``: the largest value of a PGM, by
-    which Pillow has scaled it.
+    not read them. ``turn``: the EXIF orientation by which either is still to be turned. ``bits`` of a stored sample,
+    ``min_is_white`` and ``signed`` say what the samples mean; ``largest``: the largest value of a PGM or PPM, by which Pillow
+    has scaled it; ``lossy``: whether the format changes samples, or may have.
     """
 
     image: Optional[Image.Image]
     turn: int
-    orientation: int
     bits: int
     format: str
     channels: Optional[np.ndarray] = None
     min_is_white: bool = False
     signed: bool = False
     largest: int = 0
+    lossy: bool = False
 
     @property
     def mode(self) -> str:
@@ -144,6 +154,8 @@ def read_samples(path: Path, upright: bool = True) -> Samples:
     elif mode in ('1', 'L', 'I', 'F', *DEEP_GREY):
         values = _grey(decoded)
     elif mode in ('P', 'PA', 'LA', 'RGB', 'RGBA', 'RGBX'):
+        if decoded.largest > 255:  # Pillow has cut them to 8 bits
+            raise DataError(f'{path}: a PPM of more than 8 bits a channel; save the label as PNG')
         values = _unscaled(np.asarray(image), decoded.largest, 255)
     else:
         raise DataError(
@@ -155,16 +167,39 @@ def read_samples(path: Path, upright: bool = True) -> Samples:
     if image is not None and mode in ('P', 'PA'):
         palette = np.array(image.getpalette('RGB'), np.uint8).reshape(-1, 3)
     alpha = None if alpha is None else _turned(alpha, decoded.turn)
-    return Samples(_turned(values, decoded.turn), alpha, palette, decoded.format in LOSSY)
+    return Samples(_turned(values, decoded.turn), alpha, palette, decoded.lossy)
 
 
-def orientation(path: Path) -> int:
-    """The EXIF orientation of a file, 1 to 8; 1: it is stored upright, or does not say."""
-    return _decode(path, path, True, alone=False).orientation
+def read_extent(source: Path | BinaryIO, name: str | Path | None = None) -> Extent:
+    """Size and orientation of an image file, by its header alone where that says both. DataError as of ``read_image``."""
+
+    def measured(image: Optional[Image.Image], file: BinaryIO, head: bytes) -> Extent:
+        turn = 1 if image is None else _orientation(image)
+        if image is None or isinstance(image, TiffImageFile):  # versions of Pillow differ in which side is the width
+            tags = _tags(file, head)
+            turn, stored = _valid(tags.get(ORIENTATION, turn)), (int(tags[HEIGHT]), int(tags[WIDTH]))
+        else:
+            stored = image.height, image.width
+        return Extent((stored[1], stored[0]) if turn in SIDEWAYS else stored, turn)
+
+    return _opened(source, source if name is None and isinstance(source, Path) else name, MAX_PIXELS, measured)
 
 
 def _decode(source: Path | BinaryIO, name: Any, upright: bool, alone: bool, most: int = MAX_PIXELS) -> _Decoded:
     """The first image of a file; ``alone``: a file with several is an error, else only a TIFF with several of one size."""
+
+    def decoded(image: Optional[Image.Image], file: BinaryIO, head: bytes) -> _Decoded:
+        if image is None:
+            return _unusual_tiff(file, head, name, upright)
+        _check_frames(image, name, alone)
+        return _loaded(image, file, head, name, upright)
+
+    return _opened(source, name, most, decoded)
+
+
+def _opened(source: Path | BinaryIO, name: Any, most: int, use: Callable[[Optional[Image.Image], BinaryIO, bytes], T]) -> T:
+    """What ``use`` makes of an image, its file and the first bytes of that; of a TIFF that Pillow does not know, without an
+    image. DataError for whatever goes wrong, and for more pixels than ``most``."""
     head = b''
     try:
         if isinstance(source, Path) and source.exists() and not source.is_file():  # opening a FIFO would wait for ever
@@ -178,12 +213,11 @@ def _decode(source: Path | BinaryIO, name: Any, upright: bool, alone: bool, most
             except Image.UnidentifiedImageError:
                 if head[:4] not in TIFFS:
                     raise
-                return _unusual_tiff(file, head, name, upright)
+                return use(None, file, head)
             with image:
                 if image.width * image.height > most:
                     raise DataError(f'{name}: {image.width}x{image.height} pixels, more than the limit of {most}')
-                _check_frames(image, name, alone)
-                return _loaded(image, file, head, name, upright)
+                return use(image, file, head)
     except DataError:
         raise
     except FileNotFoundError:
@@ -267,15 +301,35 @@ def _loaded(image: Image.Image, file: BinaryIO, head: bytes, name: Any, upright:
         channels, turn = _by_opencv(file, head, name), stored if upright else 1
     min_is_white = tags.get(PHOTOMETRIC) == MIN_IS_WHITE or head[:2] in (b'P1', b'P4')
     signed = SIGNED in np.ravel(tags.get(SAMPLE_FORMAT, 1))
-    return _Decoded(image, turn, stored, bits, str(image.format), channels, min_is_white, signed, largest)
+    lossy = _is_lossy(image, file, tags)
+    return _Decoded(image, turn, bits, str(image.format), channels, min_is_white, signed, largest, lossy)
+
+
+def _is_lossy(image: Image.Image, file: BinaryIO, tags: dict[int, Any]) -> bool:
+    if image.format != 'WEBP':
+        return image.format in LOSSY or tags.get(COMPRESSION) in LOSSY_COMPRESSIONS
+    start, kind = 12, b''  # of a chunk: kind, size, content, filled up to 2 bytes
+    while kind not in (b'VP8 ', b'VP8L'):
+        file.seek(start)
+        kind, length = file.read(4), file.read(4)
+        if len(length) < 4:
+            return True
+        size = int.from_bytes(length, 'little')
+        start += 8 + size + size % 2
+    return kind == b'VP8 '
+
+
+def _tags(file: BinaryIO, head: bytes) -> dict[int, Any]:
+    """The tags of a TIFF's first image."""
+    directory = ImageFileDirectory_v2(head[: 16 if _is_big(head) else 8])
+    file.seek(directory.next)
+    directory.load(file)
+    return dict(directory)
 
 
 def _unusual_tiff(file: BinaryIO, head: bytes, name: Any, upright: bool) -> _Decoded:
     """A TIFF whose samples Pillow does not read: floating-point numbers of 64 bits, or as colours, big-endian integers, ..."""
-    directory = ImageFileDirectory_v2(head[: 16 if _is_big(head) else 8])
-    file.seek(directory.next)
-    directory.load(file)
-    tags = dict(directory)
+    tags = _tags(file, head)
     bits, count = max(np.ravel(tags.get(BITS, 1)).tolist()), int(tags.get(SAMPLES, 1))
     pixels = int(tags[WIDTH]) * int(tags[HEIGHT])
     if pixels > MAX_PIXELS or pixels * count * bits > MAX_UNUSUAL_BITS:
@@ -286,9 +340,8 @@ def _unusual_tiff(file: BinaryIO, head: bytes, name: Any, upright: bool) -> _Dec
         raise DataError(f'{name}: not readable as an image, {STRANGE_TIFF}')
     stored = _valid(tags.get(ORIENTATION))
     channels = _by_opencv(file, head, name)
-    return _Decoded(
-        None, stored if upright else 1, stored, bits, 'TIFF', channels, signed=SIGNED in np.ravel(tags.get(SAMPLE_FORMAT, 1))
-    )
+    signed = SIGNED in np.ravel(tags.get(SAMPLE_FORMAT, 1))
+    return _Decoded(None, stored if upright else 1, bits, 'TIFF', channels, signed=signed)
 
 
 def _by_opencv(file: BinaryIO, head: bytes, name: Any) -> np.ndarray:
@@ -325,7 +378,7 @@ def _turned(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Pixels (H, W, ...) turned so that what has the EXIF ``orientation`` is upright."""
     if orientation == 1:
         return pixels
-    if orientation in (5, 6, 7, 8):
+    if orientation in SIDEWAYS:
         pixels = pixels.swapaxes(0, 1)
     rows = slice(None, None, -1) if orientation in (3, 4, 7, 8) else slice(None)
     columns = slice(None, None, -1) if orientation in (2, 3, 6, 7) else slice(None)

@@ -14,7 +14,7 @@ from twinseg.common import config
 from twinseg.common.data import reading
 from twinseg.common.data.labels import LabelRules, read_label
 from twinseg.common.data.open import open_dataset
-from twinseg.common.data.reading import ImageRules, orientation, read_image
+from twinseg.common.data.reading import Extent, ImageRules, read_extent, read_image
 from twinseg.common.errors import DataError, UserError
 
 HEIGHT, WIDTH = 5, 11  # a width that fills no byte at 1, 2 and 4 bits a sample
@@ -151,7 +151,7 @@ def test_images_and_labels_are_turned_as_their_exif_data_says(tmp_path, kind, tu
     assert np.array_equal(read_image(image, rules=ImageRules(False, white)), PHOTO)
     rules = LabelRules('x', {i: i for i in range(254)} | {254: 0, 255: 255}, ['a'])
     assert np.array_equal(rules.read(label, upright=False), np.where(PHOTO[..., 0] == 254, 0, PHOTO[..., 0]))
-    assert orientation(image) == turn
+    assert read_extent(image) == Extent(TURNS[turn](PHOTO).shape[:2], turn)
 
 
 @pytest.mark.parametrize('turn', range(1, 9))
@@ -162,6 +162,7 @@ def test_so_are_compressed_ones(tmp_path, kind, options, turn):
     path = written(tmp_path, photo, f'turned.{kind}', format=kind, exif=exif(turn), **options)
     stored = np.asarray(Image.open(plain))
     assert np.array_equal(read_image(path), TURNS[turn](stored))
+    assert read_extent(path) == Extent(TURNS[turn](stored).shape[:2], turn)
     assert np.array_equal(read_image(path, rules=ImageRules(upright=False)), stored)
 
 
@@ -380,6 +381,11 @@ def test_ids_are_read_as_they_are_stored(tmp_path, name):
     assert label.dtype == np.uint8 and np.array_equal(label, ids)
 
 
+def test_a_label_whose_bits_pillow_cuts_is_refused(tmp_path):
+    with pytest.raises(DataError, match='more than 8 bits a channel; save the label as PNG'):
+        read_label(written(tmp_path, b'P6\n2 1\n1000\n' + np.arange(6).astype('>u2').tobytes()))
+
+
 def test_a_bitmap_of_windows(tmp_path):
     path = written(tmp_path, Image.fromarray(random(2).astype(bool)), 'a.bmp')
     assert np.array_equal(read_label(path), random(2))
@@ -563,6 +569,12 @@ def test_jpeg_labels_get_an_answer(tmp_path):
         written(tmp_path, label, 'masks/train/a.jpg', quality=90)
         with pytest.raises(DataError, match='lossy format .*save labels as PNG; .*set unknown_colors: nearest'):
             label_of(data)
+    rules = LabelRules('x', {0: 0, 1: 1, 2: 2}, 'abc')
+    for kind, options in (('webp', {}), ('webp', {'icc_profile': b'x' * 99}), ('tiff', {'compression': 'jpeg'})):
+        with pytest.raises(DataError, match='lossy format'):
+            rules.read(written(tmp_path, label, format=kind, **options))
+    for kind, options in (('webp', {'lossless': True}), ('webp', {'lossless': True, 'icc_profile': b'x' * 99}), ('tiff', {})):
+        assert np.array_equal(rules.read(written(tmp_path, label, format=kind, **options)), coarse)
     written(tmp_path, Image.fromarray(np.array(PALETTE, np.uint8)[coarse]), 'masks/train/a.jpg', quality=90, subsampling=0)
     nearest = label_of(data.model_copy(update={'unknown_colors': 'nearest'}))
     assert (nearest == coarse).mean() > 0.97
