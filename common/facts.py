@@ -17,6 +17,7 @@ from twinseg.common.config import TASK_TEXTS, Config, TaskName
 from twinseg.common.data.base import IGNORE, Dataset
 from twinseg.common.data.open import description
 from twinseg.common.errors import StateError, UserError
+from twinseg.common.printable import MOST_NAMES, listed
 
 NORMALISATION = ('mean', 'std')
 SIZES: dict[TaskName, tuple[str, ...]] = {  # keys that decide what a network sees of an image
@@ -24,7 +25,6 @@ SIZES: dict[TaskName, tuple[str, ...]] = {  # keys that decide what a network se
     'classification': ('image_size', 'crop_pct', 'square_resize', 'interpolation'),
 }
 OWN_CLASSES = ('custom', 'image_folder')  # data sets whose classes are a user's: equal names do not mean equal classes
-MOST_NAMES = 8  # most classes that a message lists
 Colour = tuple[int, ...]
 
 
@@ -187,7 +187,7 @@ def _compare_classes(stored: Facts, used: Facts, continued: bool, found: Differe
         elif theirs and (stored.set != used.set or used.set in OWN_CLASSES and stored.folder != used.folder):
             found.doubtful.append(
                 f'{stored.source}: says no names of its classes: whether they are those of {used.source} '
-                f'({_listed(theirs)}) is not known'
+                f'({listed(theirs)}) is not known'
             )
         return False
     if len(ours) != len(theirs):
@@ -201,13 +201,13 @@ def _compare_classes(stored: Facts, used: Facts, continued: bool, found: Differe
     if moved := _moved(ours, theirs):
         found.wrong.append(
             f'{stored.source}: has classes of {used.source} in another order: '
-            + _listed([f'{ours[here]} is its class {here}, there class {there}' for here, there in moved.items()], ', ')
+            + listed([f'{ours[here]} is its class {here}, there class {there}' for here, there in moved.items()])
             + _reordered(stored, used, moved)
         )
     elif ours != theirs:
         pairs = [f'class {index} is {a!r}, there {b!r}' for index, (a, b) in enumerate(zip(ours, theirs)) if a != b]
         only_spelling = all(_plain(a) == _plain(b) for a, b in zip(ours, theirs))
-        line = f'{stored.source}: other names of classes than {used.source}: {_listed(pairs)}'
+        line = f'{stored.source}: other names of classes than {used.source}: {listed(pairs)}'
         if continued and not only_spelling:
             found.wrong.append(f'{line}; a run is continued with the classes that it began with')
         else:
@@ -226,7 +226,7 @@ def _compare_ids(stored: Facts, used: Facts, continued: bool, found: Differences
         if (now := used.label_map.get(number, IGNORE)) != was and max(was, now) < len(used.classes)
     ]
     if other:
-        line = f'{stored.source}: label_map: ids of the label files meant other classes: {_listed(other)}'
+        line = f'{stored.source}: label_map: ids of the label files meant other classes: {listed(other)}'
         (found.wrong if continued else found.doubtful).append(line)
 
 
@@ -256,7 +256,7 @@ def _plain(name: str) -> str:
 
 def _reordered(stored: Facts, used: Facts, moved: Mapping[int, int]) -> str:
     """The keys that put a user's own classes into the network's order; empty where they cannot be told."""
-    ours, names = stored.classes, f'classes: [{_listed(stored.classes)}]'
+    ours, names = stored.classes, f'classes: [{listed(stored.classes)}]'
     if used.set != 'custom' or sorted(map(_plain, ours)) != sorted(map(_plain, used.classes)) or len(ours) > MOST_NAMES:
         return ''
     if _same_files(stored, used):
@@ -271,11 +271,7 @@ def _same_files(stored: Facts, used: Facts) -> bool:
 
 
 def _named(classes: Sequence[str]) -> str:
-    return f' ({_listed(classes)})' if classes else ''
-
-
-def _listed(items: Sequence[str], separator: str = ', ') -> str:
-    return separator.join(items[:MOST_NAMES]) + (f'{separator}... ({len(items)} in all)' if len(items) > MOST_NAMES else '')
+    return f' ({listed(classes)})' if classes else ''
 
 
 def _differ(ours: Sequence[Any], theirs: Sequence[Any]) -> bool:

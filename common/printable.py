@@ -6,8 +6,10 @@ Python holds bytes that are no UTF-8 as surrogates (PEP 383), which no encoder t
 
 import codecs
 import unicodedata
+from collections.abc import Sequence
 
 LONGEST = 500  # characters of a line for the user
+MOST_NAMES = 8  # names that a line lists
 ESCAPED = 'twinseg.escaped'  # error handler of encoders: what cannot be encoded is written as ``printable`` shows it
 JOINERS = '\u200c\u200d'  # invisible, but parts of emoji and of words
 
@@ -28,6 +30,11 @@ def one_line(text: str, longest: int = LONGEST) -> str:
         return start
     end = longest // 3
     return f'{start[: longest - end - 5]} ... {start[len(start) - end :]}'
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and the count of all where there are more."""
+    return ', '.join(names[:MOST_NAMES]) + (f', ... ({len(names)} in all)' if len(names) > MOST_NAMES else '')
 
 
 def _shown(letter: str) -> str:

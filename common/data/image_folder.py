@@ -39,6 +39,7 @@ from twinseg.common.data.listing import (
 from twinseg.common.data.reading import AS_SEEN, ImageRules, read_image
 from twinseg.common.errors import DataError
 from twinseg.common.files import home_expanded, read_bounded
+from twinseg.common.printable import listed
 
 MAX_BYTES = 1 << 28  # bytes of an image's file in a tar
 MAX_CLASS_FILE = 1 << 24  # bytes: 100,000 classes have less
@@ -109,7 +110,7 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
         unused = ''.join(f'; not used there: {note}' for note in files.tally.notes())
         raise DataError(
             f'{root}: no images of the split {split!r}; expected {LAYOUT.replace("{split}", split)}, images as '
-            f'{" ".join(IMAGE_SUFFIXES)}; splits found: {_some(_splits(root)) or "none"}{unused}'
+            f'{" ".join(IMAGE_SUFFIXES)}; splits found: {listed(sorted(_splits(root))) or "none"}{unused}'
         )
     outside = [names for names, _ in images if len(names) == 1]
     if outside:
@@ -129,17 +130,17 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
         if where == split and len(numbers) > len(set(folders)):
             raise DataError(
                 f'{root}: class folders of the split {split!r} without images: '
-                f'{_some(set(numbers) - set(folders))}; remove them, or give the classes by class_file'
+                f'{listed(sorted(set(numbers) - set(folders)))}; remove them, or give the classes by class_file'
             )
     by_name = {same_name(folder): number for folder, number in numbers.items()}
     if len(by_name) < len(numbers):
         twice = {folder for folder, number in numbers.items() if by_name[same_name(folder)] != number}
-        raise DataError(f'{root}: class folders of one name, which differ in how accents are written: {_some(twice)}')
+        raise DataError(f'{root}: class folders of one name, which differ in how accents are written: {listed(sorted(twice))}')
     unknown = {folder for folder in set(folders) if same_name(folder) not in by_name}
     if unknown:
         raise DataError(
             f'{root}: {len(unknown)} class folders of the split {split!r} are not among the {len(numbers)} classes '
-            f'of {where}: {_some(unknown)}'
+            f'of {where}: {listed(sorted(unknown))}'
         )
     labels = np.array([by_name[same_name(folder)] for folder in folders], np.int64)
     description = Description.of(readable, default_palette(len(readable)), UNREADABLE)
@@ -387,8 +388,3 @@ def _from_lines(text: str, folders: set[str]) -> list[tuple[str, int, str]]:
         folder, _, name = (line, '', '') if line in folders else line.replace('\t', ' ', 1).partition(' ')
         entries.append((folder, number, name.strip() or folder))
     return entries
-
-
-def _some(names: set[str]) -> str:
-    """The first eight names, for an error."""
-    return ', '.join(sorted(names)[:8]) + (', ...' if len(names) > 8 else '')

@@ -11,12 +11,12 @@ import numpy as np
 from twinseg.common.data.base import IGNORE, Dataset, FileDataset
 from twinseg.common.data.cache import CachedDataset
 from twinseg.common.errors import DataError
+from twinseg.common.printable import listed
 
 FEWEST, MOST = 50, 2000  # labels that are looked at before a training, unless there are fewer
 PIXELS = 1 << 28  # and about how many pixels between the two: some seconds on two cores
 THREADS = 8
 UNEQUAL = 100  # times as many images as the rarest class that are called a fault in a classifier's data
-MOST_NAMES = 8  # names in a message
 EXACT = 1 << 24  # pixels up to which OpenCV's float32 histogram is exact
 
 
@@ -95,14 +95,14 @@ def faults(dataset: Dataset, found: LabelCounts, training: bool) -> list[Fault]:
         return [Fault(line, all_seen)]
     lines = []
     if len(shown) == 1:
-        line = f'{where}: the labels show the class {shown[0]} alone, none shows {_listed(absent)} {labels}'
+        line = f'{where}: the labels show the class {shown[0]} alone, none shows {listed(absent)} {labels}'
         lines.append(Fault(line + _ignored(dataset, found, absent), all_seen and training))
     elif absent and training:
-        line = f'{where}: no label shows the class{"es" * (len(absent) > 1)} {_listed(absent)} {labels}'
+        line = f'{where}: no label shows the class{"es" * (len(absent) > 1)} {listed(absent)} {labels}'
         lines.append(Fault(line + _ignored(dataset, found, absent), False))
     if found.empty:
         line = f'{where}: labels without a labelled pixel, all {IGNORE}, which is ignored: {len(found.empty)} {labels}: '
-        lines.append(Fault(line + _listed(found.empty), False))
+        lines.append(Fault(line + listed(found.empty), False))
     return lines
 
 
@@ -111,7 +111,7 @@ def _faults_of_folders(where: str, classes: Sequence[str], found: LabelCounts) -
         line = f'{where}: one class alone, {classes[0]}: there is nothing to tell apart; add the folders of the other classes'
         return [Fault(line, True)]
     absent = [name for name, images in zip(classes, found.pixels) if not images]
-    lines = [Fault(f'{where}: classes without images: {_listed(absent)}', False)] if absent else []
+    lines = [Fault(f'{where}: classes without images: {listed(absent)}', False)] if absent else []
     present = [index for index, images in enumerate(found.pixels) if images]
     if len(present) == 1:
         line = f'{where}: all images are of the class {classes[present[0]]}: there is nothing to tell apart'
@@ -176,7 +176,3 @@ def _read(dataset: Dataset, index: int) -> Optional[np.ndarray]:
         return dataset.read_label(index)
     except DataError:
         return None
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ', '.join(names[:MOST_NAMES]) + (f', ... ({len(names)} in all)' if len(names) > MOST_NAMES else '')
