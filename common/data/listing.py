@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from twinseg.common.errors import DataError
+from twinseg.common.printable import printable
 
 IMAGE_SUFFIXES = (
     *('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.dib', '.gif', '.tif', '.tiff', '.webp'),
-    *('.ppm', '.pgm', '.pbm', '.pnm'),
+    *('.ppm', '.pgm', '.pbm', '.pnm', '.jp2', '.j2k', '.avif', '.mpo'),
 )
 SYSTEM_NAMES = (  # what Windows, macOS and network storages leave in folders, in lower case
     *('thumbs.db', 'ehthumbs.db', 'desktop.ini', '$recycle.bin', 'system volume information'),
@@ -159,9 +160,8 @@ def same_name(name: str) -> str:
 
 
 def some(names: Sequence[str], count: int = 0) -> str:
-    """The first names, for a message, and dots where there are more; bytes that are no UTF-8 are shown as escapes."""
-    shown = ', '.join(os.fsencode(name).decode('utf-8', 'backslashreplace') for name in names[:SHOWN])
-    return shown + (', ...' if max(count, len(names)) > SHOWN else '')
+    """The first names as printable text, for a message, and dots where there are more."""
+    return ', '.join(map(printable, names[:SHOWN])) + (', ...' if max(count, len(names)) > SHOWN else '')
 
 
 def _walk(folder: Path, recursive: bool, tally: Tally) -> Iterator[tuple[str, os.DirEntry[str]]]:

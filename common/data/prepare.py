@@ -14,6 +14,7 @@ from twinseg.common.data.base import IGNORE, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, VOC_CLASSES, default_palette
 from twinseg.common.data.labels import read_label
 from twinseg.common.data.layouts import voc_root
+from twinseg.common.data.listing import list_files
 from twinseg.common.data.matlab import read_field
 from twinseg.common.download import RemoteFile, fetch
 from twinseg.common.errors import DataError
@@ -108,7 +109,7 @@ def _voc(folder: Path, progress: OnProgress) -> Facts:
     if by_hand and not labels.is_dir():
         _unpack_as(by_hand / 'SegmentationClassAug.zip', labels, progress)
     if not (lists / 'train_aug.txt').is_file():
-        more = {path.stem for path in labels.glob('[!.]*.png')} if by_hand else _sbd(folder, labels, progress)
+        more = {Path(name).stem for name in _images(labels)} if by_hand else _sbd(folder, labels, progress)
         augmented = sorted((train | more) - val)
         write_text(lists / 'trainval_aug.txt', ''.join(f'{name}\n' for name in sorted(train | more | val)))
         write_text(lists / 'train_aug.txt', ''.join(f'{name}\n' for name in augmented))  # last: says that all is done
@@ -174,8 +175,8 @@ def _cityscapes(folder: Path, progress: OnProgress) -> Facts:
             raise _by_hand('cityscapes', folder)
     facts: Facts = {}
     for split in ('train', 'val'):
-        images = sorted((folder / 'leftImg8bit' / split).glob('*/*_leftImg8bit.png'))
-        stems = [folder / 'gtFine' / split / path.parent.name / path.name.removesuffix('_leftImg8bit.png') for path in images]
+        images = [name for name in _images(folder / 'leftImg8bit' / split) if name.endswith('_leftImg8bit.png')]
+        stems = [folder / 'gtFine' / split / name.removesuffix('_leftImg8bit.png') for name in images]
         labels = [_with(stem, '_gtFine_labelIds.png') for stem in stems]
         if all(path.is_file() for path in labels):
             facts[split] = f'{len(images)} images with labelIds'
@@ -230,6 +231,11 @@ def polygon_label(path: Path) -> np.ndarray:
     return np.array(picture)
 
 
+def _images(folder: Path) -> list[str]:
+    """Names of the images below a folder, as every data set lists them; none where there is no such folder."""
+    return list_files(folder).names if folder.is_dir() else []
+
+
 def _with(stem: Path, ending: str) -> Path:
     """The path with a longer name."""
     return stem.with_name(stem.name + ending)
@@ -239,7 +245,7 @@ def _with(stem: Path, ending: str) -> Path:
 
 
 def _camvid(folder: Path, progress: OnProgress) -> Facts:
-    counts = {split: len(list((folder / split).glob('*.png'))) for split in ('train', 'val', 'test')}
+    counts = {split: len(_images(folder / split)) for split in ('train', 'val', 'test')}
     if not counts['train']:
         raise _by_hand('camvid', folder)
     return {split: f'{count} images' for split, count in counts.items() if count}
@@ -253,5 +259,5 @@ def _camvid32(folder: Path, progress: OnProgress) -> Facts:
             _unpack_as(archive, folder / name, progress)
         if not (folder / name).is_dir():
             raise _by_hand('camvid32', folder)
-        facts[name] = f'{len(list((folder / name).glob("*.png")))} files'
+        facts[name] = f'{len(_images(folder / name))} files'
     return facts

@@ -185,6 +185,7 @@ def test_cityscapes_from_polygons(tmp_path):
     stems = [f'val/ulm/ulm_000000_00000{i}' for i in range(2)]
     for stem in stems:
         save(tmp_path / f'leftImg8bit/{stem}_leftImg8bit.png', photo())
+    (tmp_path / 'leftImg8bit/val/ulm/._ulm_000000_000000_leftImg8bit.png').write_bytes(b'of macOS')
     first, second = (tmp_path / f'gtFine/{stem}' for stem in stems)
     save(first.with_name(first.name + '_gtFine_labelIds.png'), ids(7, 26, 5))
     second.with_name(second.name + '_gtFine_polygons.json').write_bytes(
