@@ -106,7 +106,7 @@ def _prepare_weights(names: list[str], folder: Optional[Path]) -> None:
         raise UserError(f'prepare weights: give names: {", ".join(by_name.names())}')
     for name in names:
         with console.progress(f'downloading {name}') as progress:
-            facts = prepare_weights(name, folder and Path(os.path.expanduser(folder)), print, progress)
+            facts = prepare_weights(name, folder and home_expanded(folder), print, progress)
         console.show_facts(facts)
 
 
@@ -122,7 +122,7 @@ def _prepare_annotations(
             f'prepare {name or ""}: expected `prepare custom --from TOOL ANNOTATIONS`, TOOL one of {", ".join(READERS)}'
             + (f' (found {tool!r})' if tool not in READERS else '')
         )
-    source = Path(os.path.expanduser(words[0]))
+    source = home_expanded(words[0])
     where = source.resolve()
     below = folder or where.with_name(f'{where.stem if where.is_file() else where.name}-twinseg')
     with console.progress('drawing') as progress:

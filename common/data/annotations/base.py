@@ -12,19 +12,18 @@ from typing import Any, Callable, Mapping, Optional, Sequence, Union
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from twinseg.common.data.listing import IMAGE_SUFFIXES, is_image, list_files
-from twinseg.common.data.reading import MAX_PIXELS
+from twinseg.common.data.listing import IMAGE_SUFFIXES, is_image, list_files, same_name
+from twinseg.common.data.reading import SIDEWAYS, read_extent
 from twinseg.common.errors import DataError
+from twinseg.common.files import read_bounded
+from twinseg.common.settings.limits import MAX_PIXELS
 
 MAX_JSON = 512 << 20  # bytes of a JSON file; instances_train2017.json of COCO has 449 million
 MAX_COORDINATE = 100_000  # pixels from the image's corner; Pillow's and pycocotools' times grow with it
 MAX_OUTLINE = 1 << 23  # pixels of all outlines of an image together: about a second's drawing
 MAX_CORNERS = 1 << 15  # corners of an outline; Pillow's time grows with their square, to 5 seconds
 MAX_PAINTED = 1 << 33  # pixels that all objects of an image cover together: a few seconds' drawing
-ORIENTATION = 0x0112  # EXIF tag
 SHOWN = 80  # characters of a stranger's text that a message shows
-TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
-FORMATS = ('JPEG', 'PNG', 'TIFF', 'WEBP', 'BMP', 'GIF', 'PPM')  # Pillow's names of the formats whose headers are read
 DOCUMENTS = ('.json', '.txt', '.xml')  # suffixes of annotations, lists and label maps
 Point = tuple[float, float]  # x, y in pixels
 Draw = Callable[[Mapping[str, int], int], np.ndarray]  # ids by label, id of the pixels without an object -> ids, uint8 (H, W)
@@ -103,20 +102,22 @@ class ImageIndex:
         self.images = [path for path in files if is_image(path.name)]
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         for path in self.images:
-            for name in {path.name.casefold(), path.stem.casefold()}:
+            for name in {_key(path.name), _key(path.stem)}:
                 self._by_name[name].append(path)
 
     def find(self, name: str, source: Path) -> Optional[Path]:
         """The image that ``source`` names, with slashes or back slashes, with or without folders and suffix; None if there is
         none, DataError where several may be meant.
 
-        Of several, those win whose folders are the named ones; then those beside the source; then those below a folder
-        whose name is part of the source's.
+        Of several, those win whose name is the same in case, too; then those whose folders are the named ones; then those
+        beside the source; then those below a folder whose name is part of the source's.
         """
-        parts = [part.casefold() for part in PureWindowsPath(name).parts if part not in ('..', '.')]
+        named = [part for part in PureWindowsPath(name).parts if part not in ('..', '.')]
+        parts = [_key(part) for part in named]
         candidates = self._by_name.get(parts[-1], []) if parts else []
         for preferred in (
-            [path for path in candidates if [part.casefold() for part in path.parts[-len(parts) :]] == parts],
+            [path for path in candidates if named[-1] in (path.name, path.stem)],
+            [path for path in candidates if [_key(part) for part in path.parts[-len(parts) :]] == parts],
             [path for path in candidates if path.parent == source.parent],
             [path for path in candidates if any(len(part) > 2 and part in source.stem for part in path.parts[:-1])],
         ):
@@ -138,12 +139,15 @@ class ImageIndex:
         return [f'{len(unused)} images without {what} are left out, first {unused[0]}'] if unused else []
 
 
+def _key(name: str) -> str:
+    """A name as it is compared: whatever its case, and however its accents are written."""
+    return same_name(name).casefold()
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file; DataError, which names the file, for what is none or too large. Numbers may be infinite."""
     try:
-        if path.stat().st_size > MAX_JSON:
-            raise DataError(f'{path}: {path.stat().st_size >> 20} MB; a JSON file may have {MAX_JSON >> 20} MB')
-        content = path.read_bytes()
+        content = read_bounded(path, MAX_JSON)
     except OSError as error:
         raise DataError(f'{path}: not readable ({error.strerror or error})') from None
     try:
@@ -229,18 +233,12 @@ def upright_size(image: Union[Path, bytes], said: Optional[tuple[int, int]], sou
     """Height and width of an image, a file or its content, as EXIF turns it; DataError where the annotation's (``said``) are
     others."""
     name = f'{source}: imageData' if isinstance(image, bytes) else image
-    try:
-        with Image.open(io.BytesIO(image) if isinstance(image, bytes) else image, formats=FORMATS) as picture:
-            stored = picture.height, picture.width
-            orientation = picture.getexif().get(ORIENTATION, 1)
-    except Exception as error:  # Pillow fails in many ways on a broken file
-        raise DataError(f'{name}: not readable as an image, truncated or broken ({_one_line(error)})') from None
-    check_size(stored, name)
-    size = stored[::-1] if orientation in TURNED else stored
+    size, orientation = read_extent(io.BytesIO(image) if isinstance(image, bytes) else image, name)
+    check_size(size, name)
     if said is None or said == size:
         return size
     found = f'{source}: it is drawn on {said[1]}x{said[0]} pixels, but {name} has {size[1]}x{size[0]}'
-    if said == stored:
+    if orientation in SIDEWAYS and said == size[::-1]:
         raise DataError(
             f'{found} when it is turned by its EXIF orientation ({orientation}), as viewers and labelling tools do; save the '
             'images upright (mogrify -auto-orient) and annotate them again'
@@ -261,18 +259,6 @@ def png_mask(content: bytes, name: str) -> np.ndarray:
         raise
     except Exception as error:  # Pillow fails in many ways on a broken file
         raise DataError(f'{name}: not readable as a PNG, truncated or broken ({_one_line(error)})') from None
-
-
-def png_colours(path: Path) -> np.ndarray:
-    """The pixels of a PNG file as RGB, uint8 (H, W, 3); DataError for any other file."""
-    try:
-        with Image.open(path, formats=('PNG',)) as picture:
-            check_size((picture.height, picture.width), path)
-            return np.asarray(picture.convert('RGB'))
-    except DataError:
-        raise
-    except Exception as error:  # Pillow fails in many ways on a broken file
-        raise DataError(f'{path}: not readable as a PNG, truncated or broken ({_one_line(error)})') from None
 
 
 def from_base64(text: str, name: str) -> bytes:

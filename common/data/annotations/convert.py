@@ -26,11 +26,11 @@ from twinseg.common.data.annotations.cvat import read_cvat
 from twinseg.common.data.annotations.labelme import read_labelme
 from twinseg.common.data.annotations.supervisely import read_supervisely
 from twinseg.common.data.base import OnProgress
-from twinseg.common.data.classes import default_palette
+from twinseg.common.data.classes import VOC_BORDER, default_palette
 from twinseg.common.data.labels import IGNORE, UNMAPPED
 from twinseg.common.data.listing import list_files
 from twinseg.common.errors import DataError, UserError
-from twinseg.common.files import write_text, written_beside
+from twinseg.common.files import home_expanded, write_text, written_beside
 from twinseg.common.settings import yaml_text
 
 READERS: dict[str, Callable[[Path], Annotations]] = {
@@ -42,7 +42,6 @@ READERS: dict[str, Callable[[Path], Annotations]] = {
 IGNORED = '__ignore__'  # labelme's label of pixels that are not to count
 BACKGROUND = 'background'
 BACKGROUNDS = ('background', '_background_', '__background__')  # as labelme and others call it
-UNLABELLED_COLOUR = (224, 224, 192)  # of the index 255, as in Pascal VOC's PNG files
 WRITTEN = 'written by twinseg prepare custom'  # how a file says that it may be replaced
 SPLITS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test'}
 VAL_FRACTION = 0.2
@@ -84,7 +83,7 @@ def convert_annotations(
     Warns of what is left out. DataError, before anything is written, for annotations that cannot be drawn or do not fit their
     images, for unknown labels, and for files in the way; BackendError where an extra is missing.
     """
-    source, folder = source.resolve(), Path(os.path.expanduser(folder)).resolve()
+    source, folder = source.resolve(), home_expanded(folder).resolve()
     if not source.exists():
         raise DataError(f'{source}: no such folder')
     if not source.is_dir() and kind != 'coco':
@@ -177,7 +176,7 @@ def _classes(found: Annotations, options: Options) -> Classes:
 def read_classes(text: str, labels: set[str]) -> tuple[list[str], dict[str, str]]:
     """Names of classes, and LABEL=CLASS pairs, from a file with one a line or from a list with commas; a text that is one of
     the ``labels`` is a name whatever is in it. UserError where there is no name."""
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     if os.path.isfile(path):  # False for a text that is too long for a path
         try:
             words = path.read_text(encoding='utf-8-sig').splitlines()
@@ -329,7 +328,7 @@ def _write_label(image: AnnotatedImage, target: Path, classes: Classes) -> Count
         info = PngInfo()
         info.add_text('Software', WRITTEN)
         info.add_text('Comment', digest)
-        colours = classes.palette + [[0, 0, 0]] * (IGNORE - len(classes.palette)) + [[*UNLABELLED_COLOUR]]
+        colours = classes.palette + [[0, 0, 0]] * (IGNORE - len(classes.palette)) + [[*VOC_BORDER]]
         indexed = Image.fromarray(label, 'P')
         indexed.putpalette(np.ravel(colours).tolist())
         with written_beside(target, synced=False) as part:

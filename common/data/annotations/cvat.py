@@ -14,30 +14,37 @@ from twinseg.common.data.annotations.base import (
     ImageIndex,
     Problems,
     files_below,
-    png_colours,
     upright_size,
 )
+from twinseg.common.data.labels import LabelRules
 from twinseg.common.errors import DataError
+from twinseg.common.files import read_bounded
 
-MASKS = 'SegmentationClass'
+MASKS, LISTS = 'SegmentationClass', 'ImageSets'  # folders
+MAX_TEXT = 1 << 24  # bytes of a list or a label map
 Colours = Mapping[str, tuple[int, int, int]]
 
 
 def read_cvat(root: Path) -> Annotations:
     """The images that an unpacked export holds."""
     files = files_below(root)
-    label_map = next((path for path in files if path.name == 'labelmap.txt'), None)
-    masks = [path for path in files if path.suffix.lower() == '.png' and MASKS in path.parts[:-1]]
-    if label_map is None or not masks:
+    folders = {path: path.relative_to(root).parts[:-1] for path in files}
+    label_maps = [path for path in files if path.name == 'labelmap.txt']
+    masks = [path for path in files if path.suffix.lower() == '.png' and MASKS in folders[path]]
+    if not label_maps or not masks:
         other = next((path for path in files if path.name == 'annotations.xml'), None)
         hint = f'{other} is of the format "CVAT for images"; ' if other else ''
         raise DataError(
-            f'{root}: {"no labelmap.txt" if label_map is None else f"no PNG files in {MASKS}"} in it or below; {hint}export '
+            f'{root}: {"no labelmap.txt" if not label_maps else f"no PNG files in {MASKS}"} in it or below; {hint}export '
             'from CVAT as "Segmentation mask 1.1" with "Save images", and unpack it (or as "COCO 1.0": --from coco)'
         )
-    colours = read_label_map(label_map)
-    lists = {line.strip(): path.stem for path in files if path.suffix == '.txt' and path != label_map for line in _lines(path)}
-    index = ImageIndex(root, [path for path in files if not any(part.startswith('Segmentation') for part in path.parts[:-1])])
+    colours = read_label_map(label_maps[0])
+    other = next((path for path in label_maps if read_label_map(path) != colours), None)
+    if other:
+        raise DataError(f'{other}: other labels or colours than in {label_maps[0]}; convert their folders one by one')
+    texts = [path for path in files if path.suffix == '.txt' and LISTS in folders[path]]
+    lists = {line.strip(): path.stem for path in texts for line in _lines(path)}
+    index = ImageIndex(root, [path for path in files if not any(part.startswith('Segmentation') for part in folders[path])])
     found, problems = Annotations(classes=list(colours), colours=dict(colours)), Problems()
     for path in masks:
         with problems:
@@ -85,7 +92,7 @@ def read_label_map(path: Path) -> dict[str, tuple[int, int, int]]:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding='utf-8-sig').splitlines()
+        return read_bounded(path, MAX_TEXT).decode('utf-8-sig').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f'{path}: not readable ({getattr(error, "strerror", None) or error})') from None
 
@@ -100,18 +107,10 @@ def _digest(path: Path) -> str:
 def draw(mask: Path, size: tuple[int, int], colours: Colours, values: Mapping[str, int], background: int) -> np.ndarray:
     """The label of an image (height, width), uint8 (H, W): the value of each pixel's colour; black that is no label is
     ``background``."""
-    pixels = png_colours(mask)
-    if pixels.shape[:2] != size:
-        raise DataError(
-            f'{mask}: {pixels.shape[1]}x{pixels.shape[0]} pixels, but its image has {size[1]}x{size[0]}; both must be of one '
-            'size'
-        )
     known = {(0, 0, 0): background} | {colour: values[name] for name, colour in colours.items()}
-    codes, rows = np.unique(pixels.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32), return_inverse=True)
-    found = [(int(code) >> 16, int(code) >> 8 & 255, int(code) & 255) for code in codes]
-    unknown = [list(colour) for colour in found if colour not in known]
-    if unknown:
+    label = LabelRules('labelmap.txt', {}, [], known, 'colors').read(mask)
+    if label.shape != size:
         raise DataError(
-            f'{mask}: {len(unknown)} colours that labelmap.txt does not have: {unknown[:8]}{" ..." if len(unknown) > 8 else ""}'
+            f'{mask}: {label.shape[1]}x{label.shape[0]} pixels, but its image has {size[1]}x{size[0]}; both must be of one size'
         )
-    return np.array([known[colour] for colour in found], np.uint8)[rows].reshape(size)
+    return label

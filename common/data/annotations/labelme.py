@@ -36,10 +36,10 @@ from twinseg.common.errors import DataError
 
 LINE_WIDTH = 10  # pixels; defaults of labelme's shape_to_mask
 POINT_RADIUS = 5
-COUNTS = {'circle': (2, 2), 'rectangle': (2, 2), 'line': (2, 2), 'linestrip': (2, None), 'point': (1, 1), 'mask': (2, 2)} | {
-    'oriented_rectangle': (4, 4),
-    'polygon': (3, None),
-}  # fewest and most points of each kind of shape
+COUNTS: dict[str, tuple[int, Optional[int]]] = {  # fewest and most points of each kind of shape
+    **dict.fromkeys(('circle', 'rectangle', 'line', 'mask'), (2, 2)),
+    **{'point': (1, 1), 'oriented_rectangle': (4, 4), 'linestrip': (2, None), 'polygon': (3, None)},
+}
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ from twinseg.common.data.annotations.base import (
     read_json,
     upright_size,
 )
-from twinseg.common.data.reading import MAX_PIXELS
 from twinseg.common.errors import DataError
+from twinseg.common.settings.limits import MAX_PIXELS
 
 COLOUR = re.compile('#[0-9A-Fa-f]{6}')
 SPLIT_TAGS = ('train', 'val', 'validation', 'test')  # tags of an image that name its split

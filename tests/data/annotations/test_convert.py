@@ -11,6 +11,7 @@ from PIL import Image
 from tests.data.annotations.test_labelme import annotate, png, shape
 from twinseg.common import config
 from twinseg.common.cli import main
+from twinseg.common.data.annotations.convert import read_classes
 from twinseg.common.data.open import open_dataset
 
 HERE = Path(__file__).parent
@@ -154,6 +155,10 @@ def test_classes(tmp_path, options, names, value, outside):
     picture = label(tmp_path / 'd-twinseg', 'b')
     assert (picture.getpixel((3, 3)), picture.getpixel((0, 0))) == (value, outside)
     assert config.load(tmp_path / 'd-twinseg/d.yaml').data.classes == names
+
+
+def test_a_tilde_may_begin_a_class():
+    assert read_classes('~nobody,b', set()) == (['~nobody', 'b'], {})
 
 
 def test_all_unknown_labels_are_listed(tmp_path, capsys):

@@ -29,10 +29,13 @@ def export(folder: Path, label_map: str = LABEL_MAP) -> np.ndarray:
     return ids
 
 
-@pytest.mark.parametrize('below', ['', 'task_1'])
-def test_colours_become_ids(tmp_path, below):
-    ids = export(tmp_path / below)
-    found = read_cvat(tmp_path)
+@pytest.mark.parametrize(
+    'root, below', [('', ''), ('', 'task_1'), ('Segmentation of ImageSets', ''), ('SegmentationClass', 'x')]
+)
+def test_colours_become_ids(tmp_path, root, below):
+    ids = export(tmp_path / root / below)
+    (tmp_path / root / below / 'README.txt').write_bytes(b'\xff no list')
+    found = read_cvat(tmp_path / root)
     assert found.classes == ['background', 'road', 'roof tile'] and found.colours['roof tile'] == (0, 200, 10)
     assert [(Path(image.name).name, image.group) for image in found.images] == [('a b', 'Train'), ('c', 'Validation')]
     for image in found.images:
@@ -51,6 +54,13 @@ def test_other_colours_are_refused(tmp_path):
     export(tmp_path, LABEL_MAP.replace('0,200,10', '0,200,11'))
     with pytest.raises(DataError, match=r'a b.png.*0, 200, 10'):
         read_cvat(tmp_path).images[0].draw({'background': 0, 'road': 1, 'roof tile': 2}, 0)
+
+
+def test_label_maps_that_differ_are_refused(tmp_path):
+    export(tmp_path / 'a')
+    export(tmp_path / 'b', LABEL_MAP.replace('road', 'kerb'))
+    with pytest.raises(DataError, match='b/labelmap.txt: other labels or colours than in .*a/labelmap.txt'):
+        read_cvat(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,23 @@ def test_shapes_are_drawn_as_labelme_draws_them(tmp_path, name):
     assert (image.content is None) == (name == 'turned')  # the others' images are in the JSON files alone
 
 
+def test_images_are_told_apart_by_case_and_known_by_either_form_of_accents(tmp_path):
+    for name, width in (('A.png', 12), ('a.png', 13), ('cafe\u0301.png', 14)):
+        (tmp_path / name).write_bytes(png(width, 10))
+    for name in ('A', 'a', 'caf\xe9'):
+        annotate(tmp_path / f'{name}.json', shape())
+    assert {image.size[1] for image in read_labelme(tmp_path).images} == {12, 13, 14}
+
+
+@pytest.mark.parametrize('kind', ['PNG', 'JPEG', 'TIFF'])
+def test_the_size_of_a_turned_image_is_that_of_the_upright_one(tmp_path, kind):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (12, 10)).save(tmp_path / f'a.{kind.lower()}', exif=exif)
+    annotate(tmp_path / 'a.json', shape(), imageHeight=12, imageWidth=10)
+    assert [image.size for image in read_labelme(tmp_path).images] == [(12, 10)]
+
+
 def test_what_no_object_covers_and_what_is_ignored(tmp_path):
     (tmp_path / 'a.png').write_bytes(png(12, 10))
     annotate(tmp_path / 'a.json', shape(points=[[0, 0], [5, 9]], shape_type='rectangle', label='__ignore__'))
