@@ -239,24 +239,28 @@ def _similar(names: Sequence[str]) -> list[str]:
 def _split(images: Sequence[AnnotatedImage], folder: Path, fraction: Optional[float]) -> dict[str, list[str]]:
     """Files of the images by split: as folders, lists or files of the annotations are called, else a fraction for validation.
 
-    Without a ``fraction`` the images that the lists of an earlier call name keep their splits.
+    Without a ``fraction`` the images that the lists of an earlier call name keep their splits. Some that are called ``test``
+    are neither trained nor validated on.
     """
     named = {_file_name(image): _named_split(image.group) for image in images}
     if fraction is None and {'train', 'val'} <= {*named.values()}:
         splits: dict[str, list[str]] = {'train': [], 'val': [], 'test': []}
-        for name, split in named.items():
+        for name, split in sorted(named.items()):
             splits[split or 'train'].append(name)
-        return {split: sorted(names) for split, names in splits.items() if names}
-    if len(images) < 2:
+        return {split: names for split, names in splits.items() if names}
+    test = sorted(name for name, split in named.items() if split == 'test')
+    test = test if len(test) < len(named) else []  # all of them: the folder's name says nothing
+    everything = sorted({*named} - {*test})
+    if len(everything) < 2:
         raise DataError(f'{images[0].source}: 1 image cannot be divided into training and validation; annotate more')
-    everything = sorted(named)
     before = {split: _listed(folder / f'{split}.txt') if fraction is None else set() for split in ('train', 'val')}
     val = {name for name in everything if name in before['val']}
     wanted = min(max(round((VAL_FRACTION if fraction is None else fraction) * len(everything)), 1), len(everything) - 1)
     free = [name for name in everything if name not in before['train'] and name not in val]
     ranked = sorted(free, key=lambda name: hashlib.sha256(name.encode(*BYTES)).digest())
     val |= {*ranked[: max(wanted - len(val), 0)]}
-    return {'train': [name for name in everything if name not in val], 'val': sorted(val)}
+    splits = {'train': [name for name in everything if name not in val], 'val': sorted(val), 'test': test}
+    return {split: names for split, names in splits.items() if names}
 
 
 def _named_split(group: str) -> Optional[str]:

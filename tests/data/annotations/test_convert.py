@@ -236,6 +236,19 @@ def test_folders_name_the_splits(tmp_path):
     assert len(open_dataset(config.load(tmp_path / 'd-twinseg/d.yaml').data, 'val')) == 2
 
 
+def test_images_for_a_test_are_not_trained_on(tmp_path):
+    photos(tmp_path / 'd/street', 5)
+    photos(tmp_path / 'd/test', 2)
+    for options in ((), ('--val-fraction', '0.4')):
+        assert prepare(tmp_path / 'd', *options) == 0
+        lists = {path.stem: path.read_text().splitlines()[1:] for path in (tmp_path / 'd-twinseg').glob('*.txt')}
+        assert lists['test'] == ['test/a.PNG', 'test/b.PNG']
+        assert [len(lists[split]) for split in ('train', 'val')] == ([3, 2] if options else [4, 1])
+    shutil.rmtree(tmp_path / 'd/street')
+    shutil.rmtree(tmp_path / 'd-twinseg')
+    assert prepare(tmp_path / 'd') == 0 and not (tmp_path / 'd-twinseg/test.txt').exists()
+
+
 @pytest.mark.parametrize('fraction, count', [('0.5', 5), ('0', 1), ('1', 9), ('0.26', 3)])
 def test_a_fraction_is_validated_on(tmp_path, fraction, count):
     photos(tmp_path / 'd', 10)
