@@ -59,16 +59,11 @@ def of_checkpoint(meta: RunMeta, source: object) -> Facts:
     except UserError:  # written by a version with other keys
         return Facts(str(source), num_classes=meta.num_classes, classes=tuple(meta.classes), palette=_colours(meta.palette))
     facts = of_config(config, source, stated_only)
-    return Facts(
-        facts.source,
-        facts.task,
-        facts.set,
-        facts.folder,
-        meta.num_classes or facts.num_classes,
-        tuple(meta.classes) or (() if stated_only else facts.classes),
-        _colours(meta.palette) or (() if stated_only else facts.palette),
-        facts.label_map,
-        facts.settings,
+    return replace(
+        facts,
+        num_classes=meta.num_classes or facts.num_classes,
+        classes=tuple(meta.classes) or (() if stated_only else facts.classes),
+        palette=_colours(meta.palette) or (() if stated_only else facts.palette),
     )
 
 

@@ -35,9 +35,7 @@ VOC_AUGMENTED_LISTS = {
     'train_aug': ('train_aug.txt', 'trainaug.txt'),
     'trainval_aug': ('trainval_aug.txt', 'trainvalaug.txt'),
 }
-
-
-TRAIN_IDS = '_gtFine_labelTrainIds'
+TRAIN_IDS = '_gtFine_labelTrainIds'  # end of the names of Cityscapes' labels that hold train ids
 
 
 @dataclass(frozen=True)

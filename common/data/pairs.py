@@ -24,9 +24,9 @@ class Ending:
 
     @classmethod
     def of(cls, text: Optional[str]) -> 'Ending':
-        """The ending that a key of the configuration gives: ``.png`` and ``png`` are suffixes, ``_mask.png`` has a tag, too,
-        ``_mask`` stands before any suffix of images; None is any suffix of images."""
-        text = text or ''
+        """The ending that a key of the configuration gives: ``.png``, ``png`` and ``*.png`` are suffixes, ``_mask.png`` has a
+        tag, too, ``_mask`` stands before any suffix of images; None is any suffix of images."""
+        text = (text or '').removeprefix('*')
         if '.' + text.lower() in IMAGE_SUFFIXES:
             text = '.' + text
         tag, suffix = ('', text) if text.rfind('.') == 0 else os.path.splitext(text)

@@ -129,6 +129,7 @@ def test_labels_of_other_splits_in_one_folder_are_not_counted(tmp_path):
 def test_endings():
     assert Ending.of('.png').stem('a.PNG') == 'a' and Ending.of('.jpg.png').stem('a.jpg.png') == 'a'
     assert Ending.of('_mask').stem('x/a_MASK.tif') == 'x/a' and Ending.of('_mask').stem('a_mask.json') is None
+    assert Ending.of('*.png') == Ending.of('png') == Ending.of('.PNG')
     assert Ending.of(None).stem('a') is None and Ending.of('').stem('a.webp') == 'a'
     assert (
         Ending.of('_labelIds.PNG').stem('a_LABELids.png') == 'a' and Ending.of('_labelIds.PNG').usual('a') == 'a_labelIds.png'

@@ -370,7 +370,7 @@ def test_unreadable_file(tmp_path):
         ({'label_map': {0: 2}}, r'label_map: \{0: 2\}'),
         ({'label_map': {300: 0}}, 'label_map'),
         ({'image_suffix': '.bmp'}, r'no image that ends in \.bmp in it; not used there: 1 \.jpg \(town/one\.jpg\)'),
-        ({'image_suffix': '**'}, r'no image that ends in \*\*'),
+        ({'image_suffix': '**'}, r'no image that ends in \*\.\*'),
     ],
 )
 def test_custom_settings_are_checked(tmp_path, changes, message):
