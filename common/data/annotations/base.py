@@ -109,17 +109,17 @@ class ImageIndex:
         """The image that ``source`` names, with slashes or back slashes, with or without folders and suffix; None if there is
         none, DataError where several may be meant.
 
-        Of several, those win whose name is the same in case, too; then those whose folders are the named ones; then those
-        beside the source; then those below a folder whose name is part of the source's.
+        Of several, those win whose folders are the named ones; then those beside the source; then those below a folder
+        whose name is part of the source's; then those whose name is the same in case, too.
         """
         named = [part for part in PureWindowsPath(name).parts if part not in ('..', '.')]
         parts = [_key(part) for part in named]
         candidates = self._by_name.get(parts[-1], []) if parts else []
         for preferred in (
-            [path for path in candidates if named[-1] in (path.name, path.stem)],
             [path for path in candidates if [_key(part) for part in path.parts[-len(parts) :]] == parts],
             [path for path in candidates if path.parent == source.parent],
             [path for path in candidates if any(len(part) > 2 and part in source.stem for part in path.parts[:-1])],
+            [path for path in candidates if named[-1] in (path.name, path.stem)],
         ):
             candidates = preferred or candidates
         if len(candidates) > 1:
