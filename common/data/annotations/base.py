@@ -25,6 +25,7 @@ MAX_CORNERS = 1 << 15  # corners of an outline; Pillow's time grows with their s
 MAX_PAINTED = 1 << 33  # pixels that all objects of an image cover together: a few seconds' drawing
 SHOWN = 80  # characters of a stranger's text that a message shows
 DOCUMENTS = ('.json', '.txt', '.xml')  # suffixes of annotations, lists and label maps
+BYTES = ('utf-8', 'surrogateescape')  # as names of files are read: any bytes
 Point = tuple[float, float]  # x, y in pixels
 Draw = Callable[[Mapping[str, int], int], np.ndarray]  # ids by label, id of the pixels without an object -> ids, uint8 (H, W)
 

@@ -6,32 +6,31 @@ stopped, takes new annotations in, and replaces nothing that it did not write.
 """
 
 import hashlib
-import os
 import re
 import shlex
-import statistics
 import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Callable, Mapping, Optional, Sequence
 
 import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from twinseg.common.data.annotations.base import AnnotatedImage, Annotations, Problems
+from twinseg.common.data.annotations.base import BYTES, AnnotatedImage, Annotations, Problems
+from twinseg.common.data.annotations.classes import BACKGROUND, Classes, classes_of, similar
 from twinseg.common.data.annotations.coco import read_coco
 from twinseg.common.data.annotations.cvat import read_cvat
 from twinseg.common.data.annotations.labelme import read_labelme
+from twinseg.common.data.annotations.recipe import WRITTEN, recipe_text, write_recipe
 from twinseg.common.data.annotations.supervisely import read_supervisely
 from twinseg.common.data.base import OnProgress
-from twinseg.common.data.classes import VOC_BORDER, default_palette
-from twinseg.common.data.labels import IGNORE, UNMAPPED
+from twinseg.common.data.classes import VOC_BORDER
+from twinseg.common.data.labels import IGNORE
 from twinseg.common.data.listing import list_files
-from twinseg.common.errors import DataError, UserError
-from twinseg.common.files import home_expanded, write_text, written_beside
-from twinseg.common.settings import yaml_text
+from twinseg.common.errors import DataError
+from twinseg.common.files import home_expanded, written_beside
 
 READERS: dict[str, Callable[[Path], Annotations]] = {
     'labelme': read_labelme,
@@ -39,19 +38,9 @@ READERS: dict[str, Callable[[Path], Annotations]] = {
     'cvat': read_cvat,
     'supervisely': read_supervisely,
 }
-IGNORED = '__ignore__'  # labelme's label of pixels that are not to count
-BACKGROUND = 'background'
-BACKGROUNDS = ('background', '_background_', '__background__')  # as labelme and others call it
-WRITTEN = 'written by twinseg prepare custom'  # how a file says that it may be replaced
 SPLITS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test'}
 VAL_FRACTION = 0.2
-BASE = 'fastscnn/fast_scnn_camvid-360x480'
-LONG_SIDE = 768  # pixels of the longer side at which the recipe trains and evaluates larger images
-CROP = 384  # largest side of its crops
-STRIDE = 32  # pixels of which the crops' sides are multiples
 NEWLINE = '\n'
-BYTES = ('utf-8', 'surrogateescape')  # as names of files are read: any bytes
-STEPS, WARM_UP, INTERVAL, BATCH = 600, 50, 100, 4  # of its training: minutes on a CPU
 
 
 @dataclass(frozen=True)
@@ -64,16 +53,6 @@ class Options:
     unlabelled: str = BACKGROUND
 
 
-@dataclass(frozen=True)
-class Classes:
-    """``names`` in the order of their ids, a colour for each, the id of every label, and that of the pixels without one."""
-
-    names: list[str]
-    palette: list[list[int]]
-    ids: dict[str, int]
-    background: int
-
-
 def convert_annotations(
     kind: str, source: Path, folder: Path, options: Options = Options(), progress: OnProgress = lambda done, total: None
 ) -> dict[str, str]:
@@ -81,7 +60,8 @@ def convert_annotations(
     ``source``; returns what a user is to know.
 
     Warns of what is left out. DataError, before anything is written, for annotations that cannot be drawn or do not fit their
-    images, for unknown labels, and for files in the way; BackendError where an extra is missing.
+    images, for unknown labels, and for files in the way; while it is written, for masks whose pixels are wrong, and for other
+    images in the way. BackendError where an extra is missing.
     """
     source, folder = source.resolve(), home_expanded(folder).resolve()
     if not source.exists():
@@ -92,8 +72,8 @@ def convert_annotations(
         raise DataError(f'{folder}: lies in the folder of the annotations, whose images are looked up; choose another --folder')
     found = READERS[kind](source)
     _check_names(found.images)
-    classes = _classes(found, options)
-    for remark in [*found.remarks, *_similar(classes.names)]:
+    classes = classes_of(found, options.classes, options.unlabelled)
+    for remark in [*found.remarks, *similar(classes.names)]:
         warnings.warn(remark, stacklevel=2)
     splits = _split(found.images, folder, options.val_fraction)
     recipe = folder / f'{source.stem if source.is_file() else source.name}.yaml'
@@ -112,8 +92,7 @@ def convert_annotations(
     for split, names in splits.items():
         with written_beside(folder / f'{split}.txt') as part:
             part.write_bytes(f'# {WRITTEN}\n{"".join(f"{name}{NEWLINE}" for name in names)}'.encode(*BYTES))
-    text = _recipe(folder, classes, splits, found.images)
-    kept = _write_recipe(recipe, text)
+    kept = write_recipe(recipe, recipe_text(folder, classes, splits, found.images))
     return {
         'images': ', '.join(f'{len(names)} for {split}' for split, names in splits.items()),
         'classes': _class_shares(classes, shares),
@@ -135,102 +114,6 @@ def _check_names(images: Sequence[AnnotatedImage]) -> None:
                 'annotate one image' if other.image == image.image else f'have images of one name: {other.image}, {image.image}'
             )
             raise DataError(f'{other.source} and {image.source} {what}; remove one of them')
-
-
-# Classes
-
-
-def _classes(found: Annotations, options: Options) -> Classes:
-    """The classes, and which label means which."""
-    counts = Counter(label for image in found.images for label in image.labels)
-    if options.classes is None:
-        names = found.classes if found.classes is not None else sorted(counts)
-        aliases: dict[str, str] = {}
-    else:
-        names, aliases = read_classes(options.classes, {*counts, *(found.classes or ())})
-    names = [name for name in dict.fromkeys(names) if name != IGNORED]
-    background = _background(names, options.unlabelled)
-    if options.unlabelled == 'ignored':
-        value = IGNORE
-    else:
-        names = names if background in names else [background, *names]
-        value = names.index(background)
-    ids = {IGNORED: IGNORE, **{name: names.index(name) for name in names}}
-    wrong = sorted({target for target in aliases.values() if target not in ids})
-    if wrong:
-        raise UserError(f'--classes: {", ".join(map(repr, wrong))} after = is no class')
-    ids |= {label: ids[target] for label, target in aliases.items()}
-    unknown = {label: counts[label] for label in sorted({*counts, *(found.classes or ())}) if label not in ids}
-    if unknown:
-        listed = ', '.join(f'{label!r}{f" ({count} objects)" if count else ""}' for label, count in unknown.items())
-        raise DataError(
-            f'labels that --classes does not name: {listed}; add them, or say what they are with LABEL=CLASS or LABEL={IGNORED}'
-        )
-    if not names:
-        raise DataError('no object has a label: there are no classes')
-    if len(names) >= UNMAPPED:
-        raise DataError(f'{len(names)} classes; at most {UNMAPPED - 1} fit into 8-bit labels')
-    return Classes(names, _palette(names, background, found.colours), ids, value)
-
-
-def read_classes(text: str, labels: set[str]) -> tuple[list[str], dict[str, str]]:
-    """Names of classes, and LABEL=CLASS pairs, from a file with one a line or from a list with commas; a text that is one of
-    the ``labels`` is a name whatever is in it. UserError where there is no name."""
-    path = Path(os.path.expanduser(text))
-    if os.path.isfile(path):  # False for a text that is too long for a path
-        try:
-            words = path.read_text(encoding='utf-8-sig').splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f'--classes: {path}: not readable ({getattr(error, "strerror", None) or error})') from None
-    elif path.suffix in ('.txt', '.names', '.csv') or '/' in text and ',' not in text:
-        raise UserError(f'--classes: {path}: no such file')
-    else:
-        words = text.split(',')
-    names: list[str] = []
-    aliases: dict[str, str] = {}
-    for word in words:
-        label, sign, target = word.rpartition('=')
-        if word in labels or not sign:
-            names.append(word if word in labels else word.strip())
-        else:
-            aliases[label if label in labels else label.strip()] = target.strip()
-    names = [name for name in names if name]
-    if not names:
-        raise UserError(f'--classes {text!r}: names no class')
-    return names, aliases
-
-
-def _background(names: Sequence[str], unlabelled: str) -> str:
-    """Name of the class of the pixels without an object."""
-    usual = next((name for name in names if name.casefold() in BACKGROUNDS), BACKGROUND)
-    if unlabelled in (BACKGROUND, 'ignored'):
-        return usual
-    if unlabelled not in names:
-        raise UserError(f'--unlabelled {unlabelled}: expected background, ignored or a class: {", ".join(names)}')
-    return unlabelled
-
-
-def _palette(names: Sequence[str], background: str, colours: Mapping[str, tuple[int, int, int]]) -> list[list[int]]:
-    """A colour for each class: the tool's, where all differ; else black for the background and Pascal VOC's series."""
-    given = {name: colours.get(name, (0, 0, 0) if name == background else None) for name in names}
-    if None not in given.values() and len({*given.values()}) == len(names):
-        return [list(colour) for colour in given.values() if colour]
-    series = iter(default_palette(len(names)))
-    return [[0, 0, 0] if name == background else next(series) for name in names]
-
-
-def _similar(names: Sequence[str]) -> list[str]:
-    """A sentence for each class that another one's name differs from in case or blanks alone."""
-    first: dict[str, str] = {}
-    remarks = []
-    for name in names:
-        other = first.setdefault(' '.join(name.casefold().split()), name)
-        if other != name:
-            remarks.append(
-                f'the labels {other!r} and {name!r} differ in case or blanks alone and are two classes; --classes with '
-                f'{name}={other} makes them one'
-            )
-    return remarks
 
 
 # Splits
@@ -381,76 +264,3 @@ def _class_shares(classes: Classes, pixels: Mapping[int, int]) -> str:
         for value, name in rows.items()
         if value < IGNORE or pixels.get(value)
     )
-
-
-# The recipe
-
-
-def _recipe(
-    folder: Path,
-    classes: Classes,
-    splits: Mapping[str, Sequence[str]],
-    images: Sequence[AnnotatedImage],
-) -> str:
-    """The recipe as YAML."""
-    height, width = (round(statistics.median(sides)) for sides in zip(*(sorted(image.size) for image in images)))
-    factor = min(LONG_SIDE / width, 1)
-    base_size = [max(round(height * factor), 1), round(width * factor)]
-    crop = min(max(-(-base_size[0] // STRIDE) * STRIDE, 2 * STRIDE), CROP)
-    data: dict[str, Any] = {
-        'set': 'custom',
-        'data_url': str(folder),
-        'image_dir': 'images',
-        'label_dir': 'labels',
-        'split_list': '{split}.txt',
-        'classes': classes.names,
-        'palette': classes.palette,
-        'batch_size': max(min(BATCH, len(splits['train'])), 2),
-    }
-    sizes_of = {'base_size': base_size, 'eval_size': base_size, 'crop_size': [crop, crop]}
-    schedule = {
-        'max_iters': STEPS,
-        'warmup_iters': WARM_UP,
-        'ema_decay': 0.99,
-        'class_weight': 'enet',
-        'val_interval': INTERVAL,
-        'checkpoint_interval': INTERVAL,
-    }
-    return '\n'.join(
-        [
-            f'base: {BASE}',
-            'model_args: {bn_momentum: 0.1}  # quick statistics for few steps; of Fast-SCNN: another base may not have it',
-            '# data',
-            *_lines(data),
-            f'# augment: images are scaled to {base_size[1]} pixels on their longer side, and cut',
-            *_lines(sizes_of),
-            '# schedule: in optimizer steps, with a quick average for so few; loss: weights for objects that are rare',
-            *_lines(schedule),
-            '',
-        ]
-    )
-
-
-def _lines(keys: Mapping[str, Any]) -> list[str]:
-    """YAML, a line for each key."""
-    return [f'{key}: {yaml_text.written(value)}' for key, value in keys.items()]
-
-
-def _write_recipe(path: Path, text: str) -> str:
-    """Writes the recipe, unless a user changed the one that is there; what to say of it."""
-    head = '# {} ({}); a recipe that is changed by hand is kept\n'
-    new = head.format(WRITTEN, _short_digest(text)) + text
-    if path.is_file():
-        first, _, rest = path.read_text(encoding='utf-8', errors='replace').partition('\n')
-        if _short_digest(rest) not in first:
-            beside = path.with_name(f'{path.stem}.new.yaml')
-            if rest != text:
-                write_text(beside, new)
-                return f' (changed by hand and kept; what it would be now: {beside})'
-            return ''
-    write_text(path, new)
-    return ''
-
-
-def _short_digest(text: str) -> str:
-    return hashlib.sha256(text.encode(*BYTES)).hexdigest()[:12]

@@ -11,7 +11,7 @@ from PIL import Image
 from tests.data.annotations.test_labelme import annotate, png, shape
 from twinseg.common import config
 from twinseg.common.cli import main
-from twinseg.common.data.annotations.convert import read_classes
+from twinseg.common.data.annotations.classes import read_classes
 from twinseg.common.data.open import open_dataset
 
 HERE = Path(__file__).parent
