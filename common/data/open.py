@@ -22,7 +22,13 @@ from twinseg.common.data.toy_street import ToyStreet
 from twinseg.common.errors import DataError
 from twinseg.common.files import home_expanded
 
-USED_BY = {'split_list': ('custom',), 'val_fraction': ('custom', *config.IMAGE_FOLDERS)}  # keys that other sets do not know
+USED_BY = {  # data sets -> keys that others of their task do not know
+    ('custom',): (
+        *('image_dir', 'label_dir', 'image_suffix', 'label_suffix', 'split_list'),
+        *('classes', 'palette', 'label_map', 'label_pixels', 'unknown_colors'),
+    ),
+    ('custom', *config.IMAGE_FOLDERS): ('val_fraction',),
+}
 
 
 def open_dataset(data: config.Data, split: str) -> Dataset:
@@ -50,9 +56,7 @@ def open_splits(data: config.Data) -> tuple[Dataset, Dataset]:
 
 def open_files(data: config.Data, split: str, check: bool = True) -> Dataset:
     """The same, always from the files themselves, never from a cache; with ``check`` off, files may be missing."""
-    for key, sets in USED_BY.items():
-        if getattr(data, key) is not None and data.set not in sets:
-            raise DataError(f'{key} is for {", ".join(sets)}; set: {data.set} has splits of its own; leave it out')
+    _check_keys(data)
     if data.set == 'toy_street':
         return ToyStreet(data, split)
     root = data_root(data)
@@ -76,11 +80,23 @@ def description(data: config.Data) -> Optional[Description]:
 def open_for_cache(data: config.Data) -> list[FileDataset]:
     """The training and the validation split, from their files, as ``build_cache`` takes them; DataError for a kind of data set
     that is not cached."""
+    _check_keys(data)
     if data.set == 'toy_street':
         raise DataError('toy_street is drawn on the fly: there is nothing to cache')
     if data.set in config.IMAGE_FOLDERS:
         raise DataError(f'set: {data.set}: only images with label images are cached; those of classifiers are read as is')
     return [_open_split(data_root(data), data, split) for split in dict.fromkeys([data.train_split, data.val_split])]
+
+
+def _check_keys(data: config.Data) -> None:
+    """DataError for keys that the data set would not heed: is it the one that is meant?"""
+    for sets, keys in USED_BY.items():
+        given = [key for key in keys if getattr(data, key) != config.Data.model_fields[key].default]
+        if given and data.set not in sets:
+            raise DataError(
+                f'{", ".join(given)}: for set: {" or ".join(sets)}, but the set is {data.set}, which has its own; change set, '
+                f'or leave {"it" if len(given) == 1 else "them"} out'
+            )
 
 
 def _open_split(root: Path, data: config.Data, split: str, check: bool = True) -> FileDataset:

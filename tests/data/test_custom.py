@@ -7,7 +7,7 @@ import pytest
 
 from twinseg.common import config
 from twinseg.common.data import splits
-from twinseg.common.data.open import open_files, open_splits, shared_images, unused_files
+from twinseg.common.data.open import open_files, open_for_cache, open_splits, shared_images, unused_files
 from twinseg.common.data.pairs import Ending
 from twinseg.common.errors import DataError
 
@@ -311,10 +311,25 @@ def test_a_split_is_given_once(tmp_path, keys, message):
         open_files(data(tmp_path, val_fraction=0.5, **keys), 'train')
 
 
-@pytest.mark.parametrize('key, value', [('val_fraction', 0.5), ('split_list', 'x.txt')])
-def test_keys_that_a_set_does_not_know_are_refused(tmp_path, key, value):
-    with pytest.raises(DataError, match=f'{key} is for custom.*; set: camvid has splits of its own'):
-        open_files(config.from_flat({'set': 'camvid', 'data_url': str(tmp_path), key: value}).data, 'train')
+@pytest.mark.parametrize(
+    'name, keys, message',
+    [
+        ('camvid', {'val_fraction': 0.5}, 'val_fraction: for set: custom or imagenet or image_folder, .*leave it out'),
+        ('camvid', {'split_list': 'x.txt', 'label_map': {0: 1}}, 'split_list, label_map: for set: custom, .*leave them out'),
+        ('camvid', {'label_pixels': 'ids'}, 'label_pixels: for set: custom'),
+        ('image_folder', {'classes': ['a', 'b']}, 'classes: for set: custom, but the set is image_folder'),
+        (
+            None,
+            {'image_dir': 'images', 'classes': ['a', 'b']},
+            'image_dir, classes: for set: custom, but the set is toy_street',
+        ),
+    ],
+)
+def test_keys_that_a_set_does_not_know_are_refused(tmp_path, name, keys, message):
+    chosen = config.from_flat({**({'set': name} if name else {}), 'data_url': str(tmp_path), **keys}).data
+    for opening in (lambda: open_files(chosen, 'train'), lambda: open_for_cache(chosen)):
+        with pytest.raises(DataError, match=message):
+            opening()
 
 
 def test_what_is_missing_in_both_splits_is_said_at_once(tmp_path):
