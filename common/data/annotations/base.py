@@ -116,13 +116,14 @@ class ImageIndex:
         named = [part for part in PureWindowsPath(name).parts if part not in ('..', '.')]
         parts = [_key(part) for part in named]
         candidates = self._by_name.get(parts[-1], []) if parts else []
-        for preferred in (
-            [path for path in candidates if [_key(part) for part in path.parts[-len(parts) :]] == parts],
-            [path for path in candidates if path.parent == source.parent],
-            [path for path in candidates if any(len(part) > 2 and part in source.stem for part in path.parts[:-1])],
-            [path for path in candidates if named[-1] in (path.name, path.stem)],
-        ):
-            candidates = preferred or candidates
+        preferences: tuple[Callable[[Path], bool], ...] = (
+            lambda path: [_key(part) for part in path.parts[-len(parts) :]] == parts,
+            lambda path: path.parent == source.parent,
+            lambda path: any(len(part) > 2 and part in source.stem for part in path.parts[:-1]),
+            lambda path: named[-1] in (path.name, path.stem),
+        )
+        for preferred in preferences:
+            candidates = list(filter(preferred, candidates)) or candidates
         if len(candidates) > 1:
             raise DataError(
                 f'{source}: the image {cut(name)} may be {candidates[0]} or {candidates[1]}; convert their folders one by one'

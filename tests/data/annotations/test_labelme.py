@@ -52,6 +52,14 @@ def test_shapes_are_drawn_as_labelme_draws_them(tmp_path, name):
     assert (image.content is None) == (name == 'turned')  # the others' images are in the JSON files alone
 
 
+def test_a_named_folder_counts_more_than_that_of_the_source(tmp_path):
+    for name, width in (('x', 12), ('y', 13)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'a.png').write_bytes(png(width, 10))
+    annotate(tmp_path / 'x/a.json', shape(), imagePath='../y/a.png')
+    assert [image.size[1] for image in read_labelme(tmp_path).images] == [13]
+
+
 def test_images_are_told_apart_by_case_and_known_by_either_form_of_accents(tmp_path):
     for name, width in (('A.png', 12), ('a.png', 13), ('cafe\u0301.png', 14)):
         (tmp_path / name).write_bytes(png(width, 10))
