@@ -84,8 +84,8 @@ def load_run(
     )
     classes = num_classes(config, meta.num_classes, str(file))
     if stored:  # earlier versions took arguments that have no effect
-        used = used_arguments(backend.MODELS, config.model.arch, config.model.arguments())
-        config = config.replace(model_args={key: value for key, value in config.model.model_args.items() if key in used})
+        names = used_arguments(backend.MODELS, config.model.arch, config.model.arguments())
+        config = config.replace(model_args={key: value for key, value in config.model.model_args.items() if key in names})
     network = backend.build_model(config.model.arch, seed=None, **network_arguments(config, classes))
     try:
         backend.load_state(network, state)
