@@ -2,7 +2,6 @@
 says of its sizes costs neither memory nor disk before it is compared with what it has."""
 
 import bz2
-import errno
 import fcntl
 import filecmp
 import gzip
@@ -19,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Callable, NamedTuple
 
 from twinseg.common.errors import DataError
+from twinseg.common.files import LOCKLESS
 
 CHUNK = 1 << 20
 MAX_RATIO = 50  # unpacked bytes for each packed one (tars of images have 1, label PNGs 2); and FREE_BYTES at no ratio
@@ -160,7 +160,7 @@ def _new_folder(folder: Path, path: Path) -> Iterator[Path]:
             except BlockingIOError:
                 raise DataError(f'{path}: another process unpacks it; wait until it is done') from None
             except OSError as error:
-                if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):  # a file system without locks
+                if error.errno not in LOCKLESS:
                     raise
             at_end.callback(shutil.rmtree, folder, ignore_errors=True)
             for entry in folder.iterdir():  # of a process that was killed

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Callable, NamedTuple, Optional
 
 from twinseg.common.errors import DataError
+from twinseg.common.files import LOCKLESS
 
 CHUNK = 1 << 20
 CONNECT = 10  # seconds for a connection, all addresses of a server together
@@ -25,7 +26,6 @@ PATIENCE = 5  # tries in a row that bring less than SLOWEST bytes
 PAUSE = 1.0  # seconds between tries
 MAX_BYTES = 4 << 30  # bytes of a download: more than each of the archives known here has
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # faults of the disk, not of the network
-LOCKLESS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system without locks, such as Lustre's by default
 
 
 class RemoteFile(NamedTuple):

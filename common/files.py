@@ -31,6 +31,7 @@ WRITER = re.compile(r'\.([0-9a-f]{8})-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]+(?:\.[^.]
 DAY = 86400  # seconds
 CROWDED = 1000  # files of a folder that is not looked through for every file that is written into it
 LONGEST_NAME = 255  # bytes of a file's name, in every usual file system
+LOCKLESS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system without locks, such as Lustre's by default
 _numbers = itertools.count()
 _crowded: set[Path] = set()  # folders of more files
 

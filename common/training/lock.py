@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Optional
 
-from twinseg.common.download import LOCKLESS
 from twinseg.common.errors import UserError
+from twinseg.common.files import LOCKLESS
 
 NAME = '.lock'  # in the run folder; says who has the lock, and is gone after a training that could tidy up
 _held: set[int] = set()  # descriptors of this process
