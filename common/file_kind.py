@@ -181,4 +181,6 @@ def _folder(path: Path) -> str:
         return f"a folder of TensorFlow's; {FROM_THE_FRAMEWORK}"
     if (path / 'zero_to_fp32.py').is_file():
         return 'a folder of DeepSpeed; make one file of it with its zero_to_fp32.py'
+    if (path / 'checkpoints').is_dir():
+        return 'a run folder; give a file of its folder checkpoints'
     return 'a folder; give the file of weights in it'

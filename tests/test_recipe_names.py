@@ -38,6 +38,7 @@ MMSEG = {  # names of mmsegmentation 1.2.2, configs/ -> of its versions before 1
         f'mmsegmentation/configs/stdc/{STDC1}.py',
         f'/home/x/mmsegmentation/configs/stdc/{STDC1}.py',
         f'configs\\stdc\\{STDC1}.py',
+        f'mmseg::stdc/{STDC1}.py',
         f'common/configs/stdc/{STDC1}.yaml',
         'stdc1_512x1024_80k_cityscapes',
     ],

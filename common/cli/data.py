@@ -20,7 +20,8 @@ def prepare(
         typer.Argument(
             metavar='NAME | weights | CONFIG',
             show_default=False,
-            help='a data set: voc, cityscapes, camvid, camvid32, imagenet; weights; with --cache a recipe or a YAML file',
+            help='a data set: voc, cityscapes, camvid, camvid32, imagenet, custom (--from); weights; with --cache a recipe or '
+            'a YAML file',
         ),
     ] = None,
     words: Annotated[
@@ -35,7 +36,8 @@ def prepare(
     folder: Annotated[
         Optional[Path],
         typer.Option(
-            help='folder for the data, by default $TWINSEG_DATA/NAME, for custom ANNOTATIONS-twinseg; of weights, a cache'
+            help='folder for what is made; by default of a data set $TWINSEG_DATA/NAME, of custom ANNOTATIONS-twinseg, of '
+            'weights the cache'
         ),
     ] = None,
     cache: Annotated[bool, typer.Option('--cache', help='decode images into a memory-mapped file')] = False,

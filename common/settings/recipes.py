@@ -75,7 +75,7 @@ def _title(path: Path) -> str:
 
 def _plain(name: str) -> str:
     """A name without its suffix and without what leads to the folder of the recipes, here or in mmsegmentation."""
-    name = name.replace('\\', '/').removeprefix('./')
+    name = name.replace('\\', '/').removeprefix('mmseg::').removeprefix('./')  # the scope is mmengine's
     python = name.endswith('.py')
     name = re.sub(r'\.(yaml|yml|py)$', '', name)
     before, _, rest = name.rpartition('configs/')

@@ -8,6 +8,7 @@ from twinseg.common.archive import unpacked
 from twinseg.common.data.base import OnProgress
 from twinseg.common.download import RemoteFile, alone, fetch, verify
 from twinseg.common.errors import DataError, StateError
+from twinseg.common.files import home_expanded
 from twinseg.common.folders import cache_folder
 from twinseg.common.weights.published import PUBLISHED, Published
 
@@ -43,16 +44,19 @@ def find_weights(
     tell: Tell = lambda line: None,
     progress: OnProgress = lambda done, total: None,
 ) -> Path:
-    """The file of weights of a path or a name; a file that exists wins, and published weights are fetched.
+    """The file of weights of a path or a name; a file that exists wins, and published weights are fetched. The path of a folder
+    comes back as it is: what reads it says what to do with it.
 
     StateError where there is neither, DataError where a published file cannot be had or is another one.
     """
-    path = _path(word)
+    path = home_expanded(word)
     if path.is_file():
         return path
     if (checkpoint := _shipped_as(str(word))) is not None:
         return checkpoint
     published = published_as(str(word))
+    if published is None and path.is_dir():
+        return path
     if published is None:
         raise StateError(f'{path}: no such file, and no name of weights{_near(path)}')
     return fetch_published(published, weights_folder(), tell, progress)
@@ -61,7 +65,7 @@ def find_weights(
 def find_shipped(name: str) -> Path:
     """The checkpoint that ships under a name; StateError where there is none, for what is no name at all."""
     if (checkpoint := _shipped_as(name)) is None:
-        raise StateError(f'{name}: no name of weights{_near(_path(name))}')
+        raise StateError(f'{name}: no name of weights{_near(Path(name))}')
     return checkpoint
 
 
@@ -70,7 +74,7 @@ def find_checkpoint(word: str | Path) -> Path:
 
     StateError where there is neither.
     """
-    path = _path(word)
+    path = home_expanded(word)
     if path.exists():
         return path
     if (checkpoint := _shipped_as(str(word))) is not None:
@@ -138,13 +142,6 @@ def _fetch_zipped(published: Published, path: Path, tell: Tell, progress: OnProg
             verify(inside, published.digest, f'delete {archive} to fetch it again from {published.url}')
             inside.replace(path)
         archive.unlink()
-
-
-def _path(word: str | Path) -> Path:
-    try:
-        return Path(word).expanduser()
-    except RuntimeError:
-        raise StateError(f'{word}: no such home folder') from None
 
 
 def _shipped_as(word: str) -> Optional[Path]:

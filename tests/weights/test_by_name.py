@@ -19,7 +19,7 @@ from tests.weights.test_weights import in_their_names
 from twinseg.common import config, weights
 from twinseg.common.backend import available, get_backend
 from twinseg.common.cli import main
-from twinseg.common.errors import DataError, StateError
+from twinseg.common.errors import DataError, StateError, UserError
 from twinseg.common.report import catalogue
 from twinseg.common.settings.recipes import recipes
 from twinseg.common.weights import TABLES, by_name, published
@@ -296,7 +296,7 @@ def test_a_cache_that_cannot_be_written_is_named(offered, cache, monkeypatch):
     monkeypatch.delenv('TWINSEG_CACHE')
     monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
     monkeypatch.setenv('HOME', '')
-    with pytest.raises(twinseg.common.errors.UserError, match='set the environment variable TWINSEG_CACHE'):
+    with pytest.raises(UserError, match='set the environment variable TWINSEG_CACHE'):
         by_name.find_weights('theirs')
 
 
@@ -307,11 +307,11 @@ def test_a_cache_that_cannot_be_written_is_named(offered, cache, monkeypatch):
         ('files/resnet50_v1c-2cccc1ad.pth', "'resnet50_v1c' is the name of this file"),
         ('weights/enet_camvid.safetensors', "did you mean 'enet_camvid'"),
         ('mine.pth', '`twinseg list --weights` shows the names'),
-        ('~nobody.at.all/x.pth', '~nobody.at.all/x.pth: no such home folder'),
+        ('~nobody.at.all/x.pth', '~nobody.at.all/x.pth: there is no home folder ~nobody.at.all'),
     ],
 )
 def test_what_is_neither_file_nor_name(word, message):
-    with pytest.raises(StateError, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         by_name.find_weights(word)
 
 

@@ -500,11 +500,12 @@ def test_folders_in_place_of_files(tmp_path):
         '.metadata': 'dcp_to_torch',
         'zero_to_fp32.py': 'DeepSpeed',
         'saved_model.pb': 'TensorFlow',
-        'x': 'a folder',
+        'checkpoints': 'a run folder; give a file of its folder checkpoints',
+        'x': 'a folder; give the file of weights in it',
     }.items():
-        folder = tmp_path / said
+        folder = tmp_path / name.lstrip('.')
         folder.mkdir()
-        (folder / name).touch()
+        (folder / name).mkdir() if name == 'checkpoints' else (folder / name).touch()
         with pytest.raises(StateError, match=said):
             weights.load(folder)
 
