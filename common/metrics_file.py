@@ -3,29 +3,33 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Optional
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from twinseg.common.errors import UserError
+from twinseg.common.settings.messages import Said, first_problem, shown
 
 NAME = 'metrics.jsonl'
 LARGEST = 1e40  # of a number: beyond all of float32, and small enough to compute with
-Number = Annotated[float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0, lt=1 << 53)]
+Number = Annotated[
+    float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False), Said(f'a number from {-LARGEST:g} to {LARGEST:g}')
+]
+Count = Annotated[int, Field(ge=0, le=(1 << 53) - 1)]
+Scores = Annotated[dict[str, dict[str, Optional[Number]]], Said('a table of scores by class')]
 Line = dict[str, Any]
 
 
 class _Line(BaseModel):
     model_config = ConfigDict(strict=True, extra='allow')
 
+    kind: Literal['train', 'eval']
     step: Count
     epoch: Number = 0.0
-    elapsed: Annotated[Number, Field(ge=0)] = 0.0
+    elapsed: Annotated[float, Field(ge=0, le=LARGEST, allow_inf_nan=False)] = 0.0
 
 
 class StepLine(_Line):
     """A step, with what was logged of it; numbers that were not finite are null."""
 
-    kind: Literal['train']
     loss: Optional[Number] = None
     lr: Optional[Number] = None
     img_per_s: Optional[Number] = None
@@ -35,8 +39,7 @@ class StepLine(_Line):
 class EvaluationLine(_Line):
     """An evaluation: scores of the whole beside these keys, and of each class."""
 
-    kind: Literal['eval']
-    classes: dict[str, dict[str, Optional[Number]]]
+    classes: Scores
     confusion: Optional[list[list[Count]]] = None
 
     @model_validator(mode='after')
@@ -55,8 +58,7 @@ class Metrics(NamedTuple):
     all: list[Line]
 
 
-_LINE: TypeAdapter[StepLine | EvaluationLine] = TypeAdapter(Annotated[StepLine | EvaluationLine, Field(discriminator='kind')])
-_SCORE: TypeAdapter[Optional[float]] = TypeAdapter(Optional[Number])
+KINDS: dict[str, type[_Line]] = {'train': StepLine, 'eval': EvaluationLine}
 
 
 def read(path: Path, figures: tuple[str, ...] = (), class_figure: Optional[str] = None) -> Metrics:
@@ -74,22 +76,25 @@ def read(path: Path, figures: tuple[str, ...] = (), class_figure: Optional[str] 
     for number, text in enumerate(texts, 1):
         if not text.strip():
             continue
+        kind: type[_Line] = _Line
         try:
-            line = _LINE.validate_json(text)
-            values = line.model_dump(exclude_unset=True)
-            if isinstance(line, EvaluationLine):
+            kind = KINDS[_Line.model_validate_json(text).kind]
+            values = kind.model_validate_json(text).model_dump(exclude_unset=True)
+            if kind is EvaluationLine:
                 _check_scores(values, figures, class_figure)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False)[0]
-            if first['type'] == 'json_invalid' and (number == len(texts) or 'EOF while parsing' in first['msg']):
+            if first['type'] != 'json_invalid':
+                problem = first_problem(error, kind)
+                reason = (f'{problem.key}: ' if problem.key else '') + problem.text
+            elif number == len(texts) or 'EOF while parsing' in first['msg']:
                 continue
-            where = '.'.join(str(part) for part in first['loc'] if part not in ('train', 'eval'))
-            raise UserError(
-                f'{path}: line {number}: {where + ": " if where else ""}{first["msg"]}: not a line of a run'
-            ) from None
+            else:
+                reason = f'not readable as JSON: begins with {shown(text[:20].decode(errors="backslashreplace"))}'
+            raise UserError(f'{path}: line {number}: {reason}; not a line of a run') from None
         except ValueError as error:
-            raise UserError(f'{path}: line {number}: {error}: not a line of a run') from None
-        (found.evaluations if isinstance(line, EvaluationLine) else found.steps).append(values)
+            raise UserError(f'{path}: line {number}: {error}; not a line of a run') from None
+        (found.evaluations if kind is EvaluationLine else found.steps).append(values)
         found.all.append(values)
     return found
 
@@ -101,4 +106,6 @@ def _check_scores(values: Line, figures: tuple[str, ...], class_figure: Optional
     if missing:
         raise ValueError(f'without {missing[0]}')
     for key in figures:
-        _SCORE.validate_python(values[key])
+        score = values[key]
+        if score is not None and (type(score) not in (int, float) or not abs(score) <= LARGEST):
+            raise ValueError(f'{key}: expected a number or null, found {shown(score)}')
