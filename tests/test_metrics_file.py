@@ -53,7 +53,7 @@ BAD = {  # line, what is said of it
     'infinite': ({**STEP, 'lr': float('inf')}, 'lr: expected a number from -1e+40 to 1e+40, found inf'),
     'beyond any float32': ({**STEP, 'loss': 1e300}, 'loss: expected a number from -1e+40 to 1e+40, found 1e+300'),
     'classes as a list': ({**EVALUATION, 'classes': ['a', 'b']}, 'classes: expected a table of scores by class, found ['),
-    'a score in words': ({**EVALUATION, 'classes': {'a': {'IoU': 'x'}, 'b': {}}}, "table of scores by class, found 'x' for 'a'"),
+    'a score in words': ({**EVALUATION, 'classes': {'a': {'IoU': 'x'}, 'b': {}}}, "scores by class, found 'x' for 'a'"),
     'a matrix that is not square': ({**EVALUATION, 'confusion': [[1, 2], [3]]}, 'confusion: not of 2 rows and columns'),
     'a small matrix': ({**EVALUATION, 'confusion': [[1]]}, 'confusion: not of 2 rows and columns'),
     'no mIoU': ({key: value for key, value in EVALUATION.items() if key != 'mIoU'}, 'without mIoU'),

@@ -61,7 +61,7 @@ int main(int argc, char **argv) {
     std::fputs("error: the model and its batches take more memory than there is; export it for a smaller batch\n", stderr);
     return 2;
   } catch (const std::exception &error) {
-    std::fprintf(stderr, "error: %s\n", error.what());
+    std::fprintf(stderr, "error: %s\n", infer::Line(error.what()).c_str());
     return 1;
   }
 }

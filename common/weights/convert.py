@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any, Mapping, Optional
 
 import numpy as np
+from pydantic import ValidationError
 
 from twinseg.common.checkpoint import RunMeta
+from twinseg.common.config import Model
 from twinseg.common.errors import StateError, nearest
+from twinseg.common.settings.messages import first_problem
 from twinseg.common.settings.presets import without_heads
 from twinseg.common.weights import sets
 from twinseg.common.weights.by_name import find_weights
@@ -22,6 +25,7 @@ OURS = 'twinseg'
 SOURCES = (*PUBLISHERS, OURS)
 MOST_NAMED = 8  # names or groups of tensors in a line
 LEAST_COUNTED = 3  # tensors of a group that are named one by one
+NETWORK_KEYS = ('arch', 'num_classes', 'backbone', 'model_args')  # of the configuration in one of our files
 
 
 @dataclass(frozen=True)
@@ -142,25 +146,29 @@ def _check_readable(one: WeightSet, found: Contents) -> None:
 
 
 def _ours(found: Contents, meta: RunMeta, weights_of: Optional[str]) -> Converted:
-    state, config = found.arrays, meta.config
+    state, keys = found.arrays, {key: meta.config[key] for key in NETWORK_KEYS if meta.config.get(key) is not None}
     if weights_of not in (None, EMA, LAST):
         raise StateError(f'--weights-of {weights_of}: a checkpoint of twinseg holds the weights ema and last')
     if weights_of == EMA and not found.averaged:
         raise StateError(f'--weights-of {EMA}: holds no averaged weights')
-    num_classes = config.get('num_classes') or meta.num_classes
-    if 'arch' not in config or num_classes is None:
+    try:
+        model = Model.model_validate(keys)
+    except ValidationError as error:
+        problem = first_problem(error, Model)
+        raise StateError(
+            f'one of our files, but what it says of its network is damaged: {problem.key}: {problem.text}'
+        ) from None
+    num_classes = model.num_classes or meta.num_classes
+    if 'arch' not in keys or num_classes is None:
         raise StateError('one of our files, but it does not say which network (arch) and how many classes it has')
-    backbone = {'backbone': config['backbone']} if config.get('backbone') else {}
-    arguments = {'num_classes': num_classes, **backbone, **config.get('model_args', {})}
+    arguments = {'num_classes': num_classes, **model.arguments()}
     counters = [name for name in state if name.endswith('num_batches_tracked')]
     tensors = {name: array for name, array in state.items() if name not in counters}
     names = {name: name for name in tensors}
     chosen = ''
     if found.averaged:
         chosen = 'the last ones' if weights_of == LAST else 'the averaged ones; --weights-of last takes the last'
-    return Converted(
-        OURS, config['arch'], arguments, tensors, num_classes, names, counters, meta, chosen, _summary(counters, '')
-    )
+    return Converted(OURS, model.arch, arguments, tensors, num_classes, names, counters, meta, chosen, _summary(counters, ''))
 
 
 def _by_table(table: Table, arrays: Arrays) -> Converted:

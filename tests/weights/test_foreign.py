@@ -586,6 +586,17 @@ def test_of_our_checkpoints_the_averages_or_the_last(tmp_path, network):
             weights.load(tmp_path / 'last.safetensors', weights_of=weights_of)
 
 
+@pytest.mark.parametrize(
+    'key, value',
+    [('arch', ['fast_scnn']), ('backbone', 7), ('num_classes', 'three'), ('num_classes', 10**9), ('model_args', 3)],
+)
+def test_what_a_checkpoint_says_of_its_network_is_checked(tmp_path, network, key, value):
+    meta = checkpoint.RunMeta(config={'arch': 'fast_scnn', key: value}, num_classes=3)
+    checkpoint.save(tmp_path / 'x.safetensors', prefixed('model.', network), meta)
+    with pytest.raises(StateError, match=f'x.safetensors: .* is damaged: {key}: expected '):
+        weights.load(tmp_path / 'x.safetensors')
+
+
 def test_pretrained_says_which_weights_it_takes(tmp_path, network, published, averages):
     backend = get_backend('pytorch')
     torch.save({'model': published, 'model_ema': averages}, tmp_path / 'x.pth')
