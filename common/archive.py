@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Callable, NamedTuple
 
-from twinseg.common.errors import DataError
+from twinseg.common.errors import DataError, reason_of
 from twinseg.common.files import LOCKLESS
 
 CHUNK = 1 << 20
@@ -64,7 +64,7 @@ def unpack(path: Path, folder: Path, progress: OnUnpacked = lambda done, total: 
         try:
             _move(part, folder, path)
         except OSError as error:
-            raise DataError(f'{path}: not unpacked: {error.strerror or error}') from None
+            raise DataError(f'{path}: not unpacked: {reason_of(error)}') from None
         return count
 
 
@@ -109,9 +109,9 @@ def _unpack(path: Path, part: Path, existing: Path | None, progress: OnUnpacked)
         twice = os.path.relpath(error.filename, part)
         raise DataError(f'{path}: {twice} is there twice, as this file system compares names') from None
     except OSError as error:
-        raise DataError(f'{path}: not unpacked: {error.strerror or error}') from None
+        raise DataError(f'{path}: not unpacked: {reason_of(error)}') from None
     except Exception as error:  # the readers of the standard library fail in many ways
-        reason = ' '.join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise DataError(f'{path}: not readable as an archive, truncated or broken ({reason})') from None
     return files
 
@@ -166,7 +166,7 @@ def _new_folder(folder: Path, path: Path) -> Iterator[Path]:
             for entry in folder.iterdir():  # of a process that was killed
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         except OSError as error:
-            raise DataError(f'{path}: not unpacked: {folder}: {error.strerror or error}') from None
+            raise DataError(f'{path}: not unpacked: {folder}: {reason_of(error)}') from None
         yield folder
 
 

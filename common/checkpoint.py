@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
-from twinseg.common.errors import StateError
+from twinseg.common.errors import StateError, reason_of
 from twinseg.common.file_kind import SAFETENSORS, kind_of
 from twinseg.common.files import written_beside
 from twinseg.common.settings.limits import MAX_CLASSES
@@ -117,7 +117,7 @@ class RunMeta(_Stored):
             problem = first_problem(error, cls)
             reason = (f'{problem.key}: ' if problem.key else '') + problem.text
         except (ValueError, TypeError, AttributeError, RecursionError) as error:
-            reason = ' '.join(str(error).split()) or type(error).__name__
+            reason = reason_of(error)
         raise StateError(f'{where}: damaged: what it says of itself is not readable: {reason}')
 
     def to_json(self) -> str:
@@ -137,7 +137,7 @@ def save(path: str | Path, tensors: Mapping[str, np.ndarray], meta: RunMeta) -> 
         with written_beside(path) as part:
             part.write_bytes(content)
     except OSError as error:
-        raise StateError(f'{path}: not written: {error.strerror or error}; free space or choose another folder') from None
+        raise StateError(f'{path}: not written: {reason_of(error)}; free space or choose another folder') from None
 
 
 def load(path: str | Path) -> tuple[State, RunMeta]:
@@ -164,7 +164,7 @@ def load(path: str | Path) -> tuple[State, RunMeta]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
             checksum = header['checksum']
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = ' '.join(str(error).split()) or type(error).__name__
+        reason = reason_of(error)
         raise StateError(f'{path}: not a readable checkpoint (truncated, or another kind of file): {reason}') from None
     if checksum != _checksum(tensors, text):
         raise StateError(f'{path}: damaged: its checksum does not agree with its content; use an earlier checkpoint')

@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from twinseg.common.errors import UserError, nearest
+from twinseg.common.errors import UserError, nearest, reason_of
 from twinseg.common.files import home_expanded
 from twinseg.common.settings import foreign_keys, yaml_text, zoo_keys
 from twinseg.common.settings.limits import MAX_CLASS_IDS, MAX_CLASSES, MAX_PIXELS, MAX_SIDE
@@ -921,7 +921,7 @@ def _read(path: Path, above: tuple[Path, ...], read: list[Path]) -> dict[str, Gi
             raise UserError(f'{path}: larger than {MAX_BYTES} bytes, not a configuration')
         text = path.read_text(encoding='utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
-        reason = 'no UTF-8; save it as UTF-8' if isinstance(error, UnicodeDecodeError) else error.strerror or error
+        reason = 'no UTF-8; save it as UTF-8' if isinstance(error, UnicodeDecodeError) else reason_of(error)
         raise UserError(f'{path}: not readable as YAML: {reason}') from None
     keys = yaml_text.parse(text, str(path))
     if keys is None:

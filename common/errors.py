@@ -61,6 +61,11 @@ class BackendError(UserError):
     """A framework, another package or a device that is not there."""
 
 
+def reason_of(error: BaseException) -> str:
+    """Why something failed, in the words of the system or of a library, on one line; its class where it says nothing."""
+    return getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
+
+
 def require(package: str, extra: str) -> None:
     """BackendError where a package is not installed that an extra of ``pyproject.toml`` brings."""
     if importlib.util.find_spec(package) is None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-from twinseg.common.errors import StateError
+from twinseg.common.errors import StateError, reason_of
 
 HEAD = 4096  # bytes that tell most kinds
 LARGEST_INDEX = 16 << 20  # bytes of JSON that are looked into
@@ -81,7 +81,7 @@ def kind_of(path: Path) -> Kind:
             if head.startswith(b'PK\x03\x04'):
                 return _of_zip(path)
     except OSError as error:
-        raise StateError(f'{path}: not readable: {error.strerror or error}') from None
+        raise StateError(f'{path}: not readable: {reason_of(error)}') from None
     return _of_text(path, head, size) or _of_bytes(head, size, end)
 
 
@@ -152,7 +152,7 @@ def _of_zip(path: Path) -> Kind:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
         return Kind(
-            f'a PyTorch file or another zip archive that is not readable: {" ".join(str(error).split())}',
+            f'a PyTorch file or another zip archive that is not readable: {reason_of(error)}',
             'it is truncated or damaged: get it again',
         )
     last = {name.rpartition('/')[2] for name in names}

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Optional
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from twinseg.common.errors import UserError
+from twinseg.common.errors import UserError, reason_of
 from twinseg.common.settings.messages import Said, first_problem, shown
 
 NAME = 'metrics.jsonl'
@@ -70,7 +70,7 @@ def read(path: Path, figures: tuple[str, ...] = (), class_figure: Optional[str] 
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f'{path}: not read: {error.strerror or error}') from None
+        raise UserError(f'{path}: not read: {reason_of(error)}') from None
     found = Metrics([], [], [])
     texts = content.split(b'\n')
     for number, text in enumerate(texts, 1):

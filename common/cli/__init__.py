@@ -11,7 +11,7 @@ from typing import Annotated, Any, Callable, Optional
 import typer
 
 from twinseg.common.cli import data, deployment, inference, measuring, reporting, training, weights
-from twinseg.common.errors import Interrupted, UserError
+from twinseg.common.errors import Interrupted, UserError, reason_of
 from twinseg.common.printable import ESCAPED, one_line
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -95,7 +95,7 @@ def _explain(error: Exception) -> int:
     elif isinstance(error, BrokenPipeError):
         return 1
     elif isinstance(error, OSError):
-        message, status = f'{f"{error.filename}: " if error.filename else ""}{error.strerror or error}', 2
+        message, status = f'{f"{error.filename}: " if error.filename else ""}{reason_of(error)}', 2
     else:
         message, status = f'internal error: {type(error).__name__}: {error}; run again with --debug and report what it shows', 1
     from twinseg.common.parallel.launch import error_prefix

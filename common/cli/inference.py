@@ -22,6 +22,7 @@ from twinseg.common.cli.options import (
     load_config_for_file,
     report_scores,
 )
+from twinseg.common.errors import UserError
 
 
 def evaluate(
@@ -98,9 +99,11 @@ def predict(
     files = predict.input_files(list(map(Path, words)), out)  # before the network, which takes seconds to load
     options = EvalOptions(ms_flip, slide)
     if model is not None:
+        if settings:
+            raise UserError('--set: has no effect on an exported file, which holds its settings; export it again with others')
         exported = ExportedNetwork(model, engine)
         if config is not None:
-            load_config_for_file(exported.metadata, config, settings)  # compares the two
+            load_config_for_file(exported.metadata, config, None)  # compares the two
         network = exported.trained(options)
     else:
         assert checkpoint is not None

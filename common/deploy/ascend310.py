@@ -21,7 +21,7 @@ from twinseg.common.data.open import open_dataset
 from twinseg.common.deploy.exported_file import ExportedNetwork
 from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.deploy.verify import TOLERANCE
-from twinseg.common.errors import DataError, UserError
+from twinseg.common.errors import DataError, UserError, reason_of
 from twinseg.common.facts import Facts, check, check_dataset
 from twinseg.common.files import read_bounded, write_text
 from twinseg.common.tasks.base import Evaluation
@@ -146,7 +146,7 @@ def preprocess(
     except FileExistsError:
         raise UserError(f'{out}: is there already; choose another folder') from None
     except OSError as error:
-        raise UserError(f'{error.filename or out}: cannot be written ({error.strerror or error})') from None
+        raise UserError(f'{error.filename or out}: cannot be written ({reason_of(error)})') from None
     return Preprocessed(
         str(model),
         task.NAME,
@@ -289,6 +289,6 @@ def _read(path: Path) -> Prepared:
     try:
         return Prepared.model_validate_json(read_bounded(path, MAX_META))
     except OSError as error:
-        raise DataError(f'{path}: {error.strerror or error}; expected what `twinseg preprocess` writes') from None
+        raise DataError(f'{path}: {reason_of(error)}; expected what `twinseg preprocess` writes') from None
     except ValidationError:
         raise DataError(f'{path}: not what `twinseg preprocess` writes') from None

@@ -14,7 +14,7 @@ from twinseg.common.deploy import sandbox
 from twinseg.common.deploy.onnx_check import MAX_FILE
 from twinseg.common.deploy.sandbox import MEMORY
 from twinseg.common.deploy.sessions import failure, onnxruntime_session, openvino_model
-from twinseg.common.errors import UserError, require
+from twinseg.common.errors import UserError, reason_of, require
 from twinseg.common.memory import limited_memory
 
 ENGINES = {'.onnx': ('onnxruntime', 'openvino'), '.mindir': ('mindspore',)}  # engines by suffix, the usual one first
@@ -102,4 +102,4 @@ def onnx_metadata(path: Path) -> dict[str, str]:
     try:
         return {item.key: item.value for item in onnx.load(str(path), load_external_data=False).metadata_props}
     except Exception as error:  # protobuf's DecodeError among them
-        raise UserError(f'{path}: not readable as ONNX: {" ".join(str(error).split())}') from None
+        raise UserError(f'{path}: not readable as ONNX: {reason_of(error)}') from None

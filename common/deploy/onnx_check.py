@@ -12,7 +12,7 @@ from typing import Any, Mapping, NamedTuple, Optional
 import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
-from twinseg.common.errors import UserError
+from twinseg.common.errors import UserError, reason_of
 from twinseg.common.settings.limits import MAX_SIDE
 
 MAX_FILE = 1 << 31  # bytes: protobuf takes no more
@@ -47,7 +47,7 @@ def load(path: Path) -> Checked:
     try:
         model = onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf's DecodeError among them
-        raise UserError(f'{path}: not readable as ONNX: {" ".join(str(error).split())}') from None
+        raise UserError(f'{path}: not readable as ONNX: {reason_of(error)}') from None
     try:
         return Checked(model, _check(model, path.absolute().parent))
     except ValueError as error:

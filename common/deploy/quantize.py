@@ -15,7 +15,7 @@ from twinseg.common.data.open import open_dataset
 from twinseg.common.deploy.engines import OnnxRuntime
 from twinseg.common.deploy.exported_file import ExportedNetwork, evaluate_exported
 from twinseg.common.deploy.sessions import failure
-from twinseg.common.errors import UserError, require
+from twinseg.common.errors import UserError, reason_of, require
 from twinseg.common.facts import check, of_config
 from twinseg.common.files import written_beside
 
@@ -69,7 +69,7 @@ def quantize(
                 for exported in (network, ExportedNetwork(part, 'onnxruntime'))
             ]
     except OSError as error:
-        raise UserError(f'{out}: cannot be written ({error.strerror or error})') from None
+        raise UserError(f'{out}: cannot be written ({reason_of(error)})') from None
     figures = tasks.of(config.task).FIGURES
     before, after = ({key: score.to_json()[key] for key in figures} for score in scores)
     sizes = {'float32': model.stat().st_size, 'int8': out.stat().st_size}

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from twinseg.common.errors import UserError
+from twinseg.common.errors import UserError, reason_of
 from twinseg.common.memory import limited_memory
 
 MEMORY = 1 << 30  # bytes, and EXPANDED for each of the file and its weights
@@ -74,7 +74,7 @@ def look() -> None:
     except MemoryError:
         problem = f'{path}: takes more than {(MEMORY + EXPANDED * size) >> 20} MB to open, too much for a file of this size'
     except Exception as error:  # protobuf gives fields in other types where they are broken
-        problem = f'{path}: not readable as ONNX: {type(error).__name__}: {" ".join(str(error).split())}'
+        problem = f'{path}: not readable as ONNX: {type(error).__name__}: {reason_of(error)}'
     os.write(answer, json.dumps(problem).encode())
     os._exit(0)  # engines may hang or crash in their destructors
 

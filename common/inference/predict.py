@@ -11,7 +11,7 @@ import numpy as np
 
 from twinseg.common import tasks
 from twinseg.common.data.listing import HIDDEN, IMAGE_SUFFIXES, is_image, list_files, some
-from twinseg.common.errors import DataError, PartialError, UserError
+from twinseg.common.errors import DataError, PartialError, UserError, reason_of
 from twinseg.common.files import written_beside
 from twinseg.common.printable import printable
 from twinseg.common.tasks.base import InputFile, Outcome, TrainedNetwork, output_path
@@ -50,7 +50,7 @@ def predict(
                 np.save(content, task.logits(network, network.read(files[0].path)))
             outcome.add(logits)
     except OSError as error:
-        raise UserError(f'{_named(error, out)}: cannot be written ({error.strerror or error})') from None
+        raise UserError(f'{_named(error, out)}: cannot be written ({reason_of(error)})') from None
     if outcome.problems:
         raise _failure(outcome.problems, len(files))
     return outcome.written

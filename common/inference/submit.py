@@ -12,7 +12,7 @@ from PIL import Image
 from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, VOC_PALETTE
 from twinseg.common.data.open import open_files
-from twinseg.common.errors import UserError
+from twinseg.common.errors import UserError, reason_of
 from twinseg.common.files import is_text, written_beside
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import Run
@@ -70,7 +70,7 @@ def submit(run: Run, out: Path, options: EvalOptions = PLAIN, progress: Optional
         with written_beside(out / archive) as part:
             _pack(out, names, part)
     except OSError as error:
-        raise UserError(f'{error.filename or out}: cannot be written ({error.strerror or error})') from None
+        raise UserError(f'{error.filename or out}: cannot be written ({reason_of(error)})') from None
     return Submission(out / archive, len(names), names[0], split, options.ms_flip, options.slide, run.config.augment.eval_size)
 
 

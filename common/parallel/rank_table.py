@@ -11,7 +11,7 @@ import reprlib
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
-from twinseg.common.errors import UserError
+from twinseg.common.errors import UserError, reason_of
 from twinseg.common.files import read_bounded, write_text
 
 MAX_BYTES = 1 << 22  # bytes of a table: 20,000 devices have less
@@ -55,7 +55,7 @@ def read(path: Path) -> list[list[int]]:
     try:
         table = json.loads(read_bounded(path, MAX_BYTES).decode())
     except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+        reason = reason_of(error)
         raise UserError(f'{path}: not a rank table: {reason}') from None
     validate(table, str(path))
     return [[int(device['device_id']) for device in server['device']] for server in table['server_list']]

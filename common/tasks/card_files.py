@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from twinseg.common.errors import UserError
+from twinseg.common.errors import UserError, reason_of
 
 
 def read_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -13,7 +13,7 @@ def read_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
     try:
         array = np.fromfile(path, dtype)
     except OSError as error:
-        raise UserError(f'{path}: {error.strerror or error}; expected a file for every input') from None
+        raise UserError(f'{path}: {reason_of(error)}; expected a file for every input') from None
     if array.size != np.prod(shape):
         raise UserError(
             f'{path}: {path.stat().st_size} bytes; expected {int(np.prod(shape)) * array.itemsize} for '

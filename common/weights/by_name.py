@@ -7,7 +7,7 @@ from typing import Callable, Optional
 from twinseg.common.archive import unpacked
 from twinseg.common.data.base import OnProgress
 from twinseg.common.download import RemoteFile, alone, fetch, verify
-from twinseg.common.errors import DataError, StateError
+from twinseg.common.errors import DataError, StateError, reason_of
 from twinseg.common.files import home_expanded
 from twinseg.common.folders import cache_folder
 from twinseg.common.weights.published import PUBLISHED, Published
@@ -122,7 +122,7 @@ def fetch_published(
         raise DataError(f'{published.name}: {error}') from None
     except OSError as error:
         raise DataError(
-            f'{error.filename or folder}: {published.name} cannot be kept there ({error.strerror or error}); choose another '
+            f'{error.filename or folder}: {published.name} cannot be kept there ({reason_of(error)}); choose another '
             'folder with the environment variable TWINSEG_CACHE'
         ) from None
     tell(f'{published.name}: kept in {path}; licence {published.licence}, trained on ImageNet, whose terms may apply')

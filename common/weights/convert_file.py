@@ -8,7 +8,7 @@ import numpy as np
 
 from twinseg.common import checkpoint, tasks, weights
 from twinseg.common.backend import Network, available, get_backend, used_arguments
-from twinseg.common.errors import StateError, UserError
+from twinseg.common.errors import StateError, UserError, reason_of
 from twinseg.common.files import written_beside
 
 SUFFIX = '.safetensors'
@@ -129,4 +129,4 @@ def _save_native(backend: str, network: Network, out: Path, meta: checkpoint.Run
         with written_beside(out) as part:
             get_backend(backend).save_native(network, part, meta)
     except (OSError, RuntimeError) as error:
-        raise StateError(f'{out}: not written: {" ".join(str(error).split())}; free space or choose another folder') from None
+        raise StateError(f'{out}: not written: {reason_of(error)}; free space or choose another folder') from None

@@ -402,6 +402,12 @@ def test_views_of_the_smallest_images(size, checkpoint):
     assert tasks.of('segmentation').predict_image(network, picture(size), 'a').mask.shape == size
 
 
+def test_settings_have_no_effect_on_exported_files(folder, capsys):
+    words = ['predict', str(saved(folder / 'a.png')), '--model', 'x.onnx', '--set', 'mean=[1.0,2.0,3.0]']
+    assert main(words) == 2
+    assert '--set: has no effect on an exported file' in capsys.readouterr().err
+
+
 def test_views_of_exported_files(checkpoint, exported, folder, capsys):
     image, ids = saved(folder / 'a.png', (80, 150)), {}
     for dynamic, model in exported.items():

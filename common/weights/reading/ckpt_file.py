@@ -11,7 +11,7 @@ from typing import Iterator
 
 import numpy as np
 
-from twinseg.common.errors import StateError
+from twinseg.common.errors import StateError, reason_of
 from twinseg.common.weights.reading.dtypes import BY_NAME, MINDSPORE
 
 MOST_DIMENSIONS = 32
@@ -27,8 +27,7 @@ def read_ckpt(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         return _arrays(path.read_bytes())
     except (OSError, ValueError, IndexError, MemoryError) as error:
         raise StateError(
-            f'{path}: not a readable MindSpore checkpoint (truncated, encrypted, or another kind of file): '
-            f'{" ".join(str(error).split())}'
+            f'{path}: not a readable MindSpore checkpoint (truncated, encrypted, or another kind of file): {reason_of(error)}'
         ) from None
 
 

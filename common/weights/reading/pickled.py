@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Iterator, NamedTuple
 
 import numpy as np
 
-from twinseg.common.errors import StateError
+from twinseg.common.errors import StateError, reason_of
 from twinseg.common.weights.reading.dtypes import BY_NAME, OTHER_STORAGES, TORCH_STORAGES
 
 MOST_OPERATIONS = 5_000_000  # of a pickle: a training's logs have some 10,000
@@ -88,7 +88,7 @@ def parse(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:
     try:
         return machine.run(pickletools.genops(file)), machine.storages
     except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError) as error:
-        raise StateError(f'not a readable pickle (truncated, or damaged): {" ".join(str(error).split())[:200]}') from None
+        raise StateError(f'not a readable pickle (truncated, or damaged): {reason_of(error)[:200]}') from None
 
 
 class _Machine:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from twinseg.common.errors import StateError
+from twinseg.common.errors import StateError, reason_of
 from twinseg.common.weights.reading.dtypes import BY_NAME, SAFETENSORS
 from twinseg.common.weights.reading.tree import Tensors
 
@@ -44,4 +44,4 @@ def read_safetensors(path: Path) -> Tensors:
 
 
 def _unreadable(path: Path, error: Exception) -> StateError:
-    return StateError(f'{path}: not a readable safetensors file: {" ".join(str(error).split())}')
+    return StateError(f'{path}: not a readable safetensors file: {reason_of(error)}')

@@ -16,7 +16,7 @@ from typing import Any, Callable
 import numpy as np
 
 from twinseg.common import file_kind
-from twinseg.common.errors import StateError
+from twinseg.common.errors import StateError, reason_of
 from twinseg.common.file_kind import Kind
 from twinseg.common.weights.reading import pickled
 from twinseg.common.weights.reading.dtypes import BY_NAME
@@ -54,7 +54,7 @@ def read_torch(path: Path, kind: Kind) -> tuple[Tensors, Any]:
             raise StateError('tensors of PyTorch in a pickle that torch.save did not write; save them with torch.save')
         return flatten(content, _numpy), content
     except BROKEN as error:
-        raise StateError(f'{path}: not readable: {" ".join(str(error).split())}') from None
+        raise StateError(f'{path}: not readable: {reason_of(error)}') from None
     except StateError as error:
         raise StateError(f'{path}: {error}') from None
 
