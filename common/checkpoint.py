@@ -146,7 +146,7 @@ def load(path: str | Path) -> tuple[State, RunMeta]:
     StateError when it is truncated, changed, or not one of ours; NewerFormatError, before anything else is looked at.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise StateError(f'{path}: no such checkpoint')
     kind = kind_of(path)
     if not kind.is_weights:

@@ -7,12 +7,12 @@
 import ipaddress
 import json
 import re
-import reprlib
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from twinseg.common.errors import UserError, reason_of
 from twinseg.common.files import read_bounded, write_text
+from twinseg.common.settings.messages import shown
 
 MAX_BYTES = 1 << 22  # bytes of a table: 20,000 devices have less
 NUMBER = re.compile('[0-9]{1,4}')  # a device on its host
@@ -55,8 +55,7 @@ def read(path: Path) -> list[list[int]]:
     try:
         table = json.loads(read_bounded(path, MAX_BYTES).decode())
     except (OSError, ValueError, RecursionError) as error:
-        reason = reason_of(error)
-        raise UserError(f'{path}: not a rank table: {reason}') from None
+        raise UserError(f'{path}: not a rank table: {reason_of(error)}') from None
     validate(table, str(path))
     return [[int(device['device_id']) for device in server['device']] for server in table['server_list']]
 
@@ -68,7 +67,7 @@ def validate(table: Any, where: str) -> None:
     servers = table['server_list']
     for key, expected in (('version', '1.0'), ('status', 'completed'), ('server_count', str(len(servers)))):
         if table.get(key) != expected:
-            raise UserError(f'{where}: {key}: found {_brief(table.get(key))}, expected {expected!r}')
+            raise UserError(f'{where}: {key}: found {shown(table.get(key))}, expected {expected!r}')
     rank = 0
     hosts: set[str] = set()
     addresses: set[str] = set()
@@ -82,30 +81,25 @@ def validate(table: Any, where: str) -> None:
         for index, device in enumerate(devices):
             spot = f'{name}.device[{index}]'
             if not isinstance(device, dict):
-                raise UserError(f'{spot}: found {_brief(device)}, expected an object')
+                raise UserError(f'{spot}: found {shown(device)}, expected an object')
             number = device.get('device_id')
             if not isinstance(number, str) or not NUMBER.fullmatch(number) or number in numbers:
-                raise UserError(f'{spot}: device_id: found {_brief(number)}, expected a number as text, each once on a host')
+                raise UserError(f'{spot}: device_id: found {shown(number)}, expected a number as text, each once on a host')
             numbers.add(number)
             _unique(device.get('device_ip'), addresses, f'{spot}.device_ip')
             if device.get('rank_id') != str(rank):
                 raise UserError(
-                    f'{spot}: rank_id: found {_brief(device.get("rank_id"))}, expected {str(rank)!r}: ranks count '
+                    f'{spot}: rank_id: found {shown(device.get("rank_id"))}, expected {str(rank)!r}: ranks count '
                     'up from 0 in the order of the hosts and their devices'
                 )
             rank += 1
-
-
-def _brief(value: Any) -> str:
-    """A value as a message quotes it."""
-    return repr(value) if isinstance(value, str) and len(value) <= 64 else reprlib.repr(value)
 
 
 def _unique(address: Any, seen: set[str], where: str) -> None:
     try:
         ipaddress.ip_address(address if isinstance(address, str) else '')
     except ValueError:
-        raise UserError(f'{where}: found {_brief(address)}, expected an IP address') from None
+        raise UserError(f'{where}: found {shown(address)}, expected an IP address') from None
     if address in seen:
         raise UserError(f'{where}: {address} is twice in the table')
     seen.add(address)

@@ -111,16 +111,18 @@ def shown(value: Any) -> str:
     return one_line(repr(_cut(value)), MAX_SHOWN)
 
 
-def _cut(value: Any) -> Any:
-    """As much of a value as is shown."""
+def _cut(value: Any, depth: int = 0) -> Any:
+    """As much of a value as is shown; ``depth``: of the lists and tables that it lies in."""
     if isinstance(value, str):
         return value[: MAX_SHOWN + 1]
     if isinstance(value, int) and value.bit_length() > 1024:  # Python refuses to write more than 4300 digits
         return f'a number of {value.bit_length()} bits'
+    if depth == MAX_SHOWN and isinstance(value, (list, tuple, Mapping)):
+        return '...'
     if isinstance(value, (list, tuple)):
-        return [_cut(part) for part in value[:MAX_SHOWN]]
+        return [_cut(part, depth + 1) for part in value[:MAX_SHOWN]]
     if isinstance(value, Mapping):
-        return {_cut(key): _cut(part) for key, part in list(value.items())[:MAX_SHOWN]}
+        return {_cut(key): _cut(part, depth + 1) for key, part in list(value.items())[:MAX_SHOWN]}
     return value
 
 
