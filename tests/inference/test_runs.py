@@ -10,9 +10,11 @@ import yaml
 
 from tests.conftest import operator_by_operator
 from tests.support import streets
+from tests.support.checkpoints import write
 from twinseg.common import checkpoint, cli, config
 from twinseg.common.backend import get_backend
 from twinseg.common.deploy.exported_file import ExportedNetwork
+from twinseg.common.inference.runs import load_run, stored_config
 
 IDS = {0: 7, 1: 8, 2: 11}  # class of streets.py -> id in the label files; 200 is of no class
 CLASSES = ['no', 'Gebäude 1e3', 'null']  # names that YAML and JSON may take for something else
@@ -143,3 +145,12 @@ def test_a_checkpoint_does_not_say_where_a_training_writes(run, backend_name, tm
     assert twinseg('train', '--checkpoint', tmp_path / 'own' / 'x.safetensors', '--backend', backend_name) == 0
     assert not (tmp_path.parent / 'elsewhere').exists()
     assert (tmp_path / 'runs' / f'fast_scnn-{backend_name}' / 'config.yaml').is_file()
+
+
+def test_arguments_that_an_earlier_version_took_are_left_out(tmp_path, backend_name):
+    path = write(tmp_path, backend_name, 'fast_scnn', model_args={'auxiliary': False})
+    tensors, meta = checkpoint.load(path)
+    arguments = {'auxiliary': False, 'auxiliary_heads': ['aux_gfe']}  # of which the second has no effect without the first
+    checkpoint.save(path, tensors, meta.model_copy(update={'config': {**meta.config, 'model_args': arguments}}))
+    for given in (None, stored_config(path)):
+        assert load_run(path, backend_name, 'cpu', given).config.model.model_args == {'auxiliary': False}
