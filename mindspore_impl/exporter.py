@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from twinseg.common.backend import Format, check_shape
 from twinseg.common.deploy.metadata import ExportMetadata
+from twinseg.common.deploy.sessions import failure
 from twinseg.common.errors import BackendError, UserError
 from twinseg.common.files import plain_path
 from twinseg.common.interpolation import Size, pooling_matrix
@@ -104,7 +105,7 @@ def _write(network: Inference, path: Path, shape: Sequence[int], dynamic: bool, 
                 **({'custom_func': describe} if path.suffix == '.mindir' else {}),
             )
     except (RuntimeError, ValueError, TypeError) as error:
-        raise UserError(f'{path.name}: MindSpore cannot export this network: {str(error).splitlines()[0]}') from error
+        raise failure(Path(path.name), 'MindSpore cannot export this network', error) from error
     path.chmod(0o644)  # MindSpore writes files that only their owner may read
 
 
@@ -123,15 +124,19 @@ class Mindir:
             with plain_path(path, copied=True) as plain:
                 model = ms.load_mindir(str(plain))
                 self.cell = nn.GraphCell(ms.load(str(plain)))
+            sides = model.graph.input[0].tensor[0].dims
         except Exception as error:  # protobuf's DecodeError among them
-            raise UserError(f'{path}: MindSpore refuses it: {str(error).splitlines()[0]}') from None
+            raise failure(path, 'MindSpore refuses it', error) from None
         self.path = path
-        self.shape = tuple(size if size > 0 else None for size in model.graph.input[0].tensor[0].dims)
+        self.shape = tuple(size if size > 0 else None for size in sides)
         self.metadata = dict(model.user_info)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         check_shape(images.shape, self.shape, self.path)
-        return self.cell(Tensor(images)).asnumpy()
+        try:
+            return self.cell(Tensor(images)).asnumpy()
+        except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+            raise failure(self.path, 'MindSpore cannot run it', error) from None
 
 
 class OnnxGraph:

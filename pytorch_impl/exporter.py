@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from twinseg.common.backend import Format
-from twinseg.common.errors import BackendError, UserError, require
+from twinseg.common.deploy.sessions import failure
+from twinseg.common.errors import BackendError, require
 
 
 class Logits(nn.Module):
@@ -58,7 +59,7 @@ def write(
                 dynamic_shapes=sides,
             )
         except torch.onnx.errors.OnnxExporterError as error:
-            raise UserError(f'{path.name}: PyTorch cannot export this network: {str(error).splitlines()[0]}') from error
+            raise failure(Path(path.name), 'PyTorch cannot export this network', error) from error
     assert program is not None  # it is None with dynamo=False alone
     onnx.save(program.model_proto, str(path))
 

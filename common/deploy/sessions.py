@@ -44,7 +44,7 @@ OPENERS: Mapping[str, Callable[[Path, int], Any]] = {'onnxruntime': onnxruntime_
 
 
 def failure(path: Path, what: str, error: Exception) -> UserError:
-    """The error of an engine as one line; ``what`` says what it was about."""
+    """The error of an engine, or of what writes a file for it, as one line; ``what`` says what it was about."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     reason = (lines[-1] if what.startswith('OpenVINO') else lines[0]).strip() if lines else type(error).__name__
     if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OUT_OF_MEMORY):

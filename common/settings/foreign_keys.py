@@ -2,6 +2,9 @@
 
 _DEVICES = 'the number of devices comes from the launcher (torchrun, msrun)'
 _LABEL_MAP = '{0: 255, 1: 0, 2: 1}'
+_IGNORE = (
+    f'labels of 255 are ignored; label_map gives other ids that number, such as label_map: {_LABEL_MAP}, which ignores id 0'
+)
 
 SAME = {  # key there -> key here
     '_base_': 'base',
@@ -118,10 +121,8 @@ ANSWERS = {  # key there -> what to do here
     'do_normalize': 'mean and std are always applied',
     'gpu_ids': _DEVICES,
     'gpus': _DEVICES,
-    'ignore_index': f'labels of 255 are ignored; label_map gives other ids that number, such as label_map: {_LABEL_MAP}, which '
-    'ignores id 0',
-    'ignore_label': f'labels of 255 are ignored; label_map gives other ids that number, such as label_map: {_LABEL_MAP}, which '
-    'ignores id 0',
+    'ignore_index': _IGNORE,
+    'ignore_label': _IGNORE,
     'img_norm_cfg': 'mean and std say the same, in 0 to 255',
     'load_pretrained': 'pretrained names the file of weights to start from',
     'local_rank': _DEVICES,
