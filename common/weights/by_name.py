@@ -1,6 +1,7 @@
 """Weights by name: the checkpoints that ship, and published files, which are fetched once into a cache and checked."""
 
 import difflib
+import re
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -14,6 +15,7 @@ from twinseg.common.weights.published import PUBLISHED, Published
 
 SHIPPED = Path(__file__).parent / 'shipped'
 SUFFIX = '.safetensors'
+ADDRESS = re.compile('[a-z-]+:/')  # how an address begins; a Path has one slash of several
 MAX_BYTES = 1 << 30  # bytes of published weights: twice the largest file in the table
 Tell = Callable[[str], None]  # hears what a user is to read, a line at a time
 
@@ -57,6 +59,8 @@ def find_weights(
     published = published_as(str(word))
     if published is None and path.is_dir():
         return path
+    if published is None and ADDRESS.match(str(word)):
+        raise StateError(f'{word}: no address of weights that is known here; download the file and give its path')
     if published is None:
         raise StateError(f'{path}: no such file, and no name of weights{_near(path)}')
     return fetch_published(published, weights_folder(), tell, progress)

@@ -307,6 +307,8 @@ def test_a_cache_that_cannot_be_written_is_named(offered, cache, monkeypatch):
         ('files/resnet50_v1c-2cccc1ad.pth', "'resnet50_v1c' is the name of this file"),
         ('weights/enet_camvid.safetensors', "did you mean 'enet_camvid'"),
         ('mine.pth', '`twinseg list --weights` shows the names'),
+        ('https://example.org/x.pth', 'https://example.org/x.pth: no address of weights that is known here; download'),
+        (Path('http://example.org/x.pth'), 'no address of weights that is known here'),
         ('~nobody.at.all/x.pth', '~nobody.at.all/x.pth: there is no home folder ~nobody.at.all'),
     ],
 )
