@@ -8,6 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MEGABYTE = 1 << 20
+MORE = 'more memory than there is'
+OUT_OF_MEMORY = (  # signs in the messages of libraries, in small letters
+    *('bad_alloc', 'bad allocation', 'failed to allocate', 'cannot allocate', "can't allocate", 'out of memory'),
+    *('not enough memory', "memory isn't enough", MORE),
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was lacking, also where a library says so by an exception of another class."""
+    return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OUT_OF_MEMORY)
 
 
 def reset_peak_memory() -> None:

@@ -5,8 +5,7 @@ from typing import Any, Callable, Mapping
 
 from twinseg.common.errors import UserError, require
 from twinseg.common.files import plain_path
-
-OUT_OF_MEMORY = ('bad_alloc', 'bad allocation', 'failed to allocate', 'cannot allocate', 'out of memory', 'not enough memory')
+from twinseg.common.memory import MORE, is_out_of_memory
 
 
 def onnxruntime_session(path: Path, threads: int) -> Any:
@@ -47,6 +46,6 @@ def failure(path: Path, what: str, error: Exception) -> UserError:
     """The error of an engine, or of what writes a file for it, as one line; ``what`` says what it was about."""
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     reason = (lines[-1] if what.startswith('OpenVINO') else lines[0]).strip() if lines else type(error).__name__
-    if isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OUT_OF_MEMORY):
-        reason = f'it takes more memory than there is, or than a file of this size and these images call for ({reason})'
+    if is_out_of_memory(error):
+        reason = f'it takes {MORE}, or than a file of this size and these images call for ({reason})'
     return UserError(f'{path}: {what}: {reason}')

@@ -18,9 +18,10 @@ from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import default_palette
 from twinseg.common.data.reading import ImageRules, read_image
 from twinseg.common.data.samples import TrainSamples
-from twinseg.common.errors import DataError
+from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import fitting_name
 from twinseg.common.interpolation import Size
+from twinseg.common.memory import MORE, is_out_of_memory
 from twinseg.common.metrics import ImageScores, Scores
 from twinseg.common.parallel.processes import ALONE, Group
 from twinseg.common.tasks import tiles
@@ -107,8 +108,10 @@ class Outcome:
             self.done += 1
         except DataError as error:
             self._failed(file, str(error))
-        except MemoryError:
-            self._failed(file, f'{file.path}: takes more memory than there is')
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self._failed(file, f'{file.path}: {error}' if isinstance(error, UserError) else f'{file.path}: takes {MORE}')
 
     def _failed(self, file: InputFile, reason: str) -> None:
         self.problems[file.path] = reason

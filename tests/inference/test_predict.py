@@ -342,13 +342,18 @@ def test_a_broken_file_does_not_end_the_rest(checkpoint, folder, capsys):
     assert '2 of 2 files could not be predicted: in/b.jpg: ' in capsys.readouterr().err
 
 
-def test_memory_that_is_not_there_ends_one_file(checkpoint, folder, monkeypatch):
+@pytest.mark.parametrize(
+    'error',
+    [MemoryError(), RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried")],
+    ids=['python', 'torch'],
+)
+def test_memory_that_is_not_there_ends_one_file(checkpoint, folder, monkeypatch, error):
     network = load_run(checkpoint, 'pytorch', 'cpu').trained()
     actual = network.predictor.class_ids
 
     def ids(images, size=None):
         if images.shape[3] == 200:
-            raise MemoryError
+            raise error
         return actual(images, size)
 
     monkeypatch.setattr(network.predictor, 'class_ids', ids)
