@@ -8,6 +8,7 @@ import typer
 from twinseg.common.cli.options import (
     Backend,
     Checkpoint,
+    CheckpointOrModel,
     ConfigName,
     Device,
     Engine,
@@ -27,10 +28,7 @@ from twinseg.common.errors import UserError
 
 def evaluate(
     config: ConfigName = None,
-    checkpoint: Annotated[
-        Optional[Path],
-        typer.Option(metavar='PATH | NAME', help='checkpoint, or run folder: its best one, or the name of one that ships'),
-    ] = None,
+    checkpoint: CheckpointOrModel = None,
     model: ExportedFile = None,
     engine: Engine = None,
     backend: Backend = None,
@@ -70,10 +68,7 @@ def evaluate(
 
 def predict(
     words: Annotated[list[str], typer.Argument(metavar='[CONFIG] INPUT...', help='images, folders, videos')],
-    checkpoint: Annotated[
-        Optional[Path],
-        typer.Option(metavar='PATH | NAME', help='checkpoint or run folder, or the name of a checkpoint that ships'),
-    ] = None,
+    checkpoint: CheckpointOrModel = None,
     model: ExportedFile = None,
     engine: Engine = None,
     backend: Backend = None,

@@ -32,9 +32,9 @@ Device = Annotated[
     Optional[Literal['cpu', 'gpu', 'ascend']], typer.Option(case_sensitive=False, help='by default the best present')
 ]
 Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='keys of the configuration')]
-Checkpoint = Annotated[
-    Path, typer.Option(metavar='PATH | NAME', help='checkpoint, or run folder: its best one, or the name of one that ships')
-]
+_CHECKPOINT = typer.Option(metavar='PATH | NAME', help='checkpoint, or run folder: its best one, or the name of one that ships')
+Checkpoint = Annotated[Path, _CHECKPOINT]
+CheckpointOrModel = Annotated[Optional[Path], _CHECKPOINT]  # beside ``ExportedFile``
 InputSize = Annotated[Optional[str], typer.Option(metavar='HxW', help='input size; by default the crop size')]
 ExportedFile = Annotated[Optional[Path], typer.Option(metavar='FILE', help='exported .onnx or .mindir instead')]
 Engine = Annotated[
