@@ -27,9 +27,12 @@ def load_pretrained(
     where the file has several sets of weights, as in ``convert``; a warning says which were taken. Warns, too, where one of our
     files was made for other facts than those that it is ``used`` for (``facts.check_start``).
     """
-    converted = load(path, weights_of=weights_of)
+    try:
+        converted = load(path, weights_of=weights_of)
+    except StateError as error:
+        raise StateError(_with_key(str(error))) from None
     if converted.chosen:
-        warnings.warn(f'{path}: takes {converted.chosen.replace("--weights-of", "weights_of:")}', stacklevel=2)
+        warnings.warn(f'{path}: takes {_with_key(converted.chosen)}', stacklevel=2)
     if converted.meta is not None and used is not None:
         facts.check_start(facts.of_checkpoint(converted.meta, path), used)
     state = converted.state
@@ -62,6 +65,11 @@ def load_pretrained(
         return backend.load_state(network, {name: state[name] for name in state if _part(name) in shared}, partial=True)
     except StateError as error:
         raise StateError(f'{path}: {error}') from None
+
+
+def _with_key(text: str) -> str:
+    """What ``convert`` says, with the key of the configuration in place of its option."""
+    return text.replace('--weights-of', 'weights_of:')
 
 
 def _part(name: str) -> str:

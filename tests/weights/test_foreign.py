@@ -606,6 +606,8 @@ def test_pretrained_says_which_weights_it_takes(tmp_path, network, published, av
     assert np.array_equal(backend.state(filled)['classifier.conv.weight'], averages['decode_head.conv_seg.weight'])
     with pytest.warns(UserWarning, match='the last ones'):
         weights.load_pretrained(backend, filled, 'fast_scnn', tmp_path / 'x.pth', weights_of='last')
+    with pytest.raises(StateError, match='x.pth: weights_of: student: no sets of weights are called so'):
+        weights.load_pretrained(backend, filled, 'fast_scnn', tmp_path / 'x.pth', weights_of='student')
     assert np.array_equal(backend.state(filled)['classifier.conv.weight'], network['classifier.conv.weight'])
 
 
