@@ -19,13 +19,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
 from twinseg.common.errors import StateError, reason_of
-from twinseg.common.file_kind import SAFETENSORS, kind_of
+from twinseg.common.file_kind import CHECKPOINTS, SAFETENSORS, kind_of
 from twinseg.common.files import written_beside
 from twinseg.common.settings.limits import MAX_CLASSES
 from twinseg.common.settings.messages import first_problem
 
 FORMAT = 1  # format that this version writes, and the newest that it reads; files without a number have format 1
-FOLDER = 'checkpoints'  # folder of a run that holds them
+FOLDER = CHECKPOINTS  # of a run
 BEST = 'best.safetensors'
 STEP_NAME = re.compile(r'step_(\d{8,})\.safetensors')
 State = dict[str, np.ndarray]

@@ -11,6 +11,7 @@ from typing import Optional
 
 from twinseg.common.errors import StateError, reason_of
 
+CHECKPOINTS = 'checkpoints'  # folder of a run that holds its checkpoints
 HEAD = 4096  # bytes that tell most kinds
 LARGEST_INDEX = 16 << 20  # bytes of JSON that are looked into
 LEGACY_START = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'  # PyTorch's magic number, pickled
@@ -181,6 +182,6 @@ def _folder(path: Path) -> str:
         return f"a folder of TensorFlow's; {FROM_THE_FRAMEWORK}"
     if (path / 'zero_to_fp32.py').is_file():
         return 'a folder of DeepSpeed; make one file of it with its zero_to_fp32.py'
-    if (path / 'checkpoints').is_dir():
-        return 'a run folder; give a file of its folder checkpoints'
+    if (path / CHECKPOINTS).is_dir():
+        return f'a run folder; give a file of its folder {CHECKPOINTS}'
     return 'a folder; give the file of weights in it'
