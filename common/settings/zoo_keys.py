@@ -3,6 +3,7 @@
 from typing import Any, Mapping
 
 from twinseg.common.errors import UserError
+from twinseg.common.settings.messages import shown
 
 SETS = {'ImageNet': 'imagenet'}
 ARCHS = {'DDRNet23': {'arch': 'ddrnet23', 'preset': 'zoo', 'drop_path_on': 'shortcut'}}
@@ -27,7 +28,7 @@ def translated(keys: Mapping[str, Any], where: str = 'configuration') -> dict[st
         if key in ONLY:
             expected, advice = ONLY[key]
             if value != expected:
-                raise UserError(f'{where}: {key}: {value!r}: not a setting here: {advice}')
+                raise UserError(f'{where}: {key}: {shown(value)}: not a setting here: {advice}')
             continue
         if key in KEYS and KEYS[key] in keys:
             raise UserError(f'{where}: {key} and {KEYS[key]} mean the same; give one of them')
