@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from twinseg.common.errors import UserError, nearest, reason_of
+from twinseg.common.errors import UserError, did_you_mean, reason_of, similar
 from twinseg.common.files import home_expanded
 from twinseg.common.settings import foreign_keys, yaml_text, zoo_keys
 from twinseg.common.settings.limits import MAX_CLASS_IDS, MAX_CLASSES, MAX_PIXELS, MAX_SIDE
@@ -958,5 +958,5 @@ def _unknown(key: str, known: Iterable[str]) -> str:
     answer = foreign_keys.answer(key)
     if answer is not None:
         return f'unknown key {shown(key)}: {answer}'
-    near = nearest(key.lower(), known)
-    return f'unknown key {shown(key)}' + (f'; did you mean {near!r}?' if near else '; `twinseg list --keys` names all keys')
+    near = similar(key.lower(), known, most=1)
+    return f'unknown key {shown(key)}{did_you_mean(near, "`twinseg list --keys` names all keys")}'

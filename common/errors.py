@@ -72,7 +72,17 @@ def require(package: str, extra: str) -> None:
         raise BackendError(f'{package} is not installed: pip install "twinseg[{extra}]"')
 
 
+def similar(word: str, words: Iterable[str], most: int = 3, cutoff: float = 0.5) -> list[str]:
+    """The most similar of some words, if any are similar at all."""
+    return difflib.get_close_matches(word, list(words), n=most, cutoff=cutoff)
+
+
 def nearest(word: str, words: Iterable[str]) -> Optional[str]:
     """The most similar of some words, if one is similar at all; for the hint in a message."""
-    matches = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
-    return matches[0] if matches else None
+    return next(iter(similar(word, words, most=1)), None)
+
+
+def did_you_mean(names: Iterable[str], otherwise: str) -> str:
+    """The end of a message about a name that there is not: ``names`` that are similar, or what to do where there are none."""
+    shown = ' or '.join(map(repr, names))
+    return f'; did you mean {shown}?' if shown else f'; {otherwise}'

@@ -1,11 +1,10 @@
 """The recipes by name: TwinSeg's own names, and those that mmsegmentation gives the same configurations."""
 
-import difflib
 import re
 from pathlib import Path
 from typing import Iterable, Optional
 
-from twinseg.common.errors import UserError
+from twinseg.common.errors import UserError, did_you_mean, similar
 from twinseg.common.files import home_expanded
 
 RECIPES = Path(__file__).parents[1] / 'configs'
@@ -63,10 +62,7 @@ def near(name: str) -> str:
     """The end of a message about a name that there is not: similar ones."""
     plain = _plain(name).rpartition('/')[2]
     stems = [path.stem for path in recipes()]
-    similar = difflib.get_close_matches(plain, stems, n=3, cutoff=0.6)
-    if not similar:
-        return '; `twinseg list --configs` names the recipes'
-    return f'; did you mean {" or ".join(map(repr, similar))}?'
+    return did_you_mean(similar(plain, stems, cutoff=0.6), '`twinseg list --configs` names the recipes')
 
 
 def _title(path: Path) -> str:

@@ -1,6 +1,5 @@
 """Weights by name: the checkpoints that ship, and published files, which are fetched once into a cache and checked."""
 
-import difflib
 import re
 from pathlib import Path
 from typing import Callable, Optional
@@ -8,7 +7,7 @@ from typing import Callable, Optional
 from twinseg.common.archive import unpacked
 from twinseg.common.data.base import OnProgress
 from twinseg.common.download import RemoteFile, alone, fetch, verify
-from twinseg.common.errors import DataError, StateError, reason_of
+from twinseg.common.errors import DataError, StateError, did_you_mean, reason_of, similar
 from twinseg.common.files import home_expanded
 from twinseg.common.folders import cache_folder
 from twinseg.common.weights.published import PUBLISHED, Published
@@ -159,5 +158,5 @@ def _near(path: Path, known: Optional[list[str]] = None) -> str:
     if published is not None and published.name in known:
         return f'; {published.name!r} is the name of this file'
     stem = path.name.removesuffix(SUFFIX)
-    near = [name for name in known if stem and name.startswith(stem)] or difflib.get_close_matches(stem, known, n=3, cutoff=0.5)
-    return f'; did you mean {" or ".join(map(repr, near))}?' if near else '; `twinseg list --weights` shows the names'
+    near = [name for name in known if stem and name.startswith(stem)] or similar(stem, known)
+    return did_you_mean(near, '`twinseg list --weights` shows the names')
