@@ -97,7 +97,7 @@ def described(annotation: Any, metadata: Sequence[Any] = (), value: Any = None, 
     if get_origin(annotation) is dict:
         of_keys, of_values = (described(part, (), value, True) for part in arguments)
         return f'{"tables" if several else "a table"} of {of_keys} and {of_values}'
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+    if _is_model(annotation):
         return 'a table of keys and values'
     return (SEVERAL if several else KINDS).get(annotation, KINDS[Any]) + _bounds(limits, value)
 
@@ -180,7 +180,12 @@ def _group(kind: type[BaseModel], key: int | str) -> Optional[type[BaseModel]]:
     """The model that a field of a model holds; None where it holds something else."""
     field = kind.model_fields.get(str(key))
     choices = _choices(field.annotation) if field else []
-    return next((choice for choice in choices if isinstance(choice, type) and issubclass(choice, BaseModel)), None)
+    return next((choice for choice in choices if _is_model(choice)), None)
+
+
+def _is_model(kind: Any) -> bool:
+    """Whether a type is a class of models; up to Python 3.10 list[x] is a class, too."""
+    return isinstance(kind, type) and get_origin(kind) is None and issubclass(kind, BaseModel)
 
 
 def _container(annotation: Any) -> Any:
