@@ -90,7 +90,6 @@ class Outcome:
     def __init__(self, hear: Callable[[Path], None] = lambda path: None):
         self.written: list[Path] = []
         self.problems: dict[Path, str] = {}
-        self.done = 0  # files that were predicted
         self._hear = hear
 
     def add(self, *paths: Path) -> None:
@@ -105,7 +104,6 @@ class Outcome:
         the program: a warning names it."""
         try:
             yield
-            self.done += 1
         except DataError as error:
             self._failed(file, str(error))
         except Exception as error:
