@@ -84,8 +84,8 @@ def load_run(
     )
     classes = num_classes(config, meta.num_classes, str(file))
     if stored or config.model.model_args == meta.config.get('model_args'):  # earlier versions took what has no effect
-        names = used_arguments(backend.MODELS, config.model.arch, config.model.arguments())
-        config = config.replace(model_args={key: value for key, value in config.model.model_args.items() if key in names})
+        effective = used_arguments(backend.MODELS, config.model.arch, config.model.arguments())
+        config = config.replace(model_args={key: value for key, value in config.model.model_args.items() if key in effective})
     network = backend.build_model(config.model.arch, seed=None, **network_arguments(config, classes))
     try:
         backend.load_state(network, state)
