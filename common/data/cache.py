@@ -23,6 +23,7 @@ from twinseg.common.data.base import Dataset, FileDataset, OnProgress
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import write_text, written_beside
 from twinseg.common.folders import cache_folder
+from twinseg.common.settings.messages import first_problem
 
 VERSION = 3  # of the files' form, and of the rules of reading
 ADVICE = 'make it again with `twinseg prepare --cache`'
@@ -142,8 +143,8 @@ def use_cache(dataset: Dataset) -> Dataset:
         if reason is None:
             return CachedDataset(dataset, pixels, stored.blocks)
     except ValidationError as error:
-        first = error.errors()[0]
-        reason = f'is unreadable, or of another version ({".".join(map(str, first["loc"])) or index.name}: {first["msg"]})'
+        problem = first_problem(error, _Index)
+        reason = f'is unreadable, or of another version ({problem.key or index.name}: {problem.text})'
     except OSError as error:
         reason = f'is unreadable ({error.strerror or error})'
     log.warning('the cache %s %s and is not used; %s', pixels, reason, ADVICE)
