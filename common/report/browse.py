@@ -16,6 +16,7 @@ from twinseg.common.data.label_faults import LabelCounts, faults
 from twinseg.common.data.open import open_files, shared_images, unused_files
 from twinseg.common.drawing import legend
 from twinseg.common.errors import DataError
+from twinseg.common.facts import OWN_CLASSES
 from twinseg.common.files import write_text, written_beside
 
 AUGMENTED = 3  # augmented versions of each sample in the picture
@@ -30,7 +31,8 @@ def browse(config: Config, out: Path, samples: int = 4, progress: OnProgress = l
     ``classes`` (name -> per cent of the labelled pixels, or of a classifier's images), ``absent`` classes, ``ignored`` (per
     cent of all pixels; None for classifiers) and ``problems``, a message for every broken or missing file, and for what is
     wrong with what the labels show (``data/label_faults.py``); for both splits ``problems``, all of these, after lines that
-    count files that are not used; ``warnings`` of hidden files, and of images that both splits have; and ``picture``.
+    count files that are not used; ``warnings`` of hidden files, of images that both splits have, and of what a part of a published set does not show;
+    and ``picture``.
     DataError when no split can be opened, or ``out`` cannot be written.
     """
     datasets, failures = {}, {}
@@ -55,7 +57,8 @@ def browse(config: Config, out: Path, samples: int = 4, progress: OnProgress = l
     for split, dataset in datasets.items():
         training = split == config.data.train_split
         summary['splits'][split], good[split] = inspect(dataset, training, done, total, progress)
-        summary['problems'] += summary['splits'][split]['problems']
+        for key in ('problems', 'warnings'):
+            summary[key] += summary['splits'][split][key]
         done += len(dataset)
     readable = [split for split in datasets if good[split]]
     try:
@@ -92,7 +95,8 @@ def inspect(dataset: Dataset, training: bool, done: int, total: int, progress: O
                 empty.append(dataset.samples[index].name)
         progress(done + index + 1, total)
     seen = LabelCounts(counts[: len(classes)], int(counts[ignored]) if ignored >= 0 else 0, empty, len(good), len(dataset))
-    problems += [fault.line for fault in faults(dataset, seen, training)]
+    found = faults(dataset, seen, training)
+    grave = [fault.line for fault in found if fault.fatal or dataset.name in OWN_CLASSES]  # a part of a published set is usual
     labelled = max(int(counts[: len(classes)].sum()), 1)
     shares = {name: round(100 * int(count) / labelled, 4) for name, count in zip(classes, counts)}
     return {
@@ -101,7 +105,8 @@ def inspect(dataset: Dataset, training: bool, done: int, total: int, progress: O
         'classes': shares,
         'absent': [name for name, count in zip(classes, counts) if not count],
         'ignored': None if ignored < 0 else round(100 * int(counts[ignored]) / max(int(counts.sum()), 1), 4),
-        'problems': problems,
+        'problems': problems + grave,
+        'warnings': [fault.line for fault in found if fault.line not in grave],
     }, good
 
 

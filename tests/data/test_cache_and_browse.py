@@ -10,6 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.streets import make, settings
 from twinseg.common import config, console
@@ -314,3 +315,18 @@ def test_hidden_files_are_no_problem(streets, tmp_path):
     summary = browse.browse(configuration(streets), tmp_path / 'out', 1)
     assert not summary['problems']
     assert summary['warnings'] == ['custom train: 1 file is not used: 1 hidden (._000.png)']
+
+
+def test_a_part_of_a_published_set_may_lack_classes(tmp_path):
+    """A user's own class that no label shows is a problem; of the 21 of Pascal VOC a few images show some."""
+    for part in ('JPEGImages', 'SegmentationClass', 'ImageSets/Segmentation'):
+        (tmp_path / part).mkdir(parents=True)
+    for split, name in (('train', 'a'), ('val', 'b')):
+        Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(tmp_path / f'JPEGImages/{name}.jpg')
+        Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) % 2).save(tmp_path / f'SegmentationClass/{name}.png')
+        (tmp_path / f'ImageSets/Segmentation/{split}.txt').write_text(name)
+    keys = {'set': 'voc', 'data_url': str(tmp_path), 'crop_size': [8, 8]}
+    summary = browse.browse(config.from_flat(keys), tmp_path / 'out')
+    assert summary['problems'] == []
+    (line,) = summary['warnings']
+    assert line.startswith('voc train: no label shows the classes bicycle, bird, ')
