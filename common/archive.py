@@ -163,7 +163,7 @@ def _new_folder(folder: Path, path: Path) -> Iterator[Path]:
                 if error.errno not in LOCKLESS:
                     raise
             at_end.callback(shutil.rmtree, folder, ignore_errors=True)
-            for entry in folder.iterdir():  # of a process that was killed
+            for entry in folder.iterdir():  # a process that was killed left them
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
         except OSError as error:
             raise DataError(f'{path}: not unpacked: {folder}: {reason_of(error)}') from None

@@ -25,7 +25,7 @@ from twinseg.common.settings.limits import MAX_CLASSES
 from twinseg.common.settings.messages import first_problem
 
 FORMAT = 1  # format that this version writes, and the newest that it reads; files without a number have format 1
-FOLDER = CHECKPOINTS  # of a run
+FOLDER = CHECKPOINTS  # name of a run's folder of checkpoints
 BEST = 'best.safetensors'
 STEP_NAME = re.compile(r'step_(\d{8,})\.safetensors')
 State = dict[str, np.ndarray]

@@ -39,7 +39,7 @@ MAX_WORKERS = 1024  # processes and threads: more than a host has cores
 MAX_STEPS = 100_000_000  # steps, whose learning rates are computed at once; epochs and samples of toy_street, too
 MAX_SEED = (1 << 32) - 1  # numpy's and MindSpore's largest
 MAX_SECONDS = 10_000_000  # four months
-MAX_FACTOR = 100.0  # of a resize or a colour: beyond it nothing of the image is left
+MAX_FACTOR = 100.0  # largest factor of a resize or a colour: beyond it nothing of the image is left
 MAX_ARGUMENT = 1 << 16  # whole numbers in model_args: channels, rates, bins
 
 IMAGE_FOLDERS = ('imagenet', 'image_folder')  # data sets of whole images, for classifiers; the others are for segmentation
@@ -851,7 +851,7 @@ def from_flat(keys: Mapping[str, Any], where: str = 'configuration', trusted: bo
     """Typed groups from flat keys; UserError naming the key and what is wrong with it.
 
     Takes the model zoo's spellings, too. With the data set of a classifier some defaults are others. ``trusted``: a run was
-    trained with the keys, so that what is merely unreasonable (a range with the highest value first) is taken as it is.
+    trained with the keys, so that what is merely unreasonable (a range with the highest value first) is accepted.
     """
     return _typed(_given(keys, where, trusted), where)
 

@@ -19,7 +19,7 @@ def blend(image: np.ndarray, ids: np.ndarray, palette: np.ndarray, opacity: floa
     ``ids`` uint8 (H, W), ``palette`` uint8 (C, 3); pixels with an id beyond the palette (255: ignored) stay as they are.
     """
     mixed = np.empty_like(image)
-    rows = max(1, STRIP // image.shape[1])  # of a strip: a large image does not exist several times
+    rows = max(1, STRIP // image.shape[1])  # rows of a strip: a large image does not exist several times
     for top in range(0, len(image), rows):
         with_row_above = slice(max(top - 1, 0), top + rows)
         strip = _blend(image[with_row_above], ids[with_row_above], palette, opacity)

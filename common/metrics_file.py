@@ -9,7 +9,7 @@ from twinseg.common.errors import UserError, reason_of
 from twinseg.common.settings.messages import Said, first_problem, shown
 
 NAME = 'metrics.jsonl'
-LARGEST = 1e40  # of a number: beyond all of float32, and small enough to compute with
+LARGEST = 1e40  # largest number: beyond all of float32, and small enough to compute with
 Number = Annotated[
     float, Field(ge=-LARGEST, le=LARGEST, allow_inf_nan=False), Said(f'a number from {-LARGEST:g} to {LARGEST:g}')
 ]

@@ -62,7 +62,7 @@ def join(device: str, timeout: int | None = None) -> None:
 def _end_with_the_workers() -> None:
     """Has the scheduler ended by a child of it once msrun's workers are gone, for which it would wait for minutes."""
     scheduler, msrun = os.getpid(), os.getppid()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # of a closed terminal; the workers finish their step and end
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal sends it; the workers finish their step and end
     if os.fork():
         return
     since = time.monotonic()

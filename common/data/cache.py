@@ -25,7 +25,7 @@ from twinseg.common.files import write_text, written_beside
 from twinseg.common.folders import cache_folder
 from twinseg.common.settings.messages import first_problem
 
-VERSION = 3  # of the files' form, and of the rules of reading
+VERSION = 3  # version of the files' form, and of the rules of reading
 ADVICE = 'make it again with `twinseg prepare --cache`'
 UNCHECKED, GOOD, CHANGED = range(3)  # states of a sample
 Count = Annotated[int, Field(ge=0, lt=1 << 62)]

@@ -199,4 +199,4 @@ VOC_CLASSES = (
     'tvmonitor',
 )
 VOC_PALETTE = ((0, 0, 0), *map(tuple, default_palette(len(VOC_CLASSES) - 1)))
-VOC_BORDER = (224, 224, 192)  # of the ignored pixels around objects, index 255
+VOC_BORDER = (224, 224, 192)  # colour of the ignored pixels around objects, index 255

@@ -30,7 +30,7 @@ from twinseg.common.data.pairs import Ending, Labels, PairFiles, find_pairs, lik
 from twinseg.common.errors import DataError
 
 VOC_FOLDERS = ('.', 'VOC2012', 'VOCdevkit/VOC2012', 'VOCtrainval_11-May-2012/VOCdevkit/VOC2012')  # below data_url
-VOC_LABELS = ('SegmentationClass', 'SegmentationClassAug')  # of the first that has one, an image's label
+VOC_LABELS = ('SegmentationClass', 'SegmentationClassAug')  # an image's label is taken from the first that has one
 VOC_AUGMENTED_LISTS = {
     'train_aug': ('train_aug.txt', 'trainaug.txt'),
     'trainval_aug': ('trainval_aug.txt', 'trainvalaug.txt'),

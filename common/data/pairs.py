@@ -9,7 +9,7 @@ from typing import Optional
 from twinseg.common.data.listing import IMAGE_SUFFIXES, FileFacts, Tally, kind_of, list_files, same_name, some
 from twinseg.common.errors import DataError
 
-JPEG = ('.jpg', '.jpeg', '.jpe', '.jfif')  # of two files of one name in one folder, the image and not the label
+JPEG = ('.jpg', '.jpeg', '.jpe', '.jfif')  # such a file is the image and not the label, where a folder has both
 ORPHANS = 'label(s) without an image'
 COMPARED = 1000  # names that are looked through for the end of labels' names that an error suggests
 

@@ -42,13 +42,13 @@ FORMATS = [str(kind.format) for kind in KINDS]  # Pillow's others are rare, and 
 FORMATS += ['AVIF'] if 'AVIF' in Image.OPEN else []
 DEEP_GREY = ('I;16', 'I;16L', 'I;16B', 'I;16N')  # Pillow's modes of 16-bit grey
 LOSSY = ('JPEG', 'MPO', 'JPEG2000', 'AVIF')  # formats that change class ids, or may have
-LOSSY_COMPRESSIONS = (6, 7, 50001)  # of a TIFF: JPEG in two forms, WebP
+LOSSY_COMPRESSIONS = (6, 7, 50001)  # compressions of TIFF: JPEG in two forms, WebP
 FULL_RANGE = 1 << 14  # 16-bit photographs reach it; data of 10, 12 or 14 bits in a 16-bit file do not
 ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, SAMPLE_FORMAT = 274, 254, 258, 262, 339  # tags of EXIF and of TIFF
 WIDTH, HEIGHT, COMPRESSION, SAMPLES = 256, 257, 259, 277  # further tags of TIFF
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 MIN_IS_WHITE, SIGNED = 0, 2  # values of PHOTOMETRIC and SAMPLE_FORMAT
-MAX_UNUSUAL_BITS = 1 << 32  # of the samples of a TIFF that Pillow does not read: 512 MB
+MAX_UNUSUAL_BITS = 1 << 32  # bits of all samples of a TIFF that Pillow does not read: 512 MB
 TIFFS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # first bytes; the last two are BigTIFF
 PNG = b'\x89PNG\r\n\x1a\n'
 STRANGE_TIFF = (
@@ -308,7 +308,7 @@ def _loaded(image: Image.Image, file: BinaryIO, head: bytes, name: Any, upright:
 def _is_lossy(image: Image.Image, file: BinaryIO, tags: dict[int, Any]) -> bool:
     if image.format != 'WEBP':
         return image.format in LOSSY or tags.get(COMPRESSION) in LOSSY_COMPRESSIONS
-    start, kind = 12, b''  # of a chunk: kind, size, content, filled up to 2 bytes
+    start, kind = 12, b''  # a chunk is kind, size, content, filled up to 2 bytes
     while kind not in (b'VP8 ', b'VP8L'):
         file.seek(start)
         kind, length = file.read(4), file.read(4)
@@ -366,7 +366,7 @@ def _by_opencv(file: BinaryIO, head: bytes, name: Any) -> np.ndarray:
 def _orientation(image: Image.Image) -> int:
     try:
         return _valid(image.getexif().get(ORIENTATION))
-    except Exception:  # broken EXIF data: the picture is shown as it is, here and in viewers
+    except Exception:  # broken EXIF data: the picture is not turned, as in viewers
         return 1
 
 

@@ -112,7 +112,7 @@ def _write(model: Path, out: Path, inputs: Iterator[dict[str, np.ndarray]]) -> N
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-    except (UserError, OSError):  # of the images, and of the disk
+    except (UserError, OSError):  # images or the disk may be broken
         raise
     except Exception as error:  # ONNX Runtime's classes share no base
         raise failure(model, 'ONNX Runtime cannot quantise it', error) from None

@@ -15,7 +15,7 @@ from twinseg.common.memory import limited_memory
 
 MEMORY = 1 << 30  # bytes, and EXPANDED for each of the file and its weights
 EXPANDED = 8  # weights of int8 as float32, twice
-SECONDS = 10  # of a core, and one for each SECOND bytes
+SECONDS = 10  # time of a core, and one second more for each SECOND bytes
 SECOND = 4 << 20
 PATIENCE = 600  # seconds by the clock
 START = 'import json, sys; sys.path[:] = json.loads(sys.argv[1]); from twinseg.common.deploy.sandbox import look; look()'

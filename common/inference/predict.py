@@ -125,7 +125,7 @@ class _Found:
     """A file to predict, and how its name is made of its path: the last ``depth`` parts, with or without the suffix."""
 
     path: Path
-    parts: tuple[str, ...]  # of the absolute path
+    parts: tuple[str, ...]  # folders and name of the absolute path
     depth: int
     suffix: bool = False
 

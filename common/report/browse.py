@@ -31,8 +31,8 @@ def browse(config: Config, out: Path, samples: int = 4, progress: OnProgress = l
     ``classes`` (name -> per cent of the labelled pixels, or of a classifier's images), ``absent`` classes, ``ignored`` (per
     cent of all pixels; None for classifiers) and ``problems``, a message for every broken or missing file, and for what is
     wrong with what the labels show (``data/label_faults.py``); for both splits ``problems``, all of these, after lines that
-    count files that are not used; ``warnings`` of hidden files, of images that both splits have, and of what a part of a published set does not show;
-    and ``picture``.
+    count files that are not used; ``warnings`` of hidden files, of images that both splits have, and of what a part of a
+    published set does not show; and ``picture``.
     DataError when no split can be opened, or ``out`` cannot be written.
     """
     datasets, failures = {}, {}

@@ -43,7 +43,7 @@ class _Open(NamedTuple):
     """A list or a table that is being read."""
 
     value: Any
-    keys: list[Any]  # of a table: the key that waits for its value
+    keys: list[Any]  # in a table: the key that waits for its value
 
 
 def parse(text: str, where: str) -> Any:

@@ -68,7 +68,7 @@ class TrainedNetwork(NamedTuple):
     classes: Sequence[str]
     palette: np.ndarray  # uint8 (C, 3)
     smallest: int = SMALLEST
-    white_level: Optional[float] = None  # of image files of more than 8 bits (see ``config.Data``)
+    white_level: Optional[float] = None  # white in image files of more than 8 bits (see ``config.Data``)
     one_size: bool = False  # images are scaled to a size before the network sees them, so that none is too large for it
     device: str = 'cpu'
 
@@ -81,7 +81,7 @@ class InputFile(NamedTuple):
     """An image or a video to predict."""
 
     path: Path
-    name: str  # of what is written of it: a path below the output folder, with ``/``, without the ending
+    name: str  # name of its outputs: a path below the output folder, with ``/``, without the ending
 
 
 class Outcome:

@@ -48,7 +48,7 @@ PRINTED_SIZE: Size = (512, 1024)  # half of Cityscapes
 EXPORTED_KEYS: Mapping[str, str] = {'input_size': 'crop_size', 'eval_size': 'eval_size'}
 SCORED_OUTPUTS: tuple[str, ...] = ('logits', 'class_ids')
 LABELS = 'label'  # folder of the model zoo's programs
-ENDINGS = ('_overlay.png', '_ids.png')  # of the files of an image's prediction
+ENDINGS = ('_overlay.png', '_ids.png')  # ends of the names of an image's predictions
 VIDEO_ENDING = '_overlay.mp4'
 
 
@@ -187,7 +187,7 @@ def _predict_video(network: TrainedNetwork, file: InputFile, out: Path) -> Path:
     def drawn(frame: np.ndarray) -> np.ndarray:
         nonlocal said
         with warnings.catch_warnings():
-            if said:  # of the first frame
+            if said:  # the first frame's line is enough
                 warnings.filterwarnings('ignore', '.* overlapping tiles of ')
             said = True
             return predict_image(network, frame, file.name).overlay(all_classes=True)

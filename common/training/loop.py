@@ -45,7 +45,7 @@ MAX_CONFUSION = 100  # classes of the largest confusion matrix that is written t
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
 ADVICE = 'lower base_lr, use a warm-up or clip_global_norm, and continue from the last checkpoint'
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FAULTS = tuple(  # of disks, and of mounts whose server or process is gone
+FAULTS = tuple(  # errors of disks, and of mounts whose server or process is gone
     getattr(errno, name)
     for name in 'EIO EROFS ESTALE ENOTCONN ENODEV ENXIO EREMOTEIO EHOSTDOWN EHOSTUNREACH ETIMEDOUT'.split()
     if hasattr(errno, name)

@@ -46,7 +46,7 @@ def find_weights(
     progress: OnProgress = lambda done, total: None,
 ) -> Path:
     """The file of weights of a path or a name; a file that exists wins, and published weights are fetched. The path of a folder
-    comes back as it is: what reads it says what to do with it.
+    comes back unchanged: its reader says what to do with it.
 
     StateError where there is neither, DataError where a published file cannot be had or is another one.
     """

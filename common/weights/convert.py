@@ -25,7 +25,7 @@ OURS = 'twinseg'
 SOURCES = (*PUBLISHERS, OURS)
 MOST_NAMED = 8  # names or groups of tensors in a line
 LEAST_COUNTED = 3  # tensors of a group that are named one by one
-NETWORK_KEYS = ('arch', 'num_classes', 'backbone', 'model_args')  # of the configuration in one of our files
+NETWORK_KEYS = ('arch', 'num_classes', 'backbone', 'model_args')  # keys that one of our files has in its configuration
 
 
 @dataclass(frozen=True)

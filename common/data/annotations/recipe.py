@@ -15,7 +15,7 @@ BASE = 'fastscnn/fast_scnn_camvid-360x480'
 LONG_SIDE = 768  # pixels of the longer side at which the recipe trains and evaluates larger images
 CROP = 384  # largest side of its crops
 STRIDE = 32  # pixels of which the crops' sides are multiples
-STEPS, WARM_UP, INTERVAL, BATCH = 600, 50, 100, 4  # of its training: 16 minutes on two cores
+STEPS, WARM_UP, INTERVAL, BATCH = 600, 50, 100, 4  # its training takes 16 minutes on two cores
 
 
 def recipe_text(

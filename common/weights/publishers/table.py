@@ -11,7 +11,7 @@ from twinseg.common.errors import StateError
 from twinseg.common.settings.presets import preset_arguments
 
 Arrays = Mapping[str, np.ndarray]
-COUNTERS = ('num_batches_tracked', 'total_ops', 'total_params')  # of batch norms, and of thop, which counts operations
+COUNTERS = ('num_batches_tracked', 'total_ops', 'total_params')  # batch norm's, and those of thop, which counts operations
 LOSSES = {
     'loss',
     'losses',

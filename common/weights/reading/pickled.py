@@ -13,7 +13,7 @@ import numpy as np
 from twinseg.common.errors import StateError, reason_of
 from twinseg.common.weights.reading.dtypes import BY_NAME, OTHER_STORAGES, TORCH_STORAGES
 
-MOST_OPERATIONS = 5_000_000  # of a pickle: a training's logs have some 10,000
+MOST_OPERATIONS = 5_000_000  # operations of a pickle: a training's logs have some 10,000
 MOST_DIMENSIONS = 32
 NUMPY_MODULES = ('numpy.core.multiarray.', 'numpy._core.multiarray.')
 NUMPY_BUFFERS = ('numpy.core.numeric._frombuffer', 'numpy._core.numeric._frombuffer')
@@ -75,8 +75,8 @@ class Inert:
         self.name = name
         self.arguments = arguments
         self.state: Any = None
-        self.entries: dict[Any, Any] = {}  # of a dict
-        self.elements: list[Any] = []  # of a list or set
+        self.entries: dict[Any, Any] = {}  # what a dict holds
+        self.elements: list[Any] = []  # what a list or set holds
 
 
 def parse(file: BinaryIO) -> tuple[Any, dict[str, Storage]]:

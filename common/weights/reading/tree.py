@@ -11,7 +11,7 @@ from twinseg.common.weights.reading.pickled import Inert, Unreadable
 
 DEEPEST = 64  # dicts in dicts; what lies deeper is no network's
 LONGEST_NAME = 1000
-MOST_CHARACTERS = 64 << 20  # of all names together
+MOST_CHARACTERS = 64 << 20  # characters of all names together
 MOST_REPEATED = 20_000  # containers that are looked into again because they have another name, too
 MODULES = '_modules'
 TENSORS = ('_parameters', '_buffers')
