@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as serialize
 
 from twinseg.common.errors import StateError, reason_of
-from twinseg.common.file_kind import CHECKPOINTS, SAFETENSORS, kind_of
 from twinseg.common.files import written_beside
+from twinseg.common.files.file_kind import CHECKPOINTS, SAFETENSORS, kind_of
 from twinseg.common.settings.limits import MAX_CLASSES
 from twinseg.common.settings.messages import first_problem
 

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from tests.support.web import tar, zipped
-from twinseg.common import archive
-from twinseg.common.archive import unpack, unpacked
 from twinseg.common.cli import main
 from twinseg.common.errors import DataError
+from twinseg.common.files import archive
+from twinseg.common.files.archive import unpack, unpacked
 
 
 def packed_tar(mode: str):
@@ -296,7 +296,7 @@ def test_memory_and_time_of_archives_that_would_take_them(tmp_path):
     code = """
 import resource, sys
 from pathlib import Path
-from twinseg.common.archive import unpack
+from twinseg.common.files.archive import unpack
 from twinseg.common.errors import DataError
 
 held = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize() + (400 << 20)

@@ -8,11 +8,12 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from twinseg.common import archive, cli
+from twinseg.common import cli
 from twinseg.common.backend import available, get_backend
 from twinseg.common.data import matlab
 from twinseg.common.deploy import sandbox
 from twinseg.common.deploy.engines import memory_for
+from twinseg.common.files import archive
 from twinseg.common.printable import LONGEST
 
 ROOT = Path(__file__).parents[1]

@@ -13,9 +13,9 @@ import time
 import pytest
 
 from tests.support.web import remote, server
-from twinseg.common import download
-from twinseg.common.download import RemoteFile, fetch
 from twinseg.common.errors import DataError
+from twinseg.common.files import download
+from twinseg.common.files.download import RemoteFile, fetch
 
 CONTENT = bytes(range(256)) * 4000
 
@@ -197,7 +197,7 @@ def test_a_full_disk_is_no_fault_of_the_network(tmp_path, monkeypatch):
 FETCHING = """
 import sys
 from pathlib import Path
-from twinseg.common.download import RemoteFile, fetch
+from twinseg.common.files.download import RemoteFile, fetch
 print(fetch(RemoteFile(sys.argv[1], sys.argv[2]), Path(sys.argv[3]), tell=print))
 """
 

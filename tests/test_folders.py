@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from twinseg.common import folders
 from twinseg.common.errors import UserError
+from twinseg.common.files import folders
 
 VARIABLES = ('TWINSEG_CACHE', 'XDG_CACHE_HOME', 'HOME')
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from twinseg.common.data.base import Dataset, FileDataset, OnProgress
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import write_text, written_beside
-from twinseg.common.folders import cache_folder
+from twinseg.common.files.folders import cache_folder
 from twinseg.common.settings.messages import first_problem
 
 VERSION = 3  # version of the files' form, and of the rules of reading

@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from twinseg.common.archive import unpack, unpacked
 from twinseg.common.data.annotations.base import check_effort, check_size, entry, points, read_json
 from twinseg.common.data.base import IGNORE, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, VOC_CLASSES, default_palette
@@ -16,9 +15,10 @@ from twinseg.common.data.labels import read_label
 from twinseg.common.data.layouts import voc_root
 from twinseg.common.data.listing import list_files
 from twinseg.common.data.matlab import read_field
-from twinseg.common.download import RemoteFile, fetch
 from twinseg.common.errors import DataError
 from twinseg.common.files import read_bounded, write_text, written_beside
+from twinseg.common.files.archive import unpack, unpacked
+from twinseg.common.files.download import RemoteFile, fetch
 from twinseg.common.settings.limits import MAX_PIXELS
 
 # No licence forbids fetching these two (the images are Flickr's, under its terms of use); digests as torchvision checks them.

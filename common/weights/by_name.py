@@ -4,12 +4,12 @@ import re
 from pathlib import Path
 from typing import Callable, Optional
 
-from twinseg.common.archive import unpacked
 from twinseg.common.data.base import OnProgress
-from twinseg.common.download import RemoteFile, alone, fetch, verify
 from twinseg.common.errors import DataError, StateError, did_you_mean, reason_of, similar
 from twinseg.common.files import home_expanded
-from twinseg.common.folders import cache_folder
+from twinseg.common.files.archive import unpacked
+from twinseg.common.files.download import RemoteFile, alone, fetch, verify
+from twinseg.common.files.folders import cache_folder
 from twinseg.common.weights.published import PUBLISHED, Published
 
 SHIPPED = Path(__file__).parent / 'shipped'

@@ -11,12 +11,13 @@ from scipy.io import savemat
 
 from tests.data.test_datasets import ids, photo, save, voc
 from tests.support.web import remote, server, tar, zipped
-from twinseg.common import config, download
+from twinseg.common import config
 from twinseg.common.cli import main
 from twinseg.common.data import prepare
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES
 from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import DataError
+from twinseg.common.files import download
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Optional
 
-from twinseg.common.download import RemoteFile
+from twinseg.common.files.download import RemoteFile
 
 
 @contextmanager

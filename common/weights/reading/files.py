@@ -5,9 +5,10 @@ from typing import Any, Mapping
 
 import numpy as np
 
-from twinseg.common import checkpoint, file_kind
+from twinseg.common import checkpoint
 from twinseg.common.checkpoint import RunMeta
 from twinseg.common.errors import StateError
+from twinseg.common.files import file_kind
 from twinseg.common.weights.reading.ckpt_file import read_ckpt
 from twinseg.common.weights.reading.safetensors_file import describe_safetensors, read_safetensors
 from twinseg.common.weights.reading.torch_file import read_torch

@@ -15,9 +15,9 @@ from typing import Any, Callable
 
 import numpy as np
 
-from twinseg.common import file_kind
 from twinseg.common.errors import StateError, reason_of
-from twinseg.common.file_kind import Kind
+from twinseg.common.files import file_kind
+from twinseg.common.files.file_kind import Kind
 from twinseg.common.weights.reading import pickled
 from twinseg.common.weights.reading.dtypes import BY_NAME
 from twinseg.common.weights.reading.pickled import Inert, Storage, Unreadable, View
