@@ -6,7 +6,7 @@ Twin of ``pytorch_impl/layers/functional.py``: same names, same arguments, same 
 from collections.abc import Sequence
 
 import mindspore as ms
-from mindspore import Tensor, ops
+from mindspore import Tensor, nn, ops
 
 
 def relu(x: Tensor) -> Tensor:
@@ -68,7 +68,24 @@ def max_pool_indices(
     x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0, ceil_mode: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Max pooling and, for ``max_unpool``, the position row * W + column of every maximum in its channel."""
-    return ops.max_pool2d(x, kernel_size, stride, padding, ceil_mode=ceil_mode, return_indices=True)
+    return _max_pool_indices(x, kernel_size, stride, padding, ceil_mode)
+
+
+class _MaxPoolIndices(nn.Cell):
+    """Max pooling with a gradient of its own: that of MindSpore's operator looks at the whole plane for each maximum (47 s on a
+    CPU for 2 x 16 planes of 180x240 values; 0.05 s here)."""
+
+    def construct(self, x, kernel_size, stride, padding, ceil_mode):
+        return ops.max_pool2d(x, kernel_size, stride, padding, ceil_mode=ceil_mode, return_indices=True)
+
+    def bprop(self, x, kernel_size, stride, padding, ceil_mode, out, dout):
+        n, c = x.shape[:2]
+        plane = ops.zeros((n, c, x.shape[2] * x.shape[3]), x.dtype)
+        gradient = ops.tensor_scatter_elements(plane, out[1].reshape(n, c, -1), dout[0].reshape(n, c, -1), 2, 'add')
+        return gradient.reshape(x.shape), 0, 0, 0, 0
+
+
+_max_pool_indices = _MaxPoolIndices()
 
 
 def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
