@@ -267,6 +267,10 @@ class Data(Group):
         description='images of an epoch. shuffle: each image once, in random order; class_balanced: as many images, each '
         'class being shown equally often',
     )
+    drop_last: bool = Field(
+        True,
+        description='whether the last batch of an epoch is left out where images do not fill it; false: it is smaller',
+    )
     repeat: Steps = Field(1, description="times that an epoch shows every image (mmsegmentation's RepeatDataset)")
     on_error: Literal['raise', 'skip'] = Field(
         'raise', description='reaction to a broken image or label: end the run, or train on the next readable sample instead'
@@ -569,6 +573,11 @@ class Loss(Group):
         description='one weight per class, or how to count them on the training labels: median_frequency as in the paper of'
         ' SegNet, enet as in that of ENet',
     )
+    class_weight_of: Literal['labelled', 'all'] = Field(
+        'labelled',
+        description='pixels that the shares of the classes are taken of where class_weight counts them: the labelled ones, or '
+        'all, ignored ones included',
+    )
     label_smoothing: Fraction = Field(0.0, description='share of the target that is spread evenly over all classes')
     avg_non_ignore: bool = Field(
         True,
@@ -731,6 +740,7 @@ SEGMENTATION = (
     'saturation_range',
     'hue_delta',
     'class_weight',
+    'class_weight_of',
     'avg_non_ignore',
     'ohem_thresh',
     'ohem_min_kept',
@@ -782,6 +792,16 @@ class Config(BaseModel):
                 )
         if self.task == 'classification' and self.loss.loss != 'cross_entropy':
             refuse(f'{self.loss.loss} is for segmentation; image classification has cross_entropy', 'loss')
+        return self
+
+    @model_validator(mode='after')
+    def _whole_steps(self):
+        if not self.data.drop_last and self.optimizer.accumulation_step > 1:
+            refuse(
+                f'false with accumulation_step: {self.optimizer.accumulation_step}: a step would hold batches of unequal '
+                'size; leave one of them out',
+                'drop_last',
+            )
         return self
 
     @model_validator(mode='after')

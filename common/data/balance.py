@@ -1,6 +1,6 @@
 """Rare classes: weights of the loss, and orders of the samples, from how often the labels show each class."""
 
-from typing import Callable, Literal
+from typing import Callable, Literal, Optional
 
 import numpy as np
 
@@ -12,30 +12,38 @@ from twinseg.common.errors import DataError
 ENET_CONSTANT = 1.02  # ENet, arXiv:1606.02147, section 5.2
 
 
-def class_counts(dataset: Dataset) -> np.ndarray:
-    """Pixels of each class in each label: int64 (N, C); zeros for a label that cannot be read."""
+def class_counts(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of each class in each label, int64 (N, C), and pixels of each label, ignored ones included, int64 (N,); zeros for
+    a label that cannot be read."""
     counts = np.zeros((len(dataset), len(dataset.description.classes)), np.int64)
+    sizes = np.zeros(len(dataset), np.int64)
     for index in range(len(dataset)):
         try:
             label = dataset.read_label(index)
         except DataError:
             continue  # training says so, or skips it
         counts[index] = class_pixels(label)[: counts.shape[1]]
-    return counts
+        sizes[index] = label.size
+    return counts, sizes
 
 
-def class_weights(counts: np.ndarray, scheme: Literal['median_frequency', 'enet']) -> list[float]:
+def class_weights(
+    counts: np.ndarray, scheme: Literal['median_frequency', 'enet'], sizes: Optional[np.ndarray] = None
+) -> list[float]:
     """A weight for each class, from ``class_counts``; 0 for a class that no label shows.
 
     - ``median_frequency`` (Eigen and Fergus 2015, section 6.3.2; SegNet): the median of the classes' frequencies divided by
       the class's frequency, which is its share of the pixels of the images that show it;
-    - ``enet``: 1 / ln(1.02 + p), p the share of the class of all labelled pixels.
+    - ``enet``: 1 / ln(1.02 + p), p the share of the class of all pixels.
+
+    ``sizes``, int64 (N,), are the pixels of each label that shares are taken of, by default the labelled ones.
     """
     pixels, seen = counts.sum(0), counts.any(0)
+    sizes = counts.sum(1) if sizes is None else sizes
     if scheme == 'enet':
-        weights = 1 / np.log(ENET_CONSTANT + pixels / max(pixels.sum(), 1))
+        weights = 1 / np.log(ENET_CONSTANT + pixels / max(sizes.sum(), 1))
     else:
-        images = ((counts > 0) * counts.sum(1, keepdims=True)).sum(0)
+        images = ((counts > 0) * sizes[:, None]).sum(0)
         frequency = pixels / np.maximum(images, 1)
         weights = (np.median(frequency[seen]) if seen.any() else 0) / np.where(seen, frequency, 1)
     return [round(float(weight), 4) for weight in np.where(seen, weights, 0)]

@@ -35,9 +35,12 @@ def epoch_order(length: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_ORDER, epoch))).permutation(length)
 
 
-def steps_per_epoch(length: int, batch_size: int, world_size: int = 1) -> int:
-    """Whole batches in an epoch; the rest of each epoch's order is left out. DataError when not even one is whole."""
-    steps = length // (batch_size * world_size)
+def steps_per_epoch(length: int, batch_size: int, world_size: int = 1, drop_last: bool = True) -> int:
+    """Batches in an epoch; with ``drop_last`` whole ones: the rest of each epoch's order is left out. DataError when not even
+    one is whole."""
+    steps, rest = divmod(length, batch_size * world_size)
+    if not drop_last:
+        return steps + (rest > 0)
     if not steps:
         raise DataError(
             f'{length} samples do not fill one batch of {batch_size * world_size} '
@@ -68,17 +71,19 @@ def training_batches(
     world_size: int = 1,
     order: Optional[Callable[[int], np.ndarray]] = None,
     repeat: int = 1,
+    drop_last: bool = True,
 ) -> Iterator[list[tuple[int, int]]]:
     """The keys ``(epoch, index)`` of batches ``start`` to ``stop - 1``, counted over epochs without end.
 
     A global batch has ``batch_size * world_size`` samples; process ``rank`` takes its ``rank_positions``, so that the processes
     together see what one process with the whole batch sees. ``order`` gives the samples of an epoch, by default
     ``epoch_order``; an epoch with ``repeat`` has that many orders, one after the other. Where a sample comes again in an
-    epoch, the key says another epoch, so that it is augmented differently. DataError when an epoch does not fill one batch. The
-    parameters are nine because a batch depends on all of them and on nothing else.
+    epoch, the key says another epoch, so that it is augmented differently. Without ``drop_last`` the last batch of an epoch
+    holds the rest, filled up to equal parts for the processes from the beginning of the epoch. DataError when an epoch does
+    not fill one batch that it must. The parameters are ten because a batch depends on all of them and on nothing else.
     """
-    steps, total = steps_per_epoch(length * repeat, batch_size, world_size), batch_size * world_size
-    positions = rank_positions(batch_size, rank, world_size)
+    steps, total = steps_per_epoch(length * repeat, batch_size, world_size, drop_last), batch_size * world_size
+    part_of_rest = -(-(length * repeat % total) // world_size) or batch_size
     batch = start
     while stop is None or batch < stop:
         epoch, step = divmod(batch, steps)
@@ -88,7 +93,8 @@ def training_batches(
             for key in _keys(order(part) if order else epoch_order(length, seed, part), part)
         ]
         for number in range(step, steps if stop is None else min(steps, step + stop - batch)):
-            yield [keys[index] for index in number * total + positions]
+            size = part_of_rest if (number + 1) * total > len(keys) else batch_size
+            yield [keys[index % len(keys)] for index in number * total + rank_positions(size, rank, world_size)]
             batch += 1
 
 

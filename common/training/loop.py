@@ -56,6 +56,7 @@ RUN_KEYS = (  # settings that a resume must not change
     'backbone',
     'model_args',
     'batch_size',
+    'drop_last',
     'accumulation_step',
     'optimizer',
     'seed',
@@ -144,7 +145,9 @@ class Run:
         loss_checks.check(config.loss, network.align_corners, classes)
         self.trainer = backend.make_trainer(network, config)
         self.images = global_batch(config, group.size)
-        self.epoch_steps = steps_per_epoch(len(self.training) * config.data.repeat, self.images)
+        self.epoch_steps = steps_per_epoch(
+            len(self.training) * config.data.repeat, self.images, drop_last=config.data.drop_last
+        )
         self.rates = schedules.learning_rates(config.optimizer, config.schedule, self.epoch_steps, self.images)
         self.mixing = None
         if is_active(config.augment):
@@ -413,6 +416,7 @@ class Run:
             world_size=self.group.size,
             order=_order(self.config, self.training),
             repeat=data.repeat,
+            drop_last=data.drop_last,
         )
         return self.backend.make_loader(self.samples, keys, data.num_parallel_workers)
 
@@ -482,7 +486,8 @@ def _counted_weights(config: Config, training: Dataset) -> Config:
     """The configuration with numbers for class weights that are to be counted on the labels."""
     if not isinstance(config.loss.class_weight, str):
         return config
-    counted = class_weights(class_counts(training), config.loss.class_weight)
+    counts, sizes = class_counts(training)
+    counted = class_weights(counts, config.loss.class_weight, sizes if config.loss.class_weight_of == 'all' else None)
     return configuration.from_flat({**config.flat(), 'class_weight': counted}, trusted=True)  # a class not shown has weight 0
 
 
@@ -490,7 +495,7 @@ def _order(config: Config, training: Dataset) -> Optional[Callable[[int], np.nda
     """The order of an epoch where it is not the plain one."""
     if config.data.sampling == 'shuffle':
         return None
-    return balanced_order(class_counts(training), config.runtime.seed)
+    return balanced_order(class_counts(training)[0], config.runtime.seed)
 
 
 def _content(trainer: Trainer) -> bytes:

@@ -24,7 +24,8 @@ def test_counts_leave_out_what_is_ignored_or_broken():
             return np.zeros((2, 2, 3), np.uint8), np.array([[0, 2], [255, 2]], np.uint8)
 
     dataset = Labels('x', 'train', Description(('a', 'b', 'c'), np.zeros((3, 3), np.uint8)), [Sample('', None, None)] * 3)
-    assert class_counts(dataset).tolist() == [[1, 0, 2], [0, 0, 0], [1, 0, 2]]
+    counts, sizes = class_counts(dataset)
+    assert counts.tolist() == [[1, 0, 2], [0, 0, 0], [1, 0, 2]] and sizes.tolist() == [4, 0, 4]
 
 
 def test_median_frequency():
@@ -35,6 +36,14 @@ def test_median_frequency():
 def test_enet():
     shares = np.array([250, 40, 10]) / 300
     assert class_weights(COUNTS, 'enet') == [*np.round(1 / np.log(1.02 + shares), 4), 0.0]
+
+
+def test_shares_of_all_pixels():
+    """As davidtvs' ``enet_weighing`` counts them: unlabeled pixels are in the divisor."""
+    sizes = np.array([100, 200, 100])
+    assert class_weights(COUNTS, 'enet', sizes) == [*np.round(1 / np.log(1.02 + np.array([250, 40, 10]) / 400), 4), 0.0]
+    # frequencies 250/400, 40/100, 10/200: median 0.4
+    assert class_weights(COUNTS, 'median_frequency', sizes) == [0.64, 1.0, 8.0, 0.0]
 
 
 def test_every_class_comes_equally_often():
@@ -59,12 +68,19 @@ def test_a_sample_that_comes_again_is_augmented_anew():
 def test_training_counts_and_balances(tmp_path):
     pytest.importorskip('torch')
     keys = streets.settings(
-        streets.make(tmp_path / 'data'), class_weight='enet', sampling='class_balanced', max_iters=2, lr_batch_size=8, repeat=3
+        streets.make(tmp_path / 'data'),
+        class_weight='enet',
+        class_weight_of='all',
+        sampling='class_balanced',
+        max_iters=2,
+        lr_batch_size=8,
+        repeat=3,
     )
     loop.train(config.from_flat(keys), 'pytorch', 'cpu', tmp_path / 'run')
     stored = stored_config(tmp_path / 'run')
-    counts = class_counts(open_dataset(stored.data, 'train'))
-    assert stored.loss.class_weight == class_weights(counts, 'enet') and min(stored.loss.class_weight) > 1
+    counts, sizes = class_counts(open_dataset(stored.data, 'train'))
+    assert stored.loss.class_weight == class_weights(counts, 'enet', sizes) and min(stored.loss.class_weight) > 1
+    assert stored.loss.class_weight != class_weights(counts, 'enet')
     log = (tmp_path / 'run/log.txt').read_text()
     assert '6 steps an epoch' in log
     assert 'a global batch of 4: learning rates, made for 8, are multiplied by 0.5' in log

@@ -1,7 +1,8 @@
-"""A training step of a recipe is mmsegmentation's own step: losses, movements, learning rates (docs/design.md section 4).
+"""A training step of a recipe is its publisher's own step: losses, movements, learning rates (docs/design.md section 4).
 
-``golden/training/`` holds what its ``model.train_step`` did with the weights and batches that ``golden.py`` makes. The same
-steps show that the twins stay together, so ``models/test_matrix.py`` need not compile these networks again.
+``golden/training/`` holds what mmsegmentation's ``model.train_step`` and davidtvs' ``Train.run_epoch`` did with the weights
+and batches that ``golden.py`` makes. The same steps show that the twins stay together, so ``models/test_matrix.py`` need not
+compile these networks again.
 """
 
 import json
@@ -23,6 +24,7 @@ RATE_TOLERANCE = 1e-9  # relative
 APART = 1e-4  # relative L2, over all parameters and statistics of twins after the steps with recorded moves
 STILL = 1e-12  # L2 norm of what does not move
 OUTPUTS = {  # a part of their loss, or the head in its name -> which of our network's outputs
+    'logits': 0,
     'decode.loss_spatial': 1,
     'decode': 0,
     'aux': 1,
@@ -44,18 +46,21 @@ def recorded(case: str) -> dict:
 
 
 def recipe(record: dict) -> config.Config:
-    """Our recipe of that name; the recorded steps are of one device, whose part of the OHEM pixels it takes."""
-    found = config.load(record['config'].rpartition('/')[2])
-    if found.loss.loss == 'ohem':
-        devices = found.optimizer.lr_batch_size // found.data.batch_size
-        found = found.replace(ohem_min_kept=found.loss.ohem_min_kept // devices)
-    return found.replace(pretrained=None)
+    """Our recipe of that name; the recorded steps are of one device, whose part of the OHEM pixels it takes. Class weights that
+    are counted on the labels are those of the record."""
+    chosen = config.load(record['config'].rpartition('/')[2])
+    if chosen.loss.loss == 'ohem':
+        devices = chosen.optimizer.lr_batch_size // chosen.data.batch_size
+        chosen = chosen.replace(ohem_min_kept=chosen.loss.ohem_min_kept // devices)
+    if 'class_weight' in record:
+        return config.from_flat({**chosen.flat(), 'class_weight': record['class_weight']}, trusted=True)
+    return chosen.replace(pretrained=None)
 
 
 def rates(record: dict) -> np.ndarray:
     """Our learning rates of every step of the recipe, on as many devices as it names."""
     chosen = recipe(record)
-    return learning_rates(chosen.optimizer, chosen.schedule, 1, chosen.optimizer.lr_batch_size)
+    return learning_rates(chosen.optimizer, chosen.schedule, record.get('steps_per_epoch', 1), chosen.optimizer.lr_batch_size)
 
 
 class Steps(NamedTuple):
@@ -160,9 +165,10 @@ def test_movements(steps, case, record_property):
 
 @pytest.mark.skipif(len(available()) < 2, reason='needs both PyTorch and MindSpore')
 def test_twins_stay_together(case):
-    """The twins' parameters and statistics after two steps, together."""
+    """The twins' parameters and statistics after two steps, together. Adam moves a weight by as much for a gradient that is
+    rounding noise as for any other, so its record says how far the publisher's own steps are apart (``apart``)."""
     ours, theirs = (taken(backend_name, case).end for backend_name in available())
     assert list(ours) == list(theirs)
     apart = sum(float(np.sum((theirs[name] - ours[name]) ** 2, dtype=np.float64)) for name in ours)
     size = sum(float(np.sum(array**2, dtype=np.float64)) for array in ours.values())
-    assert 0 < (apart / size) ** 0.5 <= APART
+    assert 0 < (apart / size) ** 0.5 <= max(APART, 2 * recorded(case).get('apart', 0))
