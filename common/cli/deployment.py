@@ -38,7 +38,8 @@ def export(
     argmax: Annotated[bool, typer.Option('--argmax', help='return class ids at full size')] = False,
     json_file: Json = None,
 ) -> None:
-    """Writes ONNX, MINDIR or AIR, runs the file on the host and compares it with the network."""
+    """Writes ONNX, MINDIR or AIR, runs the file on the host and compares it with the network there, in float32; --device is
+    for AIR alone."""
     from twinseg.common import console
     from twinseg.common.deploy.export import ExportOptions, export_checkpoint
 

@@ -119,8 +119,9 @@ def export_checkpoint(
     """Exports the network of a checkpoint (or run folder) to ``out`` in float32.
 
     ONNX is written from the PyTorch twin where PyTorch is installed, MINDIR and AIR from the MindSpore one; the comparison is
-    with the network of ``backend_name``. ExportError when the file differs from it by too much, UserError when it cannot be
-    written.
+    with the network of ``backend_name`` on the host's CPU, whose float32 is float32: an accelerator that multiplies with fewer
+    bits would loosen ``verify.tolerance``. ``device`` is for AIR alone, which only an Ascend writes. ExportError when the file
+    differs by too much, UserError when it cannot be written.
     """
     if format not in get_args(Format):
         raise UserError(f'--format {format!r}: choose {", ".join(get_args(Format))}')
@@ -128,7 +129,7 @@ def export_checkpoint(
         raise UserError(f'{out}: a file of format {format} is named *.{format}')
     for package in ONNX_PACKAGES if format == 'onnx' else ():
         require(package, 'deploy')
-    run = load_run(checkpoint, backend_name, device, config)
+    run = load_run(checkpoint, backend_name, device if format == 'air' else 'cpu', config)
     name = run.backend.name
     writer_name = ('pytorch' if 'pytorch' in available() else name) if format == 'onnx' else 'mindspore'
     networks = {}

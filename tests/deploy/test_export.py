@@ -74,6 +74,17 @@ def test_onnx_is_static_described_and_equal(arch, backend, saved, tmp_path):
         OnnxRuntime(path)(images(OTHER_SIZE))
 
 
+def test_the_file_is_compared_on_the_host_whatever_the_device(saved, tmp_path, monkeypatch):
+    """On a device that multiplies with fewer bits the network's own steps would loosen the tolerance."""
+    pytest.importorskip('torch')
+    backend, asked = get_backend('pytorch'), []
+    setup = backend.setup
+    monkeypatch.setattr(backend, 'setup', lambda device=None, **settings: asked.append(device) or setup('cpu', **settings))
+    path = tmp_path / 'net.onnx'
+    report = export_checkpoint(saved('pytorch', 'fast_scnn'), path, 'onnx', backend_name='pytorch', device='gpu')
+    assert set(asked) == {'cpu'} and report.file.tolerance == TOLERANCE
+
+
 @pytest.mark.parametrize('arch', ['fast_scnn', pytest.param('stdc1_seg', marks=pytest.mark.slow)])
 def test_dynamic_onnx_takes_any_size(arch, saved, tmp_path):
     pytest.importorskip('torch')
