@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip('torch')
-from scripts import first_light  # noqa: E402
-from scripts.device_checks import report, speed  # noqa: E402
+from scripts import first_light
+from scripts.device_checks import report, speed
 
 COLUMNS = ['check', 'what', 'value', 'expected', 'verdict']
 
