@@ -96,12 +96,24 @@ zoo_settings() { # target, config, device id if there is one: sets BACKEND, DEVI
         say "hint: ASCEND_HOME_PATH is not set; source the set_env.sh of your CANN toolkit first"
 }
 
-zoo_one_device() { # device id: the process sees this device alone, as its number 0
+zoo_one_device() { # device id, among those that are visible here: the process sees this device alone, as its number 0
     export DEVICE_ID=0 RANK_ID=0 DEVICE_NUM=1 RANK_SIZE=1
     case $DEVICE in
-        gpu) export CUDA_VISIBLE_DEVICES=$1 ;;
-        ascend) export ASCEND_RT_VISIBLE_DEVICES=$1 ;;
+        gpu) zoo_one_visible CUDA_VISIBLE_DEVICES "$1" ;;
+        ascend) zoo_one_visible ASCEND_RT_VISIBLE_DEVICES "$1" ;;
     esac
+}
+
+zoo_one_visible() { # variable, number: exports the variable with the device of that number, of all where it is not set
+    local visible count
+    if [[ -z ${!1+set} ]]; then
+        export "$1=$2"
+        return
+    fi
+    IFS=, read -ra visible <<< "${!1}"
+    count=${#visible[@]}
+    [[ $2 -lt $count ]] || die "DEVICE_ID $2: $1=${!1} shows $count devices, whose numbers here begin with 0"
+    export "$1=${visible[$2]}"
 }
 
 is_recipe() { # name, with or without its folder
@@ -246,17 +258,44 @@ zoo_devices() { # rank table or nothing: sets DEVICE_NUM, the processes of this 
             die "RANK_TABLE_FILE $1: lists $(wc -l <<< "$hosts") hosts, but NNODES=$NNODES"
         mine=$(sed -n "$((NODE_RANK + 1))p" <<< "$hosts")
         export RANK_TABLE_FILE=$1
-        [[ $DEVICE != ascend ]] || export ASCEND_RT_VISIBLE_DEVICES=$mine
+        [[ $DEVICE != ascend ]] || zoo_table_is_visible "$1" "$mine"
         mine=${mine//[!,]/}
         [[ -z ${DEVICE_NUM:-} || $DEVICE_NUM == $((${#mine} + 1)) ]] ||
             die "DEVICE_NUM=$DEVICE_NUM: but the rank table lists $((${#mine} + 1)) devices for this host; leave it out"
         DEVICE_NUM=$((${#mine} + 1))
+    elif [[ $DEVICE == gpu ]]; then
+        zoo_gpus
     elif [[ -z ${DEVICE_NUM:-} ]]; then
-        [[ $DEVICE == gpu ]] || die "set DEVICE_NUM to the number of processes"
-        DEVICE_NUM=$({ nvidia-smi --list-gpus 2> /dev/null || true; } | wc -l)
-        [[ $DEVICE_NUM -gt 0 ]] || die "nvidia-smi lists no GPU; set DEVICE_NUM, or DEVICE_TARGET=CPU to run on the host"
+        die "set DEVICE_NUM to the number of processes"
     fi
     [[ $DEVICE_NUM =~ ^[1-9][0-9]*$ ]] || die "DEVICE_NUM=$DEVICE_NUM: expected a number of processes"
+}
+
+zoo_table_is_visible() { # rank table, its devices for this host: they are visible, and become the only ones
+    local device
+    for device in ${ASCEND_RT_VISIBLE_DEVICES+${2//,/ }}; do
+        [[ ,$ASCEND_RT_VISIBLE_DEVICES, == *,$device,* ]] ||
+            die "RANK_TABLE_FILE $1: device $device is not among ASCEND_RT_VISIBLE_DEVICES=$ASCEND_RT_VISIBLE_DEVICES"
+    done
+    export ASCEND_RT_VISIBLE_DEVICES=$2
+}
+
+zoo_gpus() { # sets DEVICE_NUM, unless it is given, to the number of GPUs that a process sees here
+    local listed visible=() mig='of MIG slices a process sees one, and NCCL joins none: run_standalone_train_gpu.sh trains on one'
+    if [[ -n ${CUDA_VISIBLE_DEVICES+set} ]]; then
+        IFS=, read -ra visible <<< "$CUDA_VISIBLE_DEVICES"
+        [[ ${#visible[@]} -gt 0 ]] || die "CUDA_VISIBLE_DEVICES is empty, which hides all GPUs; leave it out, or name them"
+        [[ ${#visible[@]} -eq 1 || $CUDA_VISIBLE_DEVICES != *MIG-* ]] || die "CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES: $mig"
+        [[ -z ${DEVICE_NUM:-} || ! $DEVICE_NUM =~ ^[0-9]+$ || $DEVICE_NUM -le ${#visible[@]} ]] ||
+            die "DEVICE_NUM=$DEVICE_NUM: but CUDA_VISIBLE_DEVICES=$CUDA_VISIBLE_DEVICES shows ${#visible[@]} GPUs"
+        DEVICE_NUM=${DEVICE_NUM:-${#visible[@]}}
+    elif [[ -z ${DEVICE_NUM:-} ]]; then
+        listed=$(nvidia-smi --list-gpus 2>&1) || # where the driver is broken it says so on stdout
+            die "nvidia-smi: $(head -n 1 <<< "$listed"); set DEVICE_NUM, or DEVICE_TARGET=CPU to run on the host"
+        [[ $listed != *MIG-* ]] || die "$mig; its name, MIG-..., goes into CUDA_VISIBLE_DEVICES"
+        DEVICE_NUM=$(grep -c '^GPU [0-9]' <<< "$listed") ||
+            die "nvidia-smi lists no GPU; set DEVICE_NUM, or DEVICE_TARGET=CPU to run on the host"
+    fi
 }
 
 zoo_launch() { # arguments of twinseg: runs them in all processes of this host, and passes SIGTERM, SIGINT and SIGHUP on to each
@@ -304,6 +343,12 @@ zoo_failure() { # status of the launcher: how the rank that failed first ended c
         sleep 0.1
     done
     read -r rank code <<< "$first_failure" || true
+    if [[ $code == -6 && $DEVICE != cpu ]]; then # SIGABRT
+        lines=$(zoo_unaware_ranks)
+        say "twinseg: error: rank $rank was ended by SIGABRT: the watchdog of NCCL or HCCL does that when a collective fails, or is not" \
+            "done after collective_timeout, since another rank has ended or hangs${lines:+, here rank $lines}. Logs: $RANKS. RESUME=1 continues"
+        exit "$1"
+    fi
     if [[ $code == -* ]]; then
         say "twinseg: error: rank $rank was ended by SIG$(kill -l "${code#-}"); the kernel does that when memory runs out (see dmesg)." \
             "Logs: $RANKS. RESUME=1 continues"
@@ -316,6 +361,15 @@ zoo_failure() { # status of the launcher: how the rank that failed first ended c
         break
     done < <(find "$RANKS" -name '*.log' -printf '%T@ %p\n' 2> /dev/null | sort -n | cut -d ' ' -f 2-)
     exit "${code:-$1}"
+}
+
+zoo_unaware_ranks() { # the ranks of this host whose watchdog saw no collective run out of time, if others did
+    local rank aware unaware=()
+    aware=$(grep -rhoE 'Rank [0-9]+\] Watchdog caught collective operation timeout' -- "$RANKS" 2> /dev/null | sort -u) || return 0
+    for ((rank = NODE_RANK * DEVICE_NUM; rank < (NODE_RANK + 1) * DEVICE_NUM; rank++)); do
+        grep -q "^Rank $rank\]" <<< "$aware" || unaware+=("$rank")
+    done
+    printf '%s\n' "${unaware[*]}"
 }
 
 zoo_first_to_fail() { # rank and status, -N for signal N, as the launcher reported last; nothing where it did not

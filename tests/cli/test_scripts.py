@@ -1,6 +1,7 @@
 """The shell scripts: arguments, relative paths, folders, logs, exit status; with a stub in the place of Python."""
 
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -204,11 +205,90 @@ def test_a_process_for_each_device_of_the_rank_table(place):
     assert 'device_target=ascend' in (folder / 'env.log').read_text()
 
 
+def with_program(place: Place, name: str, text: str, status: int = 0) -> dict[str, str]:
+    """A PATH that begins with a program that prints a text."""
+    program = place.folder.parent / name
+    program.write_text(f'#!/bin/sh\nprintf %s {shlex.quote(text)}\nexit {status}\n')
+    program.chmod(0o755)
+    return {'PATH': f'{program.parent}:{os.environ["PATH"]}'}
+
+
+TWO_GPUS = 'GPU 0: NVIDIA H100 (UUID: GPU-1)\nGPU 1: NVIDIA H100 (UUID: GPU-2)\n'
+EIGHT_GPUS = ''.join(f'GPU {number}: NVIDIA H100 (UUID: GPU-{number})\n' for number in range(8))
+MIG = 'GPU 0: NVIDIA H100 (UUID: GPU-1)\n  MIG 3g.40gb Device 0: (UUID: MIG-a)\n  MIG 3g.40gb Device 1: (UUID: MIG-b)\n'
+NO_DRIVER = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\nMake sure that it runs.\n"
+
+
+@pytest.mark.parametrize(
+    'listed, environment, count',
+    [
+        (EIGHT_GPUS, {}, '8'),
+        (EIGHT_GPUS, {'CUDA_VISIBLE_DEVICES': '4,5'}, '2'),
+        (EIGHT_GPUS, {'CUDA_VISIBLE_DEVICES': 'GPU-4,GPU-5,GPU-6'}, '3'),
+        (EIGHT_GPUS, {'CUDA_VISIBLE_DEVICES': '4,5', 'DEVICE_NUM': '1'}, '1'),
+        (MIG, {'CUDA_VISIBLE_DEVICES': 'MIG-b'}, '1'),
+    ],
+)
+def test_processes_are_as_many_as_the_gpus_that_are_visible(place, listed, environment, count):
+    done = place.run('run_distribute_train_gpu.sh', 'my.yaml', **with_program(place, 'nvidia-smi', listed), **environment)
+    assert done.returncode == 0, done.stderr
+    assert place.option('--nproc-per-node') == count
+
+
+@pytest.mark.parametrize(
+    'listed, status, environment, message',
+    [
+        (NO_DRIVER, 9, {}, "nvidia-smi: NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver."),
+        ('No devices were found\n', 0, {}, 'nvidia-smi lists no GPU'),
+        (MIG, 0, {}, 'of MIG slices a process sees one'),
+        (MIG, 0, {'CUDA_VISIBLE_DEVICES': 'MIG-a,MIG-b'}, 'CUDA_VISIBLE_DEVICES=MIG-a,MIG-b: of MIG slices a process sees one'),
+        (EIGHT_GPUS, 0, {'CUDA_VISIBLE_DEVICES': ''}, 'CUDA_VISIBLE_DEVICES is empty'),
+        (EIGHT_GPUS, 0, {'CUDA_VISIBLE_DEVICES': '4,5', 'DEVICE_NUM': '8'}, 'CUDA_VISIBLE_DEVICES=4,5 shows 2 GPUs'),
+    ],
+)
+def test_gpus_that_cannot_be_counted_are_refused(place, listed, status, environment, message):
+    program = with_program(place, 'nvidia-smi', listed, status)
+    done = place.run('run_distribute_train_gpu.sh', 'my.yaml', **program, **environment)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count('\n') == 1
+    assert not (place.log / 'argv').exists() and not (place.folder / 'train_parallel').exists()
+
+
+@pytest.mark.parametrize(
+    'script, variable',
+    [('run_standalone_train_gpu.sh', 'CUDA_VISIBLE_DEVICES'), ('run_standalone_train_ascend.sh', 'ASCEND_RT_VISIBLE_DEVICES')],
+)
+def test_a_device_id_counts_the_devices_that_are_visible(place, script, variable):
+    """In an allocation of 4 and 5 the host's device 0 is somebody else's."""
+    assert place.run(script, '1', 'my.yaml', **{variable: '4,5'}).returncode == 0
+    assert place.environment[variable] == '5'
+    done = place.run(script, '4', 'my.yaml', **{variable: '4,5'})
+    assert done.returncode == 2 and f'DEVICE_ID 4: {variable}=4,5 shows 2 devices' in done.stderr
+
+
+def test_a_rank_table_names_devices_that_are_visible(place):
+    words = 'run_distribute_train_ascend.sh', 'hccl.json', 'my.yaml'
+    assert place.run(*words, ASCEND_RT_VISIBLE_DEVICES='0,1,2').returncode == 0
+    assert place.environment['ASCEND_RT_VISIBLE_DEVICES'] == '0,1'
+    done = place.run(*words, ASCEND_RT_VISIBLE_DEVICES='1,10')
+    assert done.returncode == 2 and 'device 0 is not among ASCEND_RT_VISIBLE_DEVICES=1,10' in done.stderr
+
+
+SLURM = {'SLURM_JOB_NODELIST': 'n', 'SLURM_JOB_ID': '7', 'SLURM_NNODES': '2'}
+
+
+@pytest.mark.parametrize('cores', [{'SLURM_CPUS_PER_TASK': '64'}, {}])
+def test_slurm_gives_each_host_its_cores(place, cores):
+    with_program(place, 'scontrol', 'first\nsecond\n')
+    path = with_program(place, 'srun', '')
+    (place.folder.parent / 'srun').write_text('#!/bin/sh\nprintf "%s\\n" "$MASTER_ADDR" "$@" > "$STUB_LOG/srun"\n')
+    assert place.run('slurm/train.sbatch', 'my.yaml', **path, **SLURM, **cores).returncode == 0
+    words = (place.log / 'srun').read_text().splitlines()
+    assert words[0] == 'first' and words[-1] == 'my.yaml'
+    assert [word for word in words if 'cpus' in word] == (['--cpus-per-task=64'] if cores else [])
+
+
 def test_a_process_for_each_gpu(place):
-    smi = place.stub.parent / 'nvidia-smi'
-    smi.write_text('#!/bin/sh\necho GPU 0\necho GPU 1\n')
-    smi.chmod(0o755)
-    done = place.run('run_distribute_train_gpu.sh', 'my.yaml', PATH=f'{smi.parent}:{os.environ["PATH"]}')
+    done = place.run('run_distribute_train_gpu.sh', 'my.yaml', **with_program(place, 'nvidia-smi', TWO_GPUS))
     assert done.returncode == 0, done.stderr
     assert place.argv[:2] == ['-m', 'torch.distributed.run']
     assert (place.option('--nnodes'), place.option('--nproc-per-node'), place.option('--node-rank')) == ('1', '2', '0')
@@ -300,6 +380,38 @@ def test_how_the_first_failing_rank_ended(place, report, status, last):
     assert done.returncode == status
     log = place.folder / 'train_parallel' / 'log.txt'
     assert eventually(log, last) and last in log.read_text().rstrip().splitlines()[-1]
+
+
+ABORTED = """#!/usr/bin/env bash
+[[ $1 == -m ]] || exit 0
+while [[ $1 != --log-dir ]]; do shift; done
+mkdir -p "$2"
+printf '%b\\n' "$WATCHDOGS" > "$2/stderr.log"
+printf '%b\\n' "$REPORT"
+exit 1
+"""
+ROOT_CAUSE = 'Root Cause (first observed failure):\\n[0]:\\n  rank : 0 (local_rank: 0)\\n  exitcode : -6 (pid: 4711)'
+WATCHDOG = '[rank{0}]:[E] [PG ID 0 PG GUID 0(default_pg) Rank {0}] Watchdog caught collective operation timeout: WorkNCCL('
+
+
+@pytest.mark.parametrize(
+    'noticed, last',
+    [
+        ((0, 1), 'here rank 2. Logs'),
+        ((0,), 'here rank 1 2. Logs'),
+        ((0, 1, 2), 'has ended or hangs. Logs'),  # a rank of another host
+        ((), 'has ended or hangs. Logs'),
+    ],
+)
+def test_a_watchdog_that_aborts_is_no_lack_of_memory(place, noticed, last):
+    """The ranks whose watchdog saw nothing are those that the others waited for."""
+    place.stub.write_text(ABORTED)
+    lines = '\\n'.join(WATCHDOG.format(rank) for rank in noticed)
+    done = place.run('run_distribute_train_gpu.sh', 'my.yaml', DEVICE_NUM='3', WATCHDOGS=lines, REPORT=ROOT_CAUSE)
+    assert done.returncode == 1
+    log = place.folder / 'train_parallel' / 'log.txt'
+    assert eventually(log, 'SIGABRT') and 'memory' not in log.read_text()
+    assert 'rank 0 was ended by SIGABRT: the watchdog' in log.read_text() and last in log.read_text()
 
 
 @pytest.mark.parametrize(
