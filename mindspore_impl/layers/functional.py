@@ -64,11 +64,32 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (ops.cast(images, ms.float32) - centre) / scale
 
 
+@ops.constexpr
+def on_ascend() -> bool:
+    """Whether what is compiled now is for an Ascend, whose kernels for pooling are fewer: a constant of the graph."""
+    return ms.get_context('device_target') == 'Ascend'
+
+
 def max_pool_indices(
     x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0, ceil_mode: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Max pooling and, for ``max_unpool``, the position row * W + column of every maximum in its channel."""
-    return _max_pool_indices(x, kernel_size, stride, padding, ceil_mode)
+    if not on_ascend():
+        return _max_pool_indices(x, kernel_size, stride, padding, ceil_mode)
+    # The kernel takes float16 alone there and gives masks: the positions are those of the largest of the shifted images.
+    n, c, height, width = x.shape
+    padded = pad_for_windows(ops.stop_gradient(x), kernel_size, stride, padding, ceil_mode)
+    rows, columns = ((side - kernel_size) // stride + 1 for side in padded.shape[2:])
+    shifted = []
+    for row in range(kernel_size):
+        for column in range(kernel_size):
+            end = (n, c, row + (rows - 1) * stride + 1, column + (columns - 1) * stride + 1)
+            shifted.append(ops.strided_slice(padded, (0, 0, row, column), end, (1, 1, stride, stride)))
+    place = ops.cast(ops.argmax(ops.stack(shifted, -1), -1), ms.int32)  # the first of those that are equal
+    top, left = (ops.arange(0, count, dtype=ms.int32) * stride - padding for count in (rows, columns))
+    indices = (top.reshape(-1, 1) + place // kernel_size) * width + left + place % kernel_size
+    values = ops.gather_elements(x.reshape(n, c, -1), 2, indices.reshape(n, c, -1))
+    return values.reshape(indices.shape), indices
 
 
 class _MaxPoolIndices(nn.Cell):
@@ -86,6 +107,15 @@ class _MaxPoolIndices(nn.Cell):
 
 
 _max_pool_indices = _MaxPoolIndices()
+
+
+def pad_for_windows(x: Tensor, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> Tensor:
+    """Values that never win around x, so that windows without padding see what those with ``padding`` would see."""
+    around = [padding, padding, padding, padding]
+    if ceil_mode:
+        for place, side in ((1, x.shape[3]), (3, x.shape[2])):
+            around[place] += -(side + 2 * padding - kernel_size) % stride
+    return ops.pad(x, around, value=float('-inf')) if around != [0, 0, 0, 0] else x
 
 
 def max_unpool(x: Tensor, indices: Tensor, size: Sequence[int]) -> Tensor:
