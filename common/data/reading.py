@@ -32,7 +32,8 @@ try:
 except ImportError:  # Pillow before 11.3
     pass
 
-cv2.setLogLevel(0)  # it would print a line for every tag of a GeoTIFF; failures are DataError here
+opencv_logging = cv2 if hasattr(cv2, 'setLogLevel') else cv2.utils.logging  # type: ignore[attr-defined] # OpenCV 5
+opencv_logging.setLogLevel(0)  # it would print a line for every tag of a GeoTIFF; failures are DataError here
 
 KINDS = (
     *(JpegImageFile, PngImageFile, TiffImageFile, WebPImageFile, BmpImageFile, DibImageFile, GifImageFile, PpmImageFile),

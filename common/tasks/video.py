@@ -15,6 +15,7 @@ from typing import Callable, Optional, Protocol
 import cv2
 import numpy as np
 
+from twinseg.common.data.reading import opencv_logging
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import plain_path, written_beside
 from twinseg.common.interpolation import Size
@@ -217,12 +218,12 @@ class OpenCvSink:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """OpenCV without its lines about encoders that it lacks."""
-    level = cv2.getLogLevel()
-    cv2.setLogLevel(0)
+    level = opencv_logging.getLogLevel()
+    opencv_logging.setLogLevel(0)
     try:
         yield
     finally:
-        cv2.setLogLevel(level)
+        opencv_logging.setLogLevel(level)
 
 
 @lru_cache(maxsize=1)
