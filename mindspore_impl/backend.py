@@ -10,7 +10,8 @@ from mindspore import Tensor, nn
 from twinseg.common.backend import State, find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError
-from twinseg.common.parallel.launch import launched
+from twinseg.common.parallel.launch import launched, set_hccl_timeouts
+from twinseg.common.training.loss_scaling import check_overflow_is_seen
 from twinseg.mindspore_impl import distributed, precision
 from twinseg.mindspore_impl.data import make_loader as make_loader
 from twinseg.mindspore_impl.distributed import group as group
@@ -57,6 +58,9 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
         ms.set_device(TARGETS[wanted])
     except RuntimeError as error:
         raise BackendError(f'device {wanted}: {str(error).splitlines()[0]}') from None
+    if wanted == 'ascend':
+        precision.keep_float32()
+        set_hccl_timeouts(timeout)
     ms.set_seed(seed)
     if threads and wanted == 'cpu':
         with contextlib.suppress(RuntimeError):  # a process can set it once
@@ -131,6 +135,7 @@ def make_trainer(network: Network, config: Config) -> Trainer:
     if config.runtime.torch_compile:
         raise UserError("torch_compile: true is PyTorch's; MindSpore compiles unless graph_mode is 1: leave it out")
     ms.set_context(mode=ms.PYNATIVE_MODE if config.runtime.graph_mode else ms.GRAPH_MODE)
+    check_overflow_is_seen(config.precision, precision.saturates())
     return Trainer(network, config)
 
 

@@ -37,7 +37,6 @@ def join(device: str, timeout: int | None = None) -> None:
         os.environ.update(
             {
                 'MS_RECEIVE_MSG_TIMEOUT': str(timeout),
-                'HCCL_EXEC_TIMEOUT': str(timeout),
                 'MS_NODE_TIMEOUT': str(min(timeout, HEARTBEAT)),
             }
         )

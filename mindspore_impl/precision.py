@@ -1,10 +1,16 @@
 """Precision levels O0 to O3; the parameters stay float32 at every level."""
 
+import os
+
 import mindspore as ms
 from mindspore import nn
+from mindspore._c_expression import MSContext
 
 from twinseg.common.errors import BackendError
 from twinseg.mindspore_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
+
+PRECISION_MODE = 'must_keep_origin_dtype'  # CANN's name
+OVERFLOW_MODE = 'MS_ASCEND_CHECK_OVERFLOW_MODE'  # INFNAN_MODE or SATURATION_MODE
 
 
 def apply(network: nn.Cell, level: str, dtype: str = 'float16', keep_bn_fp32: bool = True) -> nn.Cell:
@@ -36,3 +42,27 @@ def allow_tf32(allowed: bool) -> None:
     elif target == 'Ascend':
         ms.device_context.ascend.op_precision.matmul_allow_hf32(allowed)
         ms.device_context.ascend.op_precision.conv_allow_hf32(allowed)
+
+
+def keep_float32() -> None:
+    """Has an Ascend compute float32 in float32, and see infinity where it can.
+
+    By default the matrix operators of Atlas training cards (910A) take float16 for float32. An operator without float32 is an
+    error instead.
+    """
+    ms.device_context.ascend.op_precision.precision_mode(PRECISION_MODE)
+    os.environ.setdefault(OVERFLOW_MODE, 'INFNAN_MODE')
+
+
+def saturates() -> bool:
+    """Whether an overflow gives the device's largest number instead of infinity: all that Atlas training cards (910A) can."""
+    if ms.get_context('device_target') != 'Ascend':
+        return False
+    return (
+        os.environ.get(OVERFLOW_MODE) == 'SATURATION_MODE' or MSContext.get_instance().get_ascend_soc_version() == 'ascend910'
+    )
+
+
+def of_ascend() -> dict[str, str]:
+    """What float32 and an overflow are on an Ascend, for a log."""
+    return {'precision_mode': PRECISION_MODE, 'overflow gives': 'the largest number' if saturates() else 'infinity'}

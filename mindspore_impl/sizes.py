@@ -7,6 +7,7 @@ import numpy as np
 from mindspore import Tensor
 
 from twinseg.common.interpolation import Size
+from twinseg.mindspore_impl import precision
 from twinseg.mindspore_impl.layers import Conv2d, ConvTranspose2d, Linear
 from twinseg.mindspore_impl.network import Network
 
@@ -56,4 +57,8 @@ def _logits_shape(network: Network, size: Size) -> tuple[int, ...]:
 def accelerator() -> dict[str, str | int]:
     """The device beside the CPU, or the CPU threads in use."""
     target = ms.get_context('device_target')
-    return {'threads': ms.get_context('runtime_num_threads')} if target == 'CPU' else {target.lower(): target}
+    if target == 'CPU':
+        return {'threads': ms.get_context('runtime_num_threads')}
+    if target == 'Ascend':
+        return {'ascend': ms.hal.get_device_name(0), **precision.of_ascend()}
+    return {target.lower(): target}

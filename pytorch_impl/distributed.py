@@ -58,7 +58,7 @@ def rank() -> int:
 
 def group() -> Group:
     """All processes, for ``common``."""
-    return Group(rank(), size(), _all_gather, missing) if size() > 1 else ALONE
+    return Group(rank(), size(), _all_gather, missing) if dist.is_initialized() else ALONE
 
 
 def missing() -> list[int]:
@@ -83,7 +83,7 @@ def missing() -> list[int]:
 
 def mean(x: Tensor) -> Tensor:
     """The mean over all processes, as a constant."""
-    if size() == 1:
+    if not dist.is_initialized():
         return x
     total = x.detach().clone()
     dist.all_reduce(total)
@@ -92,7 +92,7 @@ def mean(x: Tensor) -> Tensor:
 
 def gather(x: Tensor) -> Tensor:
     """(N,) of every process -> (size * N,), in the order of the ranks, as a constant."""
-    if size() == 1:
+    if not dist.is_initialized():
         return x
     parts = [torch.empty_like(x) for _ in range(size())]
     dist.all_gather(parts, x.detach().contiguous())
@@ -105,7 +105,7 @@ def parallel(module: nn.Module, unused: bool) -> nn.Module:
     All processes have the same weights, and batch norm keeps the same statistics in all, so neither is sent around.
     ``unused``: whether the loss leaves out some parameters.
     """
-    if size() == 1:
+    if not dist.is_initialized():
         return module
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)  # broadcast_buffers has another name in PyTorch 2.13 and later

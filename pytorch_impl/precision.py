@@ -6,6 +6,8 @@ from torch import nn
 from twinseg.pytorch_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
 from twinseg.pytorch_impl.network import Network
 
+PRECISION_MODE = 'must_keep_origin_dtype'  # CANN's name
+
 
 def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: bool = True) -> nn.Module:
     """Makes a network, in place, compute at a precision level; ``dtype`` is the half precision.
@@ -13,7 +15,8 @@ def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: 
     O0: float32. O1: convolutions and linear layers in half precision; batch norm takes that and gives float32, in which
     the operators after it work. O2: convolutions, linear layers and batch norm give half precision, in which the operators
     after them work, but batch norm computes in float32. O3, and O2 without ``keep_bn_fp32``: batch norm in half precision too.
-    Whoever uses the outputs casts them to float32. Half precision is laid out with the channels last, as its kernels want it.
+    Whoever uses the outputs casts them to float32. Half precision is laid out with the channels last, as its
+    kernels want it on CPUs and GPUs; torch_npu refuses that layout.
     """
     half = getattr(torch, dtype)
     norm_output = {'O1': torch.float32, 'O2': half if keep_bn_fp32 else None}.get(level)
@@ -22,7 +25,8 @@ def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: 
             module.compute_dtype = None if level == 'O0' else half
         elif isinstance(module, BatchNorm2d):
             module.output_dtype = norm_output
-    return network if level == 'O0' else network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack memory_format
+    plain = level == 'O0' or any(parameter.device.type not in ('cpu', 'cuda') for parameter in network.parameters())
+    return network if plain else network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack memory_format
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -30,6 +34,28 @@ def allow_tf32(allowed: bool) -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
     if hasattr(torch, 'npu'):
         torch.npu.matmul.allow_hf32 = torch.npu.conv.allow_hf32 = allowed
+
+
+def keep_float32() -> None:
+    """Has torch_npu compute float32 in float32, and keep weights and buffers in the layout that they are given in.
+
+    By default the matrix operators of Atlas training cards (910A) take float16 for float32, and ``Module.to`` lays out batch
+    norms' buffers and convolutions' weights as these cards like them. An operator without float32 is an error instead.
+    """
+    assert hasattr(torch, 'npu')
+    torch.npu.set_option({'ACL_PRECISION_MODE': PRECISION_MODE})
+    torch.npu.config.allow_internal_format = False
+
+
+def saturates(device: str) -> bool:
+    """Whether an overflow gives the device's largest number instead of infinity: all that Atlas training cards (910A) can."""
+    return device == 'npu' and hasattr(torch, 'npu') and not torch.npu.utils.is_support_inf_nan()
+
+
+def of_ascend() -> dict[str, str]:
+    """What float32 and an overflow are on an Ascend, for a log."""
+    overflow = 'the largest number' if saturates('npu') else 'infinity'
+    return {'precision_mode': PRECISION_MODE, 'overflow gives': overflow}
 
 
 def double(network: Network) -> Network:

@@ -6,6 +6,7 @@ from typing import Optional
 import torch
 
 from twinseg.common.interpolation import Size
+from twinseg.pytorch_impl import precision
 from twinseg.pytorch_impl.layers import Conv2d, ConvTranspose2d, Linear
 from twinseg.pytorch_impl.network import Network
 
@@ -52,4 +53,6 @@ def accelerator() -> dict[str, str | int]:
     """The device beside the CPU, or the CPU threads in use."""
     if torch.cuda.is_initialized():
         return {'gpu': torch.cuda.get_device_name()}
+    if hasattr(torch, 'npu') and torch.npu.is_initialized():
+        return {'ascend': torch.npu.get_device_name(), **precision.of_ascend()}
     return {'threads': torch.get_num_threads()}

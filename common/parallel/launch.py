@@ -10,6 +10,10 @@ from typing import NamedTuple, Optional
 from twinseg.common.errors import BackendError
 
 LAUNCHERS = {'pytorch': 'torchrun', 'mindspore': 'msrun'}
+CONNECT = 1800  # seconds until the first collective: a compilation for an Ascend takes minutes
+GROUP_OF_ONE = (
+    'TWINSEG_GROUP_OF_ONE'  # set to 1, one process of torchrun is a group, too: the collectives of a machine with one GPU
+)
 
 
 class Launch(NamedTuple):
@@ -26,7 +30,8 @@ def launched(backend_name: str) -> Optional[Launch]:
     BackendError when another backend's launcher has started it: its processes would not find each other.
     """
     environment = os.environ
-    by = 'msrun' if 'MS_ROLE' in environment else 'torchrun' if int(environment.get('WORLD_SIZE', '1')) > 1 else None
+    several = int(environment.get('WORLD_SIZE', '1')) > 1 or environment.get(GROUP_OF_ONE) == '1'
+    by = 'msrun' if 'MS_ROLE' in environment else 'torchrun' if several else None
     if by is None:
         return None
     if by != LAUNCHERS[backend_name]:
@@ -45,6 +50,20 @@ def pin(backend_name: str) -> None:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) >= size:
         os.sched_setaffinity(0, cores[launch.local_rank * len(cores) // size : (launch.local_rank + 1) * len(cores) // size])
+
+
+def set_hccl_timeouts(seconds: Optional[int]) -> None:
+    """How long processes with Ascend cards wait for each other: HCCL reads it in the environment at its first collective.
+
+    HCCL_CONNECT_TIMEOUT, 120 to 7200 seconds: until all have come to the first collective, which follows on the data set and a
+    compilation. HCCL_EXEC_TIMEOUT, 68 to 17340: in every collective; HCCL rounds it down to a multiple of 68. Without
+    ``seconds`` the user's values stay, and the first one, by default 120, is CONNECT.
+    """
+    if seconds is None:
+        os.environ.setdefault('HCCL_CONNECT_TIMEOUT', str(CONNECT))
+        return
+    os.environ['HCCL_CONNECT_TIMEOUT'] = str(min(max(seconds, 120), 7200))
+    os.environ['HCCL_EXEC_TIMEOUT'] = str(min(-(-seconds // 68) * 68, 17340))
 
 
 def rank() -> int:

@@ -244,6 +244,8 @@ class Run:
             f'and {len(self.validation)} validation images of {self.training.name}, '
             f'{self.epoch_steps} steps an epoch, {total} steps'
         )
+        if self.meta.device != 'cpu':
+            log.line(', '.join(f'{key}: {value}' for key, value in self.backend.accelerator().items()))
         if config.precision.tf32 and self.meta.device != 'cpu':
             log.line('tf32: float32 numbers are multiplied with 10 bits')
         if self.group.size > 1:

@@ -1,4 +1,4 @@
-"""What MindSpore computes on an Ascend in other operators than on a CPU is the same; no graph has operators that are not there."""
+"""What MindSpore computes on an Ascend by other operators than on a CPU is the same, and no graph has any that it lacks."""
 
 import re
 

@@ -3,6 +3,10 @@
 import copy
 import json
 import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +16,10 @@ from tests.support.group import together
 from tests.support.tiny import batch, tiny_network
 from twinseg.common import checkpoint, config
 from twinseg.common.errors import BackendError, UserError
-from twinseg.common.parallel.launch import launched, pin
+from twinseg.common.parallel.launch import launched, pin, set_hccl_timeouts
 from twinseg.common.parallel.processes import Group, check_agreement
+
+ROOT = Path(__file__).parents[2]
 
 PARAMETERS = 1e-5  # relative L2 distance of two processes from one
 
@@ -164,6 +170,66 @@ def test_the_wrong_launcher_is_refused(monkeypatch, name, set_by, message):
         monkeypatch.setenv(key, value)
     with pytest.raises(BackendError, match=message):
         launched(name)
+
+
+@pytest.mark.parametrize(
+    'seconds, connect, execute',
+    [(None, '1800', None), (60, '120', '68'), (69, '120', '136'), (600, '600', '612'), (99999, '7200', '17340')],
+)
+def test_hccl_waits_as_long_as_asked(monkeypatch, seconds, connect, execute):
+    """In the range that it takes, and in multiples of 68 seconds, to which it would round down."""
+    for name in ('HCCL_CONNECT_TIMEOUT', 'HCCL_EXEC_TIMEOUT'):
+        monkeypatch.setenv(name, '')
+        monkeypatch.delenv(name)
+    set_hccl_timeouts(seconds)
+    assert (os.environ['HCCL_CONNECT_TIMEOUT'], os.environ.get('HCCL_EXEC_TIMEOUT')) == (connect, execute)
+    monkeypatch.setenv('HCCL_CONNECT_TIMEOUT', '200')
+    set_hccl_timeouts(None)
+    assert os.environ['HCCL_CONNECT_TIMEOUT'] == '200'
+
+
+GROUP_OF_ONE = """
+import sys
+import numpy as np
+import torch.distributed as dist
+from tests.support.tiny import batch, tiny_network
+from twinseg.common import config
+from twinseg.common.backend import get_backend
+
+backend = get_backend('pytorch')
+backend.setup('cpu')
+trainer = backend.make_trainer(tiny_network('pytorch'), config.from_flat({'optimizer': 'sgd'}))
+for number in range(2):
+    trainer.step([batch(number)], 0.1)
+group = backend.group()
+np.savez(
+    sys.argv[1],
+    started=dist.is_initialized(),
+    parallel=type(trainer.losses).__name__,
+    gathered=group.all_gather(np.arange(3)),
+    **trainer.state()[0],
+)
+"""
+
+
+def test_a_group_of_one_process_runs_the_collectives(tmp_path):
+    """What a machine with one GPU can show of NCCL; with gloo it computes what a process without a group does."""
+    pytest.importorskip('torch')
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    group = {'WORLD_SIZE': '1', 'RANK': '0', 'LOCAL_RANK': '0', 'MASTER_ADDR': '127.0.0.1', 'MASTER_PORT': port}
+    states = {}
+    for name, environment in {'alone': {}, 'group': {**group, 'TWINSEG_GROUP_OF_ONE': '1'}}.items():
+        words = [sys.executable, '-c', GROUP_OF_ONE, str(tmp_path / f'{name}.npz')]
+        subprocess.run(words, check=True, cwd=ROOT, env={**os.environ, **environment})
+        states[name] = dict(np.load(tmp_path / f'{name}.npz'))
+    facts = {name: [state.pop(key) for key in ('started', 'parallel', 'gathered')] for name, state in states.items()}
+    assert facts['group'][:2] == [True, 'DistributedDataParallel'] and facts['group'][2].tolist() == [[0, 1, 2]]
+    assert facts['alone'][:2] == [False, 'Losses']
+    assert states['alone'].keys() == states['group'].keys()
+    for key, value in states['alone'].items():
+        np.testing.assert_array_equal(states['group'][key], value)
 
 
 def test_data_parallel_is_pytorchs(backend):

@@ -1,6 +1,8 @@
 """Precision levels and loss scaling: the same meaning in both backends."""
 
 import importlib
+import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from tests.support.tiny import batch, mixed_batch, tiny_classifier, tiny_network
 from twinseg.common import config
 from twinseg.common.backend import available, get_backend
 from twinseg.common.checkpoint import LossScale, TrainerState
-from twinseg.common.errors import BackendError
+from twinseg.common.errors import BackendError, UserError
 from twinseg.common.training.loss_scaling import LossScaler
 
 HALF = 2e-2  # relative difference that half precision may make to a loss or a gradient norm of the tiny network
@@ -148,6 +150,78 @@ def test_float32_is_float32_unless_tf32_is_asked_for(backend):
     backend.make_predictor(network, config.from_flat({'tf32': True}))
     backend.forward(network, np.zeros((1, 3, 16, 16), np.float32))
     assert flags() == (False, False)
+
+
+class Npu:
+    """What torch_npu adds to PyTorch, as far as it is asked here, on a card that saturates or not."""
+
+    def __init__(self, infinity: bool):
+        self.options: dict[str, str] = {}
+        self.config = SimpleNamespace(allow_internal_format=True)
+        self.utils = SimpleNamespace(is_support_inf_nan=lambda: infinity)
+
+    def set_option(self, options: dict[str, str]) -> None:
+        self.options |= options
+
+
+@pytest.mark.parametrize('infinity', [True, False], ids=['910B', '910A'])
+def test_an_ascend_in_pytorch_keeps_float32_and_says_whether_it_saturates(infinity, monkeypatch):
+    torch = pytest.importorskip('torch')
+    from twinseg.pytorch_impl import precision
+
+    monkeypatch.setattr(torch, 'npu', npu := Npu(infinity), raising=False)
+    precision.keep_float32()
+    assert npu.options == {'ACL_PRECISION_MODE': 'must_keep_origin_dtype'} and npu.config.allow_internal_format is False
+    assert precision.of_ascend()['overflow gives'] == ('infinity' if infinity else 'the largest number')
+    assert not precision.saturates('cpu')
+
+
+@pytest.mark.parametrize(
+    'chip, mode, infinity',
+    [
+        ('ascend910b', None, True),
+        ('ascend910_93', None, True),
+        ('ascend910b', 'SATURATION_MODE', False),
+        ('ascend910', None, False),
+    ],
+)
+def test_an_ascend_in_mindspore_keeps_float32_and_says_whether_it_saturates(chip, mode, infinity, monkeypatch):
+    ms = pytest.importorskip('mindspore')
+    from twinseg.mindspore_impl import precision
+
+    modes: list[str] = []
+    monkeypatch.setattr(ms, 'get_context', lambda key: 'Ascend')
+    monkeypatch.setattr(ms.device_context.ascend.op_precision, 'precision_mode', modes.append)
+    context = SimpleNamespace(get_instance=lambda: SimpleNamespace(get_ascend_soc_version=lambda: chip))
+    monkeypatch.setattr(precision, 'MSContext', context)
+    monkeypatch.setenv(precision.OVERFLOW_MODE, mode or '')
+    if mode is None:
+        monkeypatch.delenv(precision.OVERFLOW_MODE)
+    precision.keep_float32()
+    assert modes == ['must_keep_origin_dtype']
+    assert os.environ[precision.OVERFLOW_MODE] == (mode or 'INFNAN_MODE')
+    assert precision.saturates() is not infinity
+    assert precision.of_ascend()['overflow gives'] == ('infinity' if infinity else 'the largest number')
+
+
+def test_a_device_that_saturates_takes_no_dynamic_scale(backend, monkeypatch):
+    """There no overflow is seen, and the scale would double for ever."""
+    side = importlib.import_module(f'twinseg.{backend.name}_impl.precision')
+    monkeypatch.setattr(side, 'saturates', lambda *_: True)
+    with pytest.raises(UserError, match='is_dynamic_loss_scale: this Ascend saturates .O2.*static loss_scale'):
+        trainer(backend, amp_level='O2', is_dynamic_loss_scale=True)
+    for settings in ({'amp_level': 'O2', 'loss_scale': 1024.0}, {'amp_level': 'O0', 'is_dynamic_loss_scale': True}):
+        trainer(backend, **settings)
+
+
+def test_channels_last_is_for_cpus_and_gpus_alone(monkeypatch):
+    """torch_npu refuses that layout; the meta device stands for it, since it is neither."""
+    torch = pytest.importorskip('torch')
+    from twinseg.pytorch_impl import precision
+
+    for device, expected in (('cpu', True), ('meta', False)):
+        network = precision.apply(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).to(device), 'O2')
+        assert network[0].weight.is_contiguous(memory_format=torch.channels_last) is expected
 
 
 @pytest.mark.parametrize('target, device, kind', [('GPU', 'gpu', 'tf32'), ('Ascend', 'ascend', 'hf32')])
