@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from scripts.device_checks.report import Bench
+from twinseg.common.parallel.launch import GROUP_OF_ONE
 
 ROOT = Path(__file__).resolve().parents[2]
 SHORT = ['log_interval=1', 'seed=0', 'threads=4', 'val_samples=4', 'dtype=bfloat16']
@@ -35,15 +37,29 @@ def commands(bench: Bench) -> None:
         apart = _apart(first[bench.device][:3], first['cpu'][:3])
         bench.report.row('commands', 'loss of three steps, device against host', f'{apart:.1e}', '1e-4', apart <= 1e-4)
         continued = [functools.partial(_continue, side=side) for side in sides]
-        others = (_evaluate, _export) if bench.quick else (_test_time, _export, _evaluate, _report, _measure)
+        others = (_evaluate, _export) if bench.quick else (_test_time, _group_of_one, _export, _evaluate, _report, _measure)
         list(pool.map(lambda check: check(bench, folder, sides), (*continued, *others)))
 
 
-def _train(bench: Bench, folder: Path, side: str, level: str) -> None:
-    half = _half(bench)
+def _train(bench: Bench, folder: Path, side: str, level: str, name: str = '', **environment: str) -> None:
+    half, name = _half(bench), name or f'{side}-{level}'
     settings = [f'amp_level={level}', f'max_iters={2 * half}', f'val_interval={half}', f'checkpoint_interval={half}']
-    words = ['fast_scnn_toy_street', '--device', side, '--work-dir', folder / f'{side}-{level}', '--set', *SHORT, *settings]
-    _twinseg(bench, f'train on {side} at {level}', 'train', *words, *(SMALL if bench.quick else []))
+    words = ['fast_scnn_toy_street', '--device', side, '--work-dir', folder / name, '--set', *SHORT, *settings]
+    what = f'train on {side} at {level}' + (' in a group of one' if environment else '')
+    _twinseg(bench, what, 'train', *words, *(SMALL if bench.quick else []), **environment)
+
+
+def _group_of_one(bench: Bench, folder: Path, sides: list[str]) -> None:
+    """The same steps with the device's collectives, of one process."""
+    if not bench.in_torch:
+        return
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        group = {'WORLD_SIZE': '1', 'RANK': '0', 'LOCAL_RANK': '0', 'MASTER_ADDR': '127.0.0.1', GROUP_OF_ONE: '1'}
+        group['MASTER_PORT'] = str(free.getsockname()[1])
+    _train(bench, folder, bench.device, 'O0', 'group', **group)
+    apart = _apart(_losses(folder / 'group')[:3], _losses(folder / f'{bench.device}-O0')[:3])
+    bench.report.row('commands', 'loss of three steps, in a group of one', f'{apart:.1e}', '1e-4', apart <= 1e-4)
 
 
 def _half(bench: Bench) -> int:
@@ -98,11 +114,12 @@ def _measure(bench: Bench, folder: Path, sides: list[str]) -> None:
     _twinseg(bench, 'benchmark', 'benchmark', 'fast_scnn_toy_street', '--device', bench.device, '--runs', '5')
 
 
-def _twinseg(bench: Bench, what: str, command: str, *words: Any) -> bool:
+def _twinseg(bench: Bench, what: str, command: str, *words: Any, **environment: str) -> bool:
     """Runs a command of the suite; a row says how it ended, and the report's details hold its last words."""
     line = [command, *map(str, words)] + (['--backend', bench.backend.name] if command != 'report' else [])
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, '-m', 'twinseg', *line], capture_output=True, text=True, cwd=ROOT)
+    program, environment = [sys.executable, '-m', 'twinseg'], {**os.environ, **environment}
+    done = subprocess.run([*program, *line], capture_output=True, text=True, cwd=ROOT, env=environment)
     seconds, text = time.perf_counter() - began, (done.stdout + done.stderr).strip()
     details = {'words': line, 'status': done.returncode, 'end': text[-2000:]}
     bench.report.details.setdefault('commands', {})[what] = details
