@@ -146,6 +146,18 @@ class Bench:
             times.append(time.perf_counter() - began)
         return float(np.median(times[3:]))
 
+    def seconds_in_a_row(self, run: Callable[[], Any], count: int) -> float:
+        """Mean seconds of calls, after three that do not count; the device is waited for before the first and after the last,
+        so that the host may run ahead in between."""
+        for _ in range(3):
+            run()
+        self.synchronise()
+        began = time.perf_counter()
+        for _ in range(count):
+            run()
+        self.synchronise()
+        return (time.perf_counter() - began) / count
+
     def step(self, config: Config, batch: int, size: tuple[int, int]) -> tuple[Any, Callable[[], Any]]:
         """A trainer on the device, and its step on random pixels."""
         self.on_device()

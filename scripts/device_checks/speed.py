@@ -87,7 +87,7 @@ def _timed(bench: Bench, config: Config, batch: int, size: tuple[int, int]) -> t
     if bench.accelerator:
         bench.accelerator.empty_cache()
         bench.accelerator.reset_peak_memory_stats()
-    seconds = bench.seconds(bench.step(config, batch, size)[1], 2 if bench.quick else 5)
+    seconds = bench.seconds_in_a_row(bench.step(config, batch, size)[1], 2 if bench.quick else 10)
     return seconds, bench.accelerator.max_memory_allocated() / 1e9 if bench.accelerator else 0.0
 
 
