@@ -3,8 +3,8 @@
     python scripts/benchmark_distributed.py fast_scnn_toy_street --backend mindspore --processes 1 2
 
 Every process trains on random images with the recipe's network, loss and optimizer, ``--batch`` of them a step. Its device
-is a core, or with ``--device gpu`` or ``ascend`` a card. The gradients' all-reduce is timed by itself, on as many numbers as the
-network has parameters.
+is a core, or with ``--device gpu`` or ``ascend`` a card. The gradients' all-reduce is timed by itself, on as many numbers as
+the network has parameters.
 """
 
 import argparse

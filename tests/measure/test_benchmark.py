@@ -78,6 +78,16 @@ def test_nothing_cannot_be_measured(wrong, tmp_path):
         benchmark(config.from_flat(settings(tmp_path), 'test'), 'pytorch', 'cpu', **wrong)
 
 
+def test_processes_on_a_device_that_is_absent(tmp_path):
+    """The device reaches the processes, which need no core each then."""
+    if 'ascend' in get_backend('pytorch').devices():
+        pytest.skip('there is an Ascend here')
+    script = Path(__file__).parents[2] / 'scripts' / 'benchmark_distributed.py'
+    words = [sys.executable, str(script), 'fast_scnn_toy_street', '--device', 'ascend', '--processes', '1']
+    done = subprocess.run(words, cwd=tmp_path, env=ranks.environment(), capture_output=True, text=True)
+    assert done.returncode == 1 and 'device ascend: PyTorch' in done.stderr
+
+
 @pytest.mark.slow
 def test_figures_of_several_processes(backend_name, tmp_path):
     script = Path(__file__).parents[2] / 'scripts' / 'benchmark_distributed.py'
