@@ -19,7 +19,8 @@ MAX_PIXELS = 1 << 20  # most pixels of a result that the graph computes; larger 
 class Predictor:
     """A network in evaluation mode behind uint8 images (see ``twinseg.common.backend.Predictor``).
 
-    Every new size of images or results is compiled once, which takes seconds.
+    Every new size of images or results is compiled once, which takes seconds, and for an Ascend may take minutes: ``eval_size``
+    brings all images to one.
     """
 
     def __init__(self, network: Network, mean: list[float], std: list[float], settings: Precision):
