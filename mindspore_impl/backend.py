@@ -135,7 +135,7 @@ def make_trainer(network: Network, config: Config) -> Trainer:
     if config.runtime.torch_compile:
         raise UserError("torch_compile: true is PyTorch's; MindSpore compiles unless graph_mode is 1: leave it out")
     ms.set_context(mode=ms.PYNATIVE_MODE if config.runtime.graph_mode else ms.GRAPH_MODE)
-    check_overflow_is_seen(config.precision, precision.saturates())
+    check_overflow_is_seen(config.precision, precision.saturates(ms.get_context('device_target')))
     return Trainer(network, config)
 
 

@@ -54,15 +54,14 @@ def keep_float32() -> None:
     os.environ.setdefault(OVERFLOW_MODE, 'INFNAN_MODE')
 
 
-def saturates() -> bool:
+def saturates(device: str) -> bool:
     """Whether an overflow gives the device's largest number instead of infinity: all that Atlas training cards (910A) can."""
-    if ms.get_context('device_target') != 'Ascend':
+    if device != 'Ascend':
         return False
-    return (
-        os.environ.get(OVERFLOW_MODE) == 'SATURATION_MODE' or MSContext.get_instance().get_ascend_soc_version() == 'ascend910'
-    )
+    chip = MSContext.get_instance().get_ascend_soc_version()
+    return chip == 'ascend910' or os.environ.get(OVERFLOW_MODE) == 'SATURATION_MODE'
 
 
 def of_ascend() -> dict[str, str]:
     """What float32 and an overflow are on an Ascend, for a log."""
-    return {'precision_mode': PRECISION_MODE, 'overflow gives': 'the largest number' if saturates() else 'infinity'}
+    return {'precision_mode': PRECISION_MODE, 'overflow gives': 'the largest number' if saturates('Ascend') else 'infinity'}

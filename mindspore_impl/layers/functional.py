@@ -65,7 +65,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 @ops.constexpr
-def on_ascend() -> bool:
+def _on_ascend() -> bool:
     """Whether what is compiled now is for an Ascend, whose kernels for pooling are fewer: a constant of the graph."""
     return ms.get_context('device_target') == 'Ascend'
 
@@ -74,11 +74,11 @@ def max_pool_indices(
     x: Tensor, kernel_size: int = 2, stride: int = 2, padding: int = 0, ceil_mode: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Max pooling and, for ``max_unpool``, the position row * W + column of every maximum in its channel."""
-    if not on_ascend():
+    if not _on_ascend():
         return _max_pool_indices(x, kernel_size, stride, padding, ceil_mode)
     # The kernel takes float16 alone there and gives masks: the positions are those of the largest of the shifted images.
     n, c, height, width = x.shape
-    padded = pad_for_windows(ops.stop_gradient(x), kernel_size, stride, padding, ceil_mode)
+    padded = _pad_for_windows(ops.stop_gradient(x), kernel_size, stride, padding, ceil_mode)
     rows, columns = ((side - kernel_size) // stride + 1 for side in padded.shape[2:])
     shifted = []
     for row in range(kernel_size):
@@ -109,7 +109,7 @@ class _MaxPoolIndices(nn.Cell):
 _max_pool_indices = _MaxPoolIndices()
 
 
-def pad_for_windows(x: Tensor, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> Tensor:
+def _pad_for_windows(x: Tensor, kernel_size: int, stride: int, padding: int, ceil_mode: bool) -> Tensor:
     """Values that never win around x, so that windows without padding see what those with ``padding`` would see."""
     around = [padding, padding, padding, padding]
     if ceil_mode:

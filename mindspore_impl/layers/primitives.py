@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from twinseg.mindspore_impl.layers.functional import flatten, on_ascend, pad_for_windows
+from twinseg.mindspore_impl.layers.functional import _on_ascend, _pad_for_windows, flatten
 
 Sequential = nn.SequentialCell
 ModuleList = nn.CellList
@@ -207,8 +207,8 @@ class MaxPool2d(nn.MaxPool2d):
     def construct(self, x: Tensor) -> Tensor:
         if not self.use_pad:
             return self.max_pool(x)
-        if on_ascend():  # the kernel with padding is one for volumes, and finds positions, too
-            return self.unpadded(pad_for_windows(x, self.reach, self.step, self.around, self.ceil_mode))
+        if _on_ascend():  # the kernel with padding is one for volumes, and finds positions, too
+            return self.unpadded(_pad_for_windows(x, self.reach, self.step, self.around, self.ceil_mode))
         y = self.max_pool(ops.expand_dims(x, 2))[0]
         room = x.shape[3] + 2 * self.around - self.reach
         if self.ceil_mode:
