@@ -4,6 +4,7 @@ A command imports what it works with when it is called, so that ``--help`` and `
 """
 
 import io
+import logging
 import sys
 import warnings
 from typing import Annotated, Any, Callable, Optional
@@ -65,7 +66,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     end = words.index('--') if '--' in words else len(words)  # behind it are names alone
     debug = '--debug' in words[:end]
     words = [word for word in words[:end] if word != '--debug'] + words[end:]
-    warnings.showwarning = _show_warning
+    show_warnings_in_one_line()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding, or names in any bytes, end no command
             stream.reconfigure(errors=ESCAPED)
@@ -79,11 +80,11 @@ def main(arguments: Optional[list[str]] = None) -> int:
     except Exception as error:
         if debug:
             raise
-        return _explain(error)
+        return explain(error)
 
 
-def _explain(error: Exception) -> int:
-    """One line on stderr; the exit status."""
+def explain(error: Exception) -> int:
+    """Says on stderr, in one line, why a command ends; the exit status."""
     if isinstance(error, UserError):
         message, status = str(error), error.status
     elif hasattr(error, 'format_message'):  # typer's own: a wrong option or value
@@ -114,6 +115,22 @@ def _repeat_set(words: list[str]) -> list[str]:
         inside = word == '--set' or inside and not word.startswith('-') and '=' in word
         expanded.append(word)
     return expanded
+
+
+class _Lines(logging.Handler):
+    """Warnings of the suite's loggers."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(one_line(f'twinseg: warning: {record.getMessage()}'), file=sys.stderr)
+
+
+_lines = _Lines(logging.WARNING)
+
+
+def show_warnings_in_one_line() -> None:
+    """Warnings, those of ``warnings`` and those of loggers, appear on stderr as a line each."""
+    warnings.showwarning = _show_warning
+    logging.getLogger('twinseg').addHandler(_lines)  # once, however often it is called
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

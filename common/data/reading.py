@@ -5,7 +5,10 @@ A file is opened as one of a closed list of kinds, none of which starts a progra
 otherwise.
 """
 
+import contextlib
+import os
 import struct
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,6 +85,8 @@ class ImageRules:
 
 AS_SEEN = ImageRules()
 T = TypeVar('T')
+_stderr = threading.Lock()  # held while it leads nowhere; a loader's worker must not begin then
+os.register_at_fork(before=_stderr.acquire, after_in_parent=_stderr.release, after_in_child=_stderr.release)
 
 
 class Extent(NamedTuple):
@@ -252,6 +257,24 @@ def _limit(most: int) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
+@contextmanager
+def _quiet_libtiff() -> Iterator[None]:
+    """Libtiff, in Pillow, prints lines of its own where it fails; Pillow raises an error, too, and that is enough."""
+    with _stderr:
+        try:
+            kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+        except OSError:  # stderr is closed
+            yield
+            return
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
+
+
 def _check_frames(image: Image.Image, name: Any, alone: bool) -> None:
     """DataError where the first image is not all that the file says; thumbnails, overviews and, unless it must be ``alone``,
     the later frames of an animation do not count."""
@@ -288,7 +311,8 @@ def _loaded(image: Image.Image, file: BinaryIO, head: bytes, name: Any, upright:
         largest = int(image.tile[0].args[1])  # type: ignore[index, arg-type]
     elif image.mode in DEEP_GREY:
         bits = 16
-    image.load()
+    with _quiet_libtiff() if image.format == 'TIFF' else contextlib.nullcontext():
+        image.load()
     turn = _orientation(image) if upright or tags else 1
     stored = _valid(tags.get(ORIENTATION, turn))
     if turn == 1 and stored > 1 and not upright:  # Pillow has turned a TIFF

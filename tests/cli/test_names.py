@@ -117,5 +117,5 @@ def test_names_that_look_like_options(tmp_path, monkeypatch, capsys):
 
 
 def test_a_name_that_the_locale_has_no_letters_for_is_said(capsys):
-    assert cli._explain(pytest.raises(UnicodeEncodeError, 'é.png'.encode, 'ascii').value) == 2
+    assert cli.explain(pytest.raises(UnicodeEncodeError, 'é.png'.encode, 'ascii').value) == 2
     assert "'\\xe9.png' cannot be a name in the locale of this process" in capsys.readouterr().err

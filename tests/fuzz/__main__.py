@@ -1,0 +1,179 @@
+"""Fuzzes every reader: ``python -m tests.fuzz --seed 0 --cases 400``; ``--seed 0 --case 17`` makes one case again.
+
+Each case is a good file that was changed, read in a watched process (``watched.py``). It may be read or refused, in one line
+with status 2; whatever else happens is printed with the number of the case, and its files stay in ``--keep``. The exit status
+is 1 where something failed. At the end a table says what each reader's cases took.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import io
+import os
+import pkgutil
+import random
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Optional
+
+from tests.fuzz.mutations import Mutator, Tree, Unusual
+from tests.fuzz.readers import READERS, Reader
+from tests.fuzz.seeds import same_times
+from tests.fuzz.watched import Outcome, World, watch
+from twinseg import common
+from twinseg.common import cli
+
+CORPUS = Path(__file__).parent / 'corpus'  # <reader>/<case>/...: files beside or in place of those of the reader's first seed
+
+
+def make_ready() -> None:
+    """What all cases share is imported and made once, before any is forked."""
+    sys.dont_write_bytecode = True
+    os.environ['OPENCV_FFMPEG_LOGLEVEL'] = '-8'  # as of a command: OpenCV asks once, and the first seeds are made here
+    cli.show_warnings_in_one_line()
+    for module in pkgutil.walk_packages(common.__path__, 'twinseg.common.'):
+        importlib.import_module(module.name)
+    if importlib.util.find_spec('torch'):
+        from tests.support.tiny import tiny_network
+        from twinseg.common.backend import get_backend
+
+        backend = get_backend('pytorch')
+        backend.setup('cpu', threads=1)
+        backend.MODELS['tiny'] = lambda num_classes, auxiliary=True: tiny_network('pytorch', 0.0, num_classes)
+
+
+def trees_of(reader: Reader, world: World) -> list[Tree]:
+    """The good folders of a reader, and what once failed."""
+    trees: list[Tree] = []
+    with contextlib.redirect_stdout(io.StringIO()):
+        for _ in reader.seeds(world.case):
+            trees.append(_read(world.case))
+    _clear(world.case)
+    for folder in sorted((CORPUS / reader.name).iterdir()) if (CORPUS / reader.name).is_dir() else ():
+        trees.append({**trees[0], **_read(folder)})
+    return trees
+
+
+def _read(folder: Path) -> Tree:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob('*')) if path.is_file()}
+
+
+def write(tree: Tree, unusual: Optional[Unusual], folder: Path) -> None:
+    """The files of a case."""
+    for name, content in tree.items():
+        path = folder / name
+        (path if content is None else path.parent).mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+    if unusual is not None:
+        name, kind = unusual
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == 'fifo':
+            os.mkfifo(path)
+        else:
+            path.symlink_to(path.name if kind == 'loop' else kind)
+    same_times(folder)
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+class Fuzz:
+    """The cases of one seed."""
+
+    def __init__(self, root: Path, seed: int, keep: Path, only: Optional[str] = None):
+        self.world, self.seed, self.keep = World(root), seed, keep
+        self.readers = [reader for reader in READERS if only in (None, reader.name)]
+        self.trees: dict[str, list[Tree]] = {}
+        self.outcomes: dict[str, list[Outcome]] = {reader.name: [] for reader in self.readers}
+
+    def case(self, number: int) -> Optional[Outcome]:
+        """Makes a case and reads it; None where its reader lacks a package."""
+        rng = random.Random(f'{self.seed} {number}')
+        [reader] = rng.choices(self.readers, [reader.share for reader in self.readers])
+        if reader.needs and not importlib.util.find_spec(reader.needs):
+            return None
+        if reader.name not in self.trees:
+            self.trees[reader.name] = trees_of(reader, self.world)
+        tree = rng.choice(self.trees[reader.name])
+        unusual: Optional[Unusual] = None
+        for _ in range(rng.choice((1, 1, 1, 2))):
+            tree, unusual = Mutator(rng).tree(tree, reader.changes)
+            if unusual is not None:
+                break
+        return self.read(reader, tree, unusual, rng, f'{self.seed}-{number}')
+
+    def corpus(self) -> Iterator[tuple[str, Outcome]]:
+        """The good files, and what once failed, as they are."""
+        for reader in self.readers:
+            if not reader.needs or importlib.util.find_spec(reader.needs):
+                self.trees[reader.name] = trees_of(reader, self.world)
+                for number, tree in enumerate(self.trees[reader.name]):
+                    for choice in range(3):
+                        name = f'{reader.name}-{number}'
+                        yield name, self.read(reader, tree, None, random.Random(choice), name)
+
+    def read(self, reader: Reader, tree: Tree, unusual: Optional[Unusual], rng: random.Random, name: str) -> Outcome:
+        write(tree, unusual, self.world.case)
+        before = {path: path.read_bytes() for path in self.world.case.rglob('*') if path.is_file() and not path.is_symlink()}
+        outcome = watch(lambda: reader.read(rng), self.world, reader.limits)
+        self.outcomes[reader.name].append(outcome)
+        if outcome.problem:
+            kept = self.keep / name
+            shutil.rmtree(kept, ignore_errors=True)
+            for path, content in before.items():
+                target = kept / path.relative_to(self.world.case)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content)
+            print(f'{name} ({reader.name}; its files: {kept}{"; " + str(unusual) if unusual else ""}): {outcome.problem}\n', flush=True)
+        self.world.clean()
+        _clear(self.world.case)
+        return outcome
+
+    def table(self) -> str:
+        """A line for each reader."""
+        lines = [f'{"reader":16}{"cases":>8}{"read":>8}{"refused":>9}{"failed":>8}{"MB":>8}{"seconds":>9}']
+        for name, outcomes in self.outcomes.items():
+            if outcomes:
+                failed = sum(outcome.problem is not None for outcome in outcomes)
+                refused = sum(outcome.status == 2 and outcome.problem is None for outcome in outcomes)
+                memory, seconds = max(one.memory for one in outcomes) >> 20, max(one.seconds for one in outcomes)
+                read = len(outcomes) - failed - refused
+                lines.append(f'{name:16}{len(outcomes):8}{read:8}{refused:9}{failed:8}{memory:8}{seconds:9.2f}')
+        return '\n'.join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--cases', type=int, default=400)
+    parser.add_argument('--case', type=int, help='one case, again')
+    parser.add_argument('--corpus', action='store_true', help='the good files and what once failed, unchanged')
+    parser.add_argument('--reader', help='cases of one reader alone')
+    parser.add_argument('--keep', type=Path, default=Path('fuzz-failures'), help='folder for the files of failed cases')
+    options = parser.parse_args()
+    make_ready()
+    with tempfile.TemporaryDirectory(prefix='twinseg-fuzz-') as root:
+        fuzz = Fuzz(Path(root) / 'world', options.seed, options.keep.absolute(), options.reader)
+        if options.corpus:
+            outcomes: list[Optional[Outcome]] = [outcome for _, outcome in fuzz.corpus()]
+        else:
+            numbers = range(options.cases) if options.case is None else [options.case]
+            outcomes = [fuzz.case(number) for number in numbers]
+        if options.corpus or options.case is not None:
+            print('\n'.join(f'{one.status} {one.said}' for one in outcomes if one is not None and one.status))
+        print(fuzz.table())
+    return int(any(outcome is not None and outcome.problem is not None for outcome in outcomes))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
