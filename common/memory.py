@@ -11,7 +11,7 @@ MEGABYTE = 1 << 20
 MORE = 'more memory than there is'
 OUT_OF_MEMORY = (  # signs in the messages of libraries, in small letters
     *('bad_alloc', 'bad allocation', 'failed to allocate', 'cannot allocate', "can't allocate", 'out of memory'),
-    *('not enough memory', "memory isn't enough", MORE),
+    *('unable to allocate', 'not enough memory', "memory isn't enough", MORE),
 )
 
 

@@ -100,6 +100,14 @@ def test_a_file_system_without_locks_will_do(tmp_path, monkeypatch):
     assert unpack(zipped(tmp_path / 'x.zip', {'a': b'one'}), tmp_path) == 1
 
 
+@pytest.mark.parametrize('kind', ['/dev/zero', '.'])
+def test_a_link_to_a_device_is_no_archive(tmp_path, kind):
+    (tmp_path / 'x.zip').symlink_to(kind)
+    with pytest.raises(DataError, match='x.zip: no file, but a folder or a device'):
+        unpack(tmp_path / 'x.zip', tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['x.zip']
+
+
 def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     path = tar(tmp_path / 'archive', {'a': b'one', 'b': b'two'})
     monkeypatch.setattr(archive.shutil, 'disk_usage', lambda folder: type('Usage', (), {'free': 2}))

@@ -129,6 +129,47 @@ def test_a_firewall_costs_one_wait_for_all_addresses(tmp_path, monkeypatch):
     assert len(waited) == 8 and sum(waited) < 0.2 + 7 * 0.1 + 0.05
 
 
+def busy(times: int, status: int, **headers: str):
+    """A server that answers the first ``times`` requests with a status, and then with the file."""
+    left = iter(range(times))
+
+    def answer(handler):
+        if next(left, None) is None:
+            handler.send_response(200)
+            handler.send_header('Content-Length', str(len(CONTENT)))
+            handler.end_headers()
+            handler.wfile.write(CONTENT)
+            return
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace('_', '-'), value)
+        handler.end_headers()
+
+    return answer
+
+
+@pytest.mark.parametrize('status', [429, 502, 503, 504])
+def test_a_busy_server_is_asked_again(tmp_path, status):
+    with server({'x.tar': b'x'}, answer=busy(download.PATIENCE - 1, status)) as (address, asked):
+        assert fetch(remote(address, 'x.tar', CONTENT), tmp_path).read_bytes() == CONTENT
+        assert len(asked) == download.PATIENCE
+    with server({'y.tar': b'x'}, answer=busy(99, status)) as (address, asked):
+        with pytest.raises(DataError, match=f'HTTP status {status}'):
+            fetch(remote(address, 'y.tar', CONTENT), tmp_path)
+        assert len(asked) == download.PATIENCE
+
+
+@pytest.mark.parametrize(
+    'asked_for, waited', [('7', 7), ('99999999999', 0), ('3600', 60), ('Wed, 21 Oct 2026 07:28:00 GMT', 0)]
+)
+def test_a_busy_server_says_how_long(tmp_path, monkeypatch, asked_for, waited):
+    pauses: list[float] = []
+    monkeypatch.setattr(download.time, 'sleep', pauses.append)
+    with server({'x.tar': b'x'}, answer=busy(1, 503, Retry_After=asked_for)) as (address, _):
+        fetch(remote(address, 'x.tar', CONTENT), tmp_path)
+    assert pauses == [waited]
+
+
 def body(*pieces: bytes, wait: float = 0.0, headers: dict[str, str] | None = None, status: int = 200):
     """Answers with the pieces, one after the other, the last one for ever."""
 

@@ -7,16 +7,16 @@ is opened and never unpacked: an image is read where it lies. Links and special 
 
 import functools
 import io
-import json
 import os
 import reprlib
 import sys
 import tarfile
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Annotated, Iterator, Optional, Sequence
 
 import numpy as np
+from pydantic import Strict, TypeAdapter, ValidationError
 
 from twinseg.common import config
 from twinseg.common.data import splits
@@ -49,6 +49,8 @@ COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'\x28\xb
 UNREADABLE = -1  # label of an image that could not be read
 PUBLISHED = 'ILSVRC2012_img_'  # beginning of the names of ImageNet's tars
 LAYOUT = '{split}/<class>/<image>, with {split} or each class as a folder or an uncompressed tar'
+
+CLASS_TABLE = TypeAdapter(dict[str, Annotated[int, Strict()] | tuple[str, str]])  # of a file that numbers the classes
 
 Names = tuple[str, ...]  # the folders down to a file, and the file
 Location = tuple[str, int, Optional[int]]  # a file on the disk, and, if it is a tar, the image's offset and size in it
@@ -352,7 +354,7 @@ def _read_classes(path: Path, folders: set[str]) -> tuple[dict[str, int], list[s
     kinds, or its numbers are not 0 to n - 1."""
     try:
         text = read_bounded(path, MAX_CLASS_FILE).decode('utf-8-sig')
-        entries = _from_json(json.loads(text)) if text.lstrip().startswith('{') else _from_lines(text, folders)
+        entries = _from_json(text) if text.lstrip().startswith('{') else _from_lines(text, folders)
     except (OSError, ValueError, TypeError, RecursionError) as error:
         reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
         raise DataError(
@@ -369,15 +371,16 @@ def _read_classes(path: Path, folders: set[str]) -> tuple[dict[str, int], list[s
     return by_folder, [name for _, _, name in sorted(entries, key=lambda entry: entry[1])]
 
 
-def _from_json(content: dict[str, Any]) -> list[tuple[str, int, str]]:
-    """Folder, number and readable name of each class."""
-    entries = []
-    for key, value in content.items():
-        folder, number, name = (*value[:1], int(key), *value[1:]) if isinstance(value, list) else (key, value, key)
-        if not (isinstance(folder, str) and isinstance(name, str) and type(number) is int):
-            raise ValueError(f'found {reprlib.repr(key)}: {reprlib.repr(value)}')
-        entries.append((folder, number, name))
-    return entries
+def _from_json(text: str) -> list[tuple[str, int, str]]:
+    """Folder, number and readable name of each class; ValueError."""
+    try:
+        content = CLASS_TABLE.validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if not first['loc']:
+            raise ValueError(first['msg']) from None
+        raise ValueError(f'found {reprlib.repr(first["loc"][0])}: {reprlib.repr(first["input"])}') from None
+    return [(value[0], int(key), value[1]) if isinstance(value, tuple) else (key, value, key) for key, value in content.items()]
 
 
 def _from_lines(text: str, folders: set[str]) -> list[tuple[str, int, str]]:

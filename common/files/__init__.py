@@ -31,7 +31,6 @@ WRITER = re.compile(r'\.([0-9a-f]{8})-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]+(?:\.[^.]
 DAY = 86400  # seconds
 CROWDED = 1000  # files of a folder that is not looked through for every file that is written into it
 LONGEST_NAME = 255  # bytes of a file's name, in every usual file system
-LOCKLESS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # a file system without locks, such as Lustre's by default
 _numbers = itertools.count()
 _crowded: set[Path] = set()  # folders of more files
 
@@ -176,6 +175,20 @@ def _remove(part: Path) -> None:
         with contextlib.suppress(OSError):
             for left in part.parent.glob(f'{glob.escape(part.stem)}.*'):
                 left.unlink(missing_ok=True)
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Makes a folder where it is absent, with those above it; what was made is gone after the block where nothing was put into
+    it. Raises OSError."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            for path in made:  # those within first
+                path.rmdir()
 
 
 def write_text(path: Path, text: str) -> None:

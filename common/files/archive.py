@@ -2,7 +2,6 @@
 says of its sizes costs neither memory nor disk before it is compared with what it has."""
 
 import bz2
-import fcntl
 import filecmp
 import gzip
 import io
@@ -18,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Callable, NamedTuple
 
 from twinseg.common.errors import DataError, reason_of
-from twinseg.common.files import LOCKLESS
+from twinseg.common.files.locks import lock
 
 CHUNK = 1 << 20
 MAX_RATIO = 50  # unpacked bytes for each packed one (tars of images have 1, label PNGs 2); and FREE_BYTES at no ratio
@@ -78,6 +77,8 @@ def unpacked(
     DataError for what is no whole archive; for a member that is a link, a device, encrypted, there twice or outside the folder;
     for a file below ``existing`` that is another one; when the files would fill the disk, or grow beyond MAX_RATIO.
     """
+    if path.exists() and not path.is_file():
+        raise DataError(f'{path}: no file, but a folder or a device; not readable as an archive')
     with _new_folder(beside / f'.{path.name}.unpacking', path) as part:
         yield part, _unpack(path, part, existing, progress)
 
@@ -156,12 +157,9 @@ def _new_folder(folder: Path, path: Path) -> Iterator[Path]:
             handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             at_end.callback(os.close, handle)
             try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(handle)
             except BlockingIOError:
                 raise DataError(f'{path}: another process unpacks it; wait until it is done') from None
-            except OSError as error:
-                if error.errno not in LOCKLESS:
-                    raise
             at_end.callback(shutil.rmtree, folder, ignore_errors=True)
             for entry in folder.iterdir():  # a process that was killed left them
                 shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()

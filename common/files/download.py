@@ -1,7 +1,6 @@
 """Files from the internet: fetched in parts if need be, and checked."""
 
 import errno
-import fcntl
 import hashlib
 import http.client
 import os
@@ -12,10 +11,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 from twinseg.common.errors import DataError
-from twinseg.common.files import LOCKLESS
+from twinseg.common.files.locks import is_at, lock
 
 CHUNK = 1 << 20
 CONNECT = 10  # seconds for a connection, all addresses of a server together
@@ -24,6 +23,8 @@ WINDOW = 30  # seconds in which at least SLOWEST bytes arrive
 SLOWEST = 1 << 16
 PATIENCE = 5  # tries in a row that bring less than SLOWEST bytes
 PAUSE = 1.0  # seconds between tries
+BUSY = (429, 502, 503, 504)  # statuses of a server that has too much to do, and may have less soon
+LONGEST_PAUSE = 60  # seconds that a busy server may ask for (Retry-After)
 MAX_BYTES = 4 << 30  # bytes of a download: more than each of the archives known here has
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)  # faults of the disk, not of the network
 
@@ -86,12 +87,12 @@ def alone(part: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """
     while True:
         with part.open('ab') as held:
-            _lock(held, part, tell)
             try:
-                same = os.path.samestat(os.fstat(held.fileno()), part.stat())
-            except FileNotFoundError:
-                same = False
-            if not same:  # the process that had the lock has renamed or removed this file
+                lock(held.fileno())
+            except BlockingIOError:
+                tell(f'{part}: another process downloads it; waiting')
+                lock(held.fileno(), wait=True)
+            if not is_at(held.fileno(), part):
                 continue
             try:
                 yield
@@ -99,18 +100,6 @@ def alone(part: Path, tell: Callable[[str], None]) -> Iterator[None]:
                 if part.is_file() and not part.stat().st_size:
                     part.unlink(missing_ok=True)
             return
-
-
-def _lock(held: IO[bytes], part: Path, tell: Callable[[str], None]) -> None:
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            tell(f'{part}: another process downloads it; waiting')
-            fcntl.flock(held, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in LOCKLESS:
-            raise
 
 
 def _download(file: RemoteFile, part: Path, progress: Callable[[int, int], None]) -> None:
@@ -130,7 +119,11 @@ def _download(file: RemoteFile, part: Path, progress: Callable[[int, int], None]
         except urllib.error.HTTPError as error:
             if error.code == 416 and start:  # nothing is left, or the file is another one: its digest will tell
                 return
-            raise DataError(f'{file.url}: HTTP status {error.code} ({error.reason}); {by_hand}') from None
+            reached, failures = True, failures + 1
+            if error.code not in BUSY or failures == PATIENCE:
+                raise DataError(f'{file.url}: HTTP status {error.code} ({error.reason}); {by_hand}') from None
+            asked = error.headers.get('Retry-After') or ''
+            time.sleep(min(int(asked), LONGEST_PAUSE) if asked.isdecimal() and len(asked) < 9 else PAUSE * 2**failures)
         except (OSError, http.client.HTTPException) as error:  # URLError, timeouts and broken connections
             if getattr(error, 'errno', None) in FULL:
                 raise DataError(f'{part}: not written: {error.strerror}; choose another folder') from None  # type: ignore[union-attr]

@@ -12,7 +12,7 @@ import numpy as np
 from twinseg.common import tasks
 from twinseg.common.data.listing import HIDDEN, IMAGE_SUFFIXES, is_image, list_files, some
 from twinseg.common.errors import DataError, PartialError, UserError, reason_of
-from twinseg.common.files import written_beside
+from twinseg.common.files import made_folder, written_beside
 from twinseg.common.printable import printable
 from twinseg.common.tasks.base import InputFile, Outcome, TrainedNetwork, output_path
 from twinseg.common.tasks.segmentation import ENDINGS, VIDEO_ENDING
@@ -40,8 +40,7 @@ def predict(
         raise UserError(f'--logits keeps the logits of one image; given {len(files)} files')
     outcome = Outcome(hear)
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with warnings.catch_warnings():
+        with made_folder(out), warnings.catch_warnings():
             if len(files) == 1:  # the error says it
                 warnings.filterwarnings('ignore', 'not predicted: ')
             task.predict(network, files, out, outcome)

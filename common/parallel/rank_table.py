@@ -6,16 +6,63 @@
 
 import ipaddress
 import json
-import re
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Annotated, Any, Literal, Mapping, Sequence
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from twinseg.common.errors import UserError, reason_of
 from twinseg.common.files import read_bounded, write_text
 from twinseg.common.settings.messages import shown
 
 MAX_BYTES = 1 << 22  # bytes of a table: 20,000 devices have less
-NUMBER = re.compile('[0-9]{1,4}')  # a device on its host
+EXPECTED = {  # what each key holds, as it follows "expected"
+    'version': "'1.0'",
+    'status': "'completed'",
+    'server_count': 'the number of servers as text',
+    'server_list': 'a server_list that is not empty',
+    'device': 'a list of objects that is not empty',
+    'device_id': 'a number as text, each once on a host',
+    'rank_id': 'ranks count up from 0 in the order of the hosts and their devices',
+    **dict.fromkeys(('server_id', 'device_ip'), 'an IP address'),
+}
+Spot = tuple[int | str, ...]  # keys and positions that lead to a value
+
+
+def _is_address(text: str) -> str:
+    ipaddress.ip_address(text)
+    return text
+
+
+Address = Annotated[str, AfterValidator(_is_address)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class Device(_Part):
+    """A device: its number on its host, its address, and its rank among all."""
+
+    device_id: Annotated[str, Field(pattern='^[0-9]{1,4}$')]
+    device_ip: Address
+    rank_id: str
+
+
+class Server(_Part):
+    """A host: its address, and its devices."""
+
+    server_id: Address
+    device: Annotated[list[Device], Field(min_length=1)]
+
+
+class Table(_Part):
+    """A rank table that is complete."""
+
+    version: Literal['1.0']
+    status: Literal['completed']
+    server_count: str
+    server_list: Annotated[list[Server], Field(min_length=1)]
 
 
 def write(folder: Path, hosts: Mapping[str, Sequence[tuple[int, str]]]) -> Path:
@@ -53,53 +100,55 @@ def parse_host(text: str) -> tuple[str, list[tuple[int, str]]]:
 def read(path: Path) -> list[list[int]]:
     """The numbers of the devices of every host; UserError when the table cannot be used."""
     try:
-        table = json.loads(read_bounded(path, MAX_BYTES).decode())
+        content = json.loads(read_bounded(path, MAX_BYTES).decode())
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{path}: not a rank table: {reason_of(error)}') from None
-    validate(table, str(path))
-    return [[int(device['device_id']) for device in server['device']] for server in table['server_list']]
+    table = validate(content, str(path))
+    return [[int(device.device_id) for device in server.device] for server in table.server_list]
 
 
-def validate(table: Any, where: str) -> None:
-    """UserError naming what is wrong with a table, and where."""
-    if not isinstance(table, dict) or not isinstance(table.get('server_list'), list) or not table['server_list']:
-        raise UserError(f'{where}: expected an object with a server_list that is not empty')
-    servers = table['server_list']
-    for key, expected in (('version', '1.0'), ('status', 'completed'), ('server_count', str(len(servers)))):
-        if table.get(key) != expected:
-            raise UserError(f'{where}: {key}: found {shown(table.get(key))}, expected {expected!r}')
-    rank = 0
+def validate(content: Any, where: str) -> Table:
+    """The table; UserError naming what is wrong with it, and where."""
+    try:
+        table = Table.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = next((part for part in reversed(first['loc']) if isinstance(part, str)), 'server_list')
+        raise _wrong(where, first['loc'], None if first['type'] == 'missing' else first['input'], EXPECTED[key]) from None
+    if table.server_count != str(len(table.server_list)):
+        raise _wrong(where, ('server_count',), table.server_count, repr(str(len(table.server_list))))
     hosts: set[str] = set()
     addresses: set[str] = set()
-    for position, server in enumerate(servers):
-        name = f'{where}: server_list[{position}]'
-        devices = server.get('device') if isinstance(server, dict) else None
-        if not isinstance(devices, list) or not devices:
-            raise UserError(f'{name}: device: expected a list that is not empty')
-        _unique(server.get('server_id'), hosts, f'{name}.server_id')
+    rank = 0
+    for position, server in enumerate(table.server_list):
+        _add(server.server_id, hosts, where, ('server_list', position, 'server_id'))
         numbers: set[str] = set()
-        for index, device in enumerate(devices):
-            spot = f'{name}.device[{index}]'
-            if not isinstance(device, dict):
-                raise UserError(f'{spot}: found {shown(device)}, expected an object')
-            number = device.get('device_id')
-            if not isinstance(number, str) or not NUMBER.fullmatch(number) or number in numbers:
-                raise UserError(f'{spot}: device_id: found {shown(number)}, expected a number as text, each once on a host')
-            numbers.add(number)
-            _unique(device.get('device_ip'), addresses, f'{spot}.device_ip')
-            if device.get('rank_id') != str(rank):
-                raise UserError(
-                    f'{spot}: rank_id: found {shown(device.get("rank_id"))}, expected {str(rank)!r}: ranks count '
-                    'up from 0 in the order of the hosts and their devices'
-                )
+        for index, device in enumerate(server.device):
+            spot = ('server_list', position, 'device', index)
+            if device.device_id in numbers:
+                raise _wrong(where, (*spot, 'device_id'), device.device_id, EXPECTED['device_id'])
+            numbers.add(device.device_id)
+            _add(device.device_ip, addresses, where, (*spot, 'device_ip'))
+            if device.rank_id != str(rank):
+                raise _wrong(where, (*spot, 'rank_id'), device.rank_id, f'{str(rank)!r}: {EXPECTED["rank_id"]}')
             rank += 1
+    return table
 
 
-def _unique(address: Any, seen: set[str], where: str) -> None:
-    try:
-        ipaddress.ip_address(address if isinstance(address, str) else '')
-    except ValueError:
-        raise UserError(f'{where}: found {shown(address)}, expected an IP address') from None
+def _add(address: str, seen: set[str], where: str, spot: Spot) -> None:
     if address in seen:
-        raise UserError(f'{where}: {address} is twice in the table')
+        raise UserError(f'{where}: {_named(spot)}: {address} is twice in the table')
     seen.add(address)
+
+
+def _wrong(where: str, spot: Spot, value: Any, expected: str) -> UserError:
+    return UserError(f'{where}: {_named(spot)}: found {shown(value)}, expected {expected}')
+
+
+def _named(spot: Spot) -> str:
+    """``server_list[1].device[0]: device_id``."""
+    *above, last = spot or ('an object with server_list',)
+    path = ''.join(f'[{part}]' if isinstance(part, int) else f'.{part}' for part in above).lstrip('.')
+    if isinstance(last, int):
+        return f'{path}[{last}]'
+    return f'{path}: {last}' if path else last

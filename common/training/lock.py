@@ -1,7 +1,6 @@
 """One training at a time in a run folder: a lock of the operating system, which ends with its process, however that ends."""
 
 import contextlib
-import fcntl
 import os
 import platform
 from collections.abc import Iterator
@@ -10,7 +9,8 @@ from pathlib import Path
 from typing import Callable, Optional
 
 from twinseg.common.errors import UserError
-from twinseg.common.files import LOCKLESS
+from twinseg.common.files import made_folder
+from twinseg.common.files.locks import is_at, lock
 
 NAME = '.lock'  # in the run folder; says who has the lock, and is gone after a training that could tidy up
 _held: set[int] = set()  # descriptors of this process
@@ -25,35 +25,32 @@ def training_alone(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
     On NFS the lock holds between hosts, unless it is mounted with ``nolock`` or ``local_lock``: then within each host. ``tell``
     hears of a file system without locks.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        descriptor = _locked(folder / NAME, tell)
-    except OSError as error:
-        _remove(made)
-        raise UserError(f'{folder}: cannot be written ({error.strerror}); choose another --work-dir') from None
-    _held.add(descriptor)
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            (folder / NAME).unlink()  # before the lock ends: nobody else has it
-        _held.discard(descriptor)
-        os.close(descriptor)
-        _remove(made)
+    with contextlib.ExitStack() as at_end:
+        try:
+            at_end.enter_context(made_folder(folder))
+            descriptor = _locked(folder / NAME, tell)
+        except OSError as error:
+            raise UserError(f'{folder}: cannot be written ({error.strerror}); choose another --work-dir') from None
+        _held.add(descriptor)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                (folder / NAME).unlink()  # before the lock ends: nobody else has it
+            _held.discard(descriptor)
+            os.close(descriptor)
 
 
 def _locked(path: Path, tell: Callable[[str], None]) -> int:
     """A descriptor of the file, with the lock; UserError where another process has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(descriptor, path, tell)
-            with contextlib.suppress(FileNotFoundError):  # the one that had it has removed this file
-                if os.path.samestat(os.fstat(descriptor), path.stat()):
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, f'{os.getpid()} {platform.node()}\n'.encode(), 0)
-                    return descriptor
+            if is_at(descriptor, path):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f'{os.getpid()} {platform.node()}\n'.encode(), 0)
+                return descriptor
         except BaseException:
             os.close(descriptor)
             raise
@@ -62,15 +59,13 @@ def _locked(path: Path, tell: Callable[[str], None]) -> int:
 
 def _lock(descriptor: int, path: Path, tell: Callable[[str], None]) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        has_locks = lock(descriptor)
     except BlockingIOError:
         owner = _owner(descriptor) or 'another process'
         raise UserError(
             f'{path.parent}: {owner} is training in it; wait until that has ended, or choose another --work-dir'
         ) from None
-    except OSError as error:
-        if error.errno not in LOCKLESS:
-            raise
+    if not has_locks:
         tell(f'warning: {path.parent}: its file system has no locks: no second training in it would be noticed')
 
 
@@ -78,13 +73,6 @@ def _owner(descriptor: int) -> Optional[str]:
     """Who has the lock; None where that has not been written yet."""
     number, _, host = os.pread(descriptor, 300, 0).decode(errors='replace').strip().partition(' ')
     return f'process {number} on {host}' if number and host else None
-
-
-def _remove(folders: list[Path]) -> None:
-    """Folders, those within first, as long as they are empty."""
-    with contextlib.suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
 
 
 def _leave_it_to_the_parent() -> None:

@@ -1,8 +1,8 @@
-"""Fuzzes every reader: ``python -m tests.fuzz --seed 0 --cases 400``; ``--seed 0 --case 17`` makes one case again.
+"""Fuzzes every reader: ``python -m tests.fuzz --seed 0 --cases 400``; with ``--case 17`` one case again.
 
-Each case is a good file that was changed, read in a watched process (``watched.py``). It may be read or refused, in one line
-with status 2; whatever else happens is printed with the number of the case, and its files stay in ``--keep``. The exit status
-is 1 where something failed. At the end a table says what each reader's cases took.
+The good files and what once failed are read first, unchanged. Then each case is one of them, changed. It is read in a watched
+process (``watched.py``), and may be refused, in one line with status 2; whatever else happens is printed with the number of the
+case, and its files stay in ``--keep``. The exit status is 1 where something failed. A table says what each reader's cases took.
 """
 
 import argparse
@@ -102,9 +102,7 @@ class Fuzz:
         [reader] = rng.choices(self.readers, [reader.share for reader in self.readers])
         if reader.needs and not importlib.util.find_spec(reader.needs):
             return None
-        if reader.name not in self.trees:
-            self.trees[reader.name] = trees_of(reader, self.world)
-        tree = rng.choice(self.trees[reader.name])
+        tree = rng.choice(self.trees_of(reader))
         unusual: Optional[Unusual] = None
         for _ in range(rng.choice((1, 1, 1, 2))):
             tree, unusual = Mutator(rng).tree(tree, reader.changes)
@@ -112,15 +110,17 @@ class Fuzz:
                 break
         return self.read(reader, tree, unusual, rng, f'{self.seed}-{number}')
 
-    def corpus(self) -> Iterator[tuple[str, Outcome]]:
+    def unchanged(self) -> Iterator[Outcome]:
         """The good files, and what once failed, as they are."""
         for reader in self.readers:
             if not reader.needs or importlib.util.find_spec(reader.needs):
-                self.trees[reader.name] = trees_of(reader, self.world)
-                for number, tree in enumerate(self.trees[reader.name]):
-                    for choice in range(3):
-                        name = f'{reader.name}-{number}'
-                        yield name, self.read(reader, tree, None, random.Random(choice), name)
+                for number, tree in enumerate(self.trees_of(reader)):
+                    yield self.read(reader, tree, None, random.Random(number), f'{reader.name}-{number}')
+
+    def trees_of(self, reader: Reader) -> list[Tree]:
+        if reader.name not in self.trees:
+            self.trees[reader.name] = trees_of(reader, self.world)
+        return self.trees[reader.name]
 
     def read(self, reader: Reader, tree: Tree, unusual: Optional[Unusual], rng: random.Random, name: str) -> Outcome:
         write(tree, unusual, self.world.case)
@@ -134,7 +134,10 @@ class Fuzz:
                 target = kept / path.relative_to(self.world.case)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(content)
-            print(f'{name} ({reader.name}; its files: {kept}{"; " + str(unusual) if unusual else ""}): {outcome.problem}\n', flush=True)
+            print(
+                f'{name} ({reader.name}; its files: {kept}{"; " + str(unusual) if unusual else ""}): {outcome.problem}\n',
+                flush=True,
+            )
         self.world.clean()
         _clear(self.world.case)
         return outcome
@@ -157,20 +160,19 @@ def main() -> int:
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--cases', type=int, default=400)
     parser.add_argument('--case', type=int, help='one case, again')
-    parser.add_argument('--corpus', action='store_true', help='the good files and what once failed, unchanged')
     parser.add_argument('--reader', help='cases of one reader alone')
     parser.add_argument('--keep', type=Path, default=Path('fuzz-failures'), help='folder for the files of failed cases')
     options = parser.parse_args()
     make_ready()
     with tempfile.TemporaryDirectory(prefix='twinseg-fuzz-') as root:
         fuzz = Fuzz(Path(root) / 'world', options.seed, options.keep.absolute(), options.reader)
-        if options.corpus:
-            outcomes: list[Optional[Outcome]] = [outcome for _, outcome in fuzz.corpus()]
+        outcomes: list[Optional[Outcome]] = []
+        if options.case is None:
+            outcomes += fuzz.unchanged()
+            outcomes += [fuzz.case(number) for number in range(options.cases)]
         else:
-            numbers = range(options.cases) if options.case is None else [options.case]
-            outcomes = [fuzz.case(number) for number in numbers]
-        if options.corpus or options.case is not None:
-            print('\n'.join(f'{one.status} {one.said}' for one in outcomes if one is not None and one.status))
+            outcomes.append(outcome := fuzz.case(options.case))
+            print(outcome)
         print(fuzz.table())
     return int(any(outcome is not None and outcome.problem is not None for outcome in outcomes))
 

@@ -3,10 +3,7 @@
 import contextlib
 import io
 import json
-import math
 import pickletools
-import random
-import struct
 import tarfile
 import warnings
 import zipfile
@@ -14,205 +11,38 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Optional
 
-import yaml
 from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from tests.fuzz.protobuf import encoded, fields
+from tests.fuzz.values import Values, parsed, raw
 from twinseg.common import checkpoint
 
 Tree = dict[str, Optional[bytes]]  # files of a folder by name; None: a folder without anything in it
 Unusual = tuple[str, str]  # name of what is no file, and what it is: a link's target, fifo, loop
 
-NUMBERS = (0, 1, 2, 3, 127, 128, 255, 256, 32767, 65535, 65536, 1 << 20, 1 << 28, (1 << 31) - 1, 1 << 31, (1 << 32) - 1)
-HUGE = ((1 << 53), (1 << 63) - 1, 1 << 63, (1 << 64) - 1, 10**30)
-TEXTS = (
-    *('', ' ', '.', '..', '/', '-', '~', '~nobody/x', '../outside/kept.txt', '../../outside', '/etc/passwd', '/dev/zero'),
-    *('\0', 'a\0b', 'a\nb', '\r', '\x1b[31mred', '\x07', '\u202eabc', '\u2028', '\udcff', '\ud800', '道路', 'é' * 200),
-    *('x' * 300, 'x' * 5000, 'x/' * 2000, '%s%n', '{0}', '"', "'", '\\', 'nan', '-inf', '1e999', 'null', '[bold]', '*', '**'),
-    *('__class__', 'model', 'module.x', '-1', '0', '1e30', '0x10', '2001-01-01', '!!bool x', '<<', '&a', '*a', 'con', 'a,b'),
-)
-# What JSON and YAML have only as text: replaced in it.
-DIGITS, DEEP, MANY = '@digits@', '@deep@', '@many@'
-RAW = {DIGITS: '9' * 5000, DEEP: '[' * 50_000 + ']' * 50_000, MANY: '[' + '0,' * 50_000 + '0]'}
-SIGNED = ('<b', '<h', '<i', '<q', '>h', '>i', '>q')
 
-
-class Mutator:
-    """Changes made by ``rng``, a generator of its own for each case."""
-
-    def __init__(self, rng: random.Random):
-        self.rng = rng
-
-    def number(self) -> int:
-        value = self.rng.choice(NUMBERS + HUGE)
-        return -value if self.rng.random() < 0.2 else value
-
-    def text(self, old: str = '') -> str:
-        kind = self.rng.random()
-        if old and kind < 0.2:
-            return old + self.rng.choice(TEXTS)
-        if old and kind < 0.3:
-            return self.rng.choice(TEXTS) + old
-        return self.rng.choice(TEXTS)
-
-    # Bytes
-
-    def bytes(self, content: bytes) -> bytes:
-        """Any content: cut, flipped, with other numbers, with parts that are twice there, gone, or exchanged."""
-        data = bytearray(content)
-        for _ in range(self.rng.choice((1, 1, 1, 2, 4, 16))):
-            size = len(data)
-            start = self._position(size)
-            end = min(size, start + self.rng.choice((1, 2, 4, 8, 64, 1024)))
-            kind = self.rng.randrange(9)
-            if kind == 0:
-                del data[start:]
-            elif kind == 1 and size:
-                data[min(start, size - 1)] ^= 1 << self.rng.randrange(8)
-            elif kind in (2, 3, 4):
-                form = self.rng.choice(SIGNED)
-                width = struct.calcsize(form)
-                value = self.number() & ((1 << 8 * width) - 1)
-                data[start : start + width] = value.to_bytes(width, 'little' if form[0] == '<' else 'big')
-            elif kind == 5:
-                del data[start:end]
-            elif kind == 6:
-                data[start:start] = data[start:end] * self.rng.choice((1, 2, 100))
-            elif kind == 7:
-                data[start:end] = self.rng.randbytes(end - start)
-            else:
-                data += self.rng.choice((b'\0' * 1000, b'\xff' * 16, bytes(data[:256])))
-        return bytes(data)
-
-    def _position(self, size: int) -> int:
-        """A place in a file, often in its head or at its end, where lengths and tables are."""
-        near = self.rng.random()
-        if near < 0.4:
-            return self.rng.randrange(min(size, 128) + 1)
-        return size - self.rng.randrange(min(size, 128) + 1) if near < 0.5 else self.rng.randrange(size + 1)
-
-    # Values: JSON, YAML, lines
-
-    def value(self, tree: Any) -> Any:
-        """A copy of a value of JSON with some of its parts changed."""
-        root = [json.loads(json.dumps(tree, default=str))]
-        for _ in range(self.rng.choice((1, 1, 1, 2, 3))):
-            spots = list(_spots(root))
-            holder, key = self.rng.choice(spots)
-            old = holder[key]
-            kind = self.rng.random()
-            if kind < 0.55:
-                holder[key] = self._other(old)
-            elif kind < 0.65 and isinstance(holder, dict):
-                del holder[key]
-            elif kind < 0.75 and isinstance(holder, dict):
-                holder[self.text(str(key))] = holder.pop(key)
-            elif kind < 0.8 and isinstance(holder, list) and holder is not root:
-                holder[key:key] = [old] * self.rng.choice((1, 2, 1000))
-            elif kind < 0.85 and isinstance(holder, list) and holder is not root:
-                del holder[key]
-            elif kind < 0.95:
-                other, name = self.rng.choice(spots)
-                holder[key] = other[name] if other is not root else self._other(old)
-                if holder[key] is holder or _contains(holder[key], holder):
-                    holder[key] = old
-            else:
-                holder[key] = self.rng.choice(([old], {'a': old}, [[old]], {'': old}))
-        return root[0]
-
-    def _other(self, old: Any) -> Any:
-        kind = self.rng.random()
-        if isinstance(old, str) and kind < 0.5:
-            return self.text(old)
-        if type(old) in (int, float) and kind < 0.5:
-            return self.rng.choice((self.number(), -1, float(self.number()), math.nan, math.inf, 1e308, 0.5, 1e-320, str(old)))
-        values = (None, True, False, [], {}, '', 0, -1, math.nan, 1e308, DIGITS, DEEP, MANY, [None], {'': None}, [[0]])
-        return self.rng.choice((*values, self.number(), self.text()))
-
-    def json(self, content: bytes) -> bytes:
-        """A text of JSON, by its values, now and then by its bytes."""
-        if self.rng.random() < 0.15:
-            return self.bytes(content)
-        value = _parsed(content)
-        if value is None:
-            return self.bytes(content)
-        text = json.dumps(self.value(value))
-        if self.rng.random() < 0.05:
-            text = text.replace(', ', f', "twice": {text[:50]!r}, ', 1)
-        return _raw(text).encode(self.rng.choice(('utf-8',) * 12 + ('utf-16', 'utf-8-sig')), 'surrogatepass')
-
-    def yaml(self, content: bytes) -> bytes:
-        """A text of YAML, by its values, its lines, or its bytes."""
-        kind = self.rng.random()
-        if kind < 0.3:
-            return self.lines(content)
-        if kind < 0.4:
-            return self.bytes(content)
-        if kind < 0.5:
-            extra = ('<<: *a', 'a: &a [*a]', f'? {"[" * 3000}', '!!python/object/apply:os.system [canary]: 1', '- x', '\tx: 1')
-            tags = ('!!binary "%%"', '!!bool z', '!!timestamp x', '!!python/name:os.system', '!x y', '!!set {a}', '!!omap [a]')
-            many = '\n'.join(f'k{index}: {index}' for index in range(30_000))
-            deep = ''.join(f'{" " * index}a:\n' for index in range(300))
-            laugh = 'a0: &a0 [x]\n' + '\n'.join(f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 10)}]' for i in range(1, 12))
-            key = content.split(b':')[0].decode(errors='replace') or 'seed'
-            line = self.rng.choice((*extra, *(f'{key}: {tag}' for tag in tags), many, deep, laugh))
-            return content + f'\n{line}\n'.encode()
-        try:
-            keys = yaml.safe_load(content)
-        except yaml.YAMLError:
-            return self.bytes(content)
-        return _raw(json.dumps(self.value(keys))).encode('utf-8', 'surrogatepass')
-
-    def lines(self, content: bytes) -> bytes:
-        """A text, by its lines and the words in them."""
-        lines = content.split(b'\n')
-        for _ in range(self.rng.choice((1, 1, 2, 5))):
-            index = self.rng.randrange(len(lines)) if lines else 0
-            kind = self.rng.randrange(7)
-            if kind == 0 and lines:
-                del lines[index]
-            elif kind == 1:
-                lines[index:index] = lines[index : index + 1] * self.rng.choice((1, 2, 1000))
-            elif kind == 2:
-                lines[index:index] = [self.text().encode('utf-8', 'surrogatepass')]
-            elif kind == 3 and lines:
-                lines[index] = self.bytes(lines[index])
-            elif lines:
-                words = lines[index].replace(b':', b' : ').split(b' ')
-                words[self.rng.randrange(len(words))] = self.rng.choice(
-                    (self.text().encode('utf-8', 'surrogatepass'), str(self.number()).encode(), RAW[DIGITS].encode())
-                )
-                lines[index] = b' '.join(words)
-        return b'\n'.join(lines)
-
-    def jsonl(self, content: bytes) -> bytes:
-        """A file of a JSON text a line."""
-        if self.rng.random() < 0.3:
-            return self.lines(content)
-        lines = content.split(b'\n')
-        index = self.rng.randrange(len(lines))
-        lines[index] = self.json(lines[index])
-        return b'\n'.join(lines)
+class Mutator(Values):
+    """Changes of files by what kind they are, and of folders."""
 
     # Weights
 
     def safetensors(self, content: bytes) -> bytes:
         """By its header; of our own checkpoints what they say of themselves, with the checksum made anew."""
         size = int.from_bytes(content[:8], 'little')
-        header, rest = _parsed(content[8 : 8 + size]), content[8 + size :]
+        header, rest = parsed(content[8 : 8 + size]), content[8 + size :]
         if not isinstance(header, dict) or self.rng.random() < 0.2:
             return self.bytes(content)
-        stored = _parsed(_get(_get(header, '__metadata__'), 'twinseg'))
-        meta = _parsed(_get(stored, 'meta'))
+        stored = parsed(_get(_get(header, '__metadata__'), 'twinseg'))
+        meta = parsed(_get(stored, 'meta'))
         if meta is not None and self.rng.random() < 0.8:
-            stored['meta'] = _raw(json.dumps(self.value(meta)))
+            stored['meta'] = raw(json.dumps(self.value(meta)))
             with contextlib.suppress(SafetensorError):
                 stored['checksum'] = checkpoint._checksum(load(content), stored['meta'])
             header['__metadata__']['twinseg'] = json.dumps(stored)
         else:
             header = self.value(header)
-        text = _raw(json.dumps(header)).encode('utf-8', 'surrogatepass')
+        text = raw(json.dumps(header)).encode('utf-8', 'surrogatepass')
         length = len(text) if self.rng.random() < 0.9 else self.number() & ((1 << 64) - 1)
         return length.to_bytes(8, 'little') + text + rest
 
@@ -393,10 +223,18 @@ class Mutator:
         elif choice == 3:
             bomb = zlib.compress(bytes(1 << 25))
             extra = ((b'zTXt', b'a\0\0' + bomb), (b'iCCP', b'a\0\0' + bomb), (b'tEXt', b'a\0' + bytes(5000)), (b'eXIf', body))
-            extra += ((b'acTL', b'\xff' * 8), (b'PLTE', body), (b'tRNS', body), (b'iTXt', b'a\0\1\0\0\0' + bomb), (b'IDAT', bomb))
+            extra += (
+                (b'acTL', b'\xff' * 8),
+                (b'PLTE', body),
+                (b'tRNS', body),
+                (b'iTXt', b'a\0\1\0\0\0' + bomb),
+                (b'IDAT', bomb),
+            )
             chunks[index:index] = [self.rng.choice(extra)]
         else:
-            chunks[0 if choice == 4 else index] = (chunks[0][0], self.bytes(chunks[0][1])) if choice == 4 else (kind, self.bytes(body))
+            chunks[0 if choice == 4 else index] = (
+                (chunks[0][0], self.bytes(chunks[0][1])) if choice == 4 else (kind, self.bytes(body))
+            )
         return content[:8] + b''.join(
             len(body).to_bytes(4, 'big') + kind + body + zlib.crc32(kind + body).to_bytes(4, 'big') for kind, body in chunks
         )
@@ -405,7 +243,11 @@ class Mutator:
         """MP4: by its boxes, and those in them."""
         if self.rng.random() < 0.4:
             return self.bytes(content)
-        heads = [at for mark in (b'moov', b'trak', b'stbl', b'stsd', b'stco', b'stsz', b'mvhd', b'dref', b'avc1') for at in _all(content, mark)]
+        heads = [
+            at
+            for mark in (b'moov', b'trak', b'stbl', b'stsd', b'stco', b'stsz', b'mvhd', b'dref', b'avc1')
+            for at in _all(content, mark)
+        ]
         if not heads:
             return self.bytes(content)
         data, at = bytearray(content), self.rng.choice(heads) + self.rng.choice((-4, 0, 4, 8, 12, 16, 20, 24))
@@ -431,10 +273,13 @@ class Mutator:
             **dict.fromkeys(('png',), self.png),
             **dict.fromkeys(('mp4', 'mov'), self.boxes),
         }
-        return kinds.get(suffix, self.bytes)(content)
+        try:
+            return kinds.get(suffix, self.bytes)(content)
+        except Exception:  # it is changed for the second time, and no file of its kind any more
+            return self.bytes(content)
 
     def tree(self, files: Tree, changes: tuple[str, ...] = ('',)) -> tuple[Tree, Optional[Unusual]]:
-        """A folder with one file changed, or the folder itself; and what is to lie at a name that is no file: a link, a FIFO."""
+        """A folder with one file changed, or the folder itself; and what is to lie in it that is no file: a link, a FIFO."""
         files = dict(files)
         names = [name for name, content in files.items() if content is not None and name.startswith(changes)]
         if not names:
@@ -450,15 +295,22 @@ class Mutator:
             files[name] = files[self.rng.choice(names)]
         elif kind < 0.92:
             new = _name(self.text(name))
-            if _is_inside(new) and not any(f'{other}/'.startswith(f'{new}/') or f'{new}/'.startswith(f'{other}/') for other in files):
+            if _is_inside(new) and not any(
+                f'{other}/'.startswith(f'{new}/') or f'{new}/'.startswith(f'{other}/') for other in files
+            ):
                 files[new] = files.pop(name)
         elif kind < 0.94:
             files[name] = None
         elif kind < 0.96:
-            files[name] = self.rng.choice((b'', b'\0' * 100, b'\xff\xfe', b'%!PS\n(canary) (w) file\n', b'#EXTM3U\n../outside/kept.txt\n'))
+            files[name] = self.rng.choice(
+                (b'', b'\0' * 100, b'\xff\xfe', b'%!PS\n(canary) (w) file\n', b'#EXTM3U\n../outside/kept.txt\n')
+            )
         else:
             del files[name]
-            return files, (name, self.rng.choice(('fifo', 'loop', '../outside/kept.txt', '/dev/zero', '/dev/null', '..', 'absent')))
+            return files, (
+                name,
+                self.rng.choice(('fifo', 'loop', '../outside/kept.txt', '/dev/zero', '/dev/null', '..', 'absent')),
+            )
         return files, None
 
 
@@ -468,47 +320,58 @@ def _reduce(module: bytes, name: bytes, argument: bytes) -> bytes:
 
 OPERATIONS = (  # of pickles: calls of a program, and what is deep, shared, long or without an end
     *(_reduce(*call) for call in ((b'os', b'system', b'canary'), (b'builtins', b'exec', b'import os; os.system("canary")'))),
-    *(_reduce(*call) for call in ((b'torch', b'load', b'x'), (b'numpy', b'load', b'../outside/kept.txt'), (b'a.b', b'c', b'd'))),
-    *(b'cbuiltins\neval\n', b'cposix\nsystem\n', b'(i__main__\nx\n', b'ctorch._utils\n_rebuild_tensor_v2\n', b'\x93', b'R', b'b', b'Q'),
+    *(
+        _reduce(*call)
+        for call in ((b'torch', b'load', b'x'), (b'numpy', b'load', b'../outside/kept.txt'), (b'a.b', b'c', b'd'))
+    ),
+    *(
+        b'cbuiltins\neval\n',
+        b'cposix\nsystem\n',
+        b'(i__main__\nx\n',
+        b'ctorch._utils\n_rebuild_tensor_v2\n',
+        b'\x93',
+        b'R',
+        b'b',
+        b'Q',
+    ),
     *(b'(' * 100_000, b']' + b'\x85' * 20_000, b')' + b'2\x86' * 60, b'N' + b'\x85' * 100_000, b'}' + b'2\x86' * 18 + b'Ks'),
-    *(b'\x8b\xff\xff\xff\x7f', b'\x8d' + b'\xff' * 8, b'\x8e' + b'\xff' * 7 + b'\x7f', b'\x95' + b'\xff' * 8, b'T\xff\xff\xff\x7f'),
-    *(b'I' + b'9' * 5000 + b'\n', b'F1e999\n', b'Fnan\n', b'L' + b'9' * 5000 + b'L\n', b'K\0', b'N', b'}', b']', b'0', b'.', b's', b'u'),
-    *(b'h\xff', b'j\xff\xff\xff\xff', b'r\xff\xff\xff\x7f', b'\x94', b'Pabc\n', b'V\\ud800\n', b'X\4\0\0\0\x1b[31', b'\x88', b'(t'),
+    *(
+        b'\x8b\xff\xff\xff\x7f',
+        b'\x8d' + b'\xff' * 8,
+        b'\x8e' + b'\xff' * 7 + b'\x7f',
+        b'\x95' + b'\xff' * 8,
+        b'T\xff\xff\xff\x7f',
+    ),
+    *(
+        b'I' + b'9' * 5000 + b'\n',
+        b'F1e999\n',
+        b'Fnan\n',
+        b'L' + b'9' * 5000 + b'L\n',
+        b'K\0',
+        b'N',
+        b'}',
+        b']',
+        b'0',
+        b'.',
+        b's',
+        b'u',
+    ),
+    *(
+        b'h\xff',
+        b'j\xff\xff\xff\xff',
+        b'r\xff\xff\xff\x7f',
+        b'\x94',
+        b'Pabc\n',
+        b'V\\ud800\n',
+        b'X\4\0\0\0\x1b[31',
+        b'\x88',
+        b'(t',
+    ),
 )
-
-
-def _spots(value: Any) -> list[tuple[Any, Any]]:
-    """Holders and keys of all parts of a value."""
-    spots, left = [], [value]
-    while left and len(spots) < 2000:
-        holder = left.pop()
-        for key in list(holder) if isinstance(holder, dict) else range(len(holder)):
-            spots.append((holder, key))
-            if isinstance(holder[key], (dict, list)):
-                left.append(holder[key])
-    return spots
-
-
-def _contains(value: Any, part: Any) -> bool:
-    return any(holder is part or holder[key] is part for holder, key in _spots([value]))
-
-
-def _parsed(text: Any) -> Any:
-    """A value of JSON; None where it is none."""
-    try:
-        return json.loads(text)
-    except (ValueError, TypeError, RecursionError):
-        return None
 
 
 def _get(value: Any, key: str) -> Any:
     return value.get(key) if isinstance(value, dict) else None
-
-
-def _raw(text: str) -> str:
-    for mark, raw in RAW.items():
-        text = text.replace(f'"{mark}"', raw)
-    return text
 
 
 def _all(content: bytes, mark: bytes) -> list[int]:
@@ -526,5 +389,8 @@ def _name(text: str) -> str:
 def _is_inside(name: str) -> bool:
     """Whether a file of this name can lie in the case's folder."""
     parts = name.split('/')
-    return '\0' not in name and not name.startswith('/') and all(0 < len(part.encode()) < 256 and part not in ('.', '..') for part in parts)
-
+    return (
+        '\0' not in name
+        and not name.startswith('/')
+        and all(0 < len(part.encode()) < 256 and part not in ('.', '..') for part in parts)
+    )

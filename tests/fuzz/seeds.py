@@ -84,7 +84,7 @@ def mindspore_files(folder: Path) -> Seeds:
     (folder / 'x.ckpt').write_bytes(b''.join(values))
     yield
     text = json.dumps({'format': 1, 'config': {'arch': 'enet'}})
-    (folder / 'x.ckpt').write_bytes(b''.join([*values, value('twinseg', (len(text),), 'str', text.encode())]))
+    (folder / 'x.ckpt').write_bytes(b''.join([*values, value('twinseg', (len(text),), 'str', text.encode('utf-32-le'))]))
     yield
 
 
@@ -179,7 +179,18 @@ def images(folder: Path) -> Seeds:
     rgb, grey, sixteen = (Image.fromarray(pixels) for pixels in (colour, colour[..., 0], deep))
     exif = Image.Exif()
     exif[0x0112] = 6
-    formats = ('PNG', 'JPEG', 'TIFF', 'WEBP', 'BMP', 'DIB', 'GIF', 'PPM', 'JPEG2000', *(['AVIF'] if features.check('avif') else []))
+    formats = (
+        'PNG',
+        'JPEG',
+        'TIFF',
+        'WEBP',
+        'BMP',
+        'DIB',
+        'GIF',
+        'PPM',
+        'JPEG2000',
+        *(['AVIF'] if features.check('avif') else []),
+    )
     forms: list[tuple[Image.Image, str, dict]] = [
         *((rgb, kind, {}) for kind in (*formats, 'EPS', 'PDF', 'ICO', 'TGA', 'PCX', 'SGI', 'ICNS')),
         *((grey, kind, {}) for kind in ('PNG', 'JPEG', 'TIFF', 'PPM')),
@@ -312,7 +323,9 @@ def same_times(folder: Path) -> None:
 
 def annotations(folder: Path) -> Seeds:
     """labelme, COCO, CVAT and Supervisely, each in a folder of that name; and names of classes."""
-    (folder / 'classes.txt').write_text('cat\ndog\nroad\nroof tile\nleaf\nstone\nline of trees\nZaun=cat\n_background_=__ignore__\n')
+    (folder / 'classes.txt').write_text(
+        'cat\ndog\nroad\nroof tile\nleaf\nstone\nline of trees\nZaun=cat\n_background_=__ignore__\n'
+    )
     for name in 'ab':
         save(folder / f'labelme/{name}.png', photo(size=(10, 12)))
     shapes = [

@@ -76,7 +76,9 @@ class World:
     def _listing(self) -> dict[str, tuple[int, int]]:
         """Everything but what is in the case's folder, with sizes and times."""
         paths = [*self.root.iterdir(), *self.outside.rglob('*'), *self.temporary.rglob('*'), *(self.root / 'bin').iterdir()]
-        kept = [path for path in paths if path not in (self.case, self.temporary) and path.suffix != '.said' and path.name != '.ses']
+        kept = [
+            path for path in paths if path not in (self.case, self.temporary) and path.suffix != '.said' and path.name != '.ses'
+        ]
         return {str(path): (path.lstat().st_size, path.lstat().st_mtime_ns) for path in kept if path != self.outside}
 
     def clean(self) -> None:
@@ -170,6 +172,7 @@ def _be_watched(work: Callable[[], int], world: World, limits: Limits, streams: 
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, number)
             os.close(file)
+        sys.stdout, sys.stderr = (open(number, 'w', encoding='utf-8', closefd=False) for number in (1, 2))
         os.environ.update(
             PATH=f'{world.root / "bin"}:{os.environ["PATH"]}',
             TMPDIR=str(world.temporary),
