@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from twinseg.common.errors import UserError, did_you_mean, reason_of, similar
-from twinseg.common.files import home_expanded
+from twinseg.common.files import home_expanded, read_bounded
 from twinseg.common.settings import foreign_keys, yaml_text, zoo_keys
 from twinseg.common.settings.limits import MAX_CLASS_IDS, MAX_CLASSES, MAX_PIXELS, MAX_SIDE
 from twinseg.common.settings.messages import MAX_NUMBER, Said, first_problem, refuse, shown
@@ -937,9 +937,7 @@ def _read(path: Path, above: tuple[Path, ...], read: list[Path]) -> dict[str, Gi
     if len(read) > MAX_FILES:
         raise UserError(f'{path}: base: more than {MAX_FILES} files')
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f'{path}: larger than {MAX_BYTES} bytes, not a configuration')
-        text = path.read_text(encoding='utf-8-sig')
+        text = read_bounded(path, MAX_BYTES).decode('utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         reason = 'no UTF-8; save it as UTF-8' if isinstance(error, UnicodeDecodeError) else reason_of(error)
         raise UserError(f'{path}: not readable as YAML: {reason}') from None

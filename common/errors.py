@@ -66,6 +66,11 @@ def reason_of(error: BaseException) -> str:
     return getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
 
 
+def first_line_of(error: BaseException) -> str:
+    """The first line of a message, which libraries follow up by where in their source it was; the class where it says nothing."""
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def require(package: str, extra: str) -> None:
     """BackendError where a package is not installed that an extra of ``pyproject.toml`` brings."""
     if importlib.util.find_spec(package) is None:

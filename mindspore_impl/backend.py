@@ -9,7 +9,7 @@ from mindspore import Tensor, nn
 
 from twinseg.common.backend import State, find_builder
 from twinseg.common.config import Config, Loss
-from twinseg.common.errors import BackendError, UserError
+from twinseg.common.errors import BackendError, UserError, first_line_of
 from twinseg.common.parallel.launch import launched, set_hccl_timeouts
 from twinseg.common.training.loss_scaling import check_overflow_is_seen
 from twinseg.mindspore_impl import distributed, precision
@@ -57,7 +57,7 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     try:
         ms.set_device(TARGETS[wanted])
     except RuntimeError as error:
-        raise BackendError(f'device {wanted}: {str(error).splitlines()[0]}') from None
+        raise BackendError(f'device {wanted}: {first_line_of(error)}') from None
     if wanted == 'ascend':
         precision.keep_float32()
         set_hccl_timeouts(timeout)

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from twinseg.common.errors import LostError, UserError
+from twinseg.common.errors import LostError, UserError, first_line_of
 from twinseg.common.parallel.processes import ALONE, Group
 
 BACKENDS = {'cpu': 'gloo', 'cuda': 'nccl', 'npu': 'hccl'}
@@ -35,7 +35,7 @@ def join(device: torch.device, timeout: int | None = None) -> None:
             dist.init_process_group(BACKENDS[device.type], timeout=timedelta(seconds=timeout or TIMEOUT))
         except RuntimeError as error:
             raise LostError(
-                f'did not meet the other processes: {str(error).splitlines()[0]}; one of them has ended, or '
+                f'did not meet the other processes: {first_line_of(error)}; one of them has ended, or '
                 'GLOO_SOCKET_IFNAME should name the network interface between the hosts'
             ) from None
         atexit.register(_leave)

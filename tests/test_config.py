@@ -139,7 +139,7 @@ def test_a_length_replaces_the_other_kind_of_length(write, below, above, expecte
         ('base: 3', 'base: expected the name of a recipe or a file, or a list of such names, found 3$'),
         ('base: x.yaml', 'leads back to the file itself'),
         ('a: ' + '[' * 5000, 'lists are nested more than 50 deep'),
-        ('#' * (config.MAX_BYTES + 1), 'larger than'),
+        ('#' * (config.MAX_BYTES + 1), 'more than'),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(write, text, message):

@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from twinseg.common import files
-from twinseg.common.files import PART, fitting_name, is_text, plain_path, remove_unfinished, write_text, written_beside
+from twinseg.common.files import (
+    PART,
+    fitting_name,
+    is_text,
+    made_folder,
+    plain_path,
+    read_bounded,
+    remove_unfinished,
+    write_text,
+    written_beside,
+)
 from twinseg.common.printable import ESCAPED, printable
 
 
@@ -200,3 +210,34 @@ def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path):
     with pytest.raises(OSError) as caught, written_beside(tmp_path / 'a.png') as part:
         raise OSError(28, 'No space left on device', str(part))
     assert caught.value.filename == str(tmp_path / 'a.png')
+
+
+def test_small_files_are_read_up_to_a_limit(tmp_path):
+    path = tmp_path / 'x.json'
+    path.write_bytes(b'12345')
+    assert read_bounded(path, 5) == b'12345'
+    with pytest.raises(OSError, match='more than 4 bytes'):
+        read_bounded(path, 4)
+    with pytest.raises(OSError, match='more than 4 bytes'):
+        read_bounded(Path('/dev/zero'), 4)
+
+
+def test_a_named_pipe_is_no_file_and_that_of_a_shell_is(tmp_path):
+    os.mkfifo(tmp_path / 'pipe')
+    with pytest.raises(OSError, match='a pipe, not a file'):  # opening it would wait for a writer
+        read_bounded(tmp_path / 'pipe', 5)
+    reader, writer = os.pipe()
+    os.write(writer, b'12345')
+    os.close(writer)
+    assert read_bounded(Path(f'/dev/fd/{reader}'), 5) == b'12345'
+    os.close(reader)
+
+
+def test_a_folder_that_was_made_goes_where_nothing_was_put_into_it(tmp_path):
+    with made_folder(tmp_path / 'a/b'), made_folder(tmp_path / 'a/b'):
+        assert (tmp_path / 'a/b').is_dir()
+    assert not (tmp_path / 'a').exists()
+    with pytest.raises(RuntimeError), made_folder(tmp_path / 'a/b'):
+        (tmp_path / 'a/c').touch()
+        raise RuntimeError
+    assert os.listdir(tmp_path / 'a') == ['c']

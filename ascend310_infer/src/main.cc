@@ -30,15 +30,25 @@ void Run(const Options &options) {
   std::fputs(summary.c_str(), stdout);
 }
 
-// A message as one line of at most 500 characters without what drives a terminal: models and files name their parts.
+// A message as one line of at most 500 bytes without what drives a terminal: models and files name their parts. Of a longer
+// one the middle is left out, for it begins with what is wrong and ends with what to change.
 std::string Line(const std::string &message) {
-  constexpr size_t kLongest = 500;
-  std::string line;
-  for (const char letter : message.substr(0, kLongest)) {
-    const auto code = static_cast<unsigned char>(letter);
-    line += code < 0x20 || code == 0x7f ? ' ' : letter;
+  constexpr size_t kLongest = 500, kEnd = kLongest / 3;
+  std::string line = message;
+  if (message.size() > kLongest) {
+    const auto inside_letter = [&message](size_t at) {
+      return at < message.size() && (static_cast<unsigned char>(message[at]) & 0xc0) == 0x80;  // a later byte of UTF-8
+    };
+    size_t head = kLongest - kEnd - 5, tail = message.size() - kEnd;
+    while (head > 0 && inside_letter(head)) --head;
+    while (inside_letter(tail)) ++tail;
+    line = message.substr(0, head) + " ... " + message.substr(tail);
   }
-  return message.size() > kLongest ? line.substr(0, kLongest - 4) + " ..." : line;
+  for (char &letter : line) {
+    const auto code = static_cast<unsigned char>(letter);
+    if (code < 0x20 || code == 0x7f) letter = ' ';
+  }
+  return line;
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ import typer
 
 from twinseg.common.cli import data, deployment, inference, measuring, reporting, training, weights
 from twinseg.common.errors import Interrupted, UserError, reason_of
+from twinseg.common.memory import MORE, is_out_of_memory
 from twinseg.common.printable import ESCAPED, one_line
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -95,6 +96,8 @@ def explain(error: Exception) -> int:
         message = f'{name} cannot be a name in the locale of this process; set LC_ALL=C.UTF-8 or PYTHONUTF8=1'
     elif isinstance(error, BrokenPipeError):
         return 1
+    elif is_out_of_memory(error):
+        message, status = f'it takes {MORE} ({reason_of(error)}); smaller images (crop_size, --size) or batches take less', 2
     elif isinstance(error, OSError):
         message, status = f'{f"{error.filename}: " if error.filename else ""}{reason_of(error)}', 2
     else:

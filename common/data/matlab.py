@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from twinseg.common.errors import DataError
+from twinseg.common.files import read_bounded
 
 MAX_BYTES = 16 << 20  # bytes of a file, and of what it unpacks to; labels of SBD have less than 1 MB
 MAX_DIMENSIONS = 32  # as numpy has
@@ -31,10 +32,7 @@ def read_field(path: Path, variable: str, field: str) -> np.ndarray:
     DataError for what is no such file, for one that is broken, and for more than MAX_BYTES.
     """
     try:
-        with path.open('rb') as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise ValueError(f'more than {MAX_BYTES} bytes')
+        content = read_bounded(path, MAX_BYTES)
         order = {b'IM': '<', b'MI': '>'}.get(content[126:HEADER])
         if order is None:
             raise ValueError('no file of MATLAB 5')
@@ -45,7 +43,7 @@ def read_field(path: Path, variable: str, field: str) -> np.ndarray:
                     return _numbers(_field(array, left, order, field.encode()), order)
         raise ValueError(f'it has no {variable}')
     except OSError as error:
-        raise DataError(f'{path}: not readable ({error.strerror or error})') from None
+        raise DataError(f'{path}: not readable as a label of SBD ({error.strerror or error})') from None
     except (ValueError, struct.error, zlib.error) as error:
         raise DataError(f'{path}: not readable as a label of SBD, truncated or broken ({error})') from None
 

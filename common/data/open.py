@@ -97,6 +97,12 @@ def _check_keys(data: config.Data) -> None:
                 f'{", ".join(given)}: for set: {" or ".join(sets)}, but the set is {data.set}, which has its own; change set, '
                 f'or leave {"it" if len(given) == 1 else "them"} out'
             )
+    if data.set == 'toy_street' and data.data_url is not None:
+        others = ', '.join((*DATASETS, 'custom', *config.IMAGE_FOLDERS))
+        raise DataError(
+            f'data_url: {data.data_url}, but the set is toy_street, which is drawn and has no files; say which set the folder '
+            f'holds (set: {others}), or leave data_url out'
+        )
 
 
 def _open_split(root: Path, data: config.Data, split: str, check: bool = True) -> FileDataset:

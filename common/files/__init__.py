@@ -30,6 +30,7 @@ PART = '.part.'  # start of the temporary names: hidden, and no pattern of finis
 WRITER = re.compile(r'\.([0-9a-f]{8})-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]+(?:\.[^.]*)?$')  # end of them, as ``_writer`` makes it
 DAY = 86400  # seconds
 CROWDED = 1000  # files of a folder that is not looked through for every file that is written into it
+PIPES = (Path('/dev'), Path('/dev/fd'), Path('/proc/self/fd'))  # folders of pipes that have a writer: <(...) of a shell
 LONGEST_NAME = 255  # bytes of a file's name, in every usual file system
 _numbers = itertools.count()
 _crowded: set[Path] = set()  # folders of more files
@@ -200,7 +201,9 @@ def write_text(path: Path, text: str) -> None:
 
 def read_bounded(path: Path, limit: int) -> bytes:
     """The bytes of a file that somebody wrote by hand, or a program for it; OSError where there are more than ``limit``, also
-    of what says no size, such as a device."""
+    of what says no size, such as a device, and for a named pipe, which may never have a writer."""
+    if path.is_fifo() and path.parent not in PIPES:
+        raise OSError(errno.EINVAL, 'a pipe, not a file', str(path))
     with path.open('rb') as file:
         content = file.read(limit + 1)
     if len(content) > limit:

@@ -10,6 +10,8 @@ from twinseg.common.errors import UserError
 from twinseg.common.metrics_file import Line
 from twinseg.common.printable import printable
 
+MAX_FILE = 1 << 26  # bytes of a JSON file beside a run, or of a page of results
+
 
 class Record(NamedTuple):
     """A run: its configuration, and the lines of ``metrics.jsonl`` by kind."""

@@ -10,9 +10,9 @@ from twinseg.common import config as configuration
 from twinseg.common.backend import available, get_backend, used_arguments
 from twinseg.common.config import Config
 from twinseg.common.errors import StateError, UserError
-from twinseg.common.files import write_text
+from twinseg.common.files import read_bounded, write_text
 from twinseg.common.inference.runs import find_checkpoint, network_arguments, num_classes
-from twinseg.common.report.records import Record, read_run
+from twinseg.common.report.records import MAX_FILE, Record, read_run
 from twinseg.common.settings.recipes import RECIPES
 
 OF_ANY_RUN = ('data_url', 'num_parallel_workers', 'eval_batch_size', 'on_error', 'max_errors')  # keys that change no score
@@ -138,7 +138,7 @@ def _several_scales(folder: Path, config: Config, figure: str) -> Optional[str]:
     """The score in a JSON file of ``twinseg eval --ms-flip`` on the validation split; the newest one."""
     for path in sorted(folder.glob('*.json'), key=lambda path: path.stat().st_mtime, reverse=True):
         try:
-            result = json.loads(path.read_text(encoding='utf-8'))
+            result = json.loads(read_bounded(path, MAX_FILE))
             conditions = result['conditions']
             if conditions['ms_flip'] and conditions['split'] == config.data.val_split:
                 return f'{result[figure]:.2f}'
@@ -150,7 +150,7 @@ def _several_scales(folder: Path, config: Config, figure: str) -> Optional[str]:
 def _rows_of(page: Path, head: list[str]) -> list[dict[str, str]]:
     """The rows of a page written earlier, not changed; none where there is no page."""
     try:
-        lines = page.read_text(encoding='utf-8').splitlines() if page.exists() else head
+        lines = read_bounded(page, MAX_FILE).decode().splitlines() if page.exists() else head
     except (OSError, ValueError) as error:
         raise UserError(f'{page}: not read: {error}') from None
     columns = _split(head[-2])

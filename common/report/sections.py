@@ -12,11 +12,12 @@ from twinseg.common.data.base import Dataset
 from twinseg.common.data.open import open_dataset
 from twinseg.common.drawing import shrink
 from twinseg.common.errors import DataError
+from twinseg.common.files import read_bounded
 from twinseg.common.inference.runs import Run
 from twinseg.common.printable import printable
 from twinseg.common.report import chart
 from twinseg.common.report.pictures import data_uri
-from twinseg.common.report.records import Record
+from twinseg.common.report.records import MAX_FILE, Record
 from twinseg.common.tasks.base import Picture, PictureRow
 
 MOST_CLASSES = 100  # most classes in their table
@@ -155,7 +156,7 @@ def files(records: Sequence[Record], folder: Path) -> str:
     for directory, name in [(folder.resolve(), ''), *((record.folder, f'{record.name}: ') for record in records)]:
         for path in [*sorted(directory.glob('parity*.json')), *sorted(directory.glob('export*.json'))]:
             try:
-                content = _json(json.loads(path.read_text(encoding='utf-8')))
+                content = _json(json.loads(read_bounded(path, MAX_FILE)))
             except (OSError, ValueError, RecursionError) as error:
                 content = escape(f'not readable: {error}')
             parts.append(f'<h3>{escape(name + path.stem)}</h3>{content}')

@@ -74,7 +74,7 @@ class TrainedNetwork(NamedTuple):
 
     def read(self, path: Path) -> np.ndarray:
         """An image file, uint8 (H, W, 3) RGB, as people see it: turned as its EXIF data says, whatever the training did."""
-        return read_image(path, rules=ImageRules(white_level=self.white_level, most=tiles.MAX_PIXELS))
+        return read_image(path, rules=ImageRules(white_level=self.white_level, most=tiles.MAX_PREDICTED))
 
 
 class InputFile(NamedTuple):

@@ -12,7 +12,7 @@ import numpy as np
 from twinseg.common.memory import peak_memory, reset_peak_memory
 
 MAX_WHOLE = 1 << 24  # pixels of the largest image that is predicted whole: 4096 x 4096, eight Cityscapes images
-MAX_PIXELS = 1 << 29  # pixels of the largest image that is predicted at all: 537 million, 1.6 GB; more is a decompression bomb
+MAX_PREDICTED = 1 << 29  # pixels of the largest image that is predicted: 537 million, 1.6 GB; more is a decompression bomb
 TILE = 2048  # pixels a side of a tile, or up to ALIGNED - 1 more
 MARGIN = 256  # pixels at a tile's inner borders, at least, that the neighbour decides
 ALIGNED = 64  # the largest output stride of a network, twice

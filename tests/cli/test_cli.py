@@ -248,6 +248,27 @@ def test_full_disk_while_training(folder, capfd):
     assert contents(folder / 'run/checkpoints') == before
 
 
+@pytest.mark.parametrize(
+    'error', [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes")]
+)
+@pytest.mark.parametrize(
+    'words, place',
+    [
+        (TRAIN, 'training.loop.train'),
+        (['eval', '--checkpoint', 'run'], 'inference.evaluate.evaluate_run'),
+        (['export', '--checkpoint', 'run', '--out', 'x.onnx'], 'deploy.export.export_checkpoint'),
+    ],
+)
+def test_memory_that_is_not_there_is_no_bug(folder, capfd, monkeypatch, words, place, error):
+    def large(*_, **__):
+        raise error
+
+    monkeypatch.setattr(f'twinseg.common.{place}', large)
+    assert twinseg(*words) == 2
+    said = capfd.readouterr().err
+    assert said.count('\n') == 1 and 'takes more memory than there is' in said and 'batches take less' in said
+
+
 def test_bugs_are_named_and_shown_with_debug(folder, capfd, monkeypatch):
     def broken(*_, **__):
         raise RuntimeError('a bug')

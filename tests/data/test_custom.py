@@ -323,6 +323,7 @@ def test_a_split_is_given_once(tmp_path, keys, message):
             {'image_dir': 'images', 'classes': ['a', 'b']},
             'image_dir, classes: for set: custom, but the set is toy_street',
         ),
+        (None, {}, r'data_url: .*, but the set is toy_street, which is drawn .*set: camvid, .*, or leave data_url out'),
     ],
 )
 def test_keys_that_a_set_does_not_know_are_refused(tmp_path, name, keys, message):

@@ -19,6 +19,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.fuzz.program import fuzz
+
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / 'ascend310_infer'
 FAKES = Path(__file__).parent / 'ascend'
@@ -641,3 +643,18 @@ def test_shellcheck_finds_nothing():
         pytest.skip('shellcheck is not installed')
     done = subprocess.run([shellcheck, '-S', 'style', str(SOURCE / 'build.sh')], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+# --- fuzzed -------------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_changed_is_run_or_refused(program, cann, request):
+    """Models, inputs and arguments, under both sanitizers."""
+    models = [
+        program.folder / onnx_model(program.folder / 'net.onnx'),
+        program.folder / onnx_model(program.folder / 'any.onnx', 'n'),
+    ]
+    if cann is not None:
+        models += 2 * [program.folder / program.text_model('net.om')]
+    cases = 1000 if request.config.getoption('--slow') else 40
+    assert not list(fuzz(program.run, program.folder, models, 0, cases))

@@ -1,6 +1,7 @@
 """Files changed as somebody would who means harm: by their structure, so that the first check is passed, or by their bytes."""
 
 import contextlib
+import functools
 import io
 import json
 import pickletools
@@ -165,7 +166,9 @@ class Mutator(Values):
         victim = self.rng.randrange(len(members)) if members else 0
         kind = self.rng.randrange(8)
         form = self.rng.choice((tarfile.PAX_FORMAT, tarfile.GNU_FORMAT))
-        with tarfile.open(fileobj=file, mode=self.rng.choice(('w', 'w', 'w:gz', 'w:xz')), format=form) as archive:
+        with tarfile.open(
+            fileobj=file, mode=self.rng.choice(('w', 'w', 'w:gz', 'w:xz') if kind != 4 else ('w', 'w:gz')), format=form
+        ) as archive:
             for index, (entry, body) in enumerate(members):
                 if index == victim:
                     if kind == 0:
@@ -221,7 +224,7 @@ class Mutator(Values):
             other = self.rng.randrange(len(chunks))
             chunks[index], chunks[other] = chunks[other], chunks[index]
         elif choice == 3:
-            bomb = zlib.compress(bytes(1 << 25))
+            bomb = _bomb()
             extra = ((b'zTXt', b'a\0\0' + bomb), (b'iCCP', b'a\0\0' + bomb), (b'tEXt', b'a\0' + bytes(5000)), (b'eXIf', body))
             extra += (
                 (b'acTL', b'\xff' * 8),
@@ -316,6 +319,11 @@ class Mutator(Values):
 
 def _reduce(module: bytes, name: bytes, argument: bytes) -> bytes:
     return b'c' + module + b'\n' + name + b'\n(X' + len(argument).to_bytes(4, 'little') + argument + b'tR'
+
+
+@functools.cache
+def _bomb() -> bytes:
+    return zlib.compress(bytes(1 << 25))
 
 
 OPERATIONS = (  # of pickles: calls of a program, and what is deep, shared, long or without an end

@@ -22,7 +22,7 @@ from twinseg.common.weights import load
 from twinseg.common.weights.reading import files as weights
 
 MEGABYTE = 1 << 20
-RULES = (ImageRules(), ImageRules(white_level=4095), ImageRules(upright=False), ImageRules(most=tiles.MAX_PIXELS))
+RULES = (ImageRules(), ImageRules(white_level=4095), ImageRules(upright=False), ImageRules(most=tiles.MAX_PREDICTED))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Work in a process of its own that is watched: what it says, how it ends, its time and memory, the files and programs it
 touches. It is forked, so that libraries are imported once."""
 
-import gc
 import os
 import resource
 import select
@@ -99,7 +98,6 @@ def watch(work: Callable[[], int], world: World, limits: Limits) -> Outcome:
     """Does the work, which returns a status, in the case's folder."""
     streams = [world.root / name for name in ('out.said', 'err.said')]
     began = time.monotonic()
-    gc.freeze()  # so that the child does not copy pages for its counts
     reader, writer = os.pipe()
     child = os.fork()
     if not child:

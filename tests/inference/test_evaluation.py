@@ -246,7 +246,7 @@ def test_class_ids_in_strips_are_those_of_the_whole(backend_name, backend, monke
     monkeypatch.setattr('twinseg.common.interpolation.MAX_LOGITS', 0)
     monkeypatch.setattr('twinseg.common.interpolation.STRIP_LOGITS', 3 * 2 * 5 * size[1])  # three rows
     if backend_name == 'mindspore':
-        monkeypatch.setattr('twinseg.mindspore_impl.predictor.MAX_PIXELS', 0)
+        monkeypatch.setattr('twinseg.mindspore_impl.predictor.MAX_IN_GRAPH', 0)
     found = backend.make_predictor(network, settings).class_ids(images, size)
     near = np.sort(resize_bilinear(logits, size, align_corners), 1)
     tied = near[:, -1] - near[:, -2] < 1e-6

@@ -10,7 +10,9 @@ from twinseg.common.data.annotations.base import Annotations
 from twinseg.common.data.classes import default_palette
 from twinseg.common.data.labels import IGNORE, UNMAPPED
 from twinseg.common.errors import DataError, UserError
+from twinseg.common.files import read_bounded
 
+MAX_FILE = 1 << 24  # bytes of a file of names
 IGNORED = '__ignore__'  # labelme's label of pixels that are not to count
 BACKGROUND = 'background'
 BACKGROUNDS = ('background', '_background_', '__background__')  # as labelme and others call it
@@ -69,7 +71,7 @@ def read_classes(text: str, labels: set[str]) -> tuple[list[str], dict[str, str]
     path = Path(os.path.expanduser(text))
     if os.path.isfile(path):  # False for a text that is too long for a path
         try:
-            words = path.read_text(encoding='utf-8-sig').splitlines()
+            words = read_bounded(path, MAX_FILE).decode('utf-8-sig').splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f'--classes: {path}: not readable ({getattr(error, "strerror", None) or error})') from None
     elif path.suffix in ('.txt', '.names', '.csv') or '/' in text and ',' not in text:
