@@ -67,7 +67,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def first_line_of(error: BaseException) -> str:
-    """The first line of a message, which libraries follow up by where in their source it was; the class where it says nothing."""
+    """The first line of a message, which libraries follow up by where it was; the class where it says nothing."""
     return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 

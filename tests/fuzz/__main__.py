@@ -30,6 +30,7 @@ from twinseg.common import cli
 from twinseg.common.backend import get_backend
 
 CORPUS = Path(__file__).parent / 'corpus'  # <reader>/<case>/...: files beside or in place of those of the reader's first seed
+HEAD = f'{"reader":16}{"cases":>8}{"read":>8}{"refused":>9}{"failed":>8}{"MB":>8}{"seconds":>9}'
 
 
 def make_ready(torch: bool) -> None:
@@ -115,6 +116,7 @@ class Fuzz:
                     yield self.read(reader, tree, None, random.Random(number), f'{reader.name}-{number}')
                 for number in cases[reader.name]:
                     yield self.case(number, reader)
+                print(self.row(reader), flush=True)
 
     def again(self, number: int) -> Outcome:
         """One case."""
@@ -159,17 +161,14 @@ class Fuzz:
         _clear(self.world.case)
         return outcome
 
-    def table(self) -> str:
-        """A line for each reader."""
-        lines = [f'{"reader":16}{"cases":>8}{"read":>8}{"refused":>9}{"failed":>8}{"MB":>8}{"seconds":>9}']
-        for name, outcomes in self.outcomes.items():
-            if outcomes:
-                failed = sum(outcome.problem is not None for outcome in outcomes)
-                refused = sum(outcome.status == 2 and outcome.problem is None for outcome in outcomes)
-                memory, seconds = max(one.memory for one in outcomes) >> 20, max(one.seconds for one in outcomes)
-                read = len(outcomes) - failed - refused
-                lines.append(f'{name:16}{len(outcomes):8}{read:8}{refused:9}{failed:8}{memory:8}{seconds:9.2f}')
-        return '\n'.join(lines)
+    def row(self, reader: Reader) -> str:
+        """What the reader's cases took, below ``HEAD``."""
+        outcomes = self.outcomes[reader.name]
+        failed = sum(outcome.problem is not None for outcome in outcomes)
+        refused = sum(outcome.status == 2 and outcome.problem is None for outcome in outcomes)
+        memory, seconds = max(one.memory for one in outcomes) >> 20, max(one.seconds for one in outcomes)
+        read = len(outcomes) - failed - refused
+        return f'{reader.name:16}{len(outcomes):8}{read:8}{refused:9}{failed:8}{memory:8}{seconds:9.2f}'
 
 
 def main() -> int:
@@ -186,11 +185,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix='twinseg-fuzz-') as root:
         fuzz = Fuzz(Path(root) / 'world', options.seed, options.keep.absolute(), options.reader)
         if options.case is None:
+            print(HEAD)
             outcomes = list(fuzz.run(range(options.cases)))
         else:
             outcomes = [fuzz.again(options.case)]
             print(outcomes[0])
-        print(fuzz.table())
     return int(any(outcome.problem is not None for outcome in outcomes))
 
 

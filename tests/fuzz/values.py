@@ -136,7 +136,7 @@ class Values:
         if kind < 0.5:
             extra = ('<<: *a', 'a: &a [*a]', f'? {"[" * 3000}', '!!python/object/apply:os.system [canary]: 1', '- x', '\tx: 1')
             tags = ('!!binary "%%"', '!!bool z', '!!timestamp x', '!!python/name:os.system', '!x y', '!!set {a}', '!!omap [a]')
-            many = '\n'.join(f'k{index}: {index}' for index in range(30_000))
+            many = '\n'.join(f'k{index}: {index}' for index in range(10_000))
             deep = ''.join(f'{" " * index}a:\n' for index in range(300))
             laugh = 'a0: &a0 [x]\n' + '\n'.join(f'a{i}: &a{i} [{", ".join([f"*a{i - 1}"] * 10)}]' for i in range(1, 12))
             key = content.split(b':')[0].decode(errors='replace') or 'seed'
