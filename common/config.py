@@ -117,6 +117,17 @@ def _at_home(path: str, info: ValidationInfo) -> str:
     return path
 
 
+def _distinct(names: str | list[str]) -> str | list[str]:
+    """One name without a list around it."""
+    if isinstance(names, str):
+        return names
+    if not names or not all(names):
+        refuse(f'expected the name of a split, or a list such as [train, val], found {shown(names)}')
+    if len(set(names)) < len(names):
+        refuse(f'expected each split once, found {shown(next(name for name in names if names.count(name) > 1))} twice')
+    return names if len(names) > 1 else names[0]
+
+
 Positive = Annotated[int, Field(gt=0, le=MAX_NUMBER)]
 Batch = Annotated[int, Field(gt=0, le=MAX_BATCH)]
 Steps = Annotated[int, Field(gt=0, le=MAX_STEPS)]
@@ -168,6 +179,9 @@ Deviations = Annotated[
 Arguments = Annotated[dict[str, Any], AfterValidator(_arguments), Said('a table of names and values, such as {dropout: 0.5}')]
 PathText = Annotated[str, AfterValidator(_at_home)]
 Device = Annotated[str, AfterValidator(_device)]
+SplitNames = Annotated[
+    Union[str, list[str]], AfterValidator(_distinct), Said('the name of a split, or a list such as [train, val]')
+]
 LabelMap = Annotated[
     dict[Union[int, str], int],
     BeforeValidator(_plain_keys),
@@ -253,7 +267,9 @@ class Data(Group):
     data_url: Optional[PathText] = Field(
         None, description='folder of the data set (data_root); by default $TWINSEG_DATA/<set>, then $TWINSEG_DATA'
     )
-    train_split: str = Field('train', description='name of the split that is trained on')
+    train_split: SplitNames = Field(
+        'train', description='name of the split that is trained on, or a list of several, which are joined: [train, val]'
+    )
     val_split: str = Field('val', description='name of the split that is evaluated on')
     batch_size: Batch = Field(8, description='training images per device and step')
     eval_batch_size: Batch = Field(1, description='images per device that evaluation runs through the network at once')
@@ -348,6 +364,11 @@ class Data(Group):
         description='custom: reaction to a colour in a label file that palette and label_map lack: end, ignore its pixels, or '
         'take them for the class of the nearest colour (for masks in JPEG)',
     )
+
+    @property
+    def train_splits(self) -> tuple[str, ...]:
+        """Names of the splits that are trained on."""
+        return (self.train_split,) if isinstance(self.train_split, str) else tuple(self.train_split)
 
 
 class Augment(Group):

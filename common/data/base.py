@@ -51,6 +51,11 @@ class Dataset(ABC):
     def __len__(self) -> int:
         return len(self.samples)
 
+    @property
+    def parts(self) -> Sequence['Dataset']:
+        """The splits that it is made of."""
+        return (self,)
+
     @abstractmethod
     def read(self, index: int) -> tuple[np.ndarray, Any]:
         """Image, uint8 (H, W, 3) RGB, and label, uint8 (H, W) train ids or the number of a class; DataError names a broken
@@ -63,6 +68,42 @@ class Dataset(ABC):
     def read_label(self, index: int) -> Any:
         """The label alone, uint8 (H, W) train ids or the number of a class; DataError names a broken file."""
         return self.read(index)[1]
+
+
+class JoinedDataset(Dataset):
+    """Several splits of a data set, whose samples follow each other; what their files are beside these is said by the parts."""
+
+    def __init__(self, parts: Sequence[Dataset]):
+        first = parts[0]
+        name = '+'.join(part.split for part in parts)
+        super().__init__(first.name, name, first.description, [sample for part in parts for sample in part.samples])
+        self.drawn, self._parts = first.drawn, tuple(parts)
+
+    @property
+    def parts(self) -> Sequence[Dataset]:
+        return self._parts
+
+    def read(self, index: int) -> tuple[np.ndarray, Any]:
+        """The sample as its split reads it."""
+        part, index = self._of_part(index)
+        return part.read(index)
+
+    def read_image(self, index: int) -> np.ndarray:
+        part, index = self._of_part(index)
+        return part.read_image(index)
+
+    def read_label(self, index: int) -> Any:
+        part, index = self._of_part(index)
+        return part.read_label(index)
+
+    def _of_part(self, index: int) -> tuple[Dataset, int]:
+        """The split that has a sample, and its index there."""
+        index = range(len(self))[index]
+        for part in self._parts:
+            if index < len(part):
+                break
+            index -= len(part)
+        return part, index
 
 
 def image_rules_of(data: config.Data) -> ImageRules:

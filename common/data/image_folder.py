@@ -102,9 +102,9 @@ class ImageFolder(Dataset):
 def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
     """The images of a split below the folder, or in the tar, ``root``, sorted by class and name.
 
-    Classes are numbered by ``data.class_file``, or in the order of the names of the folders of ``data.train_split``, so that
-    another split that lacks some of them keeps the numbers; without that split, of its own. DataError when the split, its
-    images or a class are missing: it says what was found.
+    Classes are numbered by ``data.class_file``, or in the order of the names of the folders of ``data.train_splits``, so that
+    another split that lacks some of them keeps the numbers; without these, of its own. DataError when the split, its images
+    or a class are missing: it says what was found.
     """
     files = _split(root, split) if data.val_fraction is None else _share(root, data, split)
     images = sorted(files.images.items())
@@ -126,8 +126,12 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
         where = data.class_file
         numbers, readable = _read_classes(home_expanded(data.class_file), set(folders))
     else:
-        trained = _class_folders(root, data.train_split) if data.val_fraction is None else files.classes
-        where, readable = (data.train_split, sorted(trained)) if trained else (split, sorted(_class_folders(root, split)))
+        trained = files.classes
+        if data.val_fraction is None:
+            trained = frozenset().union(*(_class_folders(root, name) for name in data.train_splits))
+        where, readable = '+'.join(data.train_splits), sorted(trained)
+        if not trained:
+            where, readable = split, sorted(_class_folders(root, split))
         numbers = {folder: number for number, folder in enumerate(readable)}
         if where == split and len(numbers) > len(set(folders)):
             raise DataError(
@@ -184,10 +188,11 @@ def _share(root: Path, data: config.Data, split: str) -> _Files:
     class; an image that is alone in its class is trained on."""
     assert data.val_fraction is not None
     splits.check_share(data, split)
-    files = _split(root, data.train_split)
+    (train_split,) = data.train_splits
+    files = _split(root, train_split)
     if files.images and _split(root, data.val_split).images:
         raise DataError(
-            f'{root}: val_fraction divides {data.train_split}, but there are images of the split {data.val_split!r}, too: '
+            f'{root}: val_fraction divides {train_split}, but there are images of the split {data.val_split!r}, too: '
             'leave out val_fraction'
         )
     if not files.images:

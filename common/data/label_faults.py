@@ -162,7 +162,8 @@ def _ids(dataset: Dataset) -> str:
 
 
 def _label_map(dataset: Dataset) -> dict[int, int]:
-    files: Any = dataset.files if isinstance(dataset, CachedDataset) else dataset
+    part = dataset.parts[0]
+    files: Any = part.files if isinstance(part, CachedDataset) else part
     return dict(files.label_rules.ids) if isinstance(files, FileDataset) else {}
 
 

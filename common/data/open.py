@@ -6,12 +6,12 @@ it.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional
 
 from twinseg.common import config
-from twinseg.common.data.base import Dataset, Description, FileDataset
+from twinseg.common.data.base import Dataset, Description, FileDataset, JoinedDataset
 from twinseg.common.data.cache import use_cache
 from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE, default_palette
 from twinseg.common.data.custom import custom_spec
@@ -31,14 +31,14 @@ USED_BY = {  # data sets -> keys that others of their task do not know
 }
 
 
-def open_dataset(data: config.Data, split: str) -> Dataset:
-    """The samples of one split, sorted by name.
+def open_dataset(data: config.Data, split: config.SplitNames) -> Dataset:
+    """The samples of a split, sorted by name, or of several, one split after the other.
 
     ``data.data_url`` is the folder; without it ``$TWINSEG_DATA/<set>``, then ``$TWINSEG_DATA``. DataError when the folder,
     the images or some labels are missing: it says what was found and which layout is expected. Decoded pixels come from
     the cache of ``twinseg prepare --cache`` if there is one of these files as they are now.
     """
-    return use_cache(open_files(data, split))
+    return _joined([use_cache(files) for files in open_files(data, split).parts])
 
 
 def open_splits(data: config.Data) -> tuple[Dataset, Dataset]:
@@ -54,15 +54,42 @@ def open_splits(data: config.Data) -> tuple[Dataset, Dataset]:
     return opened[0], opened[1]
 
 
-def open_files(data: config.Data, split: str, check: bool = True) -> Dataset:
-    """The same, always from the files themselves, never from a cache; with ``check`` off, files may be missing."""
+def open_files(data: config.Data, split: config.SplitNames, check: bool = True) -> Dataset:
+    """The same, always from the files themselves, never from a cache; with ``check`` off, files may be missing.
+
+    DataError, too, for several splits that have images in common.
+    """
     _check_keys(data)
+    if not isinstance(split, str):
+        parts = [open_files(data, name, check) for name in split]
+        _check_disjoint(parts)
+        return _joined(parts)
     if data.set == 'toy_street':
         return ToyStreet(data, split)
     root = data_root(data)
     if data.set in config.IMAGE_FOLDERS:
         return open_image_folder(root, data, split)
     return _open_split(root, data, split, check)
+
+
+def _joined(parts: Sequence[Dataset]) -> Dataset:
+    return parts[0] if len(parts) == 1 else JoinedDataset(parts)
+
+
+def _check_disjoint(parts: Sequence[Dataset]) -> None:
+    """DataError where an image of one split is one of another, too: an epoch would show it twice."""
+    split_of: dict[tuple[str, int], str] = {}
+    for part in parts:
+        shared = [
+            (sample.name, split_of[file])
+            for sample, file in zip(part.samples, _image_files(part))
+            if split_of.setdefault(file, part.split) != part.split
+        ]
+        if shared:
+            raise DataError(
+                f'train_split: {len(shared)} of {len(part)} images of {part.split} are images of {shared[0][1]}, too '
+                f'({some([name for name, _ in shared])}); leave one of the two out'
+            )
 
 
 def description(data: config.Data) -> Optional[Description]:
@@ -85,7 +112,7 @@ def open_for_cache(data: config.Data) -> list[FileDataset]:
         raise DataError('toy_street is drawn on the fly: there is nothing to cache')
     if data.set in config.IMAGE_FOLDERS:
         raise DataError(f'set: {data.set}: only images with label images are cached; those of classifiers are read as is')
-    return [_open_split(data_root(data), data, split) for split in dict.fromkeys([data.train_split, data.val_split])]
+    return [_open_split(data_root(data), data, split) for split in dict.fromkeys([*data.train_splits, data.val_split])]
 
 
 def _check_keys(data: config.Data) -> None:
@@ -114,7 +141,7 @@ def _open_split(root: Path, data: config.Data, split: str, check: bool = True) -
 def unused_files(*datasets: Dataset) -> list[str]:
     """Lines that count the files which splits of a data set do not use, by reason."""
     splits: dict[tuple[str, str], list[str]] = {}  # two splits of one folder have one line
-    for dataset in datasets:
+    for dataset in (part for whole in datasets for part in whole.parts):
         if dataset.file_facts.unused:
             splits.setdefault((dataset.name, str(dataset.file_facts)), []).append(dataset.split)
     return [f'{name} {" and ".join(dict.fromkeys(names))}: {note}' for (name, note), names in splits.items()]
@@ -123,6 +150,8 @@ def unused_files(*datasets: Dataset) -> list[str]:
 def shared_images(training: Dataset, validation: Dataset) -> list[str]:
     """Lines that name the images which a split has twice, or which two splits share, whatever folders and links lead to them;
     none where they are one split, as the configuration says, and nothing is there twice."""
+    if len(training.parts) > 1 and validation.split in (part.split for part in training.parts):
+        return [trained_on(training.name, [part.split for part in training.parts], validation.split)]
     lines: list[str] = []
     seen: list[set[tuple[str, int]]] = []
     for dataset in dict.fromkeys((training, validation)):
@@ -147,13 +176,24 @@ def shared_images(training: Dataset, validation: Dataset) -> list[str]:
     return list(dict.fromkeys(lines))
 
 
+def is_trained_on(data: config.Data, split: Optional[str] = None) -> bool:
+    """Whether a split that is scored, by default the validation split, is one of several that are trained on."""
+    return len(data.train_splits) > 1 and (split or data.val_split) in data.train_splits
+
+
+def trained_on(name: str, training: Sequence[str], split: str) -> str:
+    """The line about such a split."""
+    return f'{name}: {split} is trained on, too ({"+".join(training)}): scores on it say nothing of other images'
+
+
 def _image_files(dataset: Dataset) -> Iterator[tuple[str, int]]:
     """The real path of each sample's image, and where it begins in that file; samples that are drawn have none."""
     folders: dict[str, str] = {}  # one of a million images is not looked up by itself
+    links = {path: target for part in dataset.parts for path, target in part.file_facts.links.items()}
     for sample in dataset.samples:
         path, offset = (sample.path, sample.offset) if isinstance(sample, ImageSample) else (str(sample.image or ''), 0)
-        if path in dataset.file_facts.links:
-            yield dataset.file_facts.links[path], offset
+        if path in links:
+            yield links[path], offset
         elif path:
             folder, name = os.path.split(path)
             if folder not in folders:

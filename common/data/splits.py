@@ -157,6 +157,8 @@ class Names:
 
 def check_share(data: config.Data, split: str) -> None:
     """DataError for a split that ``val_fraction`` does not make."""
+    if len(data.train_splits) > 1:
+        raise DataError(f'val_fraction: divides one split, but train_split names {len(data.train_splits)}; name one')
     if data.train_split == data.val_split:
         raise DataError(f'val_fraction: train_split and val_split are both {data.train_split!r}; give them two names')
     if split not in (data.train_split, data.val_split):

@@ -73,7 +73,7 @@ def quantize(
     figures = tasks.of(config.task).FIGURES
     before, after = ({key: score.to_json()[key] for key in figures} for score in scores)
     sizes = {'float32': model.stat().st_size, 'int8': out.stat().st_size}
-    return QuantizedFile(out, f'{images} images of {config.data.train_split}', before, after, figures[0], sizes)
+    return QuantizedFile(out, f'{images} images of {"+".join(config.data.train_splits)}', before, after, figures[0], sizes)
 
 
 def _calibration(network: ExportedNetwork, config: Config, count: int, seed: int) -> Iterator[dict[str, np.ndarray]]:

@@ -7,7 +7,7 @@ from twinseg.common import tasks
 from twinseg.common.backend import Predictor
 from twinseg.common.config import Config
 from twinseg.common.data.base import OnProgress
-from twinseg.common.data.open import open_dataset, unused_files
+from twinseg.common.data.open import is_trained_on, open_dataset, trained_on, unused_files
 from twinseg.common.facts import Facts, check_dataset
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import Run
@@ -55,7 +55,10 @@ def evaluate(
     task = tasks.of(config.task)
     task.check_options(options, f'set: {config.data.set}')
     dataset = open_dataset(config.data, options.split or config.data.val_split)
-    for warning in unused_files(dataset) if group.rank == 0 else ():
+    warnings = unused_files(dataset)
+    if is_trained_on(config.data, dataset.split):
+        warnings.append(trained_on(dataset.name, config.data.train_splits, dataset.split))
+    for warning in warnings if group.rank == 0 else ():
         log.warning('%s', warning)
     check_dataset(stored, dataset, config, quiet=group.rank > 0)
     return task.evaluate(predictor, dataset, config, make_loader, options, group, progress)

@@ -35,17 +35,19 @@ def browse(config: Config, out: Path, samples: int = 4, progress: OnProgress = l
     published set does not show; and ``picture``.
     DataError when no split can be opened, or ``out`` cannot be written.
     """
+    training_name = '+'.join(config.data.train_splits)
     datasets, failures = {}, {}
-    for split in dict.fromkeys([config.data.train_split, config.data.val_split]):
+    for name, split in {training_name: config.data.train_split, config.data.val_split: config.data.val_split}.items():
         try:
-            datasets[split] = open_files(config.data, split, check=False)
+            datasets[name] = open_files(config.data, split, check=False)
         except DataError as error:
-            failures[split] = str(error)
+            failures[name] = str(error)
     if not datasets:
         raise DataError(next(iter(failures.values())))
     total, opened = sum(map(len, datasets.values())), list(datasets.values())
-    unused = unused_files(*(dataset for dataset in opened if not dataset.file_facts.only_hidden))
-    hidden = unused_files(*(dataset for dataset in opened if dataset.file_facts.only_hidden))
+    parts = [part for dataset in opened for part in dataset.parts]
+    unused = unused_files(*(part for part in parts if not part.file_facts.only_hidden))
+    hidden = unused_files(*(part for part in parts if part.file_facts.only_hidden))
     summary: dict[str, Any] = {
         'set': config.data.set,
         'splits': {},
@@ -55,7 +57,7 @@ def browse(config: Config, out: Path, samples: int = 4, progress: OnProgress = l
     good: dict[str, list[int]] = {}
     done = 0
     for split, dataset in datasets.items():
-        training = split == config.data.train_split
+        training = split == training_name
         summary['splits'][split], good[split] = inspect(dataset, training, done, total, progress)
         for key in ('problems', 'warnings'):
             summary[key] += summary['splits'][split][key]

@@ -9,6 +9,7 @@ from twinseg.common import checkpoint, tasks
 from twinseg.common import config as configuration
 from twinseg.common.backend import available, get_backend, used_arguments
 from twinseg.common.config import Config
+from twinseg.common.data.open import is_trained_on
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.files import read_bounded, write_text
 from twinseg.common.inference.runs import find_checkpoint, network_arguments, num_classes
@@ -66,7 +67,7 @@ def row(folder: Path) -> dict[str, Any]:
         'steps': record.steps[-1]['step'] if record.steps else record.best['step'],
         'hours': hours(record),
         'hardware': _hardware(meta),
-        'score': f'{figure} {record.best[figure]:.2f}',
+        'score': f'{figure} {record.best[figure]:.2f}' + (' (trained on)' if is_trained_on(config.data) else ''),
         'multi-scale, flip': several,
         'parameters, M': sizes and f'{sizes[0] / 1e6:.3f}',
         'G MACs': sizes and f'{sizes[1] / 1e9:.3f}',

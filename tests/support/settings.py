@@ -34,6 +34,7 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {  # keys whose values their type a
         st.integers(-(10**9), 10**9) | st.sampled_from(['0,0,0', '255,1,20', 'transparent']), st.integers(0, 255)
     ),
     'classes': st.none() | st.lists(text, min_size=1, max_size=2),
+    'train_split': text | st.lists(text.filter(bool), min_size=2, max_size=3, unique=True),
 }
 for _path in ('class_file', 'pretrained', 'work_dir'):
     SPECIAL[_path] = SPECIAL['data_url']

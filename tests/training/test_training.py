@@ -20,6 +20,7 @@ from twinseg.common.cli import main
 from twinseg.common.errors import Interrupted, StateError, UserError
 from twinseg.common.inference.evaluate import evaluate_run
 from twinseg.common.inference.runs import load_run
+from twinseg.common.report import results_table
 from twinseg.common.training.loop import train
 
 FIGURES = {
@@ -142,6 +143,18 @@ def test_resume_is_exact(backend_name, data, tmp_path, monkeypatch):
     assert same(tmp_path / 'whole' / name, killed / name) == []
     whole, again = ([line['loss'] for line in records(folder, 'train')] for folder in (tmp_path / 'whole', killed))
     assert whole == again
+
+
+def test_a_run_on_joined_splits_is_resumed_exactly(data, tmp_path):
+    changes = {'train_split': ['train', 'val'], 'max_iters': 6, 'checkpoint_interval': 3, 'val_interval': 3, 'batch_size': 2}
+    run('pytorch', data, tmp_path / 'whole', **changes)
+    text = (tmp_path / 'whole/log.txt').read_text()
+    assert '16 training and 8 validation images of custom, 8 steps an epoch' in text
+    assert 'warning: custom: val is trained on, too (train+val): scores on it say nothing of other images' in text
+    run('pytorch', data, tmp_path / 'again', start_from=tmp_path / 'whole/checkpoints/step_00000003.safetensors', **changes)
+    name = 'checkpoints/step_00000006.safetensors'
+    assert same(tmp_path / 'whole' / name, tmp_path / 'again' / name) == []
+    assert results_table.row(tmp_path / 'again')['score'].endswith(' (trained on)')
 
 
 @pytest.mark.slow
