@@ -258,11 +258,13 @@ class Model(Group):
 
 
 class Data(Group):
-    set: Literal['toy_street', 'cityscapes', 'camvid', 'camvid32', 'voc', 'custom', 'imagenet', 'image_folder'] = Field(
+    set: Literal[
+        'toy_street', 'cityscapes', 'camvid', 'camvid32', 'camvid11of32', 'voc', 'custom', 'imagenet', 'image_folder'
+    ] = Field(
         'toy_street',
-        description='data set. imagenet and image_folder hold {split}/<class>/<image> in folders or tars and train '
-        'classifiers; the others train segmentation. `twinseg list --datasets` shows the folders that each '
-        'expects',
+        description='data set. camvid32 merges the 32 classes of the release into 11, camvid11of32 has 11 of them and ignores '
+        'the others. imagenet and image_folder hold {split}/<class>/<image> in folders or tars and train classifiers; the '
+        'others train segmentation. `twinseg list --datasets` shows the folders that each expects',
     )
     data_url: Optional[PathText] = Field(
         None, description='folder of the data set (data_root); by default $TWINSEG_DATA/<set>, then $TWINSEG_DATA'

@@ -12,7 +12,7 @@ from tests.test_schedules import RELATIVE, mmengine
 from tests.training.test_losses import CITYSCAPES
 from twinseg.common.backend import get_backend
 from twinseg.common.config import load
-from twinseg.common.data.classes import CAMVID_CLASSES, CITYSCAPES_CLASSES, VOC_CLASSES
+from twinseg.common.data.classes import CAMVID_CLASSES, CAMVID_ELEVEN, CITYSCAPES_CLASSES, VOC_CLASSES
 from twinseg.common.schedules import learning_rates
 from twinseg.common.settings import recipes
 from twinseg.common.training.loop import global_batch
@@ -27,6 +27,7 @@ CLASSES = {
     'voc': len(VOC_CLASSES),
     'camvid': len(CAMVID_CLASSES),
     'camvid32': len(CAMVID_CLASSES),
+    'camvid11of32': len(CAMVID_ELEVEN),
 }
 SEGMENTATION = {path.stem: found for path in recipes.recipes() if (found := load(path)).task == 'segmentation'}
 

@@ -20,8 +20,8 @@ def prepare(
         typer.Argument(
             metavar='NAME | weights | CONFIG',
             show_default=False,
-            help='a data set: voc, cityscapes, camvid, camvid32, imagenet, custom (--from); weights; with --cache a recipe or '
-            'a YAML file',
+            help='a data set: voc, cityscapes, camvid, camvid32, camvid11of32, imagenet, custom (--from); weights; with '
+            '--cache a recipe or a YAML file',
         ),
     ] = None,
     words: Annotated[
@@ -70,6 +70,7 @@ def prepare(
     from twinseg.common import console
     from twinseg.common.data.annotations.convert import Options
     from twinseg.common.data.cache import build_cache
+    from twinseg.common.data.layouts import FOLDERS
     from twinseg.common.data.open import open_for_cache
     from twinseg.common.data.prepare import PREPARABLE, prepare_dataset
 
@@ -91,7 +92,9 @@ def prepare(
         if folder is None and not base:
             raise UserError('give --folder, or set the environment variable TWINSEG_DATA')
         with console.progress(f'preparing {config}') as progress:
-            console.show_facts(prepare_dataset(config, home_expanded(folder or Path(str(base)) / config), progress))
+            console.show_facts(
+                prepare_dataset(config, home_expanded(folder or Path(str(base)) / FOLDERS.get(config, config)), progress)
+            )
         return
     chosen = load_config(config, settings)
     with console.progress('decoding') as progress:

@@ -74,6 +74,19 @@ CAMVID32: dict[str, tuple[tuple[int, int, int], Optional[str]]] = {
     'Void': ((0, 0, 0), None),
     'Wall': ((64, 192, 0), 'building'),
 }
+CAMVID_ELEVEN = (  # of the 32, under the release's names: those that are classes where the other 21 are ignored
+    'Sky',
+    'Building',
+    'Column_Pole',
+    'Road',
+    'Sidewalk',
+    'Tree',
+    'SignSymbol',
+    'Fence',
+    'Car',
+    'Pedestrian',
+    'Bicyclist',
+)
 
 CITYSCAPES_CLASSES = (
     'road',

@@ -15,6 +15,7 @@ from twinseg.common.data.base import Description, FileDataset, Sample, image_rul
 from twinseg.common.data.classes import (
     CAMVID32,
     CAMVID_CLASSES,
+    CAMVID_ELEVEN,
     CAMVID_PALETTE,
     CITYSCAPES_CLASSES,
     CITYSCAPES_LABEL_IDS,
@@ -35,6 +36,7 @@ VOC_AUGMENTED_LISTS = {
     'train_aug': ('train_aug.txt', 'trainaug.txt'),
     'trainval_aug': ('trainval_aug.txt', 'trainvalaug.txt'),
 }
+FOLDERS = {'camvid11of32': 'camvid32'}  # data sets whose files are another's -> the name of their folder
 TRAIN_IDS = '_gtFine_labelTrainIds'  # end of the names of Cityscapes' labels that hold train ids
 
 
@@ -300,6 +302,24 @@ def _voc_lists(base: Path, split: Split) -> list[Path]:
     return [lists / name for name in names or [f'{split.name}.txt']]
 
 
+def _camvid_release(
+    classes: Sequence[str], palette: Sequence[Sequence[int]], class_of: Mapping[str, Optional[str]]
+) -> DatasetSpec:
+    """CamVid's release, labelled in 32 colours: ``class_of`` has the class of each of the 32; the others are ignored."""
+    numbers: dict[Optional[str], int] = {name: number for number, name in enumerate(classes)}
+    train_ids = [numbers.get(class_of.get(name), IGNORE) for name in CAMVID32]
+    return DatasetSpec(
+        classes=classes,
+        palette=palette,
+        layout='{split}/*.png with {split}_labels/*_L.png, or 701_StillsRaw_full/*.png with LabeledApproved_full/*_L.png '
+        'and {split}.txt that lists the names',
+        find=_find_camvid32,
+        label_map=dict(enumerate(train_ids)),
+        colours={colour: train_id for (colour, _), train_id in zip(CAMVID32.values(), train_ids)},
+        indexed='colors',
+    )
+
+
 DATASETS = {
     'camvid': DatasetSpec(
         classes=CAMVID_CLASSES,
@@ -308,15 +328,9 @@ DATASETS = {
         find=_find_camvid,
         label_map={**_train_ids(CAMVID_CLASSES), 11: IGNORE},
     ),
-    'camvid32': DatasetSpec(
-        classes=CAMVID_CLASSES,
-        palette=CAMVID_PALETTE,
-        layout='{split}/*.png with {split}_labels/*_L.png, or 701_StillsRaw_full/*.png with LabeledApproved_full/*_L.png '
-        'and {split}.txt that lists the names',
-        find=_find_camvid32,
-        label_map={i: IGNORE if name is None else CAMVID_CLASSES.index(name) for i, (_, name) in enumerate(CAMVID32.values())},
-        colours={colour: IGNORE if name is None else CAMVID_CLASSES.index(name) for colour, name in CAMVID32.values()},
-        indexed='colors',
+    'camvid32': _camvid_release(CAMVID_CLASSES, CAMVID_PALETTE, {name: group for name, (_, group) in CAMVID32.items()}),
+    'camvid11of32': _camvid_release(
+        CAMVID_ELEVEN, [CAMVID32[name][0] for name in CAMVID_ELEVEN], {name: name for name in CAMVID_ELEVEN}
     ),
     'cityscapes': DatasetSpec(
         classes=CITYSCAPES_CLASSES,

@@ -16,7 +16,7 @@ from twinseg.common.data.cache import use_cache
 from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE, default_palette
 from twinseg.common.data.custom import custom_spec
 from twinseg.common.data.image_folder import ImageSample, open_image_folder
-from twinseg.common.data.layouts import DATASETS, open_split
+from twinseg.common.data.layouts import DATASETS, FOLDERS, open_split
 from twinseg.common.data.listing import some
 from twinseg.common.data.toy_street import ToyStreet
 from twinseg.common.errors import DataError
@@ -216,9 +216,9 @@ def data_root(data: config.Data) -> Path:
     if not base:
         raise DataError(
             f'no folder for {data.set}: set data_url, or the environment variable TWINSEG_DATA to the folder that '
-            f'holds {data.set}/; toy_street needs no files'
+            f'holds {FOLDERS.get(data.set, data.set)}/; toy_street needs no files'
         )
-    candidates = [home_expanded(base) / data.set, home_expanded(base)]
+    candidates = [home_expanded(base) / FOLDERS.get(data.set, data.set), home_expanded(base)]
     for root in candidates:
         if root.is_dir():
             return root

@@ -12,7 +12,7 @@ from twinseg.common.data.annotations.base import check_effort, check_size, entry
 from twinseg.common.data.base import IGNORE, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, VOC_CLASSES, default_palette
 from twinseg.common.data.labels import read_label
-from twinseg.common.data.layouts import voc_root
+from twinseg.common.data.layouts import FOLDERS, voc_root
 from twinseg.common.data.listing import list_files
 from twinseg.common.data.matlab import read_field
 from twinseg.common.errors import DataError
@@ -43,7 +43,7 @@ BY_HAND = {
     'imagenet': 'sign in at https://image-net.org, download ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar; below '
     '{folder}, train.tar is read without unpacking, and val/ holds a folder for each class',
 }
-PREPARABLE = ('voc', *BY_HAND)  # names that ``prepare_dataset`` takes
+PREPARABLE = ('voc', *BY_HAND, *FOLDERS)  # names that ``prepare_dataset`` takes
 Facts = dict[str, str]  # summary for the user: a split or a folder, and its contents
 
 
@@ -58,6 +58,7 @@ def prepare_dataset(name: str, folder: Path, progress: OnProgress = lambda done,
         'camvid': _camvid,
         'camvid32': _camvid32,
     }
+    name = FOLDERS.get(name, name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if name in makers:

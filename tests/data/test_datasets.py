@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twinseg.common import config
+from twinseg.common import config, facts
 from twinseg.common.config import IMAGE_FOLDERS
 from twinseg.common.data.classes import CAMVID32, CAMVID_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_LABEL_IDS, default_palette
 from twinseg.common.data.layouts import DATASETS
@@ -96,6 +96,45 @@ def test_camvid_with_32_colours(tmp_path, layout):
     names = [name for _, name in CAMVID32.values()]
     expected = np.array([255 if name is None else CAMVID_CLASSES.index(name) for name in names])[numbers]
     assert np.array_equal(dataset.read(0)[1], expected)
+
+
+# CamVid as XuJiacong/PIDNet@11836f4, datasets/camvid.py, reads it: its list of colours; every other colour is 255
+PIDNET = np.array(
+    [
+        *([0, 128, 192], [128, 0, 0], [64, 0, 128], [192, 192, 128], [64, 64, 128], [64, 64, 0]),
+        *([128, 64, 128], [0, 0, 192], [192, 128, 128], [128, 128, 128], [128, 128, 0]),
+    ]
+)
+
+
+@pytest.mark.parametrize('palette_file', [False, True])
+def test_camvid_with_11_of_32_colours(tmp_path, monkeypatch, palette_file):
+    colours = np.array([colour for colour, _ in CAMVID32.values()], np.uint8)
+    colour_map = colours[ids(*range(32))]
+    label = Image.fromarray(colour_map)
+    save(tmp_path / 'camvid32/701_StillsRaw_full/x.png', photo())
+    (tmp_path / 'camvid32/LabeledApproved_full').mkdir()
+    (label.quantize(32) if palette_file else label).save(tmp_path / 'camvid32/LabeledApproved_full/x_L.png')
+    (tmp_path / 'camvid32/val.txt').write_text('x\n')
+    monkeypatch.setenv('TWINSEG_DATA', str(tmp_path))
+    dataset = open_dataset(data(set='camvid11of32'), 'val')
+    theirs = np.full(SIZE, 255)
+    for number, colour in enumerate(PIDNET):
+        theirs[(colour_map == colour).sum(2) == 3] = number
+    ours = dataset.read(0)[1]
+    assert np.array_equal(ours == 255, theirs == 255) and len(dataset.description.classes) == 11
+    known = theirs != 255
+    assert np.array_equal(dataset.description.palette[ours[known]], PIDNET[theirs[known]])
+    names = {name for name, colour in zip(CAMVID32, colours.tolist()) if colour in PIDNET.tolist()}
+    assert set(dataset.description.classes) == names
+
+
+def test_the_forms_of_camvid_are_not_confused():
+    merged, eleven = (facts.of_config(config.from_flat({'set': name})) for name in ('camvid32', 'camvid11of32'))
+    assert [name.lower()[:3] for name in merged.classes][:3] == ['sky', 'bui', 'pol'] and merged.num_classes == 11
+    [line] = [line for line in facts.compare(merged, eleven).doubtful if 'classes' in line]
+    assert "class 2 is 'pole', there 'Column_Pole'" in line and 'are they the same classes?' in line
+    assert facts.compare(merged, eleven, continued=True).wrong
 
 
 def test_camvid32_groups_into_all_11_classes():

@@ -276,3 +276,4 @@ def test_camvid32_from_the_archives(tmp_path):
     found = prepare.prepare_dataset('camvid32', tmp_path)
     assert found['701_StillsRaw_full'] == found['LabeledApproved_full'] == '1 files'
     assert (tmp_path / 'LabeledApproved_full/a_L.png').is_file()
+    assert prepare.prepare_dataset('camvid11of32', tmp_path) == found, 'another reading of the same files'
