@@ -581,12 +581,18 @@ class Schedule(Group):
         return self
 
 
+LossName = Literal['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem']
+
+
 class Loss(Group):
-    loss: Literal['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem'] = Field(
+    loss: LossName = Field(
         'cross_entropy',
         description='loss of each output. sigmoid_cross_entropy: use_sigmoid; online hard example mining: ohem is '
         "mmsegmentation's OhemCrossEntropy, ohem_pixel_sampler its OHEMPixelSampler, stdc_ohem STDC-Seg's; "
         'classifiers have cross_entropy',
+    )
+    losses: dict[str, LossName] = Field(
+        {}, description='name of an output, logits or an auxiliary one -> its loss, where that is another: {aux: cross_entropy}'
     )
     class_weight: Annotated[
         Union[None, Literal['median_frequency', 'enet'], list[NonNegative]],
@@ -615,6 +621,7 @@ class Loss(Group):
         description='smallest number of pixels that count (min_kept): per batch in ohem and stdc_ohem, per image in '
         'ohem_pixel_sampler',
     )
+    logits_weight: Annotated[float, Field(gt=0)] = Field(1.0, description='weight of the loss of the main output, the logits')
     auxiliary_weights: dict[str, NonNegative] = Field(
         {}, description="name of an auxiliary output -> weight of its loss (an auxiliary head's loss_weight)"
     )
@@ -633,6 +640,16 @@ class Loss(Group):
                 else 'expected one weight above 0 for each class, found []'
             )
         return weights
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each output that has a loss."""
+        return {'logits': self.logits_weight, **self.auxiliary_weights}
+
+    @property
+    def by_output(self) -> dict[str, LossName]:
+        """The loss of each of these, but for STDC's detail, which has one of its own."""
+        return {name: self.losses.get(name, self.loss) for name in self.weights if name != 'detail'}
 
 
 class Precision(Group):
@@ -767,6 +784,8 @@ SEGMENTATION = (
     'avg_non_ignore',
     'ohem_thresh',
     'ohem_min_kept',
+    'losses',
+    'logits_weight',
     'auxiliary_weights',
     'detail_weights',
     'image_dir',

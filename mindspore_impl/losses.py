@@ -26,7 +26,7 @@ LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
 def constants(loss: config.Loss, align_corners: Mapping[str, bool]) -> SimpleNamespace:
     """The settings in the form that graph mode reads; UserError when they do not fit a network's outputs."""
     check(loss, align_corners)
-    return SimpleNamespace(**loss.model_dump())
+    return SimpleNamespace(**loss.model_dump(), weights=loss.weights, by_output=loss.by_output)
 
 
 def segmentation_loss(
@@ -35,13 +35,11 @@ def segmentation_loss(
     """The loss of a network's outputs, each resized bilinearly to the labels (a classifier's (N, C) are not resized).
 
     Returns ``loss`` and its weighted parts, which sum to it: ``loss_logits`` and ``loss_<output>`` for every output in
-    ``loss.auxiliary_weights``. ``loss``: of ``constants``.
+    ``loss.weights``. ``loss``: of ``constants``.
     """
     labels = ops.cast(labels, ms.float32 if labels.ndim == 2 else ms.int32)
-    weights = {'logits': 1.0}
-    weights.update(loss.auxiliary_weights)
     parts, total = {}, 0.0
-    for name, weight in weights.items():
+    for name, weight in loss.weights.items():
         logits = ops.cast(outputs[name], ms.float32)
         if logits.ndim == 4:
             logits = resize(logits, labels.shape[-2:], align_corners[name])
@@ -49,25 +47,25 @@ def segmentation_loss(
             bce, overlap = detail(logits, labels)
             value = loss.detail_weights[0] * bce + loss.detail_weights[1] * overlap
         else:
-            value = criterion(logits, labels, loss)
+            value = criterion(logits, labels, loss, loss.by_output[name])
         parts['loss_' + name] = weight * value
         total = total + weight * value
     parts['loss'] = total
     return parts
 
 
-def criterion(logits: Tensor, labels: Tensor, loss: SimpleNamespace) -> Tensor:
-    """The loss that ``loss.loss`` names; of classifiers cross-entropy. Soft targets are taken as smoothed already."""
+def criterion(logits: Tensor, labels: Tensor, loss: SimpleNamespace, name: config.LossName) -> Tensor:
+    """The loss of that name; of classifiers cross-entropy. Soft targets are taken as smoothed already."""
     if logits.ndim == 2:
         targets = labels if labels.ndim == 2 else class_targets(labels, logits.shape[1], loss.label_smoothing)
         return soft_cross_entropy(logits, targets)
-    if loss.loss == 'cross_entropy':
+    if name == 'cross_entropy':
         return cross_entropy(logits, labels, loss.class_weight, loss.label_smoothing, loss.avg_non_ignore)
-    if loss.loss == 'sigmoid_cross_entropy':
+    if name == 'sigmoid_cross_entropy':
         return sigmoid_cross_entropy(logits, labels, loss.class_weight, loss.avg_non_ignore)
-    if loss.loss == 'ohem':
+    if name == 'ohem':
         return ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
-    if loss.loss == 'ohem_pixel_sampler':
+    if name == 'ohem_pixel_sampler':
         return ohem_pixel_sampler(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight, loss.avg_non_ignore)
     return stdc_ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
 

@@ -97,7 +97,7 @@ class Gradients(nn.Cell):
         self.network, self.align_corners = network, network.align_corners
         self.loss = constants(config.loss, network.align_corners)
         self.mean, self.std = config.augment.mean, config.augment.std
-        self.names = ('loss', 'loss_logits', *(f'loss_{name}' for name in config.loss.auxiliary_weights))
+        self.names = ('loss', *(f'loss_{name}' for name in config.loss.weights))
         self.gradient = ms.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
 
     def forward(self, images: Tensor, labels: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:

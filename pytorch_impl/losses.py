@@ -29,12 +29,12 @@ def segmentation_loss(
     """The loss of a network's outputs, each resized bilinearly to the labels (a classifier's (N, C) are not resized).
 
     Returns ``loss`` and its weighted parts, which sum to it: ``loss_logits`` and ``loss_<output>`` for every output in
-    ``loss.auxiliary_weights``.
+    ``loss.weights``.
     """
     check(loss, align_corners)
     labels = labels.float() if labels.ndim == 2 else labels.long()
     parts = {}
-    for name, weight in {'logits': 1.0, **loss.auxiliary_weights}.items():
+    for name, weight in loss.weights.items():
         logits = outputs[name].float()
         if logits.ndim == 4:
             logits = resize(logits, labels.shape[-2:], align_corners[name])
@@ -42,24 +42,24 @@ def segmentation_loss(
             bce, overlap = detail(logits, labels)
             value = loss.detail_weights[0] * bce + loss.detail_weights[1] * overlap
         else:
-            value = criterion(logits, labels, loss)
+            value = criterion(logits, labels, loss, loss.by_output[name])
         parts[f'loss_{name}'] = weight * value
     return {'loss': reduce(add, parts.values()), **parts}
 
 
-def criterion(logits: Tensor, labels: Tensor, loss: config.Loss) -> Tensor:
-    """The loss that ``loss.loss`` names; of classifiers cross-entropy. Soft targets are taken as smoothed already."""
+def criterion(logits: Tensor, labels: Tensor, loss: config.Loss, name: config.LossName) -> Tensor:
+    """The loss of that name; of classifiers cross-entropy. Soft targets are taken as smoothed already."""
     if logits.ndim == 2:
         targets = labels if labels.ndim == 2 else class_targets(labels, logits.shape[1], loss.label_smoothing)
         return soft_cross_entropy(logits, targets)
     assert not isinstance(loss.class_weight, str)  # counted before the training begins
-    if loss.loss == 'cross_entropy':
+    if name == 'cross_entropy':
         return cross_entropy(logits, labels, loss.class_weight, loss.label_smoothing, loss.avg_non_ignore)
-    if loss.loss == 'sigmoid_cross_entropy':
+    if name == 'sigmoid_cross_entropy':
         return sigmoid_cross_entropy(logits, labels, loss.class_weight, loss.avg_non_ignore)
-    if loss.loss == 'ohem':
+    if name == 'ohem':
         return ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
-    if loss.loss == 'ohem_pixel_sampler':
+    if name == 'ohem_pixel_sampler':
         return ohem_pixel_sampler(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight, loss.avg_non_ignore)
     return stdc_ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
 

@@ -33,7 +33,7 @@ class Trainer(StatefulTrainer):
         synchronise(network, config.runtime.sync_bn)
         average = optim.Average(network) if config.optimizer.with_ema else None
         super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)
-        without_loss = set(network.align_corners) - {'logits', *config.loss.auxiliary_weights}
+        without_loss = set(network.align_corners) - {*config.loss.weights}
         self.losses: Any = distributed.parallel(Losses(network, config), unused=bool(without_loss))
 
     def step(self, batches: list[Batch], learning_rate: float) -> dict[str, float]:

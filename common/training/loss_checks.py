@@ -13,6 +13,11 @@ def check(loss: Loss, outputs: Iterable[str], num_classes: Optional[int] = None)
     if unknown:
         known = ', '.join(name for name in outputs if name != 'logits') or 'none'
         raise UserError(f'auxiliary_weights: the network has no auxiliary output {unknown[0]!r}; it has: {known}')
+    idle = [name for name in loss.losses if name not in loss.by_output]
+    if idle:
+        detail = 'its loss is always binary cross-entropy and dice'
+        reason = detail if idle[0] == 'detail' else f'outputs with a loss are {", ".join(loss.by_output)}'
+        raise UserError(f'losses: {loss.losses[idle[0]]} has no effect on {idle[0]!r}: {reason}')
     if isinstance(loss.class_weight, str):
         raise UserError(
             f'class_weight: {loss.class_weight} is counted on the training labels, by `twinseg train`; elsewhere '
@@ -20,5 +25,6 @@ def check(loss: Loss, outputs: Iterable[str], num_classes: Optional[int] = None)
         )
     if loss.class_weight and num_classes and len(loss.class_weight) != num_classes:
         raise UserError(f'class_weight: {len(loss.class_weight)} weights for {num_classes} classes')
-    if loss.label_smoothing and loss.loss != 'cross_entropy':
-        raise UserError(f'label_smoothing works with loss: cross_entropy, not with {loss.loss}')
+    others = sorted(set(loss.by_output.values()) - {'cross_entropy'})
+    if loss.label_smoothing and others:
+        raise UserError(f'label_smoothing works with loss: cross_entropy, not with {others[0]}')

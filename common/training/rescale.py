@@ -80,6 +80,6 @@ def _changes(config: Config, keys: dict[str, int], share: float) -> dict[str, An
     """The ``keys`` that change the configuration, and OHEM's number of pixels for a ``share`` of the published batch."""
     flat = {'batch_size': config.data.batch_size, 'accumulation_step': config.optimizer.accumulation_step}
     changed = {key: value for key, value in keys.items() if flat[key] != value}
-    if config.loss.loss in ('ohem', 'stdc_ohem') and share != 1:
+    if {'ohem', 'stdc_ohem'} & {*config.loss.by_output.values()} and share != 1:
         changed['ohem_min_kept'] = round(config.loss.ohem_min_kept * share)
     return changed

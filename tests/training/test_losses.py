@@ -130,6 +130,32 @@ def test_pixel_losses(framework, recorded, scores, name):
     agree(recorded[name], [value], gradient)
 
 
+HRNET = {  # of each output its own: experiments/cityscapes/ddrnet23_slim.yaml, BALANCE_WEIGHTS
+    'losses': {'logits': 'ohem'},
+    'logits_weight': 0.4,
+    'auxiliary_weights': {'aux': 1.0},
+    'class_weight': CITYSCAPES,
+    'avg_non_ignore': False,
+    'ohem_thresh': 0.05,
+    'ohem_min_kept': 100,
+}
+
+
+@pytest.mark.parametrize('settings', [HRNET, {**HRNET, 'loss': 'ohem', 'losses': {'aux': 'cross_entropy'}}])
+def test_each_output_has_its_loss_and_weight(framework, recorded, settings):
+    labels = golden.label('losses', [2, 48, 64], 19, block=8).astype(np.int32)
+    corners = {'logits': False, 'aux': False}
+    chosen = framework.settings(config.Loss(**settings), corners)
+
+    def function(logits, labels):
+        outputs = {'logits': logits[2:], 'aux': logits[:2]}
+        parts = framework.losses.segmentation_loss(outputs, labels, chosen, corners)
+        return parts['loss'], parts['loss_logits'], parts['loss_aux']
+
+    (value, main, extra), gradient = framework.gradient(function, golden.input('loss:two outputs', [4, 19, 12, 16]), labels)
+    agree(recorded['hrnet_ohem_and_cross_entropy'], [value, main / 0.4, extra], gradient)
+
+
 @pytest.mark.parametrize('name', DETAIL)
 def test_detail_loss(framework, recorded, name):
     labels = golden.label('detail', [2, 96, 128], 19, block=16, ignored=0.01).astype(np.int32)
@@ -239,11 +265,18 @@ def soft_cross_entropy(logits, targets):
 @pytest.mark.parametrize(
     'settings, classes, message',
     [
-        ({'auxiliary_weights': {'aux33': 0.4}}, 19, "no auxiliary output 'aux33'; it has: aux16"),
+        ({'auxiliary_weights': {'aux33': 0.4}}, 19, "no auxiliary output 'aux33'; it has: aux16, detail"),
         ({'class_weight': [1.0, 2.0]}, 19, '2 weights for 19 classes'),
         ({'loss': 'stdc_ohem', 'label_smoothing': 0.1}, 19, 'label_smoothing works with'),
+        ({'losses': {'logits': 'ohem'}, 'label_smoothing': 0.1}, 19, 'cross_entropy, not with ohem'),
+        ({'losses': {'aux16': 'ohem'}}, 19, "losses: ohem has no effect on 'aux16': outputs with a loss are logits"),
+        (
+            {'losses': {'detail': 'ohem'}, 'auxiliary_weights': {'detail': 1.0}},
+            19,
+            "losses: ohem has no effect on 'detail': its loss is always binary cross-entropy and dice",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, classes, message):
     with pytest.raises(UserError, match=message):
-        loss_checks.check(config.Loss(**settings), ['logits', 'aux16'], classes)
+        loss_checks.check(config.Loss(**settings), ['logits', 'aux16', 'detail'], classes)

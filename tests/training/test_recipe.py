@@ -54,6 +54,8 @@ def test_ohem_keeps_the_same_share_of_the_pixels():
     assert accumulated['settings'] == {'accumulation_step': 2, 'ohem_min_kept': 131072}  # that of each of their two GPUs
     assert scaled['settings']['ohem_min_kept'] == 131072
     assert rescale.schedules_for(ddrnet, 2)[1]['settings'] == {}
+    one_output = ddrnet.replace(loss='cross_entropy', losses={'logits': 'ohem'})
+    assert rescale.schedules_for(one_output, 1)[-1]['settings']['ohem_min_kept'] == 131072
 
 
 def test_the_command_prints_what_to_run(capsys, tmp_path):
