@@ -40,6 +40,7 @@ MAX_STEPS = 100_000_000  # steps, whose learning rates are computed at once; epo
 MAX_SEED = (1 << 32) - 1  # numpy's and MindSpore's largest
 MAX_SECONDS = 10_000_000  # four months
 MAX_FACTOR = 100.0  # largest factor of a resize or a colour: beyond it nothing of the image is left
+MAX_SCALE = 8.0  # largest scale of an image in evaluation: publishers use up to 2.25
 MAX_ARGUMENT = 1 << 16  # whole numbers in model_args: channels, rates, bins
 
 IMAGE_FOLDERS = ('imagenet', 'image_folder')  # data sets of whole images, for classifiers; the others are for segmentation
@@ -167,6 +168,11 @@ ShareRange = Annotated[
     Field(min_length=2, max_length=2),
     AfterValidator(_ordered),
     Said('[lowest, highest], each above 0 and at most 1'),
+]
+Scales = Annotated[
+    list[Annotated[float, Field(gt=0, le=MAX_SCALE)]],
+    Field(min_length=1),
+    Said(f'a list of numbers above 0 and at most {MAX_SCALE:g}, such as [0.75, 1.0, 1.25]'),
 ]
 Means = Annotated[
     list[Annotated[float, Field(ge=0, le=255)]],
@@ -404,6 +410,33 @@ class Augment(Group):
         description='[height, width] in pixels into which evaluation scales the images, proportions kept (scale of Resize '
         'in the test pipeline, width first there); scores are counted at the size of the file',
     )
+    eval_scales: Scales = Field(
+        [1.0], description='scales of the image, after eval_size, that evaluation averages; --ms-flip: 0.5 to 1.75 and mirrored'
+    )
+    eval_flip: bool = Field(False, description='whether evaluation averages the mirrored image, too')
+    eval_average: Literal['probabilities', 'logits'] = Field(
+        'probabilities',
+        description='what evaluation averages over scales and the mirrored image: probabilities (mmsegmentation) or logits '
+        '(yassouali; HRNet for the mirrored one)',
+    )
+    slide_window: Optional[Sides] = Field(
+        None, description='--slide: [height, width] in pixels of the windows; by default crop_size'
+    )
+    slide_stride: Optional[Sides] = Field(
+        None,
+        description='--slide: [height, width] in pixels from a window to the next (stride of test_cfg); by default two thirds '
+        'of the window',
+    )
+    eval_resized: Optional[Sides] = Field(
+        None,
+        description='protocol of davidtvs: [height, width] in pixels to which evaluation resizes images (proportions not kept, '
+        "Pillow's bilinear filter) and labels (nearest pixel), which are scored at this size; by default at the file's",
+    )
+    eval_center_crop: Optional[Sides] = Field(
+        None,
+        description='protocol of yassouali and DeepHM: [height, width] in pixels of the centre that evaluation cuts out of '
+        'images and labels (nearest pixel) after these were resized until they just cover it; scores are counted there',
+    )
     scale: ShareRange = Field(
         [0.08, 1.0], description="classifiers: smallest and largest share of the image's area in a random crop"
     )
@@ -492,6 +525,18 @@ class Augment(Group):
                 small[0],
             )
         return self
+
+    @model_validator(mode='after')
+    def _one_protocol(self):
+        if self.eval_resized and self.eval_center_crop:
+            refuse('give eval_resized or eval_center_crop, not both', 'eval_resized')
+        return self
+
+    @property
+    def protocol(self) -> str:
+        """What scores are counted on, in words: full (the label file as it is), resized 360x480, center_crop 480x480."""
+        sizes = {'resized': self.eval_resized, 'center_crop': self.eval_center_crop}
+        return next((f'{name} {size[0]}x{size[1]}' for name, size in sizes.items() if size), 'full')
 
 
 class Optimizer(Group):
@@ -773,6 +818,13 @@ SEGMENTATION = (
     'cutout_ratio',
     'class_mix',
     'eval_size',
+    'eval_scales',
+    'eval_flip',
+    'eval_average',
+    'slide_window',
+    'slide_stride',
+    'eval_resized',
+    'eval_center_crop',
     'sampling',
     'photometric_distortion',
     'brightness_delta',
@@ -799,7 +851,7 @@ OTHER_TASKS: dict[TaskName, tuple[str, ...]] = {'segmentation': CLASSIFICATION, 
 TASK_TEXTS: dict[TaskName, str] = {'segmentation': 'segmentation', 'classification': 'image classification'}
 CLASSIFICATION_DEFAULTS = {'image_size': [224, 224], 'lr_batch_size': 256, 'norm_bias_decay': False}
 
-EXCLUSIVE = (('epochs', 'max_iters'), ('warmup_length', 'warmup_iters'))
+EXCLUSIVE = (('epochs', 'max_iters'), ('warmup_length', 'warmup_iters'), ('eval_resized', 'eval_center_crop'))
 KEYS: dict[str, str] = {key: group for group, kind in GROUPS.items() for key in kind.model_fields}
 
 

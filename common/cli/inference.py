@@ -13,14 +13,19 @@ from twinseg.common.cli.options import (
     Device,
     Engine,
     ExportedFile,
+    Flip,
     Json,
     MultiScaleFlip,
+    Scales,
     Settings,
     Slide,
+    Stride,
     check_network,
     choose_for_run,
     load_config,
     load_config_for_file,
+    parse_scales,
+    parse_size,
     report_scores,
 )
 from twinseg.common.errors import UserError
@@ -35,7 +40,10 @@ def evaluate(
     device: Device = None,
     settings: Settings = None,
     ms_flip: MultiScaleFlip = False,
+    scales: Scales = None,
+    flip: Flip = False,
     slide: Slide = False,
+    stride: Stride = None,
     boundary: Annotated[bool, typer.Option('--boundary', help='boundary IoU, too')] = False,
     real_size: Annotated[bool, typer.Option('--real-size', help='classifiers: images neither resized nor cropped')] = False,
     split: Annotated[Optional[str], typer.Option(help='by default the validation split')] = None,
@@ -51,7 +59,9 @@ def evaluate(
     from twinseg.common.tasks.base import EvalOptions
 
     check_network(checkpoint, model, backend=backend, device=device, engine=engine)
-    options = EvalOptions(ms_flip, slide, boundary, real_size, split)
+    options = EvalOptions(
+        ms_flip, slide, boundary, real_size, split, parse_scales(scales), flip, parse_size(stride, '--stride')
+    )
     with console.progress('evaluating') as progress:
         if model is not None:
             network = ExportedNetwork(model, engine)
@@ -76,7 +86,10 @@ def predict(
     settings: Settings = None,
     out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('predictions'),
     ms_flip: MultiScaleFlip = False,
+    scales: Scales = None,
+    flip: Flip = False,
     slide: Slide = False,
+    stride: Stride = None,
     logits: Annotated[Optional[Path], typer.Option(metavar='FILE.npy', help='raw logits of one image')] = None,
 ) -> None:
     """Class ids and overlays with a legend, of images, folders with all below them, or videos; of a classifier the five
@@ -92,7 +105,7 @@ def predict(
     config = words.pop(0) if len(words) > 1 and _is_config(words[0]) else None
     check_network(checkpoint, model, backend=backend, device=device, engine=engine)
     files = predict.input_files(list(map(Path, words)), out)  # before the network, which takes seconds to load
-    options = EvalOptions(ms_flip, slide)
+    options = EvalOptions(ms_flip, slide, scales=parse_scales(scales), flip=flip, stride=parse_size(stride, '--stride'))
     if model is not None:
         if settings:
             raise UserError('--set: has no effect on an exported file, which holds its settings; export it again with others')
@@ -116,7 +129,10 @@ def submit(
     out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('submission'),
     split: Annotated[str, typer.Option(help='images to predict; they need no labels')] = 'test',
     ms_flip: MultiScaleFlip = False,
+    scales: Scales = None,
+    flip: Flip = False,
     slide: Slide = False,
+    stride: Stride = None,
 ) -> None:
     """Predictions as the test servers of Cityscapes and Pascal VOC take them, and one archive of all."""
     from twinseg.common import console
@@ -124,10 +140,13 @@ def submit(
     from twinseg.common.inference.runs import load_run
     from twinseg.common.tasks.base import EvalOptions
 
+    options = EvalOptions(
+        ms_flip, slide, split=split, scales=parse_scales(scales), flip=flip, stride=parse_size(stride, '--stride')
+    )
     chosen = load_config(config, settings, checkpoint)
     run = load_run(checkpoint, *choose_for_run(chosen, backend, device, settings), chosen)
     with console.progress('predicting') as progress:
-        submission = submit.submit(run, out, EvalOptions(ms_flip, slide, split=split), progress)
+        submission = submit.submit(run, out, options, progress)
     console.show_facts(submission.to_json())
 
 

@@ -43,6 +43,13 @@ Engine = Annotated[
 ]
 MultiScaleFlip = Annotated[bool, typer.Option('--ms-flip', help='average over six scales, mirrored too')]
 Slide = Annotated[bool, typer.Option('--slide', help='average over overlapping windows of the crop size')]
+Scales = Annotated[
+    Optional[str], typer.Option(metavar='S,S,...', help='scales to average over, such as 0.75,1,1.25; by default eval_scales')
+]
+Flip = Annotated[bool, typer.Option('--flip', help='average over the mirrored image, too')]
+Stride = Annotated[
+    Optional[str], typer.Option(metavar='HxW', help='--slide: from a window to the next; by default two thirds of it')
+]
 Json = Annotated[
     Optional[Path], typer.Option('--json', metavar='FILE', help='file that gets the figures, too', callback=_in_a_folder)
 ]
@@ -100,13 +107,24 @@ def choose_for_run(
     return chosen, device or (config.runtime.device_target if 'device_target' in asked else None)
 
 
-def parse_size(text: Optional[str]) -> Optional['Size']:
+def parse_scales(text: Optional[str]) -> tuple[float, ...]:
+    """``0.75,1`` -> (0.75, 1.0), as ``eval_scales`` takes them."""
+    from twinseg.common.config import from_flat
+
+    try:
+        scales = [float(part) for part in text.split(',')] if text is not None else []
+    except ValueError:
+        raise UserError(f'--scales {text!r}: expected numbers with commas, such as 0.75,1,1.25') from None
+    return tuple(from_flat({'eval_scales': scales}, '--scales').augment.eval_scales) if scales else ()
+
+
+def parse_size(text: Optional[str], option: str = '--size') -> Optional['Size']:
     """``512x1024`` -> (512, 1024)."""
     if text is None:
         return None
     height, _, width = text.lower().partition('x')
     if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
-        raise UserError(f'--size {text!r}: expected height x width, such as 512x1024')
+        raise UserError(f'{option} {text!r}: expected height x width, such as 512x1024')
     return int(height), int(width)
 
 

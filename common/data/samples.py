@@ -9,6 +9,7 @@ import numpy as np
 from twinseg.common.config import Augment
 from twinseg.common.data.base import Dataset
 from twinseg.common.data.classification_transforms import check_augmentation, eval_image, train_image
+from twinseg.common.data.protocols import eval_transform
 from twinseg.common.data.sampling import sample_rng
 from twinseg.common.data.segmentation_transforms import channels_first, class_mix, train_transform
 from twinseg.common.errors import DataError
@@ -94,18 +95,19 @@ class TrainImages(TrainSamples):
 
 
 class LabelledImages:
-    """``samples[index]`` is image uint8 (3, H, W) and label uint8 (H, W), as stored."""
+    """``samples[index]`` is image uint8 (3, H, W) and label uint8 (H, W), as stored, or as a publisher's protocol
+    has them (``data/protocols.py``)."""
 
-    def __init__(self, dataset: Dataset):
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, augment: Augment):
+        self.dataset, self.augment = dataset, augment
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        image, label = self.dataset.read(index)
+        image, label = eval_transform(*self.dataset.read(index), self.augment)
         return channels_first(image), label
 
 
 def loaded_images(
-    make_loader: Callable[..., Iterator], dataset: Dataset, indices: Iterable[int], batch_size: int, workers: int
+    make_loader: Callable[..., Iterator], samples: LabelledImages, indices: Iterable[int], batch_size: int, workers: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images uint8 (N, 3, H, W) and labels uint8 (N, H, W) in order, read by the ``workers`` of a backend's loader.
 
@@ -113,7 +115,7 @@ def loaded_images(
     """
     images: list[np.ndarray] = []
     labels: list[np.ndarray] = []
-    for image, label in make_loader(LabelledImages(dataset), [[index] for index in indices], workers):
+    for image, label in make_loader(samples, [[index] for index in indices], workers):
         if images and (len(images) == batch_size or image.shape != images[0].shape):
             yield np.concatenate(images), np.concatenate(labels)
             images, labels = [], []

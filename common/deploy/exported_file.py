@@ -109,13 +109,13 @@ class ExportedNetwork:
         an option that is not for it."""
         known = self.metadata
         tasks.of(known.task).check_options(options, str(self.path))
-        self.check_scales({'--ms-flip': options.ms_flip})
+        self.check_scales({'--ms-flip': options.ms_flip, '--scales': bool(options.scales)})
         classes, palette = names_and_colours(known.classes, known.palette, known.num_classes)
         window = self.size or known.input_size
         eval_size = None if self.size else known.eval_size
         return TrainedNetwork(
             known.task,
-            views.shown(self, eval_size, options, window),
+            views.shown(self, eval_size, options, window, known.augment),
             known.augment,
             window,
             classes,
@@ -146,7 +146,8 @@ def evaluate_exported(
     """
     check(network.facts, of_config(config))
     size = network.size
-    network.check_scales({'--ms-flip': options.ms_flip, '--real-size': options.real_size})
+    scales = options.of(config.augment).scales != (1.0,)
+    network.check_scales({'--ms-flip': options.ms_flip, '--real-size': options.real_size, '--scales or eval_scales': scales})
     if size is not None:
         config = config.replace(eval_size=None)  # the file's size decides
     shown = views.as_published(network, config, options, window=size or network.metadata.input_size)

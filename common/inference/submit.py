@@ -33,7 +33,8 @@ class Submission:
     images: int
     first: str  # prediction, below the folder
     split: str
-    ms_flip: bool
+    scales: Sequence[float]
+    flip: bool
     slide: bool
     eval_size: Optional[Sequence[int]]
 
@@ -71,7 +72,8 @@ def submit(run: Run, out: Path, options: EvalOptions = PLAIN, progress: Optional
             _pack(out, names, part)
     except OSError as error:
         raise UserError(f'{error.filename or out}: cannot be written ({reason_of(error)})') from None
-    return Submission(out / archive, len(names), names[0], split, options.ms_flip, options.slide, run.config.augment.eval_size)
+    augment, shown = run.config.augment, options.of(run.config.augment)
+    return Submission(out / archive, len(names), names[0], split, shown.scales, shown.flip, shown.slide, augment.eval_size)
 
 
 def _picture(ids: np.ndarray, dataset: Dataset) -> Image.Image:

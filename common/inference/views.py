@@ -1,33 +1,34 @@
 """Views of an image that a network sees: the whole, overlapping windows, several scales; one predictor in front of another."""
 
 from dataclasses import dataclass
-from typing import Any, Optional, Sequence
+from typing import Any, Literal, Optional, Sequence
 
 import cv2
 import numpy as np
 
 from twinseg.common.backend import Predictor
-from twinseg.common.config import Config
+from twinseg.common.config import Augment, Config
 from twinseg.common.data.segmentation_transforms import scaled_size
+from twinseg.common.errors import UserError
 from twinseg.common.interpolation import Size
 from twinseg.common.tasks.base import PLAIN, EvalOptions
-
-SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # mmsegmentation's multi-scale test
 
 
 @dataclass(frozen=True)
 class TestTimeAugmentation:
     """A predictor (see ``common.backend.Predictor``) that shows another one several views of an image, and averages the
-    probabilities that it gives."""
+    probabilities, or the logits, that it gives."""
 
     predictor: Predictor
     scales: tuple[float, ...] = (1.0,)  # scales of the image, applied after ``size``
     flip: bool = False  # the mirrored image, too
     window: Optional[Size] = None  # size of overlapping windows; None: the whole image
     size: Optional[Sequence[int]] = None  # height and width that the image is scaled to fit into, proportions kept
+    stride: Optional[Size] = None  # from a window to the next; None: two thirds of it
+    average: Literal['probabilities', 'logits'] = 'probabilities'
 
     def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
-        """The logits of ``predictor`` for the whole images: views are averaged as probabilities, not as logits."""
+        """The logits of ``predictor`` for the whole images: no average of views."""
         return self.predictor.logits(images, size)
 
     def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
@@ -36,10 +37,11 @@ class TestTimeAugmentation:
         images = _scaled(images, scaled_size(*full, self.size))
         if self.scales == (1.0,) and not self.flip and self.window is None:
             return self.predictor.class_ids(images, size or full)
-        return self.probabilities(images, size or full).argmax(1).astype(np.uint8)
+        return self.averages(images, size or full).argmax(1).astype(np.uint8)
 
-    def probabilities(self, images: np.ndarray, size: Size) -> np.ndarray:
-        """Mean class probabilities (N, C, h, w) at ``size`` over scales and flips of ``images``, uint8 (N, 3, H, W)."""
+    def averages(self, images: np.ndarray, size: Size) -> np.ndarray:
+        """Mean class probabilities, or logits, (N, C, h, w) at ``size``, over scales and flips of ``images``, uint8
+        (N, 3, H, W)."""
         total: Any = 0.0
         for scale in self.scales:
             view = _scaled(images, tuple(max(1, int(side * scale + 0.5)) for side in images.shape[2:]))
@@ -48,10 +50,10 @@ class TestTimeAugmentation:
                 logits = (
                     self.predictor.logits(shown, size)
                     if self.window is None
-                    else slide_logits(self.predictor, shown, self.window, size)
+                    else slide_logits(self.predictor, shown, self.window, size, self.stride)
                 )
-                probabilities = _softmax(logits)
-                total += probabilities[..., ::-1] if flipped else probabilities
+                scores = _softmax(logits) if self.average == 'probabilities' else logits
+                total += scores[..., ::-1] if flipped else scores
         total /= len(self.scales) * (2 if self.flip else 1)
         return total
 
@@ -59,18 +61,32 @@ class TestTimeAugmentation:
 def as_published(
     predictor: Predictor, config: Config, options: EvalOptions = PLAIN, window: Optional[Size] = None
 ) -> Predictor:
-    """The predictor behind the views that scores are published for: at ``eval_size``, if asked at six scales and mirrored, or
-    by windows of the crop size or another one."""
-    height, width = window or config.augment.crop_size
-    return shown(predictor, config.augment.eval_size, options, (height, width))
+    """The predictor behind the views that scores are published for: at ``eval_size``, at the scales and mirrored as the
+    configuration or ``options`` say, or by windows of ``slide_window``, the crop size or another one."""
+    augment = config.augment
+    height, width = window or augment.slide_window or augment.crop_size
+    return shown(predictor, augment.eval_size, options, (height, width), augment)
 
 
-def shown(predictor: Predictor, size: Optional[Sequence[int]], options: EvalOptions, window: Size) -> Predictor:
-    """The predictor behind the views that ``options`` name of images scaled to fit into ``size``."""
-    if size is None and not options.ms_flip and not options.slide:
+def shown(
+    predictor: Predictor, size: Optional[Sequence[int]], options: EvalOptions, window: Size, augment: Augment
+) -> Predictor:
+    """The predictor behind the views that ``options`` name, or else ``augment``, of images scaled to fit into ``size``.
+    UserError for a stride that leaves pixels between windows out."""
+    chosen = options.of(augment)
+    if size is None and chosen.scales == (1.0,) and not chosen.flip and not chosen.slide:
         return predictor
+    if chosen.slide and chosen.stride and any(step > side for step, side in zip(chosen.stride, window)):
+        steps, sides = ('x'.join(map(str, sizes)) for sizes in (chosen.stride, window))
+        raise UserError(f'slide_stride (--stride) {steps}: steps over pixels between windows of {sides}; give at most that')
     return TestTimeAugmentation(
-        predictor, SCALES if options.ms_flip else (1.0,), options.ms_flip, window if options.slide else None, size
+        predictor,
+        chosen.scales,
+        chosen.flip,
+        window if chosen.slide else None,
+        size,
+        chosen.stride,
+        augment.eval_average,
     )
 
 
@@ -81,14 +97,18 @@ def _scaled(images: np.ndarray, size: Any) -> np.ndarray:
     return np.stack([cv2.resize(image.transpose(1, 2, 0), size[::-1]).transpose(2, 0, 1) for image in images])
 
 
-def slide_logits(predictor: Predictor, images: np.ndarray, window: Size, size: Size) -> np.ndarray:
-    """Mean logits over windows that overlap by a third (mmsegmentation's slide mode), resized to ``size``."""
+def slide_logits(
+    predictor: Predictor, images: np.ndarray, window: Size, size: Size, stride: Optional[Size] = None
+) -> np.ndarray:
+    """Mean logits over windows, each ``stride`` from the next, by default two thirds of a window, the last ones at the edge
+    (mmsegmentation's slide mode), resized to ``size``."""
     sides = images.shape[2:]
     total: Any = None
     count = np.zeros(sides, np.float32)
     window = (min(window[0], sides[0]), min(window[1], sides[1]))
-    for top in _starts(sides[0], window[0]):
-        for left in _starts(sides[1], window[1]):
+    down, right = stride or [max(1, side * 2 // 3) for side in window]
+    for top in _starts(sides[0], window[0], down):
+        for left in _starts(sides[1], window[1], right):
             part = np.s_[..., top : top + window[0], left : left + window[1]]
             logits = predictor.logits(np.ascontiguousarray(images[part]), window)
             if total is None:
@@ -101,8 +121,7 @@ def slide_logits(predictor: Predictor, images: np.ndarray, window: Size, size: S
     return np.stack([np.stack([cv2.resize(plane, size[::-1]) for plane in logits]) for logits in total])
 
 
-def _starts(side: int, window: int) -> list[int]:
-    stride = max(1, window * 2 // 3)
+def _starts(side: int, window: int, stride: int) -> list[int]:
     steps = max(0, -(-(side - window) // stride))
     return [min(i * stride, side - window) for i in range(steps + 1)]
 

@@ -67,7 +67,7 @@ def row(folder: Path) -> dict[str, Any]:
         'steps': record.steps[-1]['step'] if record.steps else record.best['step'],
         'hours': hours(record),
         'hardware': _hardware(meta),
-        'score': f'{figure} {record.best[figure]:.2f}' + (' (trained on)' if is_trained_on(config.data) else ''),
+        'score': f'{figure} {record.best[figure]:.2f}{_kind_of_score(config)}',
         'multi-scale, flip': several,
         'parameters, M': sizes and f'{sizes[0] / 1e6:.3f}',
         'G MACs': sizes and f'{sizes[1] / 1e9:.3f}',
@@ -88,6 +88,16 @@ def published(recipe: Optional[str]) -> Optional[str]:
         return None
     match = re.search(r'^# score:.*?(?:published: |(?=\w+ reports ))(.*)$', path.read_text(encoding='utf-8'), re.MULTILINE)
     return match and match[1].rstrip(';, ')
+
+
+def _kind_of_score(config: Config) -> str:
+    """What keeps a score from being compared with others, in brackets; empty where nothing does."""
+    augment = config.augment
+    notes = ['trained on'] if is_trained_on(config.data) else []
+    notes += [augment.protocol] if augment.protocol != 'full' else []
+    notes += [f'scales {", ".join(f"{scale:g}" for scale in augment.eval_scales)}'] if augment.eval_scales != [1.0] else []
+    notes += ['flip'] if augment.eval_flip else []
+    return f' ({"; ".join(notes)})' if notes else ''
 
 
 def _recipe(config: Config) -> str:
@@ -141,7 +151,8 @@ def _several_scales(folder: Path, config: Config, figure: str) -> Optional[str]:
         try:
             result = json.loads(read_bounded(path, MAX_FILE))
             conditions = result['conditions']
-            if conditions['ms_flip'] and conditions['split'] == config.data.val_split:
+            same_protocol = conditions.get('protocol', 'full') == config.augment.protocol
+            if conditions['ms_flip'] and same_protocol and conditions['split'] == config.data.val_split:
                 return f'{result[figure]:.2f}'
         except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             continue  # another kind of file

@@ -6,7 +6,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Generator, Iterable, Mapping, NamedTuple, Optional, Protocol, Sequence
 
@@ -26,6 +26,7 @@ from twinseg.common.metrics import ImageScores, Scores
 from twinseg.common.parallel.processes import ALONE, Group
 from twinseg.common.tasks import tiles
 
+SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # mmsegmentation's multi-scale test
 SMALLEST = 32  # pixels a side that a network is given: smaller images are padded by repeating their edge
 MakeLoader = Callable[[Any, Iterable[list], int], Generator[Batch, None, None]]  # see ``Backend.make_loader``
 
@@ -34,11 +35,24 @@ MakeLoader = Callable[[Any, Iterable[list], int], Generator[Batch, None, None]] 
 class EvalOptions:
     """Options of an evaluation."""
 
-    ms_flip: bool = False  # segmentation: probabilities averaged over six scales, mirrored too
+    ms_flip: bool = False  # segmentation: averaged over SCALES, mirrored too
     slide: bool = False  # segmentation: averaged over overlapping windows
     boundary: bool = False  # segmentation: boundary IoU, too
     real_size: bool = False  # classification: images neither resized nor cropped
     split: Optional[str] = None  # split; by default the validation split
+    scales: tuple[float, ...] = ()  # segmentation: scales that are averaged; by default the configuration's
+    flip: bool = False  # segmentation: the mirrored image, too
+    stride: Optional[Size] = None  # segmentation: from a window to the next; by default the configuration's
+
+    def of(self, augment: Augment) -> 'EvalOptions':
+        """These, with what they leave to the configuration."""
+        height, width = self.stride or augment.slide_stride or (0, 0)
+        return replace(
+            self,
+            scales=SCALES if self.ms_flip else self.scales or tuple(augment.eval_scales),
+            flip=self.ms_flip or self.flip or augment.eval_flip,
+            stride=(height, width) if height else None,
+        )
 
 
 PLAIN = EvalOptions()

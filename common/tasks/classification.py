@@ -69,7 +69,7 @@ def evaluation_samples(dataset: Dataset, config: Config, size: Size) -> Evaluati
 
 
 def check_options(options: EvalOptions, subject: str) -> None:
-    for name in ('ms_flip', 'slide', 'boundary'):
+    for name in ('ms_flip', 'slide', 'boundary', 'scales', 'flip', 'stride'):
         if getattr(options, name):
             raise UserError(f'--{name.replace("_", "-")} is for segmentation, but {subject} is not')
 

@@ -67,12 +67,16 @@ def training_samples(dataset: Dataset, config: Config) -> TrainSamples:
 
 
 def evaluation_samples(dataset: Dataset, config: Config, size: Size) -> LabelledImages:
-    return LabelledImages(dataset)
+    return LabelledImages(dataset, config.augment)
 
 
 def check_options(options: EvalOptions, subject: str) -> None:
     if options.real_size:
         raise UserError(f'--real-size is for classifiers, but {subject} is not')
+    if options.ms_flip and options.scales:
+        raise UserError('--scales: --ms-flip has six scales of its own; give one of the two')
+    if options.stride and not options.slide:
+        raise UserError('--stride: has no effect without --slide')
 
 
 def evaluate(
@@ -84,12 +88,14 @@ def evaluate(
     group: Group = ALONE,
     progress: Optional[OnProgress] = None,
 ) -> Evaluation:
-    """Counts the pixels by true and predicted class, predictions compared at each label's full size."""
+    """Counts the pixels by true and predicted class, predictions compared at each label's full size, or as a
+    publisher's protocol has it (``data/protocols.py``)."""
     names, ignored = dataset.description.classes, dataset.description.ignore_index
     matrix, boundary = np.zeros((len(names), len(names)), np.int64), np.zeros((2, len(names)), np.int64)
     done, indices = 0, range(group.rank, len(dataset), group.size)
-    data = config.data
-    for images, labels in loaded_images(make_loader, dataset, indices, data.eval_batch_size, data.num_parallel_workers):
+    data, augment, shown = config.data, config.augment, options.of(config.augment)
+    samples = LabelledImages(dataset, augment)
+    for images, labels in loaded_images(make_loader, samples, indices, data.eval_batch_size, data.num_parallel_workers):
         predicted = predictor.class_ids(images, (images.shape[2], images.shape[3]))
         if predicted.max() >= len(names):
             raise UserError(f'the network predicts class {predicted.max()}, but {dataset.name} has {len(names)} classes')
@@ -110,10 +116,15 @@ def evaluate(
         'data': dataset.name,
         'split': dataset.split,
         'images': len(dataset),
+        'protocol': augment.protocol,
         'ms_flip': options.ms_flip,
+        'scales': list(shown.scales),
+        'flip': shown.flip,
+        'average': augment.eval_average,
         'slide': options.slide,
+        'stride': shown.stride and list(shown.stride),
         'boundary': options.boundary,
-        'eval_size': config.augment.eval_size,
+        'eval_size': augment.eval_size,
     }
     scores = Scores.from_matrix(matrix, names, boundary if options.boundary else None)
     return Evaluation(NAME, scores, matrix, conditions)

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support import streets
 from tests.support.tiny import batch, tiny_network
@@ -10,15 +11,16 @@ from twinseg.common import config
 from twinseg.common.backend import get_backend
 from twinseg.common.cli import main
 from twinseg.common.data.open import open_dataset
-from twinseg.common.data.samples import loaded_images
+from twinseg.common.data.protocols import eval_transform
+from twinseg.common.data.samples import LabelledImages, loaded_images
 from twinseg.common.data.thread_loader import make_loader
 from twinseg.common.errors import UserError
 from twinseg.common.inference import views
-from twinseg.common.inference.views import SCALES, slide_logits
+from twinseg.common.inference.views import slide_logits
 from twinseg.common.interpolation import resize_bilinear
 from twinseg.common.metrics import confusion_matrix
 from twinseg.common.tasks import segmentation
-from twinseg.common.tasks.base import EvalOptions
+from twinseg.common.tasks.base import SCALES, EvalOptions
 
 PIXELS_APART = 1e-4  # share of the pixels on which the twins may disagree (docs/design.md section 4)
 
@@ -76,7 +78,7 @@ def sizes(tmp_path_factory):
 @pytest.mark.parametrize('workers', [0, 2])
 def test_a_loader_brings_every_image_once_in_batches_of_one_size(backend, sizes, workers):
     dataset = open_dataset(config.from_flat(streets.settings(sizes)).data, 'val')
-    batches = list(loaded_images(backend.make_loader, dataset, range(6), 2, workers))
+    batches = list(loaded_images(backend.make_loader, LabelledImages(dataset, config.Augment()), range(6), 2, workers))
     assert [images.shape for images, _ in batches] == [
         (1, 3, 64, 96), (2, 3, 40, 60), (2, 3, 64, 96), (1, 3, 40, 61)
     ]  # fmt: skip
@@ -122,8 +124,8 @@ def test_a_class_that_the_data_set_lacks_is_an_error(dataset):
 
 def test_averaging_a_mirrored_view_mirrors_it_back(dataset):
     images = np.stack([dataset.read(0)[0].transpose(2, 0, 1)])
-    once = views.TestTimeAugmentation(Bright()).probabilities(images, images.shape[2:])
-    assert np.allclose(once, views.TestTimeAugmentation(Bright(), flip=True).probabilities(images, images.shape[2:]))
+    once = views.TestTimeAugmentation(Bright()).averages(images, images.shape[2:])
+    assert np.allclose(once, views.TestTimeAugmentation(Bright(), flip=True).averages(images, images.shape[2:]))
 
 
 @pytest.mark.parametrize('window', [(64, 96), (32, 48), (50, 33), (500, 500)])
@@ -168,10 +170,11 @@ class Slow(Bright):
         return self.logits(images, size or images.shape[2:]).argmax(1).astype(np.uint8)
 
 
-def plain(predictor, image, size, scales, flip, window):
+def plain(predictor, image, size, scales, flip, window, stride=None, average='probabilities'):
     """Mean probabilities (C, h, w) of one image, pixel by pixel and window by window, as mmsegmentation's tools/test.py
-    describes them: softmax of the logits at the label's size, added up, divided by their number."""
+    describes them: softmax of the logits at the label's size, added up, divided by their number; or mean logits."""
     found = []
+    steps = stride or (window and (window[0] * 2 // 3, window[1] * 2 // 3))
     for scale in scales:
         height, width = (int(side * scale + 0.5) for side in image.shape[1:])
         scaled = cv2.resize(image.transpose(1, 2, 0), (width, height)).transpose(2, 0, 1)
@@ -182,16 +185,16 @@ def plain(predictor, image, size, scales, flip, window):
             else:
                 h, w = min(window[0], height), min(window[1], width)
                 total, count = np.zeros((3, height, width)), np.zeros((height, width))
-                for row in range(-(-max(height - h, 0) // (window[0] * 2 // 3)) + 1):
-                    for column in range(-(-max(width - w, 0) // (window[1] * 2 // 3)) + 1):
-                        top = min(row * (window[0] * 2 // 3), height - h)
-                        left = min(column * (window[1] * 2 // 3), width - w)
+                for row in range(-(-max(height - h, 0) // steps[0]) + 1):
+                    for column in range(-(-max(width - w, 0) // steps[1]) + 1):
+                        top = min(row * steps[0], height - h)
+                        left = min(column * steps[1], width - w)
                         total[:, top : top + h, left : left + w] += predictor.logits(
                             view[None, :, top : top + h, left : left + w], (h, w)
                         )[0]
                         count[top : top + h, left : left + w] += 1
                 logits = np.stack([cv2.resize(plane, size[::-1]) for plane in total / count])
-            shares = np.exp(logits) / np.exp(logits).sum(0)
+            shares = logits if average == 'logits' else np.exp(logits) / np.exp(logits).sum(0)
             found.append(shares[:, :, ::-1] if mirrored else shares)
     return sum(found) / len(found)
 
@@ -210,10 +213,134 @@ def plain(predictor, image, size, scales, flip, window):
 def test_views_are_averaged_as_the_plain_way_does(dataset, scales, flip, window):
     image = dataset.read(1)[0].transpose(2, 0, 1)[:, :61, :93]
     predictor = views.TestTimeAugmentation(Slow(), scales, flip, window)
-    found = predictor.probabilities(image[None], (61, 93))[0]
+    found = predictor.averages(image[None], (61, 93))[0]
     expected = plain(Slow(), image, (61, 93), scales, flip, window)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.array_equal(predictor.class_ids(image[None])[0], found.argmax(0))
+
+
+@pytest.mark.parametrize(
+    'keys, options, expected',
+    [
+        ({'eval_scales': [0.75, 1.5]}, {}, ((0.75, 1.5), False, None)),
+        ({'eval_flip': True, 'eval_average': 'logits'}, {}, ((1.0,), True, None, None, 'logits')),
+        ({'eval_scales': [0.75]}, {'scales': (0.5, 1.25), 'flip': True}, ((0.5, 1.25), True, None)),
+        ({'eval_scales': [0.75], 'eval_flip': True}, {'ms_flip': True}, (SCALES, True, None)),
+        ({}, {'slide': True}, ((1.0,), False, (48, 60))),
+        (
+            {'slide_window': [30, 42], 'slide_stride': [30, 11]},
+            {'slide': True},
+            ((1.0,), False, (30, 42), (30, 11)),
+        ),
+        (
+            {'slide_window': [30, 42], 'slide_stride': [30, 11], 'eval_average': 'logits', 'eval_flip': True},
+            {'slide': True, 'stride': (7, 40), 'scales': (0.5, 1.75)},
+            ((0.5, 1.75), True, (30, 42), (7, 40), 'logits'),
+        ),
+    ],
+)
+def test_views_are_those_of_the_configuration_or_of_the_command(dataset, keys, options, expected):
+    image = dataset.read(1)[0].transpose(2, 0, 1)[:, :61, :93]
+    chosen = config.from_flat({'crop_size': [48, 60], **keys})
+    predictor = views.as_published(Slow(), chosen, EvalOptions(**options))
+    np.testing.assert_allclose(
+        predictor.averages(image[None], (61, 93))[0], plain(Slow(), image, (61, 93), *expected), atol=1e-4
+    )
+
+
+def test_a_network_without_views_is_shown_as_it_is():
+    network = Slow()
+    assert views.as_published(network, config.from_flat({'slide_stride': [9, 9]}), EvalOptions()) is network
+
+
+@pytest.mark.parametrize(
+    'keys, message',
+    [
+        ({'eval_scales': []}, r'eval_scales: expected a list of numbers above 0 and at most 8, such as'),
+        ({'eval_scales': [0.0]}, 'eval_scales: expected a list of numbers above 0'),
+        ({'eval_scales': [9.0]}, 'eval_scales: expected a list of numbers above 0'),
+        ({'eval_resized': [30, 0]}, r'eval_resized: expected \[height, width\] in pixels'),
+        (
+            {'eval_resized': [30, 42], 'eval_center_crop': [30, 30]},
+            'eval_resized: give eval_resized or eval_center_crop, not both',
+        ),
+        ({'set': 'imagenet', 'eval_flip': True}, 'eval_flip: true has no effect with set: imagenet'),
+    ],
+)
+def test_evaluations_that_cannot_be_are_refused(keys, message):
+    with pytest.raises(UserError, match=message):
+        config.from_flat(keys)
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        ({'ms_flip': True, 'scales': (0.5,)}, '--scales: --ms-flip has six scales of its own; give one of the two'),
+        ({'stride': (3, 3)}, '--stride: has no effect without --slide'),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        segmentation.check_options(EvalOptions(**options), 'x')
+
+
+def test_a_stride_beyond_the_window_is_refused():
+    with pytest.raises(UserError, match=r'slide_stride \(--stride\) 40x40: steps over pixels between windows of 30x42'):
+        views.as_published(Slow(), config.from_flat({'crop_size': [30, 42]}), EvalOptions(slide=True, stride=(40, 40)))
+
+
+# Protocols
+
+
+def yassouali(image, label, size):
+    """Image and label as _val_augmentation of yassouali/pytorch-segmentation@33434fa, base/base_dataset.py, has them."""
+    height, width = label.shape
+    new = (size, int(size * width / height)) if height < width else (int(size * height / width), size)
+    top, left = (new[0] - size) // 2, (new[1] - size) // 2
+    box = np.s_[top : top + size, left : left + size]
+    small = Image.fromarray(label).resize(new[::-1], Image.NEAREST)
+    return cv2.resize(image, new[::-1], interpolation=cv2.INTER_LINEAR)[box], np.asarray(small)[box]
+
+
+def davidtvs(image, label, size):
+    """As the transforms of davidtvs/PyTorch-ENet@e17d404, main.py, have them: Pillow's resize, of labels NEAREST."""
+    picture, labels = Image.fromarray(image), Image.fromarray(label)
+    return np.asarray(picture.resize(size[::-1], Image.BILINEAR)), np.asarray(labels.resize(size[::-1], Image.NEAREST))
+
+
+@pytest.mark.parametrize('shape', [(64, 96), (96, 64), (41, 53), (50, 50), (30, 200)])
+@pytest.mark.parametrize(
+    'protocol, size, publisher', [('eval_center_crop', [40, 40], yassouali), ('eval_resized', [36, 48], davidtvs)]
+)
+def test_protocols_are_those_of_the_publishers(shape, protocol, size, publisher):
+    rng = np.random.default_rng(0)
+    image, label = rng.integers(0, 256, (*shape, 3), np.uint8), rng.integers(0, 19, shape, np.uint8)
+    augment = config.from_flat({protocol: size}).augment
+    expected = publisher(image, label, 40 if protocol == 'eval_center_crop' else tuple(size))
+    for ours, theirs in zip(eval_transform(image, label, augment), expected):
+        assert ours.shape[:2] == tuple(size) and np.array_equal(ours, theirs)
+
+
+def test_a_centre_need_not_be_square():
+    image, label = np.zeros((60, 100, 3), np.uint8), np.arange(100, dtype=np.uint8)[None].repeat(60, 0)
+    for size, columns in ([30, 20], range(30, 70, 2)), ([20, 50], range(0, 100, 2)):
+        augment = config.from_flat({'eval_center_crop': size}).augment
+        small, ids = eval_transform(image, label, augment)
+        assert small.shape[:2] == ids.shape == tuple(size) and np.abs(ids[0].astype(int) - list(columns)).max() <= 1
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_scores_are_counted_as_the_protocol_has_images_and_labels(backend, sizes, workers):
+    dataset = open_dataset(config.from_flat(streets.settings(sizes)).data, 'val')
+    keys = {'eval_center_crop': [32, 32], 'num_parallel_workers': workers, 'eval_batch_size': 4}
+    settings = config.from_flat(keys)
+    found = segmentation.evaluate(Bright(), dataset, settings, backend.make_loader, EvalOptions())
+    expected = 0
+    for image, label in map(dataset.read, range(len(dataset))):
+        image, label = yassouali(image, label, 32)
+        expected = expected + confusion_matrix(label, (image[..., 0] > 127).astype(np.uint8), 3)
+    assert np.array_equal(found.matrix, expected) and found.conditions['protocol'] == 'center_crop 32x32'
+    assert evaluate(Bright(), dataset).conditions['protocol'] == 'full'
 
 
 def test_images_are_scaled_to_the_evaluation_size_and_labels_are_not(dataset):

@@ -387,18 +387,43 @@ def test_a_classifier_takes_folders_of_equal_names(folder, backend_name):
 # Views
 
 
-@pytest.mark.parametrize('option', ['--slide', '--ms-flip'])
-def test_views_are_those_of_an_evaluation(option, folder):
+@pytest.mark.parametrize(
+    'words, options',
+    [
+        (['--slide'], EvalOptions(slide=True)),
+        (['--ms-flip'], EvalOptions(ms_flip=True)),
+        (['--flip'], EvalOptions(flip=True)),
+        (['--scales', '0.75,1.25'], EvalOptions(scales=(0.75, 1.25))),
+        (['--slide', '--stride', '20x31'], EvalOptions(slide=True, stride=(20, 31))),
+    ],
+)
+def test_views_are_those_of_an_evaluation(words, options, folder):
     pytest.importorskip('torch')
     image, settings = saved(folder / 'a.png', (80, 150)), ['eval_size=null', 'crop_size=[64, 96]']
     plain = load_run(SHIPPED, 'pytorch', 'cpu', override(stored_config(SHIPPED), settings))
-    options = EvalOptions(ms_flip=option == '--ms-flip', slide=option == '--slide')
     planes = picture((80, 150)).transpose(2, 0, 1)[None].copy()
     expected = as_published(plain.predictor, plain.config, options).class_ids(planes)[0]
     assert (expected != plain.predictor.class_ids(planes)[0]).any()
-    command = ['predict', '--checkpoint', str(SHIPPED), '--backend', 'pytorch', '--device', 'cpu', str(image), option]
+    command = ['predict', '--checkpoint', str(SHIPPED), '--backend', 'pytorch', '--device', 'cpu', str(image), *words]
     assert main([*command, '--out', 'o', '--set', *settings]) == 0
     np.testing.assert_array_equal(read(folder / 'o' / 'a_ids.png'), expected)
+
+
+@pytest.mark.parametrize(
+    'words, message',
+    [
+        (['--scales', '1,x'], "--scales '1,x': expected numbers with commas, such as 0.75,1,1.25"),
+        (['--scales', '1,99'], '--scales: eval_scales: expected a list of numbers above 0 and at most 8'),
+        (['--slide', '--stride', '20'], "--stride '20': expected height x width"),
+        (['--stride', '20x20'], '--stride: has no effect without --slide'),
+        (['--ms-flip', '--scales', '1'], '--scales: --ms-flip has six scales of its own'),
+    ],
+)
+def test_views_that_cannot_be_are_refused(words, message, folder, capsys):
+    pytest.importorskip('torch')
+    image = saved(folder / 'a.png')
+    assert main(['predict', '--checkpoint', str(SHIPPED), '--backend', 'pytorch', '--device', 'cpu', str(image), *words]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('size', [(1, 1), (3, 300), (40, 7)])

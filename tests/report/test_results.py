@@ -94,6 +94,22 @@ def test_weights_to_start_from_are_named_without_their_place(run, tmp_path):
     assert 'pretrained=weighted/checkpoints/best.safetensors' in cells(tmp_path / 'results.md')[0]['recipe']
 
 
+def test_a_score_of_another_protocol_says_so(run, tmp_path):
+    shutil.copytree(run, tmp_path / 'run')
+    path = tmp_path / 'run/config.yaml'
+    text = path.read_text()
+    for line, other in (
+        ('resized: null', 'resized: [48, 64]'),
+        ('scales: [1.0]', 'scales: [0.5, 1.0]'),
+        ('flip: false', 'flip: true'),
+    ):
+        text = text.replace(f'eval_{line}', f'eval_{other}')
+    path.write_text(text)
+    found = results_table.row(tmp_path / 'run')
+    assert found['score'].endswith(' (resized 48x64; scales 0.5, 1; flip)')
+    assert found['multi-scale, flip'] is None, 'the evaluation beside it was counted on the full labels'
+
+
 def test_rows_are_in_order_and_runs_are_checked(run, tmp_path):
     shutil.copytree(run, tmp_path / 'b')
     text = (tmp_path / 'b/config.yaml').read_text()
