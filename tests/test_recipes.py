@@ -11,7 +11,7 @@ import pytest
 from tests.test_schedules import RELATIVE, mmengine
 from tests.training.test_losses import CITYSCAPES
 from twinseg.common.backend import get_backend
-from twinseg.common.config import load
+from twinseg.common.config import KEYS, load
 from twinseg.common.data.classes import CAMVID_CLASSES, CAMVID_ELEVEN, CITYSCAPES_CLASSES, VOC_CLASSES
 from twinseg.common.schedules import learning_rates
 from twinseg.common.settings import recipes
@@ -147,6 +147,97 @@ def test_deephm(name):
         [[0.45734706, 0.43338275, 0.40058118], [0.23965294, 0.23532275, 0.2398498]],
         atol=1e-5,
     )
+
+
+CHENJUN = 'ddrnet_23-slim_chenjun2hao_cityscapes-1024x1024'
+# setting -> value of chenjun2hao/DDRNet.pytorch@bc0e193, and where it is written: a line of experiments/cityscapes/
+# ddrnet23_slim.yaml, or of another file
+CHENJUN_SETTINGS: dict[str, tuple[Any, str]] = {
+    'batch_size': (8, ':32 BATCH_SIZE_PER_GPU'),
+    'lr_batch_size': (2 * 8, ':5 GPUS'),
+    'sampling': ('shuffle', ':33 SHUFFLE'),
+    'base_size': ([1024, 2048], ':31 BASE_SIZE, the long side'),
+    'crop_size': ([1024, 1024], ':28 IMAGE_SIZE'),
+    'ratio_range': ([0.5, 0.5 + 16 / 10], ':46 SCALE_FACTOR; lib/datasets/base_dataset.py:160'),
+    'cat_max_ratio': (1.0, 'lib/datasets/base_dataset.py:72, one box'),
+    'flip_prob': (0.5, 'lib/datasets/base_dataset.py:171'),
+    'photometric_distortion': (False, 'lib/config/default.py, RANDOM_BRIGHTNESS'),
+    'optimizer': ('sgd', ':37 OPTIMIZER'),
+    'base_lr': (0.01, ':38 LR'),
+    'weight_decay': (5e-4, ':39 WD'),
+    'momentum': (0.9, ':40 MOMENTUM'),
+    'use_nesterov': (False, ':41 NESTEROV'),
+    'norm_bias_decay': (True, 'tools/train.py:224, one group'),
+    'epochs': (484, ':35 END_EPOCH'),
+    'losses': ({'logits': 'ohem', 'aux': 'cross_entropy'}, 'lib/core/criterion.py:98'),
+    'logits_weight': (0.4, ':26 BALANCE_WEIGHTS; lib/models/ddrnet_23_slim.py:340'),
+    'auxiliary_weights': ({'aux': 1.0}, ':26 BALANCE_WEIGHTS'),
+    'ohem_thresh': (0.9, ':24 OHEMTHRES'),
+    'ohem_min_kept': (2 * 131072, ':25 OHEMKEEP, of each GPU'),
+    'class_weight': (CITYSCAPES, 'lib/datasets/cityscapes.py:62'),
+    'avg_non_ignore': (False, 'lib/core/function.py:64, the mean of a map'),
+    'sync_bn': (False, 'tools/train.py:101'),
+    'train_split': ('train', ':15 TRAIN_SET'),
+    'val_split': ('val', ':14 TEST_SET'),
+    'eval_average': ('logits', 'lib/datasets/base_dataset.py:207'),
+    'mean': ([123.675, 116.28, 103.53], 'lib/datasets/cityscapes.py:31'),
+    'std': ([58.395, 57.12, 57.375], 'lib/datasets/cityscapes.py:32'),
+}
+# What its authors do otherwise (README of ydhongHIT/DDRNet@de0db31; M: memory of the paper); 4 GPUs with 3 images (M)
+AUTHORS_OTHERWISE: dict[str, Any] = {
+    'batch_size': 3,
+    'lr_batch_size': 12,
+    'sampling': 'class_balanced',  # README: "class balance sample"
+    'logits_weight': 1.0,  # M, and issue 22 of chenjun2hao/DDRNet.pytorch
+    'auxiliary_weights': {'aux': 0.4},
+    'ohem_min_kept': 4 * 131072,
+    'sync_bn': True,
+}
+TRAINVAL = {'train_split': ['train', 'val']}  # issue 32 of ydhongHIT/DDRNet: for the test server
+CAMVID_OTHERWISE: dict[str, Any] = {
+    **TRAINVAL,  # issue 6
+    'val_split': 'test',
+    'set': 'camvid11of32',  # issue 25
+    'batch_size': 12,
+    'lr_batch_size': 12,
+    'base_size': [720, 960],
+    'crop_size': [720, 960],
+    'base_lr': 1e-3,  # M
+    'epochs': 968,  # M
+    'logits_weight': 1.0,
+    'auxiliary_weights': {'aux': 0.4},
+    'ohem_min_kept': 131072,
+    'class_weight': None,
+    'sync_bn': True,  # one GPU
+}
+
+
+@pytest.mark.parametrize(
+    'name, arch, otherwise',
+    [
+        (CHENJUN, 'ddrnet23_slim', {}),
+        ('ddrnet_23-slim_authors_cityscapes-1024x1024', 'ddrnet23_slim', AUTHORS_OTHERWISE),
+        ('ddrnet_23_authors_cityscapes-1024x1024', 'ddrnet23', AUTHORS_OTHERWISE),
+        ('ddrnet_23-slim_authors-trainval_cityscapes-1024x1024', 'ddrnet23_slim', {**AUTHORS_OTHERWISE, **TRAINVAL}),
+        ('ddrnet_23_authors-trainval_cityscapes-1024x1024', 'ddrnet23', {**AUTHORS_OTHERWISE, **TRAINVAL}),
+        ('ddrnet_39_authors-trainval_cityscapes-1024x1024', 'ddrnet39', {**AUTHORS_OTHERWISE, **TRAINVAL}),
+        ('ddrnet_23-slim_authors_camvid-720x960', 'ddrnet23_slim', CAMVID_OTHERWISE),
+        ('ddrnet_23_authors_camvid-720x960', 'ddrnet23', CAMVID_OTHERWISE),
+    ],
+)
+def test_ddrnet_by_its_authors(name, arch, otherwise):
+    found = SEGMENTATION[name]
+    expected = {**{key: value for key, (value, _) in CHENJUN_SETTINGS.items()}, **otherwise}
+    ours = {key: getattr(getattr(found, KEYS[key]), key) for key in expected}
+    assert ours == {key: pytest.approx(value) if isinstance(value, float) else value for key, value in expected.items()}
+    assert found.model.arch == f'{arch}_seg' and found.model.pretrained == f'{arch}_authors'
+    assert found.model.model_args == {'stem_bias': True}
+    images = {'cityscapes': {'train': 2975, 'val': 500}, 'camvid11of32': {'train': 367, 'val': 101}}[found.data.set]
+    steps = sum(images[split] for split in found.data.train_splits) // found.optimizer.lr_batch_size
+    ours = learning_rates(found.optimizer, found.schedule, steps, found.optimizer.lr_batch_size)
+    total = steps * found.schedule.epochs
+    np.testing.assert_allclose(ours, found.optimizer.base_lr * (1 - np.arange(total) / total) ** 0.9, rtol=RELATIVE)
+    assert found.runtime.val_interval % steps == 0, 'whole epochs'
 
 
 def one_of_each() -> list[Any]:

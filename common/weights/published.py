@@ -81,6 +81,19 @@ def _openmmlab(name: str, path: str, arch: str, about: str, aliases: tuple[str, 
     )
 
 
+def _ddrnet(arch: str, title: str, file: str, drive: str) -> Published:
+    return Published(
+        name=f'{arch}_authors',
+        file=file,
+        url=f'https://drive.google.com/file/d/{drive}/view',
+        about=f'{title}, the file of its authors (github.com/ydhongHIT/DDRNet)',
+        licence='MIT',
+        source='ddrnet',
+        arch=arch,
+        by_hand=True,
+    )
+
+
 def _stdc_seg(arch: str, file: str) -> Published:
     return Published(
         name=f'{arch}_stdc_seg',
@@ -140,16 +153,9 @@ PUBLISHED = (
         'ddrnet23',
         "DDRNet-23, the authors' weights as mmsegmentation converted them",
     ),
-    Published(
-        name='ddrnet39_authors',
-        file='DDRNet39_imagenet.pth',
-        url='https://drive.google.com/file/d/122CMx6DZBaRRf-dOHYwuDY9vG0_UQ10i/view',
-        about='DDRNet-39, the file of its authors (github.com/ydhongHIT/DDRNet)',
-        licence='MIT',
-        source='ddrnet',
-        arch='ddrnet39',
-        by_hand=True,
-    ),
+    _ddrnet('ddrnet23_slim', 'DDRNet-23-slim', 'DDRNet23s_imagenet.pth', '1mg5tMX7TJ9ZVcAiGSB4PEihPtrJyalB4'),
+    _ddrnet('ddrnet23', 'DDRNet-23', 'DDRNet23_imagenet.pth', '1VoUsERBeuCaiuQJufu8PqpKKtGvCTdug'),
+    _ddrnet('ddrnet39', 'DDRNet-39', 'DDRNet39_imagenet.pth', '122CMx6DZBaRRf-dOHYwuDY9vG0_UQ10i'),
     _stdc_seg('stdc1', 'STDCNet813M_73.91.tar'),
     _stdc_seg('stdc2', 'STDCNet1446_76.47.tar'),
     Published(
