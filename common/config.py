@@ -41,6 +41,7 @@ MAX_SEED = (1 << 32) - 1  # numpy's and MindSpore's largest
 MAX_SECONDS = 10_000_000  # four months
 MAX_FACTOR = 100.0  # largest factor of a resize or a colour: beyond it nothing of the image is left
 MAX_SCALE = 8.0  # largest scale of an image in evaluation: publishers use up to 2.25
+MAX_SCALES = 100  # factors of a random resize: HRNet draws among 17
 MAX_ARGUMENT = 1 << 16  # whole numbers in model_args: channels, rates, bins
 
 IMAGE_FOLDERS = ('imagenet', 'image_folder')  # data sets of whole images, for classifiers; the others are for segmentation
@@ -169,10 +170,15 @@ ShareRange = Annotated[
     AfterValidator(_ordered),
     Said('[lowest, highest], each above 0 and at most 1'),
 ]
-Scales = Annotated[
+EvaluationScales = Annotated[
     list[Annotated[float, Field(gt=0, le=MAX_SCALE)]],
-    Field(min_length=1),
-    Said(f'a list of numbers above 0 and at most {MAX_SCALE:g}, such as [0.75, 1.0, 1.25]'),
+    Field(min_length=1, max_length=MAX_SCALES),
+    Said(f'a list of one to {MAX_SCALES} numbers above 0 and at most {MAX_SCALE:g}, such as [0.75, 1.0, 1.25]'),
+]
+Scales = Annotated[
+    list[Annotated[float, Field(gt=0, le=MAX_FACTOR)]],
+    Field(min_length=1, max_length=MAX_SCALES),
+    Said(f'a list of one to {MAX_SCALES} factors, each above 0 and at most {MAX_FACTOR:g}, such as [0.5, 0.75, 1.0]'),
 ]
 Means = Annotated[
     list[Annotated[float, Field(ge=0, le=255)]],
@@ -388,6 +394,21 @@ class Augment(Group):
     ratio_range: PositiveRange = Field(
         [0.5, 2.0], description='lowest and highest factor of the random resize before the crop (ratio_range of RandomResize)'
     )
+    scale_set: Optional[Scales] = Field(
+        None,
+        description='factors of the random resize, one of which is drawn for each image, such as [0.5, 0.75, 1.0] (STDC-Seg, '
+        'HRNet, PaddleSeg); it takes the place of ratio_range',
+    )
+    small_image: Literal['pad', 'enlarge'] = Field(
+        'pad',
+        description='treatment of a scaled image that is smaller than the crop. pad: with the mean colour, which is ignored; '
+        'enlarge: it is resized once more until it covers the crop (STDC-Seg)',
+    )
+    antialias: bool = Field(
+        False,
+        description="whether a training image is resized with Pillow's bilinear filter, which averages all pixels that a "
+        "smaller one covers, instead of OpenCV's, which reads four",
+    )
     crop_size: Sides = Field([512, 1024], description='[height, width] in pixels of the random crop that is trained on')
     cat_max_ratio: Fraction = Field(
         0.75,
@@ -410,7 +431,7 @@ class Augment(Group):
         description='[height, width] in pixels into which evaluation scales the images, proportions kept (scale of Resize '
         'in the test pipeline, width first there); scores are counted at the size of the file',
     )
-    eval_scales: Scales = Field(
+    eval_scales: EvaluationScales = Field(
         [1.0], description='scales of the image, after eval_size, that evaluation averages; --ms-flip: 0.5 to 1.75 and mirrored'
     )
     eval_flip: bool = Field(False, description='whether evaluation averages the mirrored image, too')
@@ -501,6 +522,11 @@ class Augment(Group):
     hue_delta: Annotated[float, Field(ge=0, le=180)] = Field(
         18.0, description='photometric_distortion: largest shift of the hue in units of 2 degrees, as OpenCV counts (0 to 179)'
     )
+    color_factors: Optional[Range] = Field(
+        None,
+        description='lowest and highest factor of brightness, contrast and saturation, by which the whole image always changes '
+        "in this order, as Pillow's ImageEnhance does (STDC-Seg); it takes the place of photometric_distortion",
+    )
     mean: Means = Field(
         IMAGENET_MEAN,
         description="mean of red, green and blue, 0 to 255, that is subtracted from the pixels; by default ImageNet's",
@@ -510,6 +536,12 @@ class Augment(Group):
         description='standard deviation of red, green and blue, 0 to 255, by which the pixels are divided after that; by '
         "default ImageNet's",
     )
+
+    @model_validator(mode='after')
+    def _one_choice_of_scales(self):
+        if self.scale_set is not None and self.ratio_range != type(self).model_fields['ratio_range'].default:
+            refuse('give scale_set or ratio_range, not both', 'scale_set')
+        return self
 
     @model_validator(mode='after')
     def _of_pixels_up_to_255(self, info: ValidationInfo):
@@ -811,6 +843,9 @@ CLASSIFICATION = (
 SEGMENTATION = (
     'base_size',
     'ratio_range',
+    'scale_set',
+    'small_image',
+    'antialias',
     'crop_size',
     'cat_max_ratio',
     'rotate',
@@ -831,6 +866,7 @@ SEGMENTATION = (
     'contrast_range',
     'saturation_range',
     'hue_delta',
+    'color_factors',
     'class_weight',
     'class_weight_of',
     'avg_non_ignore',
@@ -851,7 +887,12 @@ OTHER_TASKS: dict[TaskName, tuple[str, ...]] = {'segmentation': CLASSIFICATION, 
 TASK_TEXTS: dict[TaskName, str] = {'segmentation': 'segmentation', 'classification': 'image classification'}
 CLASSIFICATION_DEFAULTS = {'image_size': [224, 224], 'lr_batch_size': 256, 'norm_bias_decay': False}
 
-EXCLUSIVE = (('epochs', 'max_iters'), ('warmup_length', 'warmup_iters'), ('eval_resized', 'eval_center_crop'))
+EXCLUSIVE = (
+    ('epochs', 'max_iters'),
+    ('warmup_length', 'warmup_iters'),
+    ('ratio_range', 'scale_set'),
+    ('eval_resized', 'eval_center_crop'),
+)
 KEYS: dict[str, str] = {key: group for group, kind in GROUPS.items() for key in kind.model_fields}
 
 

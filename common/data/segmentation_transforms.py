@@ -1,8 +1,8 @@
-"""Augmentation of one image and its label: numpy and OpenCV, every random number from the generator given.
+"""Augmentation of one image and its label: numpy, OpenCV and Pillow, every random number from the generator given.
 
 Images are uint8 (H, W, 3) RGB and stay so: the network normalises on its device. The order is mmsegmentation's: random
-scale, crop, rotation, flip, photometric distortion, cutout, padding. Numbers are drawn in an order that does not depend on the
-pixels.
+scale, crop, rotation, flip, photometric distortion, cutout, padding; colour factors come before all of it, as in STDC-Seg.
+Numbers are drawn in an order that does not depend on the pixels.
 """
 
 import math
@@ -11,9 +11,11 @@ from typing import Optional, Sequence
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from twinseg.common.config import Augment
 from twinseg.common.data.base import IGNORE
+from twinseg.common.data.classification_transforms import JITTERS
 
 cv2.setNumThreads(0)  # loaders work in parallel by samples; OpenCV's own threads do not survive a fork
 
@@ -22,7 +24,10 @@ CROP_TRIES = 10  # random boxes; the last is taken whatever it holds (mmsegmenta
 
 @dataclass(frozen=True)
 class Crop:
-    """A box in the scaled image, all in pixels: the scaled image's size, and the box in it."""
+    """A box in the scaled image, all in pixels: the scaled image's size, and the box in it.
+
+    ``small``: height and width that the image had before it was enlarged to the scaled size.
+    """
 
     scaled_height: int
     scaled_width: int
@@ -30,20 +35,23 @@ class Crop:
     left: int
     height: int
     width: int
+    small: Optional[tuple[int, int]] = None
 
 
 def train_transform(
     image: np.ndarray, label: np.ndarray, augment: Augment, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """An augmented image uint8 (h, w, 3) and label uint8 (h, w) of ``augment.crop_size``."""
+    if augment.color_factors:
+        image = scale_colors(image, augment.color_factors, rng)
     crop = random_crop(label, augment, rng)
-    image = warp(image, crop, cv2.INTER_LINEAR)
+    image = antialiased(image, crop) if augment.antialias else warp(image, crop, cv2.INTER_LINEAR)
     label = warp(label, crop, cv2.INTER_NEAREST)
     if augment.rotate:
         image, label = rotate(image, label, rng.uniform(-augment.rotate, augment.rotate), augment.mean)
     if rng.random() < augment.flip_prob:
         image, label = cv2.flip(image, 1), cv2.flip(label, 1)
-    if augment.photometric_distortion:
+    if augment.photometric_distortion and not augment.color_factors:
         image = photometric_distortion(image, augment, rng)
     if augment.cutout_prob:
         image, label = cutout(image, label, augment, rng)
@@ -59,19 +67,32 @@ def scaled_size(height: int, width: int, base: Optional[Sequence[int]], ratio: f
     return max(int(height * factor + 0.5), 1), max(int(width * factor + 0.5), 1)
 
 
+def covering_size(height: int, width: int, crop: Sequence[int]) -> Optional[tuple[int, int]]:
+    """Height and width to which an image smaller than ``crop`` (height, width) is enlarged, proportions kept: one pixel more
+    than covers it (STDC-Seg, transform.py, whose factor covers where crop and image have the same proportions). None for an
+    image that covers it."""
+    factor = max(crop[0] / height, crop[1] / width)
+    return (int(height * factor + 1), int(width * factor + 1)) if factor > 1 else None
+
+
 def random_crop(label: np.ndarray, augment: Augment, rng: np.random.Generator) -> Crop:
-    """A random scale and a random box for a label (H, W), of ``crop_size`` or as large as the scaled image.
+    """A random scale and a random box for a label (H, W), of ``crop_size`` or as large as the scaled image, which with
+    ``small_image: enlarge`` is large enough.
 
     A box passes if it holds more than one class, and none has ``cat_max_ratio`` of its pixels or more; ignored pixels
     do not count.
     """
+    scales = augment.scale_set
     low, high = augment.ratio_range
-    ratio = rng.uniform(low, high)
+    ratio = scales[rng.integers(len(scales))] if scales else rng.uniform(low, high)
     corners = rng.random((CROP_TRIES, 2))  # corners as shares of the free height and width
     scaled_height, scaled_width = scaled_size(label.shape[0], label.shape[1], augment.base_size, ratio)
+    small = None
+    if augment.small_image == 'enlarge' and (covering := covering_size(scaled_height, scaled_width, augment.crop_size)):
+        small, (scaled_height, scaled_width) = (scaled_height, scaled_width), covering
     height, width = min(augment.crop_size[0], scaled_height), min(augment.crop_size[1], scaled_width)
     boxes = [(int(y * (scaled_height - height + 1)), int(x * (scaled_width - width + 1))) for y, x in corners]
-    crops = [Crop(scaled_height, scaled_width, top, left, height, width) for top, left in dict.fromkeys(boxes)]
+    crops = [Crop(scaled_height, scaled_width, top, left, height, width, small) for top, left in dict.fromkeys(boxes)]
     if augment.cat_max_ratio >= 1:
         return crops[0]
     for crop in crops[:-1]:
@@ -92,6 +113,8 @@ def warp(pixels: np.ndarray, crop: Crop, interpolation: int) -> np.ndarray:
     Equal to scaling everything, pixel centre to pixel centre, and cutting the box out; only the rows that are needed are
     read, which counts when ``pixels`` is mapped from a file.
     """
+    if crop.small:
+        pixels = warp(pixels, _whole(*crop.small), interpolation)
     scale_y, scale_x = pixels.shape[0] / crop.scaled_height, pixels.shape[1] / crop.scaled_width
     y, x = (crop.top + 0.5) * scale_y - 0.5, (crop.left + 0.5) * scale_x - 0.5  # centre of the box's first pixel
     top, left = max(math.floor(y), 0), max(math.floor(x), 0)
@@ -103,6 +126,39 @@ def warp(pixels: np.ndarray, crop: Crop, interpolation: int) -> np.ndarray:
     return cv2.warpAffine(
         part, matrix, (crop.width, crop.height), flags=interpolation | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
     )
+
+
+def antialiased(image: np.ndarray, crop: Crop) -> np.ndarray:
+    """``warp`` by Pillow's bilinear filter, which averages over all pixels that a smaller one covers. Equal to scaling an image
+    uint8 (H, W, 3) whole and cutting the box out, but that a value halfway between two grey levels may become the other one.
+    """
+    if crop.small:
+        image = antialiased(image, _whole(*crop.small))
+    scale_y, scale_x = image.shape[0] / crop.scaled_height, image.shape[1] / crop.scaled_width
+    left, right = crop.left * scale_x, (crop.left + crop.width) * scale_x
+    top, bottom = crop.top * scale_y, (crop.top + crop.height) * scale_y
+    first_row, first_column = max(math.floor(top - scale_y) - 1, 0), max(math.floor(left - scale_x) - 1, 0)
+    part = image[first_row : math.ceil(bottom + scale_y) + 2, first_column : math.ceil(right + scale_x) + 2]
+    box = (
+        left - first_column,
+        top - first_row,
+        min(right - first_column, part.shape[1]),
+        min(bottom - first_row, part.shape[0]),
+    )
+    return np.array(Image.fromarray(part).resize((crop.width, crop.height), Image.Resampling.BILINEAR, box))
+
+
+def _whole(height: int, width: int) -> Crop:
+    return Crop(height, width, 0, 0, height, width)
+
+
+def scale_colors(image: np.ndarray, factors: Sequence[float], rng: np.random.Generator) -> np.ndarray:
+    """Brightness, contrast and saturation of an image uint8 (H, W, 3), in this order, each times a factor between the two of
+    ``factors``: Pillow's ImageEnhance (STDC-Seg's ColorJitter, transform.py)."""
+    picture = Image.fromarray(image)
+    for enhance, factor in zip(JITTERS, rng.uniform(factors[0], factors[1], len(JITTERS))):
+        picture = enhance(picture).enhance(factor)
+    return np.array(picture)
 
 
 def photometric_distortion(image: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:

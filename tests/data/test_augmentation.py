@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageEnhance
 
 from twinseg.common import config
 from twinseg.common.data import segmentation_transforms
@@ -17,8 +18,12 @@ from twinseg.common.data.samples import TrainSamples
 from twinseg.common.data.sampling import epoch_order, rank_positions, sample_rng, steps_per_epoch, training_batches
 from twinseg.common.data.segmentation_transforms import (
     Crop,
+    antialiased,
+    covering_size,
     is_varied,
     photometric_distortion,
+    random_crop,
+    scale_colors,
     scaled_size,
     train_transform,
     warp,
@@ -171,16 +176,24 @@ def test_one_warp_equals_scaling_everything_and_cropping(crop):
     assert (fast != slow).mean() <= BORDER_SHARE
 
 
-@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 60), st.integers(1, 60), st.floats(0.1, 4), st.integers(0, 1000))
+@given(
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.integers(1, 60),
+    st.integers(1, 60),
+    st.floats(0.1, 4),
+    st.integers(0, 1000),
+    st.sampled_from([{}, {'small_image': 'enlarge'}, {'antialias': True}, {'small_image': 'enlarge', 'antialias': True}]),
+)
 @few
-def test_any_size_gives_the_crop_size(height, width, crop_height, crop_width, ratio, seed):
-    keys = augment(crop_size=[crop_height, crop_width], ratio_range=[ratio / 2, ratio])
+def test_any_size_gives_the_crop_size(height, width, crop_height, crop_width, ratio, seed, more):
+    keys = augment(crop_size=[crop_height, crop_width], ratio_range=[ratio / 2, ratio], **more)
     image, label = scene(height, width)
     before = image.copy(), label.copy()
     image_out, label_out = train_transform(image, label, keys, np.random.default_rng(seed))
     assert image_out.shape == (crop_height, crop_width, 3) and label_out.shape == (crop_height, crop_width)
     assert image_out.dtype == label_out.dtype == np.uint8
-    assert set(np.unique(label_out)) <= {*np.unique(label), 255}
+    assert set(np.unique(label_out)) <= {*np.unique(label), *([] if more.get('small_image') else [255])}
     assert np.array_equal(image, before[0]) and np.array_equal(label, before[1])
 
 
@@ -209,6 +222,92 @@ def test_the_region_of_a_crop_is_all_that_is_read():
 
     warp(image.view(Recorder), Crop(500, 10, 100, 0, 50, 10), cv2.INTER_LINEAR)
     assert 195 <= Recorder.rows.start and Recorder.rows.stop <= 305
+
+
+@pytest.mark.parametrize('crop', CROPS)
+def test_an_antialiased_crop_is_pillows(crop):
+    image, _ = scene()
+    image = np.clip(image + np.random.default_rng(1).integers(-40, 40, image.shape), 0, 255).astype(np.uint8)
+    whole = Image.fromarray(image).resize((crop.scaled_width, crop.scaled_height), Image.Resampling.BILINEAR)
+    slow = np.array(whole)[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    fast = antialiased(image, crop)
+    assert fast.shape == slow.shape and np.abs(fast.astype(int) - slow).max() <= GREY_LEVELS
+    if crop.scaled_width < image.shape[1] * 0.8:  # otherwise both read four pixels
+        assert np.abs(warp(image, crop, cv2.INTER_LINEAR).astype(int) - slow).max() > 4 * GREY_LEVELS
+
+
+@pytest.mark.parametrize(
+    'size, crop, expected',
+    [
+        ((128, 256), [512, 1024], (513, 1025)),  # Cityscapes at 0.125, STDC-Seg's smallest scale
+        ((384, 768), [512, 1024], (513, 1025)),
+        ((512, 1024), [512, 1024], None),
+        ((360, 480), [720, 960], (721, 961)),
+        ((100, 400), [200, 200], (201, 801)),  # the shorter relation covers the crop
+        ((400, 100), [200, 200], (801, 201)),
+    ],
+)
+def test_a_small_image_is_enlarged_until_it_covers_the_crop(size, crop, expected):
+    assert covering_size(*size, crop) == expected
+
+
+def test_scales_are_drawn_from_the_set():
+    keys, rng = augment(base_size=[40, 80], scale_set=[0.5, 0.75, 1.0, 2.0]), np.random.default_rng(0)
+    heights = [random_crop(np.zeros((40, 80), np.uint8), keys, rng).scaled_height for _ in range(400)]
+    assert {height: heights.count(height) > 70 for height in set(heights)} == dict.fromkeys((20, 30, 40, 80), True)
+
+
+def test_color_factors_change_the_whole_image_as_pillow_does():
+    """... by the formula of Pillow's ImageEnhance: a blend with black, with the mean grey, with the grey of each pixel."""
+    image, _ = scene()
+    found = scale_colors(image, [0.5, 1.5], np.random.default_rng(5)).astype(float)
+    brightness, contrast, saturation = np.random.default_rng(5).uniform(0.5, 1.5, 3)
+
+    def grey(pixels):
+        return np.rint(pixels @ [0.299, 0.587, 0.114])
+
+    expected = np.clip(image * brightness, 0, 255).astype(np.uint8).astype(float)
+    middle = round(grey(expected).mean())
+    expected = np.clip(middle + contrast * (expected - middle), 0, 255).astype(np.uint8).astype(float)
+    around = grey(expected)[..., None]
+    expected = np.clip(around + saturation * (expected - around), 0, 255)
+    assert np.abs(found - expected).max() <= GREY_LEVELS and np.abs(found - image).max() > 20
+
+
+@pytest.mark.parametrize('scale', [0.125, 0.375, 0.5, 0.75, 1.0, 1.5])
+def test_a_sample_is_that_of_stdc_seg(scale):
+    """transform.py of MichaelFan01/STDC-Seg, steps written again with Pillow, given the numbers that are drawn here."""
+    seed, (height, width), sizes = int(1000 * scale), (64, 128), (int(256 * scale), int(128 * scale))
+    keys = config.from_flat(
+        {
+            'crop_size': [height, width],
+            'scale_set': [scale],
+            'small_image': 'enlarge',
+            'antialias': True,
+            'color_factors': [0.5, 1.5],
+            'photometric_distortion': False,
+            'cat_max_ratio': 1.0,
+            'flip_prob': 0.0,
+        }
+    ).augment
+    image, label = scene(128, 256)
+    ours, our_label = train_transform(image, label, keys, np.random.default_rng(seed))
+
+    rng = np.random.default_rng(seed)
+    picture = Image.fromarray(image)
+    for kind, factor in zip((ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color), rng.uniform(0.5, 1.5, 3)):
+        picture = kind(picture).enhance(factor)
+    rng.integers(1)
+    y, x = rng.random((segmentation_transforms.CROP_TRIES, 2))[0]
+    pictures = [picture.resize(sizes, Image.BILINEAR), Image.fromarray(label).resize(sizes, Image.NEAREST)]
+    if sizes[0] < width or sizes[1] < height:
+        factor = width / sizes[0] if sizes[0] < sizes[1] else height / sizes[1]
+        sizes = (int(factor * sizes[0] + 1), int(factor * sizes[1] + 1))
+        pictures = [pictures[0].resize(sizes, Image.BILINEAR), pictures[1].resize(sizes, Image.NEAREST)]
+    left, top = int(x * (sizes[0] - width + 1)), int(y * (sizes[1] - height + 1))  # theirs leave out the last offset
+    theirs, their_label = (np.array(one.crop((left, top, left + width, top + height))) for one in pictures)
+    assert np.abs(ours.astype(int) - theirs).max() <= GREY_LEVELS
+    assert (our_label != their_label).mean() <= 2 * BORDER_SHARE, 'labels are resized twice'
 
 
 @pytest.mark.parametrize(

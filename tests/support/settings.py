@@ -94,6 +94,7 @@ def _without_contradictions(keys: dict[str, Any]) -> dict[str, Any]:
     left_out = {second for first, second in config.EXCLUSIVE if first in keys}
     left_out |= {'drop_last'} if keys.get('accumulation_step', 1) > 1 else set()
     left_out |= {'classes', 'num_classes'} if isinstance(keys.get('class_weight'), list) else set()
+    left_out |= {'detail_target'} if keys.get('optimizer', 'sgd') not in ('sgd', 'momentum') else set()
     return {key: value for key, value in keys.items() if key not in left_out}
 
 
