@@ -41,9 +41,14 @@ class Predictor(Protocol):
 class Trainer(Protocol):
     """One training step and everything that it changes."""
 
-    def step(self, batches: list[Batch], learning_rate: float) -> dict[str, float]:
+    @property
+    def lr_mult_followers(self) -> Mapping[str, int]:
+        """Key of ``lr_mult`` -> number of the parameters that take its factor."""
+
+    def step(self, batches: list[Batch], learning_rate: float, detail_kernel: Sequence[float] = ...) -> dict[str, float]:
         """One optimizer step over ``accumulation_step`` batches of uint8 images (N, 3, H, W) and labels: class ids (N, H, W),
         of a classifier (N,) or soft targets (N, K) float32. Each of several processes gives its part of the global batch.
+        ``detail_kernel``: weights of boundaries at strides 1, 2 and 4 (``schedules.DETAIL_KERNEL``).
 
         Returns ``loss`` and its parts (means over the batches), ``loss_scale``, ``overflow`` (1.0: the step was skipped)
         and ``grad_norm`` (global L2 norm after unscaling, before clipping).

@@ -598,7 +598,8 @@ class Optimizer(Group):
     )
     lr_mult: dict[str, NonNegative] = Field(
         {},
-        description='beginning of parameter names -> factor of their learning rate (paramwise_cfg); the longest one wins',
+        description='beginning of parameter names, or with * for any text a pattern of whole names, such as backbone.*.bn.* -> '
+        'factor of their learning rate (paramwise_cfg), 0: they keep their values; the longest one that fits wins',
     )
     clip_global_norm: bool = Field(
         False, description='whether gradients are scaled down to the L2 norm clip_global_norm_value, taken over all parameters'
@@ -786,10 +787,11 @@ class Runtime(Group):
         description="seconds that a process waits for the others; by default 1800 in PyTorch, the framework's choice in "
         'MindSpore',
     )
-    sync_bn: bool = Field(
+    sync_bn: Union[bool, Literal['heads']] = Field(
         True,
         description='several processes: whether batch norm uses the statistics of the global batch (SyncBN) or of the batch'
-        ' of each process; running statistics are averaged either way',
+        ' of each process; running statistics are averaged either way. heads: of the global batch outside the backbone alone '
+        '(STDC-Seg)',
     )
     launcher: Optional[Literal['dp']] = Field(
         None,

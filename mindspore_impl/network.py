@@ -10,6 +10,7 @@ from mindspore import Tensor, nn
 
 from twinseg.common.training.dropout import dropout_mask
 from twinseg.common.training.initial_weights import initial_bias, initial_weight, schemes
+from twinseg.common.training.norms import SyncBN, synchronised_norms
 from twinseg.mindspore_impl import distributed
 from twinseg.mindspore_impl.layers.norm import BatchNorm2d
 from twinseg.mindspore_impl.layers.primitives import Conv2d, ConvTranspose2d, Dropout2d, Linear
@@ -48,11 +49,12 @@ class Network(nn.Cell):
         return self.training or self.auxiliary_always
 
 
-def synchronise(network: nn.Cell, sync: bool) -> None:
-    """Switches batch norm to statistics over all processes, or back to those of each process."""
-    for _, module in network.cells_and_names():
-        if isinstance(module, BatchNorm2d):
-            module.sync = sync
+def synchronise(network: nn.Cell, sync: SyncBN) -> None:
+    """Switches batch norm to statistics over all processes, or to those of each process; UserError where ``heads`` asks for a
+    backbone that there is not."""
+    norms = {name: module for name, module in network.cells_and_names() if isinstance(module, BatchNorm2d)}
+    for name, synchronised in synchronised_norms(norms, sync).items():
+        norms[name].sync = synchronised
 
 
 def draw_dropout(network: nn.Cell, batch: int, key: Sequence[int]) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 
 from twinseg.common.training.dropout import dropout_mask
 from twinseg.common.training.initial_weights import initial_bias, initial_weight, schemes
+from twinseg.common.training.norms import SyncBN, synchronised_norms
 from twinseg.pytorch_impl import distributed
 from twinseg.pytorch_impl.layers.norm import BatchNorm2d
 from twinseg.pytorch_impl.layers.primitives import Conv2d, ConvTranspose2d, Dropout2d, Linear
@@ -37,11 +38,12 @@ class Network(nn.Module):
         return self.training or self.auxiliary_always
 
 
-def synchronise(network: nn.Module, sync: bool) -> None:
-    """Switches batch norm to statistics over all processes, or back to those of each process."""
-    for module in network.modules():
-        if isinstance(module, BatchNorm2d):
-            module.sync = sync
+def synchronise(network: nn.Module, sync: SyncBN) -> None:
+    """Switches batch norm to statistics over all processes, or to those of each process; UserError where ``heads`` asks for a
+    backbone that there is not."""
+    norms = {name: module for name, module in network.named_modules() if isinstance(module, BatchNorm2d)}
+    for name, synchronised in synchronised_norms(norms, sync).items():
+        norms[name].sync = synchronised
 
 
 def draw_dropout(network: nn.Module, batch: int, key: Sequence[int]) -> None:

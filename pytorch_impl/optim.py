@@ -30,6 +30,7 @@ class Optimizer:
 
     def __init__(self, network: nn.Module, settings: config.Optimizer):
         self.parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
+        self.names = tuple(self.parameters)
         self.slots = SLOTS[settings.optimizer]
         self.steps = 0
         groups = [

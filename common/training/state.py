@@ -11,12 +11,14 @@ from twinseg.common.checkpoint import PARTS, LoadReport, TrainerState
 from twinseg.common.config import Config
 from twinseg.common.errors import StateError
 from twinseg.common.training.loss_scaling import LossScaler
+from twinseg.common.training.parameter_groups import followers
 
 
 class Optimizer(Protocol):
     """A backend's optimizer."""
 
     steps: int
+    names: tuple[str, ...]  # canonical names of the parameters that it moves
 
     def state(self) -> State:
         """Copies of its tensors, by slot and parameter."""
@@ -42,6 +44,7 @@ class StatefulTrainer(ABC):
         self.network, self.config, self.optimizer, self.average = network, config, optimizer, average
         self.scaler = LossScaler(config.precision)
         self.steps = 0  # steps, with those that were skipped for overflow
+        self.lr_mult_followers = followers(optimizer.names, config.optimizer.lr_mult)
         self.predictors: dict[bool, tuple[Network, Predictor]] = {}  # True: predictor of the averaged weights
 
     @staticmethod

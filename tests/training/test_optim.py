@@ -9,7 +9,8 @@ from tests.support.tiny import batch, tiny_network
 from twinseg.common import config
 from twinseg.common.backend import PACKAGES, get_backend
 from twinseg.common.errors import StateError, UserError
-from twinseg.common.training.parameter_groups import parameter_groups
+from twinseg.common.training.norms import synchronised_norms
+from twinseg.common.training.parameter_groups import followers, parameter_groups
 
 TOLERANCE = 1e-6  # relative to the largest number of a tensor: float32 against float64
 RATES = [0.1, 0.05, 0.2]
@@ -241,9 +242,52 @@ def test_groups():
     ]
 
 
+def test_a_pattern_fits_whole_names():
+    parameters = {'backbone.0.bn.weight': 1, 'backbone.0.conv.weight': 4, 'backbone.bn.bias': 1, 'head.bn.weight': 1}
+    settings = config.Optimizer(lr_mult={'backbone*.bn.*': 0.0, 'backbone': 0.5, 'head': 10.0, 'head.bn': 2.0})
+    groups = {name: group.lr_mult for group in parameter_groups(parameters, settings) for name in group.names}
+    assert groups == {
+        'backbone.0.bn.weight': 0.0,
+        'backbone.0.conv.weight': 0.5,
+        'backbone.bn.bias': 0.0,
+        'head.bn.weight': 2.0,
+    }
+    assert followers(parameters, settings.lr_mult) == {'backbone*.bn.*': 2, 'backbone': 1, 'head': 0, 'head.bn': 1}
+
+
+@pytest.mark.parametrize('name', ['groups', 'adamw', 'lamb'])
+def test_a_factor_of_zero_keeps_parameters(backend, framework, name):
+    settings = config.Optimizer(**{'weight_decay': 1e-2, **SETTINGS[name], 'lr_mult': {'block*.bn.*': 0.0}})
+    network = tiny_network(backend.name)
+    optimizer = framework.optim.Optimizer(network, settings)
+    before = optimizer_parameters(backend, network)
+    framework.run(optimizer, [random_like(before, seed) for seed in range(3)])
+    after = backend.state(network)
+    kept = {key for key, value in before.items() if np.array_equal(value, after[key])}
+    assert kept == {'block.bn.weight', 'block.bn.bias'}
+
+
+@pytest.mark.parametrize('sync', [True, False, 'heads'])
+def test_norms_are_synchronised_everywhere_nowhere_or_beside_the_backbone(backend, sync):
+    network = backend.build_model('stdc1_seg', seed=None)
+    importlib.import_module(f'twinseg.{backend.name}_impl.network').synchronise(network, sync)
+    modules = network.named_modules() if backend.name == 'pytorch' else network.cells_and_names()
+    flags = {name: module.sync for name, module in modules if hasattr(module, 'sync')}
+    assert flags == {name: sync is True or sync == 'heads' and not name.startswith('backbone.') for name in flags}
+    assert {name.partition('.')[0] for name in flags} > {'backbone', 'arm32', 'ffm', 'head', 'detail'}
+
+
+@pytest.mark.parametrize('names', [['stem.bn', 'head.bn'], ['backbone.bn'], []])
+def test_heads_need_a_backbone(names):
+    with pytest.raises(UserError, match='sync_bn: heads is for networks with norms in a backbone and beside it'):
+        synchronised_norms(names, 'heads')
+
+
 @pytest.mark.parametrize(
     'settings, message',
     [
+        ({'lr_mult': {'hea*.bn': 2.0}}, "fits 'hea.*.bn'; a name is for example head.weight"),
+        ({'lr_mult': {'hea*weight': 2.0, 'head.we*ht': 1.0}}, "'hea.*weight' and 'head.we.*ht' both fit head.weight"),
         ({'lr_mult': {'hed': 2.0}}, "starts with 'hed'"),
         ({'use_nesterov': True, 'momentum': 0.0}, 'use_nesterov needs a momentum'),
     ],
