@@ -21,7 +21,13 @@ _YASSOUALI_DEEPLABV3PLUS: Arguments = {  # settings for any backbone
     'aspp_dropout': 0.5,
 }
 _YASSOUALI_GCN: Arguments = {'auxiliary': False, 'kernel_size': 11}
-_STDC_SEG: Arguments = {'detail_channels': 1, 'class_bias': False, 'auxiliary_align_corners': True, 'dropout': 0.0}
+_STDC_SEG: Arguments = {
+    'detail_channels': 1,
+    'class_bias': False,
+    'auxiliary_align_corners': True,
+    'dropout': 0.0,
+    'decoder_init': 'kaiming_linear',
+}
 _RESNETS = ('resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152')
 
 PRESETS: Mapping[str, Mapping[str, Arguments]] = {  # preset -> arch -> arguments

@@ -5,6 +5,7 @@ A scheme is a standard deviation (normal) or one of these, in which the fans cou
 
 - ``kaiming_fan_out``: normal, variance 2 / fan out (He et al. 2015; ResNet, mmsegmentation)
 - ``kaiming_fan_in``: normal, variance 2 / fan in
+- ``kaiming_linear``: normal, variance 1 / fan in: Kaiming's for a linear activation (``kaiming_normal_(a=1)``; STDC-Seg)
 - ``kaiming_uniform``: uniform, the same variance
 - ``xavier_uniform``: uniform, variance 2 / (fan in + fan out) (Glorot and Bengio 2010)
 - ``uniform_fan_in``: uniform in +-1 / sqrt(fan in), biases too: what PyTorch's layers draw when a publisher leaves them alone
@@ -19,6 +20,8 @@ from typing import Mapping
 
 import numpy as np
 
+from twinseg.common.errors import UserError
+
 
 def schemes(declared: Mapping[str, str | float | None]) -> dict[str, str | float]:
     """The scheme of every module (dotted name, parents first, '' the network): what it declares, else its parent's."""
@@ -29,7 +32,8 @@ def schemes(declared: Mapping[str, str | float | None]) -> dict[str, str | float
 
 
 def initial_weight(name: str, shape: tuple[int, ...], scheme: str | float, seed: int) -> np.ndarray:
-    """float32 weights of a layer; they depend on the seed, the tensor's name and its shape, and on no other tensor."""
+    """float32 weights of a layer; they depend on the seed, the tensor's name and its shape, and on no other tensor. UserError
+    for a scheme that there is not."""
     rng = _generator(name, seed)
     fan_in, fan_out = (channels * math.prod(shape[2:]) for channels in (shape[1], shape[0]))
     if scheme == 'bilinear':
@@ -37,7 +41,10 @@ def initial_weight(name: str, shape: tuple[int, ...], scheme: str | float, seed:
     limits = {'kaiming_uniform': 6 / fan_in, 'xavier_uniform': 6 / (fan_in + fan_out), 'uniform_fan_in': 1 / fan_in}
     if scheme in limits:
         return (2 * rng.random(shape, dtype=np.float32) - 1) * np.float32(math.sqrt(limits[str(scheme)]))
-    std = {'kaiming_fan_out': 2 / fan_out, 'kaiming_fan_in': 2 / fan_in}[scheme] ** 0.5 if isinstance(scheme, str) else scheme
+    variances = {'kaiming_fan_out': 2 / fan_out, 'kaiming_fan_in': 2 / fan_in, 'kaiming_linear': 1 / fan_in}
+    if isinstance(scheme, str) and scheme not in variances:
+        raise UserError(f'initial weights: no scheme {scheme!r}; there are {", ".join([*variances, *limits, "bilinear"])}')
+    std = variances[scheme] ** 0.5 if isinstance(scheme, str) else scheme
     return rng.standard_normal(shape, dtype=np.float32) * np.float32(std)
 
 

@@ -81,11 +81,12 @@ class FCNHead(nn.Cell):
         dropout: float = 0.1,
         bias: bool = True,
         bn_momentum: float = 0.1,
+        classifier_init: str | float | None = 0.01,
     ):
         super().__init__()
         self.conv = ConvBN(in_channels, channels, 3, bn_momentum=bn_momentum)
         self.dropout = Dropout2d(channels, dropout)
-        self.classifier = Conv2d(channels, num_classes, 1, bias=bias, init=0.01)
+        self.classifier = Conv2d(channels, num_classes, 1, bias=bias, init=classifier_init)
 
     def construct(self, x: Tensor) -> Tensor:
         return self.classifier(self.dropout(self.conv(x)))

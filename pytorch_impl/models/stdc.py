@@ -30,6 +30,7 @@ STDC2_BLOCKS = (4, 5, 3)
 CHANNELS = (32, 64, 256, 512, 1024)  # channels of stages 1 to 5
 CONTEXT_CHANNELS = 128  # channels of the attention refinement and context features
 OUTPUTS = ('logits', 'aux16', 'aux32', 'detail')
+BACKBONE_INIT = 'kaiming_fan_out'  # nets/stdcnet.py of STDC-Seg, and mmsegmentation
 
 
 class ShortTermDenseConcat(nn.Module):
@@ -62,6 +63,7 @@ class Backbone(nn.Module):
 
     def __init__(self, blocks: tuple[int, int, int]):
         super().__init__()
+        self.init = BACKBONE_INIT
         self.stage1 = ConvBN(3, CHANNELS[0], 3, 2)
         self.stage2 = ConvBN(CHANNELS[0], CHANNELS[1], 3, 2)
         self.stage3 = _stage(CHANNELS[1], CHANNELS[2], blocks[0])
@@ -126,6 +128,9 @@ class FeatureFusion(nn.Module):
 class STDCSeg(Network):
     """Outputs: ``logits`` (1/8); ``aux16`` on the 1/8 and ``aux32`` on the 1/16 context feature, named as the authors name
     them; ``detail`` (1/8): the boundary logits of the detail guidance (section 3.3), needed in training only.
+
+    ``decoder_init``: the scheme of all weights outside the backbone; by default mmsegmentation's, in which classifiers have
+    their own.
     """
 
     def __init__(
@@ -137,9 +142,11 @@ class STDCSeg(Network):
         class_bias: bool = True,
         auxiliary_align_corners: bool = False,
         dropout: float = 0.1,
+        decoder_init: str | None = None,
     ):
         outputs = OUTPUTS if auxiliary else OUTPUTS[:1]
-        super().__init__({name: name in ('logits', 'detail') or auxiliary_align_corners for name in outputs})
+        align_corners = {name: name in ('logits', 'detail') or auxiliary_align_corners for name in outputs}
+        super().__init__(align_corners, decoder_init or BACKBONE_INIT)
         self.backbone = Backbone(blocks)
         self.conv_avg = ConvBN(CHANNELS[4], CONTEXT_CHANNELS)
         self.arm32 = AttentionRefinement(CHANNELS[4], CONTEXT_CHANNELS)
@@ -147,10 +154,11 @@ class STDCSeg(Network):
         self.conv_head32 = ConvBN(CONTEXT_CHANNELS, CONTEXT_CHANNELS, 3)
         self.conv_head16 = ConvBN(CONTEXT_CHANNELS, CONTEXT_CHANNELS, 3)
         self.ffm = FeatureFusion(CHANNELS[2] + CONTEXT_CHANNELS, 256)
-        self.head = FCNHead(256, 256, num_classes, dropout, class_bias)
-        self.aux16 = FCNHead(CONTEXT_CHANNELS, 64, num_classes, dropout, class_bias) if auxiliary else None
-        self.aux32 = FCNHead(CONTEXT_CHANNELS, 64, num_classes, dropout, class_bias) if auxiliary else None
-        self.detail = FCNHead(CHANNELS[2], 64, detail_channels, dropout, class_bias) if auxiliary else None
+        of_head = dropout, class_bias, 0.1, 0.01 if decoder_init is None else None  # 0.1: momentum; last: classifier's weights
+        self.head = FCNHead(256, 256, num_classes, *of_head)
+        self.aux16 = FCNHead(CONTEXT_CHANNELS, 64, num_classes, *of_head) if auxiliary else None
+        self.aux32 = FCNHead(CONTEXT_CHANNELS, 64, num_classes, *of_head) if auxiliary else None
+        self.detail = FCNHead(CHANNELS[2], 64, detail_channels, *of_head) if auxiliary else None
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         x8, x16, x32 = self.backbone(x)
@@ -183,9 +191,12 @@ def stdc1_seg(
     class_bias: bool = True,
     auxiliary_align_corners: bool = False,
     dropout: float = 0.1,
+    decoder_init: str | None = None,
 ) -> STDCSeg:
     """STDC1 for segmentation."""
-    return STDCSeg(STDC1_BLOCKS, num_classes, auxiliary, detail_channels, class_bias, auxiliary_align_corners, dropout)
+    return STDCSeg(
+        STDC1_BLOCKS, num_classes, auxiliary, detail_channels, class_bias, auxiliary_align_corners, dropout, decoder_init
+    )
 
 
 @used_where(detail_channels=lambda given: given.auxiliary, auxiliary_align_corners=lambda given: given.auxiliary)
@@ -196,9 +207,12 @@ def stdc2_seg(
     class_bias: bool = True,
     auxiliary_align_corners: bool = False,
     dropout: float = 0.1,
+    decoder_init: str | None = None,
 ) -> STDCSeg:
     """STDC2 for segmentation."""
-    return STDCSeg(STDC2_BLOCKS, num_classes, auxiliary, detail_channels, class_bias, auxiliary_align_corners, dropout)
+    return STDCSeg(
+        STDC2_BLOCKS, num_classes, auxiliary, detail_channels, class_bias, auxiliary_align_corners, dropout, decoder_init
+    )
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int) -> Sequential:
