@@ -706,6 +706,12 @@ class Loss(Group):
     detail_weights: Annotated[list[NonNegative], Field(min_length=2, max_length=2)] = Field(
         [1.0, 1.0], description="STDC's detail loss: weights of binary cross-entropy and dice"
     )
+    detail_target: Literal['constant', 'decaying'] = Field(
+        'constant',
+        description="STDC's detail loss: weights of the boundaries at strides 1, 2 and 4. constant: those of the start, as in "
+        "mmsegmentation; decaying: weight decay shrinks them from step to step, as in STDC-Seg's SGD, until stride 1 alone "
+        'counts',
+    )
 
     @field_validator('class_weight')
     @classmethod
@@ -878,6 +884,7 @@ SEGMENTATION = (
     'logits_weight',
     'auxiliary_weights',
     'detail_weights',
+    'detail_target',
     'image_dir',
     'label_dir',
     'label_map',
@@ -939,6 +946,12 @@ class Config(BaseModel):
                 'size; leave one of them out',
                 'drop_last',
             )
+        return self
+
+    @model_validator(mode='after')
+    def _detail_target_of_sgd(self):
+        if self.loss.detail_target == 'decaying' and self.optimizer.optimizer not in ('sgd', 'momentum'):
+            refuse(f'decaying follows optimizer: sgd, not {self.optimizer.optimizer}; choose constant', 'detail_target')
         return self
 
     @model_validator(mode='after')

@@ -1,4 +1,4 @@
-"""Learning-rate curves as numpy arrays, so that both optimizers read the same numbers.
+"""Learning-rate curves, and what follows from them, as numpy arrays, so that both backends read the same numbers.
 
 Warm-up first, then the decay over the steps that are left, as in mmsegmentation's pair of ``LinearLR(begin=0, end=w)`` and
 ``PolyLR(begin=w, end=total)`` and in the model zoo's ``cosine_lr``.
@@ -8,6 +8,9 @@ import numpy as np
 
 from twinseg.common.config import Optimizer, Schedule
 from twinseg.common.errors import UserError
+
+DETAIL_KERNEL = (0.6, 0.3, 0.1)  # weights of boundaries at strides 1, 2 and 4 in STDC's detail target (loss/detail_loss.py)
+DETAIL_LIMIT = 0.1  # weighted sum above which a pixel is a boundary, both in float32
 
 
 def total_steps(schedule: Schedule, steps_per_epoch: int) -> int:
@@ -64,6 +67,30 @@ def learning_rates(optimizer: Optimizer, schedule: Schedule, steps_per_epoch: in
         rest = schedule.min_lr + (base - schedule.min_lr) * factor
     rates = np.concatenate([first, rest])
     return rates * (global_batch / optimizer.lr_batch_size) if optimizer.lr_batch_size else rates
+
+
+def detail_kernels(optimizer: Optimizer, rates: np.ndarray) -> np.ndarray:
+    """DETAIL_KERNEL as it decays in a training with learning ``rates`` (steps,): float32 (steps, 3), first as it is.
+
+    In STDC-Seg it is a parameter whose gradient is zero: weight decay alone changes it, through SGD with momentum, at the plain
+    learning rate (optimizer_loss.py, the last group). Computed in float32 as the optimizer does.
+    """
+    kernel, velocity = np.array(DETAIL_KERNEL, np.float32), np.zeros(3, np.float32)
+    momentum, decay = np.float32(optimizer.momentum), np.float32(optimizer.weight_decay)
+    kernels = np.empty((len(rates), 3), np.float32)
+    for step, rate in enumerate(rates.astype(np.float32)):
+        kernels[step] = kernel
+        gradient = decay * kernel
+        velocity = momentum * velocity + gradient
+        kernel = kernel - rate * (gradient + momentum * velocity if optimizer.use_nesterov else velocity)
+    return kernels
+
+
+def detail_strides(kernels: np.ndarray) -> tuple[int, int]:
+    """Number of steps in which a boundary at stride 2 alone counts, and one at strides 2 and 4 together, for the ``kernels``
+    (steps, 3) of a training: they are the first ones, for a kernel shrinks."""
+    limit = np.float32(DETAIL_LIMIT)
+    return int((kernels[:, 1] > limit).sum()), int((kernels[:, 1] + kernels[:, 2] > limit).sum())
 
 
 def average_decay(limit: float, step: int) -> float:

@@ -16,6 +16,7 @@ from mindspore import Tensor, ops
 
 from twinseg.common import config
 from twinseg.common.data.base import IGNORE
+from twinseg.common.schedules import DETAIL_KERNEL, DETAIL_LIMIT
 from twinseg.common.training.loss_checks import check
 from twinseg.mindspore_impl import distributed
 from twinseg.mindspore_impl.layers import resize
@@ -30,12 +31,16 @@ def constants(loss: config.Loss, align_corners: Mapping[str, bool]) -> SimpleNam
 
 
 def segmentation_loss(
-    outputs: Mapping[str, Tensor], labels: Tensor, loss: SimpleNamespace, align_corners: Mapping[str, bool]
+    outputs: Mapping[str, Tensor],
+    labels: Tensor,
+    loss: SimpleNamespace,
+    align_corners: Mapping[str, bool],
+    detail_kernel: Tensor | Sequence[float] = DETAIL_KERNEL,
 ) -> dict[str, Tensor]:
     """The loss of a network's outputs, each resized bilinearly to the labels (a classifier's (N, C) are not resized).
 
     Returns ``loss`` and its weighted parts, which sum to it: ``loss_logits`` and ``loss_<output>`` for every output in
-    ``loss.weights``. ``loss``: of ``constants``.
+    ``loss.weights``. ``loss``: of ``constants``; ``detail_kernel``: see ``boundary_targets``.
     """
     labels = ops.cast(labels, ms.float32 if labels.ndim == 2 else ms.int32)
     parts, total = {}, 0.0
@@ -44,7 +49,7 @@ def segmentation_loss(
         if logits.ndim == 4:
             logits = resize(logits, labels.shape[-2:], align_corners[name])
         if name == 'detail':
-            bce, overlap = detail(logits, labels)
+            bce, overlap = detail(logits, labels, detail_kernel)
             value = loss.detail_weights[0] * bce + loss.detail_weights[1] * overlap
         else:
             value = criterion(logits, labels, loss, loss.by_output[name])
@@ -160,26 +165,31 @@ def dice(probabilities: Tensor, targets: Tensor, eps: float = 1e-3, squared: boo
     return (1 - (common + eps) / (a.sum(1) + b.sum(1) + eps)).mean()
 
 
-def boundary_targets(labels: Tensor) -> Tensor:
+def boundary_targets(labels: Tensor, kernel: Tensor | Sequence[float] = DETAIL_KERNEL) -> Tensor:
     """Detail targets (N, H, W) float32 in {0, 1} of STDC (section 3.3): the Laplacian of the labels at strides 1, 2 and 4.
 
-    The published code adds the three maps with weights 0.6, 0.3, 0.1 and keeps what exceeds 0.1 in float32, where 0.1 does
-    not exceed itself: a pixel is a boundary if stride 1 or stride 2 says so, and stride 4 never decides. Label 255 takes part
-    as a value. Stride 2 reads the even pixels of stride 1, repeated.
+    The three maps are added with the weights of ``kernel``, and what exceeds DETAIL_LIMIT is a boundary. With DETAIL_KERNEL
+    stride 1 or stride 2 decides and stride 4 never does, for 0.1 does not exceed itself in float32. Label 255 takes part as a
+    value. Stride s reads every s-th pixel of stride 1, repeated (nearest).
     """
-    kernel = Tensor(LAPLACIAN, ms.float32).reshape(1, 1, 3, 3)
-    fine = ops.conv2d(ops.cast(ops.expand_dims(labels, 1), ms.float32), kernel, pad_mode='pad', padding=1)[:, 0] > 0
-    rows, columns = ops.arange(labels.shape[1]) // 2 * 2, ops.arange(labels.shape[2]) // 2 * 2
+    laplacian = Tensor(LAPLACIAN, ms.float32).reshape(1, 1, 3, 3)
+    fine = ops.conv2d(ops.cast(ops.expand_dims(labels, 1), ms.float32), laplacian, pad_mode='pad', padding=1)[:, 0] > 0
     fine = ops.cast(fine, ms.float32)
-    return ops.maximum(fine, ops.gather(ops.gather(fine, rows, 1), columns, 2))
+    height, width = labels.shape[1], labels.shape[2]
+    total = kernel[0] * fine
+    for stride, weight in ((2, kernel[1]), (4, kernel[2])):
+        rows = ops.arange(height) * -(-height // stride) // height * stride
+        columns = ops.arange(width) * -(-width // stride) // width * stride
+        total = total + weight * ops.gather(ops.gather(fine, rows, 1), columns, 2)
+    return ops.cast(total > Tensor(DETAIL_LIMIT, ms.float32), ms.float32)
 
 
-def detail(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def detail(logits: Tensor, labels: Tensor, kernel: Tensor | Sequence[float] = DETAIL_KERNEL) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy and dice of detail logits at the labels' size against the boundary targets.
 
     One channel is the official head, two channels (not boundary, boundary) are mmsegmentation's.
     """
-    targets = ops.expand_dims(boundary_targets(labels), 1)
+    targets = ops.expand_dims(boundary_targets(labels, kernel), 1)
     if logits.shape[1] == 1:
         overlap = dice(ops.sigmoid(logits), targets, eps=1.0, squared=False)
     else:

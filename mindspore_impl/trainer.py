@@ -1,7 +1,7 @@
 """One training step: forward, loss, scaled backward, clip, optimizer, moving averages, as one graph."""
 
 from contextlib import contextmanager
-from typing import Iterator
+from typing import Iterator, Sequence
 
 import mindspore as ms
 import numpy as np
@@ -10,7 +10,7 @@ from mindspore import Tensor, nn, ops
 from twinseg.common.backend import Batch
 from twinseg.common.config import Config
 from twinseg.common.errors import ONE_VALUE, BatchError
-from twinseg.common.schedules import average_decay
+from twinseg.common.schedules import DETAIL_KERNEL, average_decay
 from twinseg.common.training.state import StatefulTrainer
 from twinseg.mindspore_impl import distributed, optim, precision, state
 from twinseg.mindspore_impl.layers import normalise
@@ -49,7 +49,9 @@ class Trainer(StatefulTrainer):
         self.accumulation = Accumulation(self.gradients, self.optimizer) if config.optimizer.accumulation_step > 1 else None
         self.train_step = TrainStep(self.gradients, self.optimizer, self.average, self.accumulation, config)
 
-    def step(self, batches: list[Batch], learning_rate: float) -> dict[str, float]:
+    def step(
+        self, batches: list[Batch], learning_rate: float, detail_kernel: Sequence[float] = DETAIL_KERNEL
+    ) -> dict[str, float]:
         """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W), (N,) or (N, K) float32.
 
         A step whose gradients are not finite is skipped: parameters, optimizer and averages stay as they are. Batch norm
@@ -59,10 +61,10 @@ class Trainer(StatefulTrainer):
         scale = self.scaler.scale
         decay = average_decay(self.config.optimizer.ema_decay, self.optimizer.steps + 1)
         factor, inverse = Tensor(scale / len(batches), ms.float32), Tensor(1 / scale, ms.float32)
-        values = []
+        kernel, values = Tensor(detail_kernel, ms.float32), []
         for index, (images, labels) in enumerate(batches):
             draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
-            arguments = Tensor(images), Tensor(labels), factor
+            arguments = Tensor(images), Tensor(labels), factor, kernel
             with batch_is_checked():
                 if self.accumulation is not None and index < len(batches) - 1:
                     values.append(self.accumulation(*arguments))
@@ -100,16 +102,16 @@ class Gradients(nn.Cell):
         self.names = ('loss', *(f'loss_{name}' for name in config.loss.weights))
         self.gradient = ms.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
 
-    def forward(self, images: Tensor, labels: Tensor, factor: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor, factor: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self.network(normalise(images, self.mean, self.std))
-        parts = segmentation_loss(outputs, labels, self.loss, self.align_corners)
+        parts = segmentation_loss(outputs, labels, self.loss, self.align_corners, kernel)
         values = []
         for name in self.names:
             values.append(parts[name])
         return parts['loss'] * factor, distributed.mean(ops.stack(values))
 
-    def construct(self, images: Tensor, labels: Tensor, factor: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        (_, values), gradients = self.gradient(images, labels, factor)
+    def construct(self, images: Tensor, labels: Tensor, factor: Tensor, kernel: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        (_, values), gradients = self.gradient(images, labels, factor, kernel)
         return values, gradients
 
 
@@ -121,8 +123,8 @@ class Accumulation(nn.Cell):
         self.gradients = gradients
         self.sums = optimizer.parameters.clone(prefix='sum', init='zeros')
 
-    def construct(self, images: Tensor, labels: Tensor, factor: Tensor) -> Tensor:
-        values, gradients = self.gradients(images, labels, factor)
+    def construct(self, images: Tensor, labels: Tensor, factor: Tensor, kernel: Tensor) -> Tensor:
+        values, gradients = self.gradients(images, labels, factor, kernel)
         optim.hyper_map(ops.assign_add, self.sums, gradients)
         return values
 
@@ -154,9 +156,9 @@ class TrainStep(nn.Cell):
         self.reducer = distributed.reducer(optimizer.parameters)
 
     def construct(
-        self, images: Tensor, labels: Tensor, factor: Tensor, inverse: Tensor, rates: Tensor, shares: Tensor
+        self, images: Tensor, labels: Tensor, factor: Tensor, kernel: Tensor, inverse: Tensor, rates: Tensor, shares: Tensor
     ) -> tuple[Tensor, Tensor]:
-        values, scaled = self.gradients(images, labels, factor)
+        values, scaled = self.gradients(images, labels, factor, kernel)
         if self.accumulation is not None:
             scaled = self.accumulation.take(scaled)
         if self.reducer is not None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from twinseg.common import config
 from twinseg.common.data.base import IGNORE
+from twinseg.common.schedules import DETAIL_KERNEL, DETAIL_LIMIT
 from twinseg.common.training.loss_checks import check
 from twinseg.pytorch_impl import distributed
 from twinseg.pytorch_impl.layers import resize
@@ -24,12 +25,16 @@ LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
 
 
 def segmentation_loss(
-    outputs: Mapping[str, Tensor], labels: Tensor, loss: config.Loss, align_corners: Mapping[str, bool]
+    outputs: Mapping[str, Tensor],
+    labels: Tensor,
+    loss: config.Loss,
+    align_corners: Mapping[str, bool],
+    detail_kernel: Sequence[float] = DETAIL_KERNEL,
 ) -> dict[str, Tensor]:
     """The loss of a network's outputs, each resized bilinearly to the labels (a classifier's (N, C) are not resized).
 
     Returns ``loss`` and its weighted parts, which sum to it: ``loss_logits`` and ``loss_<output>`` for every output in
-    ``loss.weights``.
+    ``loss.weights``. ``detail_kernel``: see ``boundary_targets``.
     """
     check(loss, align_corners)
     labels = labels.float() if labels.ndim == 2 else labels.long()
@@ -39,7 +44,7 @@ def segmentation_loss(
         if logits.ndim == 4:
             logits = resize(logits, labels.shape[-2:], align_corners[name])
         if name == 'detail':
-            bce, overlap = detail(logits, labels)
+            bce, overlap = detail(logits, labels, detail_kernel)
             value = loss.detail_weights[0] * bce + loss.detail_weights[1] * overlap
         else:
             value = criterion(logits, labels, loss, loss.by_output[name])
@@ -152,25 +157,30 @@ def dice(probabilities: Tensor, targets: Tensor, eps: float = 1e-3, squared: boo
     return (1 - (common + eps) / (a.sum(1) + b.sum(1) + eps)).mean()
 
 
-def boundary_targets(labels: Tensor) -> Tensor:
+def boundary_targets(labels: Tensor, kernel: Sequence[float] = DETAIL_KERNEL) -> Tensor:
     """Detail targets (N, H, W) float32 in {0, 1} of STDC (section 3.3): the Laplacian of the labels at strides 1, 2 and 4.
 
-    The published code adds the three maps with weights 0.6, 0.3, 0.1 and keeps what exceeds 0.1 in float32, where 0.1 does
-    not exceed itself: a pixel is a boundary if stride 1 or stride 2 says so, and stride 4 never decides. Label 255 takes part
-    as a value. Stride 2 reads the even pixels of stride 1, repeated.
+    The three maps are added with the weights of ``kernel``, and what exceeds DETAIL_LIMIT is a boundary. With DETAIL_KERNEL
+    stride 1 or stride 2 decides and stride 4 never does, for 0.1 does not exceed itself in float32. Label 255 takes part as a
+    value. Stride s reads every s-th pixel of stride 1, repeated (nearest).
     """
-    kernel = torch.tensor(LAPLACIAN, device=labels.device)[None, None]
-    fine = F.conv2d(labels[:, None].float(), kernel, padding=1)[:, 0] > 0
-    rows, columns = (torch.arange(side, device=labels.device) // 2 * 2 for side in labels.shape[-2:])
-    return (fine | fine[:, rows][:, :, columns]).float()
+    laplacian = torch.tensor(LAPLACIAN, device=labels.device)[None, None]
+    fine = (F.conv2d(labels[:, None].float(), laplacian, padding=1)[:, 0] > 0).float()
+    total = kernel[0] * fine
+    for stride, weight in ((2, kernel[1]), (4, kernel[2])):
+        rows, columns = (
+            torch.arange(side, device=labels.device) * -(-side // stride) // side * stride for side in labels.shape[-2:]
+        )
+        total = total + weight * fine[:, rows][:, :, columns]
+    return (total > DETAIL_LIMIT).float()
 
 
-def detail(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def detail(logits: Tensor, labels: Tensor, kernel: Sequence[float] = DETAIL_KERNEL) -> tuple[Tensor, Tensor]:
     """Binary cross-entropy and dice of detail logits at the labels' size against the boundary targets.
 
     One channel is the official head, two channels (not boundary, boundary) are mmsegmentation's.
     """
-    targets = boundary_targets(labels)[:, None]
+    targets = boundary_targets(labels, kernel)[:, None]
     official = logits.shape[1] == 1
     if not official:
         targets = torch.cat([1 - targets, targets], 1)

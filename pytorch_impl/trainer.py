@@ -1,14 +1,14 @@
 """One training step: forward, loss, scaled backward, clip, optimizer, moving averages."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Sequence
 
 import torch
 from torch import nn
 
 from twinseg.common.backend import Batch
 from twinseg.common.config import Config
-from twinseg.common.schedules import average_decay
+from twinseg.common.schedules import DETAIL_KERNEL, average_decay
 from twinseg.common.training.state import StatefulTrainer
 from twinseg.pytorch_impl import distributed, optim, precision, state
 from twinseg.pytorch_impl.layers import normalise
@@ -36,7 +36,9 @@ class Trainer(StatefulTrainer):
         without_loss = set(network.align_corners) - {*config.loss.weights}
         self.losses: Any = distributed.parallel(Losses(network, config), unused=bool(without_loss))
 
-    def step(self, batches: list[Batch], learning_rate: float) -> dict[str, float]:
+    def step(
+        self, batches: list[Batch], learning_rate: float, detail_kernel: Sequence[float] = DETAIL_KERNEL
+    ) -> dict[str, float]:
         """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W), (N,) or (N, K) float32.
 
         A step whose gradients are not finite is skipped: parameters, optimizer and averages stay as they are. Batch norm
@@ -49,7 +51,8 @@ class Trainer(StatefulTrainer):
         for index, (images, labels) in enumerate(batches):
             draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
             with self._reduces(last=index == len(batches) - 1):
-                losses = self.losses(torch.from_numpy(images).to(self.device), torch.from_numpy(labels).to(self.device))
+                inputs = (torch.from_numpy(part).to(self.device) for part in (images, labels))
+                losses = self.losses(*inputs, detail_kernel)
                 (losses['loss'] * (scale / len(batches))).backward()
             for key, value in zip(losses, distributed.mean(torch.stack(list(losses.values()))).tolist()):
                 parts[key] = parts.get(key, 0.0) + value / len(batches)
@@ -87,6 +90,6 @@ class Losses(nn.Module):
         self.loss, self.align_corners = config.loss, network.align_corners
         self.mean, self.std = config.augment.mean, config.augment.std
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, images: torch.Tensor, labels: torch.Tensor, detail_kernel: Sequence[float]) -> dict[str, torch.Tensor]:
         outputs = self.network(normalise(images, self.mean, self.std))
-        return segmentation_loss(outputs, labels, self.loss, self.align_corners)
+        return segmentation_loss(outputs, labels, self.loss, self.align_corners, detail_kernel)

@@ -5,7 +5,7 @@ import pytest
 
 from twinseg.common.config import Optimizer, Schedule
 from twinseg.common.errors import UserError
-from twinseg.common.schedules import learning_rates, total_steps
+from twinseg.common.schedules import detail_kernels, detail_strides, learning_rates, total_steps
 
 RELATIVE = 1e-9  # the recursions add up rounding over 80 000 steps
 
@@ -43,6 +43,32 @@ def test_poly_is_mmengines(base_lr, total, power, eta_min, warmup):
     poly = dict(max_iters=total, power=power, min_lr=eta_min, reach_min_lr=True)
     ours = curve(base_lr, **poly, warmup_iters=warmup, warmup_lr=0.1 * base_lr)
     np.testing.assert_allclose(ours, mmengine(base_lr, total, power, eta_min, warmup), rtol=RELATIVE)
+
+
+def test_the_detail_kernel_decays_as_in_stdc_seg():
+    """The last steps, counted from 0, in which strides 2 alone and 2 with 4 count are those of the authors' optimizer_loss.py,
+    run with a kernel whose gradient is zero: 28 838 and 41 351 of 60 000, where it ends at 0.126, 0.063, 0.021."""
+    optimizer = Optimizer(base_lr=0.01, momentum=0.9, weight_decay=5e-4)
+    schedule = Schedule(max_iters=60000, power=0.9, warmup_iters=1000, warmup_lr=1e-5, warmup='exponential')
+    kernels = detail_kernels(optimizer, learning_rates(optimizer, schedule, 62, 48))
+    assert detail_strides(kernels) == (28839, 41352)
+    assert not (kernels[:, 2] > np.float32(0.1)).any() and (kernels[:, 0] > np.float32(0.1)).all()
+    np.testing.assert_allclose(kernels[1000], [0.595690906, 0.297845453, 0.0992818177], rtol=1e-6)
+    np.testing.assert_allclose(kernels[-1], [0.12603562, 0.06301781, 0.02100595], rtol=1e-6)
+
+
+@pytest.mark.parametrize('nesterov', [False, True])
+def test_the_detail_kernel_decays_as_a_parameter_of_sgd(nesterov):
+    torch = pytest.importorskip('torch')
+    rates = np.linspace(0.1, 0.5, 20)
+    kernel = torch.nn.Parameter(torch.tensor([0.6, 0.3, 0.1]))
+    sgd, expected = torch.optim.SGD([kernel], lr=0.0, momentum=0.9, weight_decay=0.01, nesterov=nesterov), []
+    for rate in rates:
+        expected.append(kernel.detach().numpy().copy())
+        kernel.grad, sgd.param_groups[0]['lr'] = torch.zeros(3), rate
+        sgd.step()
+    settings = Optimizer(momentum=0.9, weight_decay=0.01, use_nesterov=nesterov)
+    np.testing.assert_allclose(detail_kernels(settings, rates), expected, rtol=1e-6)
 
 
 def test_exponential_warmup_is_the_official_stdc_one():

@@ -149,6 +149,8 @@ class Run:
             len(self.training) * config.data.repeat, self.images, drop_last=config.data.drop_last
         )
         self.rates = schedules.learning_rates(config.optimizer, config.schedule, self.epoch_steps, self.images)
+        decays = config.loss.detail_target == 'decaying'
+        self.detail_kernels = schedules.detail_kernels(config.optimizer, self.rates) if decays else None
         self.mixing = None
         if is_active(config.augment):
             self.mixing = Mixing(
@@ -260,6 +262,11 @@ class Run:
                 f'a global batch of {self.images}: learning rates, made for {config.optimizer.lr_batch_size}, are multiplied '
                 f'by {self.images / config.optimizer.lr_batch_size:.4g}'
             )
+        for key, count in self.trainer.lr_mult_followers.items():
+            log.line(f'lr_mult: {key}: {config.optimizer.lr_mult[key]:g}: {count} parameters')
+        if self.detail_kernels is not None:
+            alone, together = schedules.detail_strides(self.detail_kernels)
+            log.line(f'detail_target: stride 2 counts in the first {alone} steps, strides 2 and 4 in the first {together}')
         if path:
             log.line(f'continues from {path} at step {self.progress.step}')
         elif resume:
@@ -307,7 +314,8 @@ class Run:
                     self.mixing(images, labels, index * accumulation + part, self.epoch)
                     for part, (images, labels) in enumerate(batch)
                 ]
-        values = self.trainer.step(batch, float(self.rates[index]))
+        kernel = () if self.detail_kernels is None else (self.detail_kernels[index].tolist(),)
+        values = self.trainer.step(batch, float(self.rates[index]), *kernel)
         self.clock.tick()
         self.progress.step += 1
         stopped, broken = stop.asked(len(self.samples.broken))

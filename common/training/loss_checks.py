@@ -18,6 +18,8 @@ def check(loss: Loss, outputs: Iterable[str], num_classes: Optional[int] = None)
         detail = 'its loss is always binary cross-entropy and dice'
         reason = detail if idle[0] == 'detail' else f'outputs with a loss are {", ".join(loss.by_output)}'
         raise UserError(f'losses: {loss.losses[idle[0]]} has no effect on {idle[0]!r}: {reason}')
+    if loss.detail_target != 'constant' and 'detail' not in loss.auxiliary_weights:
+        raise UserError(f'detail_target: {loss.detail_target} needs the output detail of STDC among auxiliary_weights')
     if isinstance(loss.class_weight, str):
         raise UserError(
             f'class_weight: {loss.class_weight} is counted on the training labels, by `twinseg train`; elsewhere '

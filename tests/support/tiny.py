@@ -36,6 +36,30 @@ def tiny_network(backend_name: str, dropout: float = 0.0, classes: int = CLASSES
     return network
 
 
+def tiny_with_detail(backend_name: str, classes: int = CLASSES) -> Any:
+    """Convolution with batch norm and relu at half the size, a classifier and a convolution for STDC's detail loss."""
+    layers, network_module = parts(backend_name)
+
+    class Tiny(network_module.Network):
+        def __init__(self):
+            super().__init__({'logits': False, 'detail': True})
+            self.block = layers.ConvBN(3, 4, 3, 2)
+            self.classifier = layers.Conv2d(4, classes, 1, bias=True)
+            self.detail = layers.Conv2d(4, 1, 1)
+
+        def forward(self, x):
+            x = self.block(x)
+            return {'logits': self.classifier(x), 'detail': self.detail(x)}
+
+        def construct(self, x):
+            x = self.block(x)
+            return {'logits': self.classifier(x), 'detail': self.detail(x)}
+
+    network = Tiny()
+    network_module.initialise(network, 0)
+    return network
+
+
 def tiny_classifier(backend_name: str, drop_path: float = 0.0, drop_path_on: str = 'branch') -> Any:
     """Convolution at half the size, one block with a shortcut, mean, classifier; the same weights in both backends."""
     layers, network_module = parts(backend_name)

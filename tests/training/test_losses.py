@@ -169,6 +169,39 @@ def test_detail_loss(framework, recorded, name):
     agree(recorded[name], values[1:], gradient)
 
 
+def published_boundaries(labels, kernel):
+    """loss/detail_loss.py of STDC-Seg, written again with numpy: Laplacians at strides 1, 2 and 4, enlarged to the nearest and
+    added by the kernel, in float32."""
+    height, width = labels.shape[1:]
+    padded = np.pad(labels.astype(np.float32), ((0, 0), (1, 1), (1, 1)))
+    around = sum(padded[:, y : y + height, x : x + width] for y in range(3) for x in range(3))
+    edges, total = 9 * labels.astype(np.float32) - around, np.zeros(labels.shape, np.float32)
+    for stride, weight in zip((1, 2, 4), np.array(kernel, np.float32)):
+        coarse = (edges[:, ::stride, ::stride].clip(0) > np.float32(0.1)).astype(np.float32)
+        rows, columns = (
+            np.floor(np.arange(side) * np.float32(len_ / side)).astype(int)
+            for side, len_ in zip((height, width), coarse.shape[1:])
+        )
+        total += weight * coarse[:, rows][:, :, columns]
+    return total > np.float32(0.1)
+
+
+KERNELS = [(0.6, 0.3, 0.1), (0.4, 0.2, 0.0667), (0.19, 0.095, 0.0317), (0.126, 0.063, 0.021)]  # start, then as it decays
+
+
+@pytest.mark.parametrize('size', [(96, 128), (45, 61), (38, 51)])
+def test_boundary_targets_of_a_decaying_kernel(framework, size):
+    rng = np.random.default_rng(0)
+    labels = np.kron(rng.integers(0, 4, (2, 12, 16)), np.ones((1, 8, 8), int))[:, : size[0], : size[1]].astype(np.int32)
+    labels[:, 5:9, 3:30], labels[:, 21, 33] = 255, 2
+    with operator_by_operator():
+        found = [np.asarray(framework.losses.boundary_targets(framework.tensor(labels), kernel)) for kernel in KERNELS]
+    for targets, kernel in zip(found, KERNELS):
+        assert np.array_equal(targets > 0.5, published_boundaries(labels, kernel)), kernel
+    shares = [targets.mean() for targets in found]
+    assert shares[0] == shares[1] > shares[2] > shares[3] > 0.01, 'strides 1 and 2; 1, or 2 with 4; 1'
+
+
 def test_detail_loss_of_another_shape_before(framework):
     """A function of MindSpore's own kept, operator by operator, the divisor of the gradients that it had computed first."""
     labels = np.zeros((1, 24, 32), np.int32)
@@ -275,6 +308,7 @@ def soft_cross_entropy(logits, targets):
             19,
             "losses: ohem has no effect on 'detail': its loss is always binary cross-entropy and dice",
         ),
+        ({'detail_target': 'decaying'}, 19, 'detail_target: decaying needs the output detail'),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(settings, classes, message):
