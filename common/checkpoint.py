@@ -83,6 +83,7 @@ class RunMeta(_Stored):
     step: Optional[Count] = None
     epoch: Optional[float] = None
     best: Optional[float] = None  # the highest score so far
+    best_at: dict[str, float] = {}  # the highest score so far at each of more_eval_sizes, named <height>x<width>
     left_out: Count = 0  # steps whose batches rollbacks have passed over
     rollbacks: Count = 0
     scores: dict[str, Any] = {}  # scores of the last evaluation
@@ -196,8 +197,13 @@ def step_path(folder: Path, step: int) -> Path:
     return folder / f'step_{step:08d}.safetensors'
 
 
+def best_path(folder: Path, size: Optional[str] = None) -> Path:
+    """The best checkpoint of a run, at ``eval_size`` or at another size, named <height>x<width>."""
+    return folder / (BEST if size is None else f'best_{size}.safetensors')
+
+
 def steps(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first; ``best.safetensors`` is not among them."""
+    """The checkpoints of a run, oldest first; the best ones are not among them."""
     numbered = [(match, path) for path in folder.glob('step_*.safetensors') if (match := STEP_NAME.fullmatch(path.name))]
     return [path for _, path in sorted((int(match[1]), path) for match, path in numbered)]
 

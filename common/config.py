@@ -458,6 +458,11 @@ class Augment(Group):
         description='protocol of yassouali and DeepHM: [height, width] in pixels of the centre that evaluation cuts out of '
         'images and labels (nearest pixel) after these were resized until they just cover it; scores are counted there',
     )
+    more_eval_sizes: list[Sides] = Field(
+        [],
+        description='further sizes as eval_size is one, at which a training scores its weights, too; the best weights of each '
+        'are kept as best_<height>x<width>',
+    )
     scale: ShareRange = Field(
         [0.08, 1.0], description="classifiers: smallest and largest share of the image's area in a random crop"
     )
@@ -868,6 +873,7 @@ SEGMENTATION = (
     'slide_stride',
     'eval_resized',
     'eval_center_crop',
+    'more_eval_sizes',
     'sampling',
     'photometric_distortion',
     'brightness_delta',

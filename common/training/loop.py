@@ -12,9 +12,9 @@ import platform
 import signal
 import time
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Generator, Iterator, Optional
+from typing import Any, Callable, Generator, Iterator, Optional, Sequence
 
 import numpy as np
 
@@ -71,6 +71,7 @@ class Progress:
 
     step: int = 0  # steps done
     best: Optional[float] = None  # highest score so far
+    best_at: dict[str, float] = field(default_factory=dict)  # at each of more_eval_sizes, named <height>x<width>
     left_out: int = 0  # steps whose batches rollbacks have passed over
     rollbacks: int = 0
 
@@ -158,6 +159,8 @@ class Run:
             )
         self.progress = Progress()
         self.scores: dict[str, Any] = {}  # scores of the last evaluation
+        sizes = (size for size in config.augment.more_eval_sizes if size != config.augment.eval_size)
+        self.more_sizes = {f'{height}x{width}': [height, width] for height, width in sizes}
         self.meta = checkpoint.RunMeta(
             config=config.flat(),
             backend=backend.name,
@@ -221,8 +224,8 @@ class Run:
         except StateError as error:
             raise StateError(f'{path}: {error}: once it is removed, --resume takes the one before it') from None
         self.trainer.load_state(tensors, meta.trainer)
-        best = meta.best if same_folder else None
-        self.progress = Progress(meta.step, best, meta.left_out, meta.rollbacks)
+        best, best_at = (meta.best, dict(meta.best_at)) if same_folder else (None, {})
+        self.progress = Progress(meta.step, best, best_at, meta.left_out, meta.rollbacks)
 
     def check_agreement(self, facts: Optional[dict[str, bytes]] = None) -> None:
         """UserError where the processes differ in ``facts``, their progress or their state."""
@@ -289,7 +292,7 @@ class Run:
                 except (DataError, LostError):
                     self.save_before_the_end()
                     raise
-                best = False
+                best: list[Optional[str]] = []
                 if self._is_due(runtime.val_interval or self.epoch_steps):
                     best = self.evaluate()
                     self.clock.restart()
@@ -332,10 +335,11 @@ class Run:
         self.log.step(record, keep=self._is_due(self.config.runtime.log_interval), last=len(self.rates))
         return stopped
 
-    def evaluate(self) -> bool:
-        """Scores the current weights, or the averaged ones, with the current ones' scores as ``current`` beside them.
+    def evaluate(self) -> list[Optional[str]]:
+        """Scores the current weights, or the averaged ones, with the current ones' scores as ``current`` beside them, and their
+        scores at further sizes as ``sizes``.
 
-        Returns whether the score is the highest so far.
+        Returns the sizes at which the score is the highest so far; None: ``eval_size``.
         """
         config, step, began = self.config, self.progress.step, time.perf_counter()
         headline = self.task.FIGURES
@@ -343,13 +347,17 @@ class Run:
             predictor = self.trainer.predictor(ema=config.optimizer.with_ema)
         except checkpoint.NotFiniteError as error:
             raise DivergedError(step, f'step {step}: {error}; {ADVICE}') from None
-        scores, matrix = self._score(predictor)
+        scores, matrix = self._score(predictor, config)
         record = {'kind': 'eval', 'step': step, 'epoch': round(self.epoch, 4), **scores}
         text = _headline(scores, headline)
         if config.optimizer.with_ema:
-            current, _ = self._score(self.trainer.predictor())
+            current, _ = self._score(self.trainer.predictor(), config)
             record['current'] = {key: current[key] for key in headline}
             text += f'  (weights not averaged: {_headline(current, headline)})'
+        sizes = {name: self._score(predictor, config.replace(eval_size=size))[0] for name, size in self.more_sizes.items()}
+        if sizes:
+            record['sizes'] = {name: {key: others[key] for key in headline} for name, others in sizes.items()}
+            text += ''.join(f'  (at {name}: {_headline(others, headline)})' for name, others in sizes.items())
         record['seconds'] = round(time.perf_counter() - began, 2)
         self.scores = dict(record)
         if len(matrix) <= MAX_CONFUSION:
@@ -357,13 +365,18 @@ class Run:
         self.log.record(record)
         self.log.scalars('eval', {key: scores[key] for key in headline}, step)
         self.log.line(f'step {step}  epoch {record["epoch"]:.1f}  {text}')
+        improved: list[Optional[str]] = []
         score, best = scores[headline[0]], self.progress.best
-        if best is not None and score <= best:
-            return False
-        self.progress.best = score
-        return True
+        if best is None or score > best:
+            self.progress.best = score
+            improved.append(None)
+        for name, others in sizes.items():
+            if others[headline[0]] > self.progress.best_at.get(name, -math.inf):
+                self.progress.best_at[name] = others[headline[0]]
+                improved.append(name)
+        return improved
 
-    def save(self, best: bool) -> None:
+    def save(self, best: Sequence[Optional[str]] = ()) -> None:
         """Writes a checkpoint, by rank 0; the others wait for it. DivergedError in all of them when tensors are not finite.
 
         StateError where rank 0 cannot write: the others miss it then.
@@ -377,8 +390,9 @@ class Run:
                 changed = {**asdict(self.progress), 'epoch': self.epoch, 'scores': self.scores, 'trainer': state}
                 meta = self.meta.model_copy(update=changed)
                 checkpoint.save(checkpoint.step_path(self.folder, step), tensors, meta)
-                if best:
-                    checkpoint.save(self.folder / checkpoint.BEST, tensors, meta)
+                for size in best:  # the file says that it is to be evaluated at its size
+                    at_size = meta if size is None else _evaluated_at(meta, self.more_sizes[size])
+                    checkpoint.save(checkpoint.best_path(self.folder, size), tensors, at_size)
                 checkpoint.rotate(self.folder, self.config.runtime.max_keep_ckpts)
         if count := int(self.group.sum(np.array(len(broken)))):
             names = f' ({broken[0]})' if broken else ''
@@ -390,7 +404,7 @@ class Run:
         step = self.progress.step
         if self.group.size == 1 and step and not checkpoint.step_path(self.folder, step).exists():
             with suppress(UserError):  # what ends the training is the error to be told
-                self.save(best=False)
+                self.save()
                 self.log.line(f'ends after step {step}, which is saved')
 
     def roll_back(self, error: DivergedError) -> None:
@@ -430,10 +444,10 @@ class Run:
         )
         return self.backend.make_loader(self.samples, keys, data.num_parallel_workers)
 
-    def _score(self, predictor: Predictor) -> tuple[dict[str, Any], np.ndarray]:
-        """Scores on the validation split, and the confusion matrix."""
-        shown = views.as_published(predictor, self.config)
-        evaluation = self.task.evaluate(shown, self.validation, self.config, self.backend.make_loader, group=self.group)
+    def _score(self, predictor: Predictor, config: Config) -> tuple[dict[str, Any], np.ndarray]:
+        """Scores on the validation split as a configuration evaluates it, and the confusion matrix."""
+        shown = views.as_published(predictor, config)
+        evaluation = self.task.evaluate(shown, self.validation, config, self.backend.make_loader, group=self.group)
         return evaluation.scores.to_json(), evaluation.matrix
 
     def _is_due(self, interval: int) -> bool:
@@ -556,6 +570,11 @@ def _first_step(config: Config, epoch_steps: int, total: int) -> int:
     if step >= total:
         raise UserError(f'start_epoch: {config.schedule.start_epoch} epochs of {epoch_steps} steps leave none of the {total}')
     return step
+
+
+def _evaluated_at(meta: checkpoint.RunMeta, size: list[int]) -> checkpoint.RunMeta:
+    """Metadata whose configuration evaluates at another size."""
+    return meta.model_copy(update={'config': {**meta.config, 'eval_size': size}})
 
 
 def _headline(scores: dict[str, Any], keys: tuple[str, ...]) -> str:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.support import streets
-from tests.support.tiny import tiny_network
+from tests.support.tiny import tiny_network, tiny_with_detail
 from twinseg.common import checkpoint, config
 from twinseg.common.backend import get_backend
 from twinseg.common.cli import main
@@ -224,6 +224,67 @@ def test_a_checkpoint_does_not_choose_where_a_run_is_written(trained, tmp_path, 
     assert (folder / 'log.txt').is_file() and {path.name for path in tmp_path.iterdir()} == {'x.safetensors', 'here'}
     assert [path.name for path in Path().iterdir()] == [folder.parts[0]]
     assert named or f'x.safetensors: continued in {folder}; --work-dir names another folder' in capsys.readouterr().out
+
+
+def test_the_best_weights_of_each_size_are_kept(data, tmp_path):
+    changes = {'eval_size': [64, 96], 'more_eval_sizes': [[32, 48], [64, 96]], 'max_iters': 6, 'val_interval': 2}
+    changes |= {'max_keep_ckpts': 9}
+    run('pytorch', data, tmp_path / 'run', **changes)
+    folder = tmp_path / 'run' / 'checkpoints'
+    evaluations = records(tmp_path / 'run', 'eval')
+    assert [list(line['sizes']) for line in evaluations] == [['32x48']] * 3, 'eval_size itself is scored once'
+    for name, key, scores in (
+        ('best.safetensors', None, [line['mIoU'] for line in evaluations]),
+        ('best_32x48.safetensors', '32x48', [line['sizes']['32x48']['mIoU'] for line in evaluations]),
+    ):
+        meta = checkpoint.load(folder / name)[1]
+        assert meta.step == 2 * (np.argmax(scores) + 1)
+        assert (meta.best_at[key] if key else meta.best) == max(scores)
+        assert evaluate_run(load_run(folder / name, 'pytorch', 'cpu')).scores.to_json()['mIoU'] == max(scores)
+    assert ' (at 32x48: mIoU ' in (tmp_path / 'run' / 'log.txt').read_text()
+
+    tensors, meta = checkpoint.load(folder / 'step_00000004.safetensors')  # a resume remembers both scores
+    for path in folder.iterdir():
+        path.unlink()
+    better = meta.model_copy(update={'best': 101.0, 'best_at': {'32x48': 101.0}})
+    checkpoint.save(folder / 'step_00000004.safetensors', tensors, better)
+    run('pytorch', data, tmp_path / 'run', resume=True, **changes)
+    assert not list(folder.glob('best*'))
+    assert checkpoint.load(folder / 'step_00000006.safetensors')[1].best_at == {'32x48': 101.0}
+
+
+def test_a_decaying_detail_target_is_resumed_exactly(backend_name, data, tmp_path, monkeypatch):
+    """What decays follows from the number of the step: a checkpoint holds nothing of it."""
+    changes = {
+        'arch': 'tiny',
+        'model_args': {},
+        'auxiliary_weights': {'detail': 1.0},
+        'detail_target': 'decaying',
+        'lr_mult': {'block*bn.*': 0.0},
+        'lr_scheduler': 'constant_lr',
+        'weight_decay': 2.0,
+        'max_iters': 4,
+        'val_interval': 4,
+        'graph_mode': int(backend_name == 'mindspore'),
+    }
+    monkeypatch.setitem(
+        get_backend(backend_name).MODELS, 'tiny', lambda num_classes: tiny_with_detail(backend_name, num_classes)
+    )
+    losses = {}
+    for name in 'decaying', 'constant':
+        run(backend_name, data, tmp_path / name, **{**changes, 'detail_target': name})
+        losses[name] = [line['loss'] for line in records(tmp_path / name, 'train')]
+    text = (tmp_path / 'decaying' / 'log.txt').read_text()
+    assert 'stride 2 counts in the first 3 steps' in text and 'lr_mult: block*bn.*: 0: 2 parameters' in text
+    assert losses['decaying'][:3] == losses['constant'][:3] and losses['decaying'][3] != losses['constant'][3]
+
+    folder = tmp_path / 'decaying' / 'checkpoints'
+    whole = checkpoint.load(folder / 'step_00000004.safetensors')[0]
+    (folder / 'step_00000004.safetensors').unlink()
+    run(backend_name, data, tmp_path / 'decaying', resume=True, **changes)
+    again = checkpoint.load(folder / 'step_00000004.safetensors')[0]
+    assert [name for name, value in whole.items() if not np.array_equal(value, again[name])] == []
+    assert records(tmp_path / 'decaying', 'train')[-1]['loss'] == losses['decaying'][3]
 
 
 def contents(folder):
