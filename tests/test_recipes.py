@@ -13,8 +13,9 @@ from tests.training.test_losses import CITYSCAPES
 from twinseg.common.backend import get_backend
 from twinseg.common.config import KEYS, load
 from twinseg.common.data.classes import CAMVID_CLASSES, CAMVID_ELEVEN, CITYSCAPES_CLASSES, VOC_CLASSES
-from twinseg.common.schedules import learning_rates
+from twinseg.common.schedules import detail_kernels, detail_strides, learning_rates
 from twinseg.common.settings import recipes
+from twinseg.common.settings.presets import preset_arguments
 from twinseg.common.training.loop import global_batch
 from twinseg.common.training.loss_checks import check
 
@@ -119,16 +120,83 @@ def test_learning_rates_are_mmengines_in_every_step(name):
     np.testing.assert_allclose(ours, expected, rtol=RELATIVE)
 
 
-def test_stdc_seg():
-    """MichaelFan01/STDC-Seg: 3 GPUs with 16 images; optimizer_loss.py, train.py."""
-    found = SEGMENTATION['stdc1_in1k-pre_3xb16-60k_cityscapes-512x1024']
+FIXED_NORMS = {'backbone*.bn.*': 0.0, 'ffm': 10.0, 'head': 10.0, 'aux16': 10.0, 'aux32': 10.0, 'detail': 10.0}
+STDC_SEG = {  # key -> value of MichaelFan01/STDC-Seg@59ff37f, and where it is there
+    'batch_size': (16, 'train.py:57'),
+    'crop_size': ([512, 1024], 'train.py:175'),
+    'scale_set': ([step / 8 for step in range(1, 13)], 'train.py:176'),
+    'small_image': ('enlarge', 'transform.py:23'),
+    'antialias': (True, 'transform.py:63, Pillow'),
+    'color_factors': ([0.5, 1.5], 'cityscapes.py:73, transform.py:80'),
+    'cat_max_ratio': (1.0, 'transform.py:12, any crop'),
+    'flip_prob': (0.5, 'transform.py:41'),
+    'mean': ([255 * 0.485, 255 * 0.456, 255 * 0.406], 'cityscapes.py:70'),
+    'std': ([255 * 0.229, 255 * 0.224, 255 * 0.225], 'cityscapes.py:70'),
+    'optimizer': ('sgd', 'optimizer_loss.py:41'),
+    'momentum': (0.9, 'train.py:232'),
+    'use_nesterov': (False, 'optimizer_loss.py:41'),
+    'weight_decay': (5e-4, 'train.py:233'),
+    'norm_bias_decay': (False, 'models/model_stages.py:60'),
+    'lr_mult': (FIXED_NORMS, 'models/model_stages.py:311, nets/stdcnet.py:12'),
+    'loss': ('stdc_ohem', 'loss/loss.py:12'),
+    'ohem_thresh': (0.7, 'train.py:223'),
+    'ohem_min_kept': (3 * 16 * 1024 * 512 // 16, 'train.py:224, of three GPUs'),
+    'auxiliary_weights': ({'aux16': 1.0, 'aux32': 1.0, 'detail': 1.0}, 'train.py:322'),
+    'detail_weights': ([1.0, 1.0], 'train.py:322'),
+    'detail_target': ('decaying', 'optimizer_loss.py:39'),
+    'sync_bn': ('heads', 'models/model_stages.py:12, nets/stdcnet.py:12'),
+    'val_interval': (1000, 'train.py:70'),
+}
+
+
+@pytest.mark.parametrize('arch', ['stdc1', 'stdc2'])
+@pytest.mark.parametrize('scale, size, other', [('', [768, 1536], [512, 1024]), ('-seg50', [512, 1024], [768, 1536])])
+def test_stdc_seg(arch, scale, size, other):
+    """MichaelFan01/STDC-Seg: 3 GPUs with 16 images; scores at scales 0.5 and 0.75 of one training (train.py:376)."""
+    found = SEGMENTATION[f'{arch}{scale}_in1k-pre_3xb16-60k_cityscapes-512x1024']
     ours = learning_rates(found.optimizer, found.schedule, 1, 48)
     official = [
         1e-5 * 1000 ** (step / 1000) if step < 1000 else 0.01 * (1 - (step - 1000) / 59000) ** 0.9 for step in range(60000)
     ]
     np.testing.assert_allclose(ours, official, rtol=RELATIVE)
-    assert (found.loss.loss, found.loss.ohem_thresh, found.loss.ohem_min_kept) == ('stdc_ohem', 0.7, 3 * 16 * 512 * 1024 // 16)
-    assert found.augment.ratio_range == [0.125, 1.5] and found.augment.eval_size == [768, 1536]
+    assert detail_strides(detail_kernels(found.optimizer, ours)) == (28839, 41352)
+    for key, (value, where) in STDC_SEG.items():
+        assert getattr(getattr(found, KEYS[key]), key) == pytest.approx(value), f'{key}: {where}'
+    assert found.augment.eval_size == size and found.augment.more_eval_sizes == [other]
+    assert (found.model.arch, found.model.pretrained) == (f'{arch}_seg', f'{arch}_stdc_seg')
+    assert found.model.model_args == preset_arguments('stdc_seg', f'{arch}_seg')
+
+
+@pytest.mark.parametrize('arch', ['stdc1', 'stdc2'])
+def test_stdc_on_camvid(arch):
+    """Their code for Cityscapes where no file for CamVid exists; PaddleSeg's pp_liteseg_stdc1_camvid_960x720_10k.yml."""
+    found = SEGMENTATION[f'{arch}_in1k-pre_10k_camvid-720x960']
+    paddle = {
+        'scale_set': list(np.arange(0.5, 2.51, 0.25)),
+        'crop_size': [720, 960],
+        'batch_size': 24,  # 4 x 6
+        'ohem_min_kept': 4 * 6 * 960 * 720 // 16,
+    }
+    for key, (value, where) in STDC_SEG.items():
+        expected = paddle.get(key, value)
+        assert getattr(getattr(found, KEYS[key]), key) == pytest.approx(expected), f'{key}: {where}'
+    rates = learning_rates(found.optimizer, found.schedule, 1, 24)
+    assert len(rates) == 10000 and rates[0] == pytest.approx(1e-5) and rates[200] == rates.max() == pytest.approx(0.01)
+    assert found.schedule.min_lr == 0 and found.model.model_args == preset_arguments('stdc_seg', f'{arch}_seg')
+
+
+def test_norms_are_synchronised_where_the_publishers_are():
+    """Batches by process: mmsegmentation's STDC (_base_/models/stdc.py: BN), DeepHM (train_ddp.py:164), torchvision (train.py
+    without --sync-bn), the model zoo's DDRNet; STDC-Seg by parts."""
+    kinds = {path.stem: load(path).runtime.sync_bn for path in recipes.recipes()}
+    patterns = {
+        False: r'stdc\d_(in1k-pre_)?[48]xb12|_deephm-|^resnet\d+_imagenet$|ddrnet23_imagenet_(gpu|ascend)',
+        'heads': r'stdc\d(-seg50)?_in1k-pre_(3xb16|10k)',
+        True: r'^(fcn|pspnet|deeplabv3plus|upernet)_r\d+(-d8)?_4xb|^fast_scnn_8xb4|^ddrnet_\d\d.*_2xb6',
+    }
+    for kind, pattern in patterns.items():
+        chosen = [name for name in kinds if re.search(pattern, name)]
+        assert len(chosen) >= 4 and {kinds[name] for name in chosen} == {kind}, chosen
 
 
 @pytest.mark.parametrize('name', [name for name in SEGMENTATION if '_deephm-' in name])
