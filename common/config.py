@@ -2,7 +2,8 @@
 
 A recipe is one flat YAML file. Its keys are the MindSpore model zoo's where the zoo has one (``base_lr``, ``amp_level``,
 ...) and mmsegmentation's otherwise (``ratio_range``, ``cat_max_ratio``, ...). ``base:`` names one or several files or
-recipes, whose keys are taken first. In code the keys live in typed groups: ``config.optimizer.base_lr``.
+recipes, whose keys are taken first. ``published:`` says what others scored with the file's settings, and is no setting
+(``settings/published_scores.py``). In code the keys live in typed groups: ``config.optimizer.base_lr``.
 """
 
 import re
@@ -24,7 +25,7 @@ from pydantic import (
 
 from twinseg.common.errors import UserError, did_you_mean, reason_of, similar
 from twinseg.common.files import home_expanded, read_bounded
-from twinseg.common.settings import foreign_keys, yaml_text, zoo_keys
+from twinseg.common.settings import foreign_keys, published_scores, yaml_text, zoo_keys
 from twinseg.common.settings.limits import MAX_CLASS_IDS, MAX_CLASSES, MAX_PIXELS, MAX_SIDE
 from twinseg.common.settings.messages import MAX_NUMBER, Said, first_problem, refuse, shown
 from twinseg.common.settings.presets import preset_arguments, without_heads
@@ -1102,6 +1103,8 @@ def _read(path: Path, above: tuple[Path, ...], read: list[Path]) -> dict[str, Gi
         keys = {}
     if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys):
         raise UserError(f'{path}: expected flat "key: value" lines')
+    if published_scores.KEY in keys:  # of this file alone: a base's scores are not those of what is built on it
+        published_scores.parse(keys.pop(published_scores.KEY), f'{path}: {published_scores.KEY}')
     below: dict[str, Given] = {}
     for name in _bases(keys.pop('base', None), path):
         below = _overlay(below, _read(find_base(name, (path.parent, real.parent), str(path)), (*above, real), read))

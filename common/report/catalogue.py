@@ -12,7 +12,8 @@ from twinseg.common.data import image_folder
 from twinseg.common.data.classes import CITYSCAPES_CLASSES
 from twinseg.common.data.layouts import DATASETS
 from twinseg.common.errors import UserError
-from twinseg.common.settings import recipes
+from twinseg.common.settings import published_scores, recipes
+from twinseg.common.settings.published_scores import Published
 from twinseg.common.weights import TABLES, by_name
 from twinseg.common.weights.published import PUBLISHED
 
@@ -21,9 +22,13 @@ COUNTED = Path(__file__).with_name('networks.json')  # written by scripts/count_
 
 
 def configs() -> list[Row]:
-    """The recipes, each with the first line of its comment."""
+    """The recipes, each with the first line of its comment and what is published for it."""
     return [
-        {'config': str(path.relative_to(recipes.RECIPES).with_suffix('')), 'about': _first_comment(path)}
+        {
+            'config': str(path.relative_to(recipes.RECIPES).with_suffix('')),
+            'about': _first_comment(path),
+            'published': '; '.join(score.text for score in (published_scores.of_file(path) or Published()).scores),
+        }
         for path in recipes.recipes()
     ]
 

@@ -1,7 +1,7 @@
-"""A page of results, made from run folders: what was trained how, on what, what it scored, and what is published for it."""
+"""A page of results, made from run folders: what was trained how, on what, what it scored, and what is published for it
+under the same split and protocol."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any, Iterable, Optional, Sequence
 
@@ -14,6 +14,8 @@ from twinseg.common.errors import StateError, UserError
 from twinseg.common.files import read_bounded, write_text
 from twinseg.common.inference.runs import find_checkpoint, network_arguments, num_classes
 from twinseg.common.report.records import MAX_FILE, Record, read_run
+from twinseg.common.settings import published_scores
+from twinseg.common.settings.published_scores import PublishedScore
 from twinseg.common.settings.recipes import RECIPES
 
 OF_ANY_RUN = ('data_url', 'num_parallel_workers', 'eval_batch_size', 'on_error', 'max_errors')  # keys that change no score
@@ -72,7 +74,7 @@ def row(folder: Path) -> dict[str, Any]:
         'parameters, M': sizes and f'{sizes[0] / 1e6:.3f}',
         'G MACs': sizes and f'{sizes[1] / 1e9:.3f}',
         'at': f'{size[0]}x{size[1]}',
-        'published': published(config.runtime.recipe),
+        'published': published(config),
     }
 
 
@@ -82,12 +84,29 @@ def hours(record: Record) -> Optional[str]:
     return f'{max(seconds) / 3600:.2f}' if seconds else None
 
 
-def published(recipe: Optional[str]) -> Optional[str]:
-    """The published scores in a recipe's opening comment."""
-    if recipe is None or not (path := RECIPES / f'{recipe}.yaml').is_file():
+def published(config: Config) -> Optional[str]:
+    """The published scores of a run's recipe that were counted as the run's: on its split, at its size of evaluation, nothing
+    left out; None where there is none."""
+    known = published_scores.of_recipe(config.runtime.recipe).scores
+    if not known:
         return None
-    match = re.search(r'^# score:.*?(?:published: |(?=\w+ reports ))(.*)$', path.read_text(encoding='utf-8'), re.MULTILINE)
-    return match and match[1].rstrip(';, ')
+    recipe = configuration.load(RECIPES / f'{config.runtime.recipe}.yaml')
+    texts = [
+        score.text
+        for score in known
+        if score.split == config.data.val_split
+        and score.protocol is None
+        and config.augment.protocol == 'full'
+        and config.augment.eval_size == _size(score, recipe)
+    ]
+    return '; '.join(texts) or None
+
+
+def _size(score: PublishedScore, recipe: Config) -> Optional[list[int]]:
+    """The ``eval_size`` that a published score was counted with."""
+    if score.eval_size is None:
+        return recipe.augment.eval_size
+    return None if score.eval_size == 'file' else score.eval_size
 
 
 def _kind_of_score(config: Config) -> str:
