@@ -65,7 +65,7 @@ def published(name: str) -> dict:
 
 def test_the_asked_recipes_are_there():
     for network, lengths in itertools.product(
-        ('fcn_r{}-d8', 'pspnet_r{}-d8', 'deeplabv3plus_r{}-d8', 'upernet_r{}'),
+        ('fcn_r{}-d8', 'pspnet_r{}-d8', 'deeplabv3_r{}-d8', 'deeplabv3plus_r{}-d8', 'upernet_r{}'),
         (
             '4xb2-40k_cityscapes-512x1024',
             '4xb2-80k_cityscapes-512x1024',

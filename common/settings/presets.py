@@ -37,6 +37,14 @@ PRESETS: Mapping[str, Mapping[str, Arguments]] = {  # preset -> arch -> argument
         **dict.fromkeys(('ddrnet23_slim', 'ddrnet23', 'ddrnet23_slim_seg', 'ddrnet23_seg'), DEFAULTS),
         **dict.fromkeys(_RESNETS, {'stem': 'v1c'}),
         'unet': {'upsampling': 'bilinear', 'head': 'fcn'},  # UNet-S5-D16
+        'deeplabv3': {
+            'stem': 'v1c',
+            'output_stride': 8,
+            'channels': 512,
+            'pool_first': True,
+            'project_kernel': 3,
+            'dropout': 0.1,
+        },
         'deeplabv3plus': {
             'stem': 'v1c',
             'output_stride': 8,

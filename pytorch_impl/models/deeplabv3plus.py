@@ -8,8 +8,8 @@ with its auxiliary head. Publishers' networks are presets:
 - ``yassouali``, with Xception ``yassouali_xception``, and ``deephm``, whose ResNet is always ResNet-101
 - ``smp``: segmentation-models-pytorch
 
-``DeepLabV3`` has no decoder; its preset is ``torchvision``. The paper's multi-grid is in neither, as with these publishers.
-Dropout is by channel, also where a publisher drops single elements.
+``DeepLabV3`` has no decoder; its presets are ``mmseg`` and ``torchvision``. The paper's multi-grid is in neither network, as
+with these publishers. Dropout is by channel, also where a publisher drops single elements.
 """
 
 from collections.abc import Sequence
@@ -98,8 +98,8 @@ class DeepLabV3(Network):
     """Outputs: ``logits`` and ``aux`` at 1/``output_stride``.
 
     ``backbone``: a ResNet or 'xception'; ``stem`` and ``contract_dilation``: of the ResNet; ``shared_relu``: of Xception.
-    ``rates``: of the ASPP; None: 6, 12 and 18 at output stride 16, twice as much at 8. ``refine``: a 3x3 convolution before
-    the classifier (torchvision).
+    ``rates``: of the ASPP; None: 6, 12 and 18 at output stride 16, twice as much at 8. ``pool_first``, ``project_kernel``: of
+    the ASPP. ``refine``: a 3x3 convolution before the classifier (torchvision).
     """
 
     def __init__(
@@ -113,6 +113,8 @@ class DeepLabV3(Network):
         rates: Sequence[int] | None = None,
         channels: int = 256,
         convolution: str = 'dense',
+        pool_first: bool = False,
+        project_kernel: int = 1,
         refine: bool = False,
         align_corners: bool = False,
         dropout: float = 0.5,
@@ -122,7 +124,7 @@ class DeepLabV3(Network):
         super().__init__(dict.fromkeys(('logits', 'aux') if auxiliary else ('logits',), align_corners))
         self.backbone = _backbone(backbone, stem, output_stride, contract_dilation, shared_relu)
         width = self.backbone.channels
-        self.aspp = ASPP(width[4], channels, rates, convolution, refine=refine, dropout=dropout)
+        self.aspp = ASPP(width[4], channels, rates, convolution, pool_first, project_kernel, refine, dropout)
         self.classifier = Conv2d(channels, num_classes, 1, bias=True, init=0.01)
         self.aux = FCNHead(width[3], width[3] // 4, num_classes) if auxiliary else None
 

@@ -93,13 +93,36 @@ def _stdc_backbone(arch: str, last_block: str) -> Table:
     )
 
 
-def _deeplabv3plus(state: Arrays) -> dict[str, Any]:
+def _deeplabv3(state: Arrays) -> dict[str, Any]:
     return {
         'backbone': resnet.name(state),
         'stem': 'v1c' if 'backbone.stem.2.conv.weight' in state else '7x7',
         'channels': len(state['aspp.project.bn.weight']),
-        'low_level_channels': len(state['low_level.bn.weight']),
     }
+
+
+DEEPLABV3 = Table(
+    source='mmseg',
+    arch='deeplabv3',
+    marks=('decode_head.image_pool.1.conv.weight', 'decode_head.aspp_modules.3.conv.weight'),
+    classes='decode_head.conv_seg.weight',
+    heads=('aux',),
+    more_arguments=_deeplabv3,
+    rules={
+        **resnet.rules('backbone.', 'v1c'),
+        **resnet.rules('backbone.'),  # ResNet-50b and the like
+        'decode_head.image_pool.1': 'aspp.pool',
+        'decode_head.aspp_modules.{n}': 'aspp.branches.{n}',
+        'decode_head.bottleneck': 'aspp.project',
+        'decode_head.conv_seg': 'classifier',
+        'auxiliary_head.convs.0': 'aux.conv',
+        'auxiliary_head.conv_seg': 'aux.classifier',
+    },
+)
+
+
+def _deeplabv3plus(state: Arrays) -> dict[str, Any]:
+    return {**_deeplabv3(state), 'low_level_channels': len(state['low_level.bn.weight'])}
 
 
 DEEPLABV3PLUS = Table(
@@ -309,6 +332,7 @@ TABLES = (
     UPERNET,  # before PSPNET, whose marks it has too
     PSPNET,
     FCN,
+    DEEPLABV3,
     DEEPLABV3PLUS,
     _stdc_seg('stdc2_seg', 'stages.2.3'),
     _stdc_seg('stdc1_seg', 'stages.2.1'),
