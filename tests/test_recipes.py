@@ -208,7 +208,8 @@ def test_deephm(name):
     ours = learning_rates(found.optimizer, found.schedule, steps, global_batch(found, gpus))
     np.testing.assert_allclose(ours, 0.01 * (1 - np.arange(80 * steps) / (80 * steps)) ** 0.9, rtol=RELATIVE)
     assert found.optimizer.weight_decay == 1e-4 and found.runtime.val_interval == 5 * steps
-    assert found.optimizer.lr_mult == ({} if found.model.arch in ('enet', 'unet', 'segnet') else {'backbone': 0.1})
+    backbone = {'fcn': ('backbone', 'conv6', 'conv7', 'classifier'), 'enet': (), 'unet': (), 'segnet': ()}
+    assert found.optimizer.lr_mult == dict.fromkeys(backbone.get(found.model.arch, ('backbone',)), 0.1)
     assert found.loss.auxiliary_weights == ({'aux': 0.4} if found.model.arch == 'pspnet' else {})
     np.testing.assert_allclose(
         np.array([found.augment.mean, found.augment.std]) / 255,

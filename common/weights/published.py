@@ -50,7 +50,7 @@ class Published(NamedTuple):
         return self.digest or 'not stated'
 
 
-def _torchvision(name: str, prefix: str, mib: float, about: str) -> Published:
+def _torchvision(name: str, prefix: str, mib: float, about: str, arch: Optional[str] = None) -> Published:
     return Published(
         name=f'{name}_torchvision',
         file=f'{name}-{prefix}.pth',
@@ -58,7 +58,7 @@ def _torchvision(name: str, prefix: str, mib: float, about: str) -> Published:
         about=f"{about}, torchvision's IMAGENET1K_V1",
         licence='BSD-3-Clause',
         source='torchvision',
-        arch=name,
+        arch=arch or name,
         digest=f'sha256:{prefix}',
         mib=mib,
         aliases=(f'torchvision://{name}',),
@@ -114,6 +114,7 @@ PUBLISHED = (
     _torchvision('resnet50', '0676ba61', 97.781, 'ResNet-50'),
     _torchvision('resnet101', '63fe2227', 170.511, 'ResNet-101'),
     _torchvision('resnet152', '394f9c45', 230.434, 'ResNet-152'),
+    _torchvision('vgg16', '397923af', 527.796, 'VGG-16', arch='fcn'),
     _torchvision('vgg16_bn', '6c64b313', 527.866, 'VGG-16 with batch norm'),
     _openmmlab(
         'resnet50_v1c',

@@ -352,6 +352,38 @@ def test_a_classifier_fills_the_backbone(tmp_path, backend, source, arch, target
         weights.load_pretrained(backend, backend.build_model(wrong), wrong, tmp_path / 'imagenet.safetensors')
 
 
+def test_vgg16_fills_fcn8s_with_its_fully_connected_layers_as_convolutions(tmp_path, backend):
+    """torchvision's plain VGG-16, here with 8 instead of 4096 hidden channels."""
+    rng = np.random.default_rng(0)
+    table = next(table for table in TABLES if (table.source, table.arch, table.classes) == ('torchvision', 'fcn', None))
+    network = backend.build_model('fcn', num_classes=3, backbone='vgg16', channels=8)
+    drawn = backend.state(network)
+    inner = {name: array for name, array in drawn.items() if name.startswith('backbone.')}
+    published = {name: rng.random(array.shape, np.float32) for name, array in in_their_names(table, inner).items()}
+    shapes = {'classifier.0': (8, 512 * 7 * 7), 'classifier.3': (8, 8), 'classifier.6': (1000, 8)}
+    published |= {f'{layer}.weight': rng.random(shape, np.float32) for layer, shape in shapes.items()}
+    published |= {f'{layer}.bias': rng.random(shape[0], np.float32) for layer, shape in shapes.items()}
+    save_file(published, tmp_path / 'vgg16.safetensors')
+    report = weights.load_pretrained(backend, network, 'fcn', tmp_path / 'vgg16.safetensors')
+    state = backend.state(network)
+    assert '(all of backbone, conv6, conv7)' in str(report)
+    features = rng.random((512, 7, 7), np.float32)  # what a fully connected layer sees of an image of 224x224
+    connected = published['classifier.0.weight'] @ features.ravel()
+    np.testing.assert_allclose((state['conv6.weight'] * features).sum((1, 2, 3)), connected, rtol=1e-4)
+    assert np.array_equal(state['conv7.weight'][:, :, 0, 0], published['classifier.3.weight'])
+    assert np.array_equal(state['conv7.bias'], published['classifier.3.bias'])
+    assert np.array_equal(state['backbone.stages.4.2.0.weight'], published['features.28.weight'])
+    assert all(np.array_equal(state[name], drawn[name]) for name in drawn if name.startswith(('classifier', 'skip')))
+
+
+@pytest.mark.parametrize('other', ['features.1.weight', 'features.34.weight'])
+def test_vgg16_with_norms_and_vgg19_are_not_plain_vgg16(other):
+    state = {f'features.{number}.weight': np.zeros((64, 64, 3, 3), np.float32) for number in (0, 28)}
+    state |= {f'classifier.{number}.weight': np.zeros((8, 8), np.float32) for number in (0, 3, 6)}
+    with pytest.raises(StateError, match='no network that is known'):
+        weights.convert({**state, other: np.zeros(64, np.float32)})
+
+
 def test_a_classifier_for_other_classes_is_drawn_anew_only_when_told_to(tmp_path, backend):
     source = backend.build_model('fast_scnn', num_classes=19, seed=5)
     meta = checkpoint.RunMeta(config={'arch': 'fast_scnn'}, num_classes=19)

@@ -1,5 +1,7 @@
 """torchvision's networks; timm's and mmsegmentation's ResNets have the same names."""
 
+import numpy as np
+
 from twinseg.common.weights.publishers import resnet
 from twinseg.common.weights.publishers.table import Table
 
@@ -14,16 +16,25 @@ def _resnet(arch: str, last_block: str) -> Table:
     )
 
 
-def _vgg() -> dict[str, str]:
+def _vgg(batch_norm: bool) -> dict[str, str]:
     """torchvision numbers convolutions, norms, relus and pools in one list."""
     rules, index = {}, 0
     for stage, count in enumerate((2, 2, 3, 3, 3)):
         for number in range(count):
-            rules[f'features.{index}'] = f'backbone.stages.{stage}.{number}.conv'
-            rules[f'features.{index + 1}'] = f'backbone.stages.{stage}.{number}.bn'
-            index += 3
+            layer = f'backbone.stages.{stage}.{number}'
+            rules[f'features.{index}'] = f'{layer}.conv' if batch_norm else f'{layer}.0'
+            if batch_norm:
+                rules[f'features.{index + 1}'] = f'{layer}.bn'
+            index += 3 if batch_norm else 2
         index += 1
     return rules
+
+
+def _convolutions(name: str, array: np.ndarray) -> np.ndarray:
+    """VGG-16's first two fully connected layers as convolutions of 7x7 and 1x1 (Long et al. 2015, section 3.1)."""
+    if name == 'conv6.weight':
+        return array.reshape(len(array), -1, 7, 7)
+    return array[:, :, None, None] if name == 'conv7.weight' else array
 
 
 VGG16_BN = Table(
@@ -31,7 +42,19 @@ VGG16_BN = Table(
     arch='vgg16_bn',
     marks=('features.41.running_mean', 'classifier.6.weight'),
     classes='classifier.6.weight',
-    rules={**_vgg(), 'classifier.0': 'fc1', 'classifier.3': 'fc2', 'classifier.6': 'fc3'},
+    rules={**_vgg(True), 'classifier.0': 'fc1', 'classifier.3': 'fc2', 'classifier.6': 'fc3'},
+)
+
+VGG16 = Table(  # what FCN-8s starts from
+    source='torchvision',
+    arch='fcn',
+    preset='yassouali',
+    marks=('features.28.weight', 'classifier.0.weight', 'classifier.3.weight'),
+    classes=None,
+    condition=lambda published: 'features.1.weight' not in published and 'features.34.weight' not in published,  # bn, VGG-19
+    rules={**_vgg(False), 'classifier.0': 'conv6', 'classifier.3': 'conv7'},
+    unused=('classifier.6',),
+    values=_convolutions,
 )
 
 DEEPLABV3 = Table(
@@ -85,4 +108,5 @@ TABLES = (
     _resnet('resnet34', '5.conv2'),
     _resnet('resnet18', '1.conv2'),
     VGG16_BN,
+    VGG16,
 )
