@@ -420,6 +420,21 @@ class Augment(Group):
     rotate: Annotated[float, Field(ge=0, le=180)] = Field(
         0.0, description='largest angle in degrees of a random rotation to either side; empty corners are filled and ignored'
     )
+    rotate_before_crop: bool = Field(
+        False,
+        description='rotate: whether the whole scaled image is turned, in its size, before it is cropped (yassouali, DeepHM); '
+        'else the crop is',
+    )
+    padding: Literal['ignore', 'background'] = Field(
+        'ignore',
+        description="what is beyond the image's edges, in a crop larger than it and in the corners of a rotation: ignore: the "
+        'mean colour, ignored; background: black, of class 0 (yassouali, DeepHM)',
+    )
+    blur_sigma: Annotated[float, Field(ge=0, le=10)] = Field(
+        0.0,
+        description='largest standard deviation in pixels of a Gaussian blur, drawn anew for each crop, in a kernel of 3.3 of '
+        'them, made odd (yassouali: 1.0, which leaves 6 of 10 crops as they are); 0: no blur',
+    )
     cutout_prob: Fraction = Field(0.0, description='probability that a random box of the crop is erased and ignored (cutout)')
     cutout_ratio: ShareRange = Field(
         [0.1, 0.4], description="smallest and largest side of the box that cutout erases, as a share of the crop's side"
@@ -575,6 +590,13 @@ class Augment(Group):
         """What scores are counted on, in words: full (the label file as it is), resized 360x480, center_crop 480x480."""
         sizes = {'resized': self.eval_resized, 'center_crop': self.eval_center_crop}
         return next((f'{name} {size[0]}x{size[1]}' for name, size in sizes.items() if size), 'full')
+
+    @model_validator(mode='after')
+    def _turned_in_one_step(self):
+        for key, default in (('antialias', False), ('small_image', 'pad')):
+            if self.rotate_before_crop and getattr(self, key) != default:
+                refuse(f'{shown(getattr(self, key))} has no effect with rotate_before_crop; leave one of them out', key)
+        return self
 
 
 class Optimizer(Group):
@@ -863,6 +885,9 @@ SEGMENTATION = (
     'crop_size',
     'cat_max_ratio',
     'rotate',
+    'rotate_before_crop',
+    'padding',
+    'blur_sigma',
     'cutout_prob',
     'cutout_ratio',
     'class_mix',

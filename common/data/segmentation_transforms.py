@@ -1,7 +1,8 @@
 """Augmentation of one image and its label: numpy, OpenCV and Pillow, every random number from the generator given.
 
 Images are uint8 (H, W, 3) RGB and stay so: the network normalises on its device. The order is mmsegmentation's: random
-scale, crop, rotation, flip, photometric distortion, cutout, padding; colour factors come before all of it, as in STDC-Seg.
+scale, crop, rotation, flip, blur, photometric distortion, cutout, padding; colour factors come before all of it, as in
+STDC-Seg. ``rotate_before_crop`` and ``padding: background`` are yassouali's: scale, rotation, padding, crop, flip, blur.
 Numbers are drawn in an order that does not depend on the pixels.
 """
 
@@ -45,17 +46,28 @@ def train_transform(
     if augment.color_factors:
         image = scale_colors(image, augment.color_factors, rng)
     crop = random_crop(label, augment, rng)
-    image = antialiased(image, crop) if augment.antialias else warp(image, crop, cv2.INTER_LINEAR)
-    label = warp(label, crop, cv2.INTER_NEAREST)
-    if augment.rotate:
-        image, label = rotate(image, label, rng.uniform(-augment.rotate, augment.rotate), augment.mean)
+    degrees = rng.uniform(-augment.rotate, augment.rotate) if augment.rotate else 0.0
+    background = augment.padding == 'background'
+    colour, class_id = ([0.0] * 3, 0) if background else (augment.mean, IGNORE)
+    if degrees and augment.rotate_before_crop:
+        image = warp_rotated(image, crop, degrees, cv2.INTER_LINEAR, colour)
+        label = warp_rotated(label, crop, degrees, cv2.INTER_NEAREST, [class_id])
+    else:
+        image = antialiased(image, crop) if augment.antialias else warp(image, crop, cv2.INTER_LINEAR)
+        label = warp(label, crop, cv2.INTER_NEAREST)
+        if augment.rotate:
+            image, label = rotate(image, label, degrees, colour, class_id)
+    if background:  # it is mirrored and blurred with the rest
+        image, label = pad(image, augment.crop_size, colour), pad(label, augment.crop_size, [class_id])
     if rng.random() < augment.flip_prob:
         image, label = cv2.flip(image, 1), cv2.flip(label, 1)
+    if augment.blur_sigma:
+        image = blur(image, rng.uniform(0, augment.blur_sigma))
     if augment.photometric_distortion and not augment.color_factors:
         image = photometric_distortion(image, augment, rng)
     if augment.cutout_prob:
         image, label = cutout(image, label, augment, rng)
-    return pad(image, augment.crop_size, augment.mean), pad(label, augment.crop_size, [IGNORE])
+    return pad(image, augment.crop_size, colour), pad(label, augment.crop_size, [class_id])
 
 
 def scaled_size(height: int, width: int, base: Optional[Sequence[int]], ratio: float = 1.0) -> tuple[int, int]:
@@ -161,6 +173,32 @@ def scale_colors(image: np.ndarray, factors: Sequence[float], rng: np.random.Gen
     return np.array(picture)
 
 
+def warp_rotated(pixels: np.ndarray, crop: Crop, degrees: float, interpolation: int, fill: Sequence[float]) -> np.ndarray:
+    """The box of the scaled image turned about its middle, anticlockwise, in its size; ``fill``: what is beyond its edges.
+
+    Equal to scaling ``pixels`` (H, W) or (H, W, 3), turning them and cutting the box out, in one step.
+    """
+    scale_y, scale_x = pixels.shape[0] / crop.scaled_height, pixels.shape[1] / crop.scaled_width
+    middle = ((crop.scaled_width - 1) / 2, (crop.scaled_height - 1) / 2)
+    turned = np.vstack([cv2.getRotationMatrix2D(middle, -degrees, 1.0), [0, 0, 1]])  # of the turned image -> of the scaled one
+    box = np.array([[1, 0, crop.left], [0, 1, crop.top], [0, 0, 1]])
+    scaled = np.array([[scale_x, 0, scale_x / 2 - 0.5], [0, scale_y, scale_y / 2 - 0.5]])  # pixel centre to pixel centre
+    return cv2.warpAffine(
+        pixels,
+        scaled @ turned @ box,
+        (crop.width, crop.height),
+        flags=interpolation | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=[round(v) for v in fill],
+    )
+
+
+def blur(image: np.ndarray, sigma: float) -> np.ndarray:
+    """A Gaussian blur of ``sigma`` pixels, in a kernel of 3.3 of them, made odd (yassouali, base_dataset.py:114-119)."""
+    side = int(3.3 * sigma) // 2 * 2 + 1
+    return cv2.GaussianBlur(image, (side, side), sigma, borderType=cv2.BORDER_REFLECT_101) if side > 1 else image
+
+
 def photometric_distortion(image: np.ndarray, augment: Augment, rng: np.random.Generator) -> np.ndarray:
     """Brightness, contrast (before or after the rest), saturation and hue, each with probability 1/2 (mmsegmentation's
     PhotoMetricDistortion). uint8 (H, W, 3) RGB in and out."""
@@ -183,14 +221,16 @@ def photometric_distortion(image: np.ndarray, augment: Augment, rng: np.random.G
     return cv2.LUT(image, contrasted) if adjust and adjust_last else image
 
 
-def rotate(image: np.ndarray, label: np.ndarray, degrees: float, mean: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Image (H, W, 3) and label (H, W), both turned about their middle, anticlockwise, in their size; the corners get the mean
-    colour and are ignored."""
+def rotate(
+    image: np.ndarray, label: np.ndarray, degrees: float, colour: Sequence[float], class_id: int = IGNORE
+) -> tuple[np.ndarray, np.ndarray]:
+    """Image (H, W, 3) and label (H, W), both turned about their middle, anticlockwise, in their size; the corners get the
+    ``colour`` and the class."""
     height, width = label.shape
     matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
     return (
-        cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=[round(v) for v in mean]),
-        cv2.warpAffine(label, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=[IGNORE]),
+        cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderValue=[round(v) for v in colour]),
+        cv2.warpAffine(label, matrix, (width, height), flags=cv2.INTER_NEAREST, borderValue=[class_id]),
     )
 
 
@@ -220,7 +260,7 @@ def class_mix(
     return np.where(mask[..., None], other, image), np.where(mask, other_label, label)
 
 
-def pad(pixels: np.ndarray, size: list[int], value: list[float]) -> np.ndarray:
+def pad(pixels: np.ndarray, size: list[int], value: Sequence[float]) -> np.ndarray:
     """``pixels`` with a border to the right and below, up to ``size`` (height, width): uint8 (H, W) or (H, W, 3). An image
     is padded with the mean colour, which is zero after normalisation."""
     bottom, right = size[0] - pixels.shape[0], size[1] - pixels.shape[1]

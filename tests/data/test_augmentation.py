@@ -39,10 +39,13 @@ def augment(**keys) -> config.Augment:
     return config.from_flat({'crop_size': [24, 32], **keys}).augment
 
 
-def scene(height: int = 40, width: int = 50, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth image, and a label in patches whose id can be read off the image: red is ten times the id."""
+def scene(height: int = 40, width: int = 50, seed: int = 0, label_zero: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    """A smooth image, and a label in patches whose id can be read off the image: red is ten times the id. ``label_zero``:
+    whether a patch may have the id 0."""
     rng = np.random.default_rng(seed)
-    label = cv2.resize(rng.integers(0, 5, (4, 5), dtype=np.uint8), (width, height), interpolation=cv2.INTER_NEAREST)
+    label = cv2.resize(
+        rng.integers(int(not label_zero), 5, (4, 5), dtype=np.uint8), (width, height), interpolation=cv2.INTER_NEAREST
+    )
     image = cv2.resize(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8), (width, height))
     image[..., 0] = label * 10
     return image, label
@@ -346,6 +349,72 @@ def test_rotation_stays_within_its_angle():
     shares = [(train_transform(image, label, keys, np.random.default_rng(seed))[1] == 255).mean() for seed in range(20)]
     widest = (segmentation_transforms.rotate(image, label, 10.0, [0, 0, 0])[1] == 255).mean()
     assert max(shares) <= widest and len(set(shares)) > 10
+
+
+@pytest.mark.parametrize('crop_size', [[56, 70], [90, 120]])
+@pytest.mark.parametrize('padding, colour, class_id', [('ignore', [124, 116, 104], 255), ('background', [0, 0, 0], 0)])
+def test_the_whole_image_is_turned_before_the_crop(crop_size, padding, colour, class_id):
+    """yassouali's order (base_dataset.py:63-106): scale, rotation, padding, crop."""
+    keys = augment(
+        crop_size=crop_size,
+        base_size=[80, 80],
+        ratio_range=[1.0, 1.0],
+        cat_max_ratio=1.0,
+        photometric_distortion=False,
+        flip_prob=0.0,
+        rotate=10.0,
+        rotate_before_crop=True,
+        padding=padding,
+    )
+    image, label = scene(label_zero=False)
+    beyond = 0
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        crop = segmentation_transforms.random_crop(label, keys, rng)
+        degrees = rng.uniform(-10, 10)
+        scaled = cv2.resize(image, (80, 64)), cv2.resize(label, (80, 64), interpolation=cv2.INTER_NEAREST)
+        turned = segmentation_transforms.rotate(*scaled, degrees, colour, class_id)
+        box = np.s_[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+        expected = [
+            segmentation_transforms.pad(pixels[box], crop_size, fill) for pixels, fill in zip(turned, (colour, [class_id]))
+        ]
+        found = train_transform(image, label, keys, np.random.default_rng(seed))
+        assert (found[1] != expected[1]).mean() < BORDER_SHARE
+        inside = cv2.erode((expected[1] != class_id).astype(np.uint8), np.ones((5, 5))) > 0
+        difference = np.abs(found[0].astype(int) - expected[0])[inside]  # the label's edges are steps of the red channel
+        assert (difference > 8).mean() < BORDER_SHARE and np.median(difference) <= 1
+        corners = cv2.erode((expected[1] == class_id).astype(np.uint8), np.ones((3, 3)), borderValue=1) > 0
+        assert (found[0][corners] == colour).all()
+        beyond += corners.sum()
+    assert beyond > 0
+
+
+def test_background_around_an_image_is_mirrored_with_it():
+    keys = dict(crop_size=[60, 70], ratio_range=[1.0, 1.0], cat_max_ratio=1.0, photometric_distortion=False, flip_prob=1.0)
+    image, label = scene(label_zero=False)
+    padded = train_transform(image, label, augment(**keys, padding='background'), np.random.default_rng(0))
+    assert (padded[0][:, :20] == 0).all() and (padded[1][:, :20] == 0).all() and (padded[1][40:] == 0).all()
+    assert np.array_equal(padded[0][:40, 20:], image[:, ::-1]) and np.array_equal(padded[1][:40, 20:], label[:, ::-1])
+    ignored = train_transform(image, label, augment(**keys), np.random.default_rng(0))
+    assert (ignored[1][:, 50:] == 255).all() and np.array_equal(ignored[1][:40, :50], label[:, ::-1])
+
+
+def test_blur_is_yassoualis():
+    keys = augment(crop_size=[40, 50], ratio_range=[1.0, 1.0], photometric_distortion=False, flip_prob=0.0, blur_sigma=1.0)
+    image, label = scene()
+    blurred = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        segmentation_transforms.random_crop(label, keys, rng)
+        rng.random()  # flip
+        sigma = rng.uniform(0, 1)
+        size = int(3.3 * sigma)
+        size = size + 1 if size % 2 == 0 else size
+        expected = cv2.GaussianBlur(image, (size, size), sigmaX=sigma, sigmaY=sigma, borderType=cv2.BORDER_REFLECT_101)
+        found, ids = train_transform(image, label, keys, np.random.default_rng(seed))
+        assert np.array_equal(found, expected) and np.array_equal(ids, label)
+        blurred += not np.array_equal(found, image)
+    assert 4 <= blurred <= 12
 
 
 @pytest.mark.parametrize('probability', [0.0, 0.5, 1.0])
