@@ -435,6 +435,11 @@ class Augment(Group):
         description='largest standard deviation in pixels of a Gaussian blur, drawn anew for each crop, in a kernel of 3.3 of '
         'them, made odd (yassouali: 1.0, which leaves 6 of 10 crops as they are); 0: no blur',
     )
+    label_stride: Annotated[int, Field(ge=1, le=32)] = Field(
+        1,
+        description='training: side of the squares of pixels of which a label keeps the top left one; the loss is computed at '
+        "that size (8: e-lab's ENet encoder)",
+    )
     cutout_prob: Fraction = Field(0.0, description='probability that a random box of the crop is erased and ignored (cutout)')
     cutout_ratio: ShareRange = Field(
         [0.1, 0.4], description="smallest and largest side of the box that cutout erases, as a share of the crop's side"
@@ -562,6 +567,12 @@ class Augment(Group):
     def _one_choice_of_scales(self):
         if self.scale_set is not None and self.ratio_range != type(self).model_fields['ratio_range'].default:
             refuse('give scale_set or ratio_range, not both', 'scale_set')
+        return self
+
+    @model_validator(mode='after')
+    def _whole_squares(self):
+        if any(side % self.label_stride for side in self.crop_size):
+            refuse(f'{self.label_stride} does not divide crop_size: {self.crop_size}', 'label_stride')
         return self
 
     @model_validator(mode='after')
@@ -888,6 +899,7 @@ SEGMENTATION = (
     'rotate_before_crop',
     'padding',
     'blur_sigma',
+    'label_stride',
     'cutout_prob',
     'cutout_ratio',
     'class_mix',

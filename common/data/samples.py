@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 
 class TrainSamples:
-    """``samples[epoch, index]`` is image uint8 (3, h, w) and label uint8 (h, w) of ``augment.crop_size``, the same whoever
-    asks, and when.
+    """``samples[epoch, index]`` is image uint8 (3, h, w) of ``augment.crop_size`` and label uint8 (h, w), with
+    ``augment.label_stride`` smaller, the same whoever asks, and when.
 
     With ``on_error='skip'`` a broken sample is replaced by the next readable one (its random numbers stay), and
     remembered; more than ``max_errors`` broken ones raise DataError. Loader processes share what they remember.
@@ -50,7 +50,8 @@ class TrainSamples:
         if self.augment.class_mix and rng.random() < self.augment.class_mix:
             other = self._read(int(rng.integers(len(self.dataset))))
             image, label = class_mix(image, label, *train_transform(*other, self.augment, rng), rng)
-        return channels_first(image), label
+        stride = self.augment.label_stride
+        return channels_first(image), label if stride == 1 else label[::stride, ::stride].copy()
 
     def _read(self, index: int) -> tuple[np.ndarray, Any]:
         """The sample as stored; in place of a broken one the next that is readable, if those are skipped."""

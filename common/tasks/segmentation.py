@@ -259,7 +259,8 @@ def score_outputs(
 
 def augmented(dataset: Dataset, config: Config, index: int, epochs: int) -> list[np.ndarray]:
     """The image, its label over it, and augmented versions with a pale label."""
-    samples, palette = TrainSamples(dataset, config.augment, config.runtime.seed), dataset.description.palette
+    augment, palette = config.augment.model_copy(update={'label_stride': 1}), dataset.description.palette
+    samples = TrainSamples(dataset, augment, config.runtime.seed)
     image, label = dataset.read(index)
     pairs = [samples[epoch, index] for epoch in range(epochs)]
     pale = [blend(planes.transpose(1, 2, 0), ids, palette, opacity=0.35) for planes, ids in pairs]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mindspore import Tensor, nn
 
+from twinseg.common.backend import used_where
 from twinseg.common.errors import UserError
 from twinseg.mindspore_impl.layers import (
     BatchNorm2d,
@@ -142,8 +143,13 @@ class Upsample(nn.Cell):
         return self.relu(max_unpool(self.shortcut(x), indices, size) + self.dropout(self.expand(branch)))
 
 
+@used_where(
+    upsample_kernel=lambda given: not given.encoder_only,
+    last_kernel=lambda given: not given.encoder_only,
+    decoder_dropout=lambda given: not given.encoder_only,
+)
 class ENet(Network):
-    """``logits`` at the image's size.
+    """``logits`` at the image's size, of the encoder alone at 1/8.
 
     ``initial_bias``: of the first convolution. ``initial_pool``: kernel of the pooling beside it, 2 or 3 (padded by 1), whose
     channels come after the convolution's or, with ``pool_first``, before. ``conv_bias``: of the 3x3 and the transposed
@@ -152,7 +158,8 @@ class ENet(Network):
     ones ('regular'), or in all. Asymmetric convolutions are 1x5 and 5x1, with ``columns_first`` 5x1 and 1x5, with
     ``asymmetric_bias`` and, with ``asymmetric_norm``, norm and activation between. ``narrow_by_input``: a bottleneck that
     changes the size has inside a quarter of its input's channels, not of its output's. ``upsample_kernel``, ``last_kernel``:
-    2 or 3, of the transposed convolutions in the upsampling bottlenecks and at the end.
+    2 or 3, of the transposed convolutions in the upsampling bottlenecks and at the end. ``encoder_only``: a 1x1 classifier in
+    place of the decoder, which the authors train first (section 5.1); then the network starts from its weights.
     """
 
     def __init__(
@@ -174,6 +181,7 @@ class ENet(Network):
         last_kernel: int = 2,
         dropout: float = 0.1,
         decoder_dropout: float = 0.1,
+        encoder_only: bool = False,
     ):
         _check('slopes', slopes, SLOPES)
         _check('branch_activation', branch_activation, BRANCH_ACTIVATIONS)
@@ -203,11 +211,13 @@ class ENet(Network):
         self.down2 = Downsample(FIRST, SECOND, dropout, choices)
         self.stage2 = Sequential(*(Bottleneck(SECOND, middle, dropout, choices) for middle in MIDDLES))
         self.stage3 = Sequential(*(Bottleneck(SECOND, middle, dropout, choices) for middle in MIDDLES))
-        self.up4 = Upsample(SECOND, FIRST, decoder_dropout, choices)
-        self.stage4 = Sequential(*(Bottleneck(FIRST, 1, decoder_dropout, choices, True) for _ in range(2)))
-        self.up5 = Upsample(FIRST, INITIAL, decoder_dropout, choices)
-        self.stage5 = Sequential(Bottleneck(INITIAL, 1, decoder_dropout, choices, True))
-        self.classifier = _doubling(INITIAL, num_classes, last_kernel, conv_bias)
+        self.encoder_classifier = Conv2d(SECOND, num_classes, 1, bias=True) if encoder_only else None
+        if not encoder_only:
+            self.up4 = Upsample(SECOND, FIRST, decoder_dropout, choices)
+            self.stage4 = Sequential(*(Bottleneck(FIRST, 1, decoder_dropout, choices, True) for _ in range(2)))
+            self.up5 = Upsample(FIRST, INITIAL, decoder_dropout, choices)
+            self.stage5 = Sequential(Bottleneck(INITIAL, 1, decoder_dropout, choices, True))
+            self.classifier = _doubling(INITIAL, num_classes, last_kernel, conv_bias)
 
     def construct(self, x: Tensor) -> dict[str, Tensor]:
         x2 = self.initial(x)
@@ -215,6 +225,8 @@ class ENet(Network):
         x4 = self.stage1(x4)
         x8, indices4 = self.down2(x4)
         x8 = self.stage3(self.stage2(x8))
+        if self.encoder_classifier is not None:
+            return {'logits': self.encoder_classifier(x8)}
         y4 = self.stage4(self.up4(x8, indices4, x4.shape[2:]))
         y2 = self.stage5(self.up5(y4, indices2, x2.shape[2:]))
         return {'logits': self.classifier(y2, x.shape[2:])}

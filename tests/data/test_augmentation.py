@@ -28,7 +28,7 @@ from twinseg.common.data.segmentation_transforms import (
     train_transform,
     warp,
 )
-from twinseg.common.errors import DataError
+from twinseg.common.errors import DataError, UserError
 
 GREY_LEVELS = 2  # a warp in one step against scaling everything: OpenCV rounds weights to 1/32
 BORDER_SHARE = 0.02  # of label pixels whose centre falls between two pixels, on either way
@@ -397,6 +397,20 @@ def test_background_around_an_image_is_mirrored_with_it():
     assert np.array_equal(padded[0][:40, 20:], image[:, ::-1]) and np.array_equal(padded[1][:40, 20:], label[:, ::-1])
     ignored = train_transform(image, label, augment(**keys), np.random.default_rng(0))
     assert (ignored[1][:, 50:] == 255).all() and np.array_equal(ignored[1][:40, :50], label[:, ::-1])
+
+
+def test_label_stride_keeps_the_top_left_pixels():
+    """e-lab/ENet-training: labels of 1/8 by torch's image.scale 'simple'; here 1/4."""
+    whole, small = (TrainSamples(Scenes(), augment(crop_size=[24, 32], label_stride=stride), 3) for stride in (1, 4))
+    for key in ((0, 1), (2, 7)):
+        (image, label), (same, shrunk) = whole[key], small[key]
+        assert np.array_equal(image, same) and shrunk.shape == (6, 8)
+        assert np.array_equal(shrunk, cv2.resize(label, (8, 6), interpolation=cv2.INTER_NEAREST))
+
+
+def test_label_stride_divides_the_crop():
+    with pytest.raises(UserError, match=r'label_stride: 5 does not divide crop_size: \[24, 32\]'):
+        augment(label_stride=5)
 
 
 def test_blur_is_yassoualis():

@@ -186,6 +186,46 @@ FAMILIES = {
             Setting('eval_size', [360, 480], 'save/ENet_CamVid/ENet_summary.txt:7,20'),
         ),
     ),
+    'e-lab': Family(
+        'e-lab/ENet-training@f762144',
+        ('enet_elab(-encoder)?_camvid-360x480',),
+        (
+            Setting('optimizer', 'adam', 'train/train.lua:112'),
+            Setting('base_lr', 5e-4, 'train/opts.lua:15'),
+            Setting('lr_scheduler', 'multistep_lr', 'train/train.lua:58'),
+            Setting('lr_gamma', 1e-7, 'train/opts.lua:16, train/train.lua:58'),
+            Setting('lr_adjust', 100, 'train/opts.lua:22'),  # in its 100th epoch, here after it
+            Setting('weight_decay', 2e-4, 'train/opts.lua:17'),
+            Setting('norm_bias_decay', True, 'train/train.lua:105'),
+            Setting('batch_size', 10, 'train/opts.lua:19'),
+            Setting('epochs', 299, 'train/opts.lua:20, train/run.lua:58'),
+            Setting('crop_size', [360, 480], 'train/opts.lua:36-37'),
+            Setting('sampling', 'shuffle', 'train/train.lua:69'),
+            Setting('mean', [0.0, 0.0, 0.0], 'train/data/loadCamVid.lua:86-93'),
+            Setting('std', [255.0, 255.0, 255.0], 'train/data/loadCamVid.lua:86-93'),
+            Setting('ratio_range', [1.0, 1.0], 'train/data/loadCamVid.lua:86-93'),
+            Setting('flip_prob', 0.0, 'train/data/loadCamVid.lua:86-93'),
+            Setting('photometric_distortion', False, 'train/data/loadCamVid.lua:86-93'),
+            Setting('loss', 'cross_entropy', 'train/models/encoder.lua:126'),
+            Setting('val_split', 'test', 'train/data/loadCamVid.lua:11', 'val', 'the test images are for the end'),
+        ),
+    ),
+    'e-lab encoder': Family(
+        'e-lab/ENet-training@f762144',
+        ('enet_elab-encoder_camvid-360x480',),
+        (
+            Setting('label_stride', 8, 'train/opts.lua:36-39, train/data/loadCamVid.lua:104'),
+            Setting('model_args', {'encoder_only': True}, 'train/models/encoder.lua:102'),
+        ),
+    ),
+    'e-lab decoder': Family(
+        'e-lab/ENet-training@f762144',
+        ('enet_elab_camvid-360x480',),
+        (
+            Setting('label_stride', 1, 'train/README.md, "Example command for training decoder"'),
+            Setting('model_args', {'decoder_dropout': 0.0}, 'train/models/decoder.lua:60-97'),
+        ),
+    ),
     'SegNet': Family(
         'alexgkendall/SegNet-Tutorial@bb68b64',
         ('segnet_camvid-360x480',),

@@ -25,6 +25,7 @@ NETWORKS = {
     'fast_scnn': Case('fast_scnn', {}, (1_456_617, 1_399_939), batch_of_one=False),
     'fast_scnn of Tramac': Case('fast_scnn', published('tramac', 'fast_scnn'), (1_157_174, 1_138_051), batch_of_one=False),
     'enet': Case('enet', {}, (364_311, 364_311)),
+    'enet encoder': Case('enet', {'encoder_only': True}, (340_607, 340_607)),
     'enet of davidtvs': Case('enet', published('davidtvs', 'enet', num_classes=20), (351_804, 351_804), size=(129, 193)),
     'enet of yassouali': Case('enet', published('yassouali', 'enet'), (358_344, 358_344), size=(129, 193)),
     'segnet': Case('segnet', {}, (29_453_971, 29_453_971)),

@@ -376,6 +376,20 @@ def test_vgg16_fills_fcn8s_with_its_fully_connected_layers_as_convolutions(tmp_p
     assert all(np.array_equal(state[name], drawn[name]) for name in drawn if name.startswith(('classifier', 'skip')))
 
 
+def test_enet_starts_from_its_encoder(tmp_path, backend):
+    """The second of the authors' two stages takes all of the first but its classifier."""
+    encoder = backend.build_model('enet', num_classes=3, encoder_only=True, seed=5)
+    meta = checkpoint.RunMeta(config={'arch': 'enet', 'model_args': {'encoder_only': True}}, num_classes=3)
+    trained = backend.state(encoder)
+    checkpoint.save(tmp_path / 'encoder.safetensors', {f'model.{k}': v for k, v in trained.items()}, meta)
+    network = backend.build_model('enet', num_classes=3, decoder_dropout=0.0, seed=6)
+    drawn = backend.state(network)
+    report = weights.load_pretrained(backend, network, 'enet', tmp_path / 'encoder.safetensors')
+    state, parts = backend.state(network), ('initial', 'down1', 'stage1', 'down2', 'stage2', 'stage3')
+    assert set(report.matched) == {name for name in trained if name.startswith(parts)}
+    assert all(np.array_equal(state[name], (trained if name in trained else drawn)[name]) for name in state)
+
+
 @pytest.mark.parametrize('other', ['features.1.weight', 'features.34.weight'])
 def test_vgg16_with_norms_and_vgg19_are_not_plain_vgg16(other):
     state = {f'features.{number}.weight': np.zeros((64, 64, 3, 3), np.float32) for number in (0, 28)}
