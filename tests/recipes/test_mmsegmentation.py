@@ -8,9 +8,9 @@ import pytest
 
 from twinseg.common.config import Config, load
 from twinseg.common.data.classes import CITYSCAPES_CLASSES, VOC_CLASSES
-from twinseg.common.inference.views import SCALES
 from twinseg.common.settings import published_scores, recipes
 from twinseg.common.settings.presets import PRESETS
+from twinseg.common.tasks.base import SCALES
 from twinseg.common.weights.by_name import published_as
 
 TABLE = json.loads(Path(__file__).with_name('mmsegmentation.json').read_text())

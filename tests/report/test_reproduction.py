@@ -1,0 +1,40 @@
+"""docs/reproduction.md is made of run folders by a program."""
+
+import json
+
+from scripts import reproduction
+from tests.golden import golden
+from twinseg.common import config
+from twinseg.common.data.classes import CAMVID_CLASSES
+
+
+def test_the_page_says_what_the_runs_did(tmp_path, monkeypatch):
+    rng = golden.generator('reproduction')
+    (tmp_path / 'docs').mkdir()
+    folders = []
+    for name in ('pytorch', 'mindspore'):
+        folders.append(tmp_path / name)
+        folders[-1].mkdir()
+        (folders[-1] / 'config.yaml').write_text(config.dump(config.load(reproduction.RECIPE)))
+        lines = []
+        for epoch in (90, 100):
+            scores = {name: {'IoU': float(rng.uniform(0, 100))} for name in CAMVID_CLASSES}
+            at = {'step': 37 * epoch, 'epoch': float(epoch), 'elapsed': 7.2 * epoch}
+            lines.append({'kind': 'train', **at, 'loss': 1.0, 'img_per_s': 12.5})
+            lines.append({'kind': 'eval', **at, 'mIoU': 60.25, 'mAcc': 70.0, 'aAcc': 90.0, 'classes': scores})
+        (folders[-1] / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    monkeypatch.setattr(reproduction, 'ROOT', tmp_path)
+    monkeypatch.setattr(
+        'sys.argv', ['reproduction.py', f'pytorch={folders[0]}', f'mindspore={folders[1]}', '--note', 'On a card.']
+    )
+    reproduction.main()
+    page = (tmp_path / 'docs/reproduction.md').read_text()
+    assert '| pytorch | 3700 | 100 of 300 | 0.20 | 12.5 | 60.25 |\n| mindspore | 3700 |' in page and '\n\nOn a card.\n' in page
+    assert '| class | pytorch, epoch 100 | mindspore, epoch 100 | published (test) |' in page
+    assert f'| sky | {json.loads(lines_of(folders[0])[-1])["classes"]["sky"]["IoU"]:.1f} | ' in page and '| **52.1** |' in page
+    assert '| `drop_last` | False |' in page and 'mIoU 65.19 (val)' in page
+    assert (tmp_path / 'docs' / reproduction.PICTURE).read_text().count('<polyline') == 2
+
+
+def lines_of(folder) -> list[str]:
+    return (folder / 'metrics.jsonl').read_text().splitlines()
