@@ -794,7 +794,8 @@ class Precision(Group):
     )
     is_dynamic_loss_scale: bool = Field(
         False,
-        description='whether the scale is halved after a step that overflows and doubled after scale_window steps that do not',
+        description='whether the scale is halved after a step that overflows and doubled after scale_window steps that do not; '
+        'not on an Ascend that saturates (910A), where no overflow is seen',
     )
     scale_window: Positive = Field(
         1000, description='is_dynamic_loss_scale: steps without overflow after which the scale is doubled'

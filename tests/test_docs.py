@@ -1,6 +1,7 @@
 """What the pages name exists: links, files, commands and their options, networks, versions."""
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from twinseg.common.deploy import sandbox
 from twinseg.common.deploy.engines import memory_for
 from twinseg.common.files import archive
 from twinseg.common.printable import LONGEST
+from twinseg.common.version import version
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -85,3 +87,14 @@ def test_the_citation_has_the_version_of_the_package():
     citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
     assert {'cff-version', 'message', 'title', 'authors'} <= citation.keys()
     assert f'\nversion = "{citation["version"]}"\n' in (ROOT / 'pyproject.toml').read_text()
+
+
+def test_a_checkout_that_is_not_installed_has_the_same_version(monkeypatch):
+    """A machine without a package registry trains and exports from one."""
+
+    def absent(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    installed = version()
+    monkeypatch.setattr(metadata, 'version', absent)
+    assert version() == installed
