@@ -11,7 +11,10 @@ from tests.support.tiny import batch, mixed_batch, tiny_classifier, tiny_network
 from twinseg.common import config
 from twinseg.common.backend import available, get_backend
 from twinseg.common.checkpoint import LossScale, TrainerState
+from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import BackendError, UserError
+from twinseg.common.parallel.processes import ALONE
+from twinseg.common.training import loop
 from twinseg.common.training.loss_scaling import LossScaler
 
 HALF = 2e-2  # relative difference that half precision may make to a loss or a gradient norm of the tiny network
@@ -202,6 +205,29 @@ def test_an_ascend_in_mindspore_keeps_float32_and_says_whether_it_saturates(chip
     assert os.environ[precision.OVERFLOW_MODE] == (mode or 'INFNAN_MODE')
     assert precision.saturates('Ascend') is not infinity and not precision.saturates('CPU')
     assert precision.of_ascend()['overflow gives'] == ('infinity' if infinity else 'the largest number')
+
+
+@pytest.mark.parametrize('device', ['cpu', 'ascend'])
+def test_the_log_says_what_float32_is_on_the_device(device):
+    lines: list[str] = []
+    images = open_dataset(config.Data(set='toy_street', train_samples=1, val_samples=1), 'train')
+    facts = {'ascend': 'Ascend910A', 'precision_mode': 'must_keep_origin_dtype', 'overflow gives': 'the largest number'}
+    run = SimpleNamespace(
+        config=config.from_flat({'arch': 'fast_scnn', 'set': 'toy_street'}),
+        log=SimpleNamespace(line=lines.append),
+        rates=[0.1],
+        progress=SimpleNamespace(step=0),
+        backend=SimpleNamespace(name='mindspore', accelerator=lambda: facts),
+        meta=SimpleNamespace(device=device),
+        training=images,
+        validation=images,
+        epoch_steps=1,
+        group=ALONE,
+        images=4,
+    )
+    loop.Run.introduce(run, None, False, [])
+    said = 'ascend: Ascend910A, precision_mode: must_keep_origin_dtype, overflow gives: the largest number'
+    assert (said in lines) is (device != 'cpu')
 
 
 def test_a_device_that_saturates_takes_no_dynamic_scale(backend, monkeypatch):
