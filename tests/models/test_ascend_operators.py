@@ -124,6 +124,19 @@ def is_documented(name: str) -> bool:
     return any('``Ascend``' in (page.__doc__ or '') for page in pages if page is not None)
 
 
+@pytest.mark.parametrize(
+    'kind, arguments, limited',
+    [(Indices, (3, 2, 1, False), 'MaxPoolWithArgmaxV2'), (Maxima, (3, 2, 1, False), 'MaxPool3DWithArgmax')],
+)
+def test_pooling_for_an_ascend_has_no_limited_operator(as_on_ascend, kind, arguments, limited):
+    ms.set_context(mode=ms.GRAPH_MODE)
+    for pretended in (False, True):
+        as_on_ascend(pretended)
+        cell = kind(arguments)
+        cell(Tensor(np.zeros((1, 2, 9, 7), np.float32)))
+        assert (set(LIMITED) & operators(cell) == {limited}) is not pretended
+
+
 @pytest.mark.parametrize('name', ['fast_scnn', *(pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS_OF_POOLING)])
 def test_a_training_step_has_operators_that_an_ascend_has(as_on_ascend, name):
     """As far as MindSpore's own pages say: what a kernel does there is seen on hardware alone."""
