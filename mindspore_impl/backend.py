@@ -11,7 +11,6 @@ from twinseg.common.backend import State, find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError, first_line_of
 from twinseg.common.parallel.launch import launched, set_hccl_timeouts
-from twinseg.common.training.loss_scaling import check_overflow_is_seen
 from twinseg.mindspore_impl import distributed, precision
 from twinseg.mindspore_impl.data import make_loader as make_loader
 from twinseg.mindspore_impl.distributed import group as group
@@ -135,7 +134,6 @@ def make_trainer(network: Network, config: Config) -> Trainer:
     if config.runtime.torch_compile:
         raise UserError("torch_compile: true is PyTorch's; MindSpore compiles unless graph_mode is 1: leave it out")
     ms.set_context(mode=ms.PYNATIVE_MODE if config.runtime.graph_mode else ms.GRAPH_MODE)
-    check_overflow_is_seen(config.precision, precision.saturates(ms.get_context('device_target')))
     return Trainer(network, config)
 
 

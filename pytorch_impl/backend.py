@@ -11,7 +11,6 @@ from twinseg.common.backend import State, find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError
 from twinseg.common.parallel.launch import launched, set_hccl_timeouts
-from twinseg.common.training.loss_scaling import check_overflow_is_seen
 from twinseg.pytorch_impl import distributed, precision
 from twinseg.pytorch_impl.data import make_loader as make_loader
 from twinseg.pytorch_impl.distributed import group as group
@@ -130,7 +129,6 @@ def make_trainer(network: Network, config: Config) -> Trainer:
         raise UserError("graph_mode: 1 is MindSpore's; PyTorch always runs operator by operator: leave it out")
     if config.runtime.torch_compile and _device.type == 'cpu' and shutil.which(os.environ.get('CXX', 'g++')) is None:
         raise UserError('torch_compile: there is no C++ compiler in PATH; install g++, name another in CXX, or leave it out')
-    check_overflow_is_seen(config.precision, precision.saturates(_device.type))
     return Trainer(network, config)
 
 

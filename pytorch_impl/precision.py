@@ -15,8 +15,7 @@ def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: 
     O0: float32. O1: convolutions and linear layers in half precision; batch norm takes that and gives float32, in which
     the operators after it work. O2: convolutions, linear layers and batch norm give half precision, in which the operators
     after them work, but batch norm computes in float32. O3, and O2 without ``keep_bn_fp32``: batch norm in half precision too.
-    Whoever uses the outputs casts them to float32. Half precision is laid out with the channels last, as its
-    kernels want it on CPUs and GPUs; torch_npu refuses that layout.
+    Whoever uses the outputs casts them to float32. Half precision is laid out with the channels last, as its kernels want it.
     """
     half = getattr(torch, dtype)
     norm_output = {'O1': torch.float32, 'O2': half if keep_bn_fp32 else None}.get(level)
@@ -25,8 +24,7 @@ def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: 
             module.compute_dtype = None if level == 'O0' else half
         elif isinstance(module, BatchNorm2d):
             module.output_dtype = norm_output
-    plain = level == 'O0' or any(parameter.device.type not in ('cpu', 'cuda') for parameter in network.parameters())
-    return network if plain else network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack memory_format
+    return network if level == 'O0' else network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack memory_format
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -19,7 +19,7 @@ from typing import Callable
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.device_checks.commands import commands
-from scripts.device_checks.numbers import exported, group_of_one, machine, networks, overflow
+from scripts.device_checks.numbers import exported, group_of_one, machine, networks, norms, overflow
 from scripts.device_checks.report import TORCH_NAMES, Bench
 from scripts.device_checks.speed import kernels, losses, steps, waits
 from twinseg.common.backend import get_backend
@@ -27,7 +27,7 @@ from twinseg.common.errors import UserError
 
 Check = Callable[[Bench], None]
 BESIDE: tuple[Check, ...] = (machine, networks, exported, overflow, waits)  # checks that commands may disturb
-TIMED: tuple[Check, ...] = (group_of_one, steps, kernels, losses)
+TIMED: tuple[Check, ...] = (group_of_one, norms, steps, kernels, losses)
 CHECKS = {check.__name__: check for check in (*BESIDE, commands, *TIMED)}
 
 

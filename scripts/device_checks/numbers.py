@@ -7,6 +7,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ def networks(bench: Bench) -> None:
     float32 computation and changes all gradients below it, so the device is held to a multiple of the host's own error.
     """
     rng = np.random.default_rng(0)
-    names = ['fast_scnn', 'enet', 'segnet'] if bench.quick else list(bench.backend.MODELS)
+    names = ['fast_scnn', 'enet', 'ddrnet23_slim'] if bench.quick else list(bench.backend.MODELS)
     logits: dict[str, float] = {}
     gradients: dict[str, tuple[float, float]] = {}  # network -> difference, tolerance
     for name in names:
@@ -139,6 +140,38 @@ def overflow(bench: Bench) -> None:
     moved = [key for key in before if 'running' not in key and not np.array_equal(before[key], after[key])]
     value = f'{len(moved)} tensors moved, {meta.optimizer_steps} steps of the optimizer'
     bench.report.row('overflow', 'a step that overflows', value, '0 and 0', not moved and not meta.optimizer_steps)
+
+
+def norms(bench: Bench) -> None:
+    """Batch norm over eight pretended processes with equal batches: what that of one gives, at about its time."""
+    if bench.lacks('norms', 'eight processes', bench.in_torch):
+        return
+    from twinseg.pytorch_impl import distributed
+    from twinseg.pytorch_impl.layers import BatchNorm2d
+
+    shape = (2, 8, 16, 32) if bench.quick else (12, 64, 128, 256)
+    pretended = {'gather': lambda x: torch.cat([x.detach()] * 8), 'mean': lambda x: x.detach().clone()}
+    for dtype in (torch.float32,) if bench.device == 'cpu' else (torch.float32, torch.bfloat16):
+        x = (3 * torch.randn(shape, device=bench.torch_name) + 1).to(dtype).requires_grad_()
+        gradient = torch.randn_like(x)
+        values, times = [], []
+        for processes in (1, 8):
+            norm = BatchNorm2d(shape[1]).to(bench.torch_name)
+            with mock.patch.multiple(distributed, **pretended, size=lambda processes=processes: processes):
+                y = norm(x)
+                gradients = torch.autograd.grad(y, (x, norm.weight, norm.bias), gradient)
+                values.append([value.detach().float() for value in (y, *gradients, norm.running_mean)])
+
+                def run(norm: Any = norm, x: torch.Tensor = x, gradient: torch.Tensor = gradient) -> None:
+                    torch.autograd.grad(norm(x), x, gradient)
+
+                times.append(bench.seconds_in_a_row(run, 10))
+        apart = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(*values))
+        limit = 1e-5 if dtype == torch.float32 else 2e-2
+        bench.report.row('norms', f'eight processes against one, {dtype}', f'{apart:.1e}', f'{limit:.0e}', apart <= limit)
+        value, limit = f'{1e3 * times[1]:.2f} ms, one {1e3 * times[0]:.2f} ms', 1.5 * times[0]
+        timed = {'expected': '1.5 times', 'good': times[1] <= limit, 'bad': 'slow'} if bench.accelerator else {}
+        bench.report.row('norms', f'time of eight, {dtype}', value, **timed)
 
 
 def group_of_one(bench: Bench) -> None:

@@ -30,14 +30,14 @@ def rows(written: dict) -> dict[str, dict]:
 
 
 def test_a_rehearsal_ends_in_a_table(rehearse, capsys):
-    status, written, page = rehearse('--only', 'networks', 'exported', 'overflow', 'waits', 'group_of_one', 'losses')
+    status, written, page = rehearse('--only', 'networks', 'exported', 'overflow', 'waits', 'group_of_one', 'norms', 'losses')
     assert status == 0 and written['machine']['backend'] == 'pytorch'
     assert {row['verdict'] for row in written['rows']} == {'works', 'noted'}
     assert rows(written)['logits, worst of 3']['expected'] == '1e-05'
-    assert set(written['details']['networks']) == {'fast_scnn', 'enet', 'segnet'}
+    assert set(written['details']['networks']) == {'fast_scnn', 'enet', 'ddrnet23_slim'}
     table = [line for line in page.splitlines() if line.startswith('|')]
     assert table[0] == f'| {" | ".join(COLUMNS)} |' and len(table) == 2 + len(written['rows'])
-    assert capsys.readouterr().out.splitlines()[-1].startswith('5 works, 0 wrong, 0 slow, 0 fails')
+    assert capsys.readouterr().out.splitlines()[-1].startswith('6 works, 0 wrong, 0 slow, 0 fails')
 
 
 def test_a_device_that_computes_something_else_is_wrong(rehearse, monkeypatch):
