@@ -34,6 +34,12 @@ def allow_tf32(allowed: bool) -> None:
         torch.npu.matmul.allow_hf32 = torch.npu.conv.allow_hf32 = allowed
 
 
+def double(network: Network) -> Network:
+    """A network, in place, with weights and features in float64: what float32 is judged against. Losses stay float32."""
+    network.double().register_forward_pre_hook(lambda _, inputs: tuple(x.double() for x in inputs))
+    return network
+
+
 def keep_float32() -> None:
     """Has torch_npu compute float32 in float32, and keep weights and buffers in the layout that they are given in.
 
@@ -54,9 +60,3 @@ def of_ascend() -> dict[str, str]:
     """What float32 and an overflow are on an Ascend, for a log."""
     overflow = 'the largest number' if saturates('npu') else 'infinity'
     return {'precision_mode': PRECISION_MODE, 'overflow gives': overflow}
-
-
-def double(network: Network) -> Network:
-    """A network, in place, with weights and features in float64: what float32 is judged against. Losses stay float32."""
-    network.double().register_forward_pre_hook(lambda _, inputs: tuple(x.double() for x in inputs))
-    return network
