@@ -52,6 +52,7 @@ ORIENTATION, SUBFILE, BITS, PHOTOMETRIC, SAMPLE_FORMAT = 274, 254, 258, 262, 339
 WIDTH, HEIGHT, COMPRESSION, SAMPLES = 256, 257, 259, 277  # further tags of TIFF
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 MIN_IS_WHITE, SIGNED = 0, 2  # values of PHOTOMETRIC and SAMPLE_FORMAT
+STRIP = 1 << 22  # pixels that are made RGB at once
 MAX_UNUSUAL_BITS = 1 << 32  # bits of all samples of a TIFF that Pillow does not read: 512 MB
 TIFFS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # first bytes; the last two are BigTIFF
 PNG = b'\x89PNG\r\n\x1a\n'
@@ -144,7 +145,7 @@ def read_image(source: Path | BinaryIO, name: str | Path | None = None, rules: I
     decoded = _decode(source, name, rules.upright, alone=False, most=rules.most)
     if decoded.channels is None and decoded.bits <= 8 and decoded.mode not in ('I', 'F', *DEEP_GREY):
         assert decoded.image is not None
-        pixels = np.asarray(_as_rgb(decoded.image, name))
+        pixels = _rgb_pixels(decoded.image, name)
     else:
         pixels = _eight_bits(decoded, rules.white_level, name)
     return _turned(pixels, decoded.turn)
@@ -440,6 +441,18 @@ def _numbers_of_tags(content: bytearray, head: bytes) -> dict[int, tuple[str, in
 
 
 # Images
+
+
+def _rgb_pixels(image: Image.Image, name: Any) -> np.ndarray:
+    """Pixels as RGB, uint8 (H, W, 3), read-only; those of a large image strip by strip, or they would be there five times."""
+    if image.width * image.height <= STRIP:
+        return np.asarray(_as_rgb(image, name))
+    pixels, rows = np.empty((image.height, image.width, 3), np.uint8), max(1, STRIP // image.width)
+    for top in range(0, image.height, rows):
+        bottom = min(top + rows, image.height)
+        pixels[top:bottom] = _as_rgb(image.crop((0, top, image.width, bottom)), name)
+    pixels.flags.writeable = False
+    return pixels
 
 
 def _as_rgb(image: Image.Image, name: Any) -> Image.Image:
