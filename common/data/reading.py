@@ -6,6 +6,7 @@ otherwise.
 """
 
 import contextlib
+import logging
 import os
 import struct
 import threading
@@ -35,6 +36,7 @@ try:
 except ImportError:  # Pillow before 11.3
     pass
 
+logging.getLogger('PIL').setLevel(logging.CRITICAL)  # what it logs of a broken file is a DataError here
 opencv_logging = cv2 if hasattr(cv2, 'setLogLevel') else cv2.utils.logging  # type: ignore[attr-defined] # OpenCV 5
 opencv_logging.setLogLevel(0)  # it would print a line for every tag of a GeoTIFF; failures are DataError here
 

@@ -77,6 +77,8 @@ def rewrite(path: Path, out: Path, change: Callable[[np.ndarray], np.ndarray]) -
 def check_container(path: Path) -> None:
     """DataError for a file that does not begin as MP4, QuickTime, AVI, Matroska or WebM do: FFmpeg reads much else, such as
     playlists, which show other files."""
+    if path.exists() and not path.is_file():  # opening a FIFO would wait for ever
+        raise DataError(f'{path}: no file, but a folder or a device; not readable as a video')
     try:
         with path.open('rb') as file:
             head = file.read(12)

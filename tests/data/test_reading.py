@@ -708,3 +708,14 @@ def test_adobes_inverted_cmyk(tmp_path):
 def test_transparency_is_dropped_without_a_warning(tmp_path):
     path = written(tmp_path, png(IDS, 8, 3, PALETTE, tRNS=b'\0\x80'))
     assert np.array_equal(read_image(path), COLOURS)
+
+
+@pytest.mark.parametrize('name', ['tiff-jpeg-tables', 'tiff-samples-per-pixel'])
+def test_libraries_say_nothing_of_their_own(capfd, name):
+    """Libtiff prints, Pillow logs; the error says it."""
+    path = Path(__file__).parents[1] / f'fuzz/corpus/picture/{name}/x.img'
+    with pytest.raises(DataError, match='not readable as an image'):
+        read_image(path)
+    assert capfd.readouterr().err == ''
+    os.write(2, b'back')
+    assert capfd.readouterr().err == 'back'

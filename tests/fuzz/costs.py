@@ -1,14 +1,17 @@
-"""What a file of a megabyte can cost at most, by kinds of files: ``python -m tests.fuzz.costs`` prints a table for SECURITY.md.
+"""What a file of a megabyte can cost at most, by kinds of files: ``python -m tests.fuzz.costs`` prints SECURITY.md's table.
 
-Each file is made as costly as its format and the limits of its reader allow, as far as we know how; it is read, or refused, in a
-watched process.
+Each file is made as costly as its format and the limits of its reader allow, as far as we know how; it is read, or refused, in
+a watched process.
 """
 
 import json
+import os
+import random
 import struct
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from tests.fuzz import readers
 from tests.fuzz.__main__ import make_ready
 from tests.fuzz.protobuf import encoded
 from tests.fuzz.watched import Limits, World, watch
+from twinseg.common import cli
 from twinseg.common.cli import main as command
 from twinseg.common.data.annotations.base import MAX_PAINTED
 from twinseg.common.data.reading import ImageRules, read_image
@@ -61,21 +65,17 @@ def pickled(folder: Path) -> None:
 
 
 def zipped_pickle(folder: Path) -> None:
-    """Names of tensors without end, each a view of one storage."""
+    """A dict of very many names."""
+    names = b''.join(b'X\4\0\0\0%04x}' % (number % 65536) for number in range(SIZE // 11))
     with zipfile.ZipFile(folder / 'x.pth', 'w') as archive:
-        archive.writestr(
-            'archive/data.pkl',
-            b'\x80\2}(' + b''.join(b'X\4\0\0\0' + b'%04x' % (i % 65536) + b'}' for i in range(100_000)) + b'u.',
-        )
+        archive.writestr('archive/data.pkl', b'\x80\2}(' + names + b'u.')
 
 
 def checkpoint_values(folder: Path) -> None:
     """A .ckpt of very many tensors."""
     tensor = encoded(1, 0, 1) + encoded(2, 2, b'Float32') + encoded(3, 2, bytes(4))
-    count = SIZE // 36
-    (folder / 'x.ckpt').write_bytes(
-        b''.join(encoded(1, 2, encoded(1, 2, b'%06d' % i) + encoded(2, 2, tensor)) for i in range(count))
-    )
+    values = (encoded(1, 2, b'%06d' % number) + encoded(2, 2, tensor) for number in range(SIZE // 29))
+    (folder / 'x.ckpt').write_bytes(b''.join(encoded(1, 2, value) for value in values))
 
 
 def headers(folder: Path) -> None:
@@ -101,12 +101,8 @@ def metrics(folder: Path) -> None:
 
 def ranks(folder: Path) -> None:
     devices = [{'device_id': '0', 'device_ip': '1.1.1.1', 'rank_id': '0'}] * (SIZE // 60)
-    table = {
-        'version': '1.0',
-        'status': 'completed',
-        'server_count': '1',
-        'server_list': [{'server_id': '1.1.1.1', 'device': devices}],
-    }
+    servers = [{'server_id': '1.1.1.1', 'device': devices}]
+    table = {'version': '1.0', 'status': 'completed', 'server_count': '1', 'server_list': servers}
     (folder / 'r.json').write_text(json.dumps(table))
 
 
@@ -119,9 +115,8 @@ def outlines(folder: Path) -> None:
         box = {'label': 'a', 'shape_type': 'rectangle', 'points': [[0, 0], [width - 1, height - 1]]}
         corners = [[i % width, (0, height - 1)[i % 2]] for i in range(40)]
         shapes = [box] * (MAX_PAINTED // (width * height) - 1) + [{**box, 'shape_type': 'polygon', 'points': corners}]
-        (folder / f'labelme/{name}.json').write_text(
-            json.dumps({'imagePath': f'{name}.png', 'imageData': None, 'shapes': shapes})
-        )
+        content = {'imagePath': f'{name}.png', 'imageData': None, 'shapes': shapes}
+        (folder / f'labelme/{name}.json').write_text(json.dumps(content))
 
 
 def zip_of_zeros(folder: Path) -> None:
@@ -135,10 +130,15 @@ def zip_of_names(folder: Path) -> None:
             archive.writestr(f'{number:05d}', b'')
 
 
-def matlab(folder: Path) -> None:
-    from tests.fuzz.seeds import _matlab
+def zeros(folder: Path) -> None:
+    """A label of SBD that unpacks to all that is read of one."""
 
-    (folder / 'x.mat').write_bytes(_matlab(packed=True)[:128] + bytes(SIZE))
+    def element(kind: int, body: bytes) -> bytes:
+        return struct.pack('<2I', kind, len(body)) + body + bytes(-len(body) % 8)
+
+    data = zlib.compress(element(14, bytes((16 << 20) - 64)))
+    content = struct.pack('<H', 0x100) + b'IM' + struct.pack('<2I', 15, len(data)) + data
+    (folder / 'x.mat').write_bytes(b'MATLAB 5.0'.ljust(124) + content)
 
 
 def constants(folder: Path) -> None:
@@ -158,8 +158,12 @@ def _image(most: int = ImageRules().most) -> int:
     return readers.edge(lambda: read_image(path, rules=ImageRules(most=most)))
 
 
-def _first(read: Callable) -> int:
-    return int(read(readers.random.Random(1)))
+def _video() -> int:
+    return readers.edge(lambda: video.rewrite(Path('v.avi'), Path('o.mp4'), lambda frame: frame[:64, :64]))
+
+
+def _first(read: Callable[[random.Random], int]) -> int:
+    return read(random.Random(1))
 
 
 COSTS: dict[str, tuple[Make, Callable[[], int]]] = {
@@ -169,10 +173,7 @@ COSTS: dict[str, tuple[Make, Callable[[], int]]] = {
     'WebP': (picture('x.webp', lossless=True, method=0), _image),
     'GIF': (picture('x.gif'), _image),
     'PNG, largest for predict': (largest, lambda: _image(tiles.MAX_PREDICTED)),
-    'video': (
-        motion_jpeg,
-        lambda: readers.edge(lambda: video.rewrite(Path('v.avi'), Path('o.mp4'), lambda frame: frame[:64, :64])),
-    ),
+    'video': (motion_jpeg, _video),
     '.pth (pickle)': (pickled, lambda: _first(readers.read_weights)),
     '.pth (zip)': (zipped_pickle, lambda: _first(readers.read_weights)),
     '.ckpt': (checkpoint_values, lambda: _first(readers.read_weights)),
@@ -183,12 +184,14 @@ COSTS: dict[str, tuple[Make, Callable[[], int]]] = {
     'annotations': (outlines, lambda: command(['prepare', 'custom', '--from', 'labelme', 'labelme', '--folder', 'out'])),
     'zip, one member': (zip_of_zeros, lambda: _first(readers.read_archive)),
     'zip, many members': (zip_of_names, lambda: _first(readers.read_archive)),
-    '.mat': (matlab, lambda: _first(readers.read_matlab)),
+    '.mat': (zeros, lambda: _first(readers.read_matlab)),
     'ONNX': (constants, lambda: command(['predict', 'a.png', '--model', 'x.onnx', '--out', 'p'])),
 }
 
 
 def main() -> None:
+    os.environ['OPENCV_FFMPEG_LOGLEVEL'] = '-8'
+    cli.show_warnings_in_one_line()
     make_ready(torch=False)
     print('| file | MB on the disk | MB of memory | seconds of a core | |\n|---|---|---|---|---|')
     for name, (make, read) in COSTS.items():

@@ -400,5 +400,6 @@ def _is_inside(name: str) -> bool:
     return (
         '\0' not in name
         and not name.startswith('/')
+        and len(parts) < 100
         and all(0 < len(part.encode()) < 256 and part not in ('.', '..') for part in parts)
     )

@@ -215,3 +215,9 @@ def test_a_video_that_was_not_written_whole_is_an_error(tmp_path, monkeypatch):
     with pytest.raises(OSError, match='disk may be full'):
         video.rewrite(written(tmp_path / 'a.mp4'), tmp_path / 'o' / 'out.mp4', unchanged)
     assert os.listdir(tmp_path / 'o') == []
+
+
+def test_a_named_pipe_is_no_video(tmp_path):
+    os.mkfifo(tmp_path / 'v.mp4')
+    with pytest.raises(DataError, match='v.mp4: no file, but a folder or a device'):  # opening it would wait for a writer
+        video.check_container(tmp_path / 'v.mp4')
