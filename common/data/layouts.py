@@ -37,7 +37,8 @@ VOC_AUGMENTED_LISTS = {
     'trainval_aug': ('trainval_aug.txt', 'trainvalaug.txt'),
 }
 FOLDERS = {'camvid11of32': 'camvid32'}  # data sets whose files are another's -> the name of their folder
-TRAIN_IDS = '_gtFine_labelTrainIds'  # end of the names of Cityscapes' labels that hold train ids
+COARSE_SPLIT = 'train_extra'  # of Cityscapes: its images have coarse labels alone
+TRAIN_IDS = '_labelTrainIds'  # end of the names of Cityscapes' labels that hold train ids
 
 
 @dataclass(frozen=True)
@@ -226,13 +227,19 @@ def _find_camvid32(split: Split) -> SplitFiles:
     return labelled(pairs, [name for name in pairs.images if name in listed], tags, orphans=False)
 
 
+def label_folder(split: str) -> str:
+    """The folder of Cityscapes' labels of a split, which their names have in them, too."""
+    return 'gtCoarse' if split == COARSE_SPLIT else 'gtFine'
+
+
 def _find_cityscapes(split: Split) -> SplitFiles:
     images = split.pairs(split.root / 'leftImg8bit' / split.name, None, '_leftImg8bit')
-    folder = split.root / 'gtFine' / split.name
+    kind = label_folder(split.name)
+    folder = split.root / kind / split.name
     names = list_files(folder).names if folder.is_dir() else []  # colours, instances and polygons are there, too
-    train_ids = Labels(folder, names, Ending.of(TRAIN_IDS))
+    train_ids = Labels(folder, names, Ending.of(f'_{kind}{TRAIN_IDS}'))
     first = images.images[0]
-    labels = train_ids if train_ids.of(images.stem(first), first) else Labels(folder, names, Ending.of('_gtFine_labelIds'))
+    labels = train_ids if train_ids.of(images.stem(first), first) else Labels(folder, names, Ending.of(f'_{kind}_labelIds'))
     pairs = replace(images, labels=labels)
     files = labelled(pairs, pairs.images)
     return replace(files, samples=[replace(sample, name=Path(sample.name).name) for sample in files.samples])
@@ -336,7 +343,7 @@ DATASETS = {
         classes=CITYSCAPES_CLASSES,
         palette=CITYSCAPES_PALETTE,
         layout='leftImg8bit/{split}/<city>/*_leftImg8bit.png with gtFine/{split}/<city>/*_gtFine_labelIds.png or '
-        '*_gtFine_labelTrainIds.png',
+        '*_gtFine_labelTrainIds.png; of the split train_extra in gtCoarse/, *_gtCoarse_labelIds.png',
         find=_find_cityscapes,
         label_map={
             **{i: IGNORE for i in range(len(CITYSCAPES_NAMES))},

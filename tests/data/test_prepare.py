@@ -182,6 +182,18 @@ def test_cityscapes_from_the_archives(tmp_path):
     assert dataset.read(0)[1][0, 7] == 0  # the label id 7 is the road
 
 
+def test_coarse_labels_of_cityscapes_from_the_archives(tmp_path):
+    test_cityscapes_from_the_archives(tmp_path)
+    stem, image = 'train_extra/bonn/bonn_000000_000001', io.BytesIO()
+    Image.fromarray(photo()).save(image, 'PNG')
+    zipped(tmp_path / 'leftImg8bit_trainextra.zip', {f'leftImg8bit/{stem}_leftImg8bit.png': image.getvalue()})
+    zipped(tmp_path / 'gtCoarse.zip', {f'gtCoarse/{stem}_gtCoarse_polygons.json': polygons(('car', WHOLE))})
+    found = prepare.prepare_dataset('cityscapes', tmp_path)
+    assert found['train_extra'] == '1 images with labelTrainIds' and found['val'] == '1 images with labelIds'
+    dataset = open_dataset(config.from_flat({'set': 'cityscapes', 'data_url': str(tmp_path)}).data, 'train_extra')
+    assert (dataset.read(0)[1] == 13).all()
+
+
 def test_cityscapes_from_polygons(tmp_path):
     stems = [f'val/ulm/ulm_000000_00000{i}' for i in range(2)]
     for stem in stems:
