@@ -33,6 +33,7 @@ class Submission:
     images: int
     first: str  # prediction, below the folder
     split: str
+    ms_flip: bool
     scales: Sequence[float]
     flip: bool
     slide: bool
@@ -73,7 +74,8 @@ def submit(run: Run, out: Path, options: EvalOptions = PLAIN, progress: Optional
     except OSError as error:
         raise UserError(f'{error.filename or out}: cannot be written ({reason_of(error)})') from None
     augment, shown = run.config.augment, options.of(run.config.augment)
-    return Submission(out / archive, len(names), names[0], split, shown.scales, shown.flip, shown.slide, augment.eval_size)
+    views_shown = shown.ms_flip, shown.scales, shown.flip, shown.slide
+    return Submission(out / archive, len(names), names[0], split, *views_shown, augment.eval_size)
 
 
 def _picture(ids: np.ndarray, dataset: Dataset) -> Image.Image:

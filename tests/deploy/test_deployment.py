@@ -169,6 +169,7 @@ BAD = {
     'other suffix': (['--model', 'net.om'], 'cannot run .om on the host'),
     'other engine': (['--model', 'net.onnx', '--engine', 'mindspore'], 'choose onnxruntime or openvino'),
     'multi-scale': (['--model', 'net.onnx', '--ms-flip'], 'made for images of 64x96 only; export it again with --dynamic'),
+    'scales': (['--model', 'net.onnx', '--scales', '0.5,1'], 'made for images of 64x96 only; export it again with --dynamic'),
     'no data': (['--model', 'net.onnx'], 'no folder for custom: set data_url'),
     'other task': (['fast_scnn_camvid-360x480', '--model', 'photo.onnx'], 'set: camvid is not for classification'),
     'no facts': (['--model', 'bare.onnx'], 'expected a file of `twinseg export`'),
