@@ -171,6 +171,7 @@ ShareRange = Annotated[
     AfterValidator(_ordered),
     Said('[lowest, highest], each above 0 and at most 1'),
 ]
+Average = Literal['probabilities', 'logits', 'exponentials']
 EvaluationScales = Annotated[
     list[Annotated[float, Field(gt=0, le=MAX_SCALE)]],
     Field(min_length=1, max_length=MAX_SCALES),
@@ -456,10 +457,10 @@ class Augment(Group):
         [1.0], description='scales of the image, after eval_size, that evaluation averages; --ms-flip: 0.5 to 1.75 and mirrored'
     )
     eval_flip: bool = Field(False, description='whether evaluation averages the mirrored image, too')
-    eval_average: Literal['probabilities', 'logits'] = Field(
+    eval_average: Average = Field(
         'probabilities',
-        description='what evaluation averages over scales and the mirrored image: probabilities (mmsegmentation) or logits '
-        '(yassouali; HRNet for the mirrored one)',
+        description='what evaluation averages over scales and the mirrored image: probabilities (mmsegmentation), logits '
+        '(yassouali) or exponentials (HRNet: logits over the mirrored image, their exponentials over scales)',
     )
     slide_window: Optional[Sides] = Field(
         None, description='--slide: [height, width] in pixels of the windows; by default crop_size'

@@ -248,7 +248,9 @@ CHENJUN_SETTINGS: dict[str, tuple[Any, str]] = {
     'sync_bn': (False, 'tools/train.py:101'),
     'train_split': ('train', ':15 TRAIN_SET'),
     'val_split': ('val', ':14 TEST_SET'),
-    'eval_average': ('logits', 'lib/datasets/base_dataset.py:207'),
+    'eval_average': ('exponentials', 'lib/datasets/base_dataset.py:193'),
+    'slide_window': ([1024, 2048], ':48 TEST.IMAGE_SIZE'),
+    'slide_stride': ([1024, 2048], 'lib/datasets/cityscapes.py:126'),
     'mean': ([123.675, 116.28, 103.53], 'lib/datasets/cityscapes.py:31'),
     'std': ([58.395, 57.12, 57.375], 'lib/datasets/cityscapes.py:32'),
 }
@@ -277,6 +279,8 @@ CAMVID_OTHERWISE: dict[str, Any] = {
     'auxiliary_weights': {'aux': 0.4},
     'ohem_min_kept': 131072,
     'class_weight': None,
+    'slide_window': None,
+    'slide_stride': None,
     'sync_bn': True,  # one GPU
 }
 

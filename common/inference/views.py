@@ -1,13 +1,13 @@
 """Views of an image that a network sees: the whole, overlapping windows, several scales; one predictor in front of another."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import cv2
 import numpy as np
 
 from twinseg.common.backend import Predictor
-from twinseg.common.config import Augment, Config
+from twinseg.common.config import Augment, Average, Config
 from twinseg.common.data.segmentation_transforms import scaled_size
 from twinseg.common.errors import UserError
 from twinseg.common.interpolation import Size
@@ -16,8 +16,8 @@ from twinseg.common.tasks.base import PLAIN, EvalOptions
 
 @dataclass(frozen=True)
 class TestTimeAugmentation:
-    """A predictor (see ``common.backend.Predictor``) that shows another one several views of an image, and averages the
-    probabilities, or the logits, that it gives."""
+    """A predictor (see ``common.backend.Predictor``) that shows another one several views of an image, and averages what
+    it gives: probabilities, logits, or over scales the exponentials of logits that were averaged over the mirrored image."""
 
     predictor: Predictor
     scales: tuple[float, ...] = (1.0,)  # scales of the image, applied after ``size``
@@ -25,7 +25,7 @@ class TestTimeAugmentation:
     window: Optional[Size] = None  # size of overlapping windows; None: the whole image
     size: Optional[Sequence[int]] = None  # height and width that the image is scaled to fit into, proportions kept
     stride: Optional[Size] = None  # from a window to the next; None: two thirds of it
-    average: Literal['probabilities', 'logits'] = 'probabilities'
+    average: Average = 'probabilities'
 
     def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """The logits of ``predictor`` for the whole images: no average of views."""
@@ -40,21 +40,25 @@ class TestTimeAugmentation:
         return self.averages(images, size or full).argmax(1).astype(np.uint8)
 
     def averages(self, images: np.ndarray, size: Size) -> np.ndarray:
-        """Mean class probabilities, or logits, (N, C, h, w) at ``size``, over scales and flips of ``images``, uint8
+        """Mean class probabilities, logits or exponentials (N, C, h, w) at ``size``, over scales and flips of ``images``, uint8
         (N, 3, H, W)."""
         total: Any = 0.0
+        mirrored = (False, True) if self.flip else (False,)
+        exponentials = self.average == 'exponentials'
         for scale in self.scales:
             view = _scaled(images, tuple(max(1, int(side * scale + 0.5)) for side in images.shape[2:]))
-            for flipped in (False, True) if self.flip else (False,):
+            scores: Any = 0.0 if exponentials else total
+            for flipped in mirrored:
                 shown = np.ascontiguousarray(view[..., ::-1]) if flipped else view
                 logits = (
                     self.predictor.logits(shown, size)
                     if self.window is None
                     else slide_logits(self.predictor, shown, self.window, size, self.stride)
                 )
-                scores = _softmax(logits) if self.average == 'probabilities' else logits
-                total += scores[..., ::-1] if flipped else scores
-        total /= len(self.scales) * (2 if self.flip else 1)
+                part = _softmax(logits) if self.average == 'probabilities' else logits
+                scores += part[..., ::-1] if flipped else part
+            total = total + np.exp(scores / len(mirrored)) if exponentials else scores
+        total /= len(self.scales) * (1 if exponentials else len(mirrored))
         return total
 
 

@@ -174,6 +174,7 @@ def plain(predictor, image, size, scales, flip, window, stride=None, average='pr
     """Mean probabilities (C, h, w) of one image, pixel by pixel and window by window, as mmsegmentation's tools/test.py
     describes them: softmax of the logits at the label's size, added up, divided by their number; or mean logits."""
     found = []
+    sums = []  # exponentials of the logits' mean over the mirrored image, of each scale
     steps = stride or (window and (window[0] * 2 // 3, window[1] * 2 // 3))
     for scale in scales:
         height, width = (int(side * scale + 0.5) for side in image.shape[1:])
@@ -194,9 +195,10 @@ def plain(predictor, image, size, scales, flip, window, stride=None, average='pr
                         )[0]
                         count[top : top + h, left : left + w] += 1
                 logits = np.stack([cv2.resize(plane, size[::-1]) for plane in total / count])
-            shares = logits if average == 'logits' else np.exp(logits) / np.exp(logits).sum(0)
+            shares = np.exp(logits) / np.exp(logits).sum(0) if average == 'probabilities' else logits
             found.append(shares[:, :, ::-1] if mirrored else shares)
-    return sum(found) / len(found)
+        sums.append(np.exp(sum(found[-1 - flip :]) / (1 + flip)))
+    return sum(sums) / len(sums) if average == 'exponentials' else sum(found) / len(found)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +227,11 @@ def test_views_are_averaged_as_the_plain_way_does(dataset, scales, flip, window)
         ({'eval_scales': [0.75, 1.5]}, {}, ((0.75, 1.5), False, None)),
         ({'eval_flip': True, 'eval_average': 'logits'}, {}, ((1.0,), True, None, None, 'logits')),
         ({'eval_scales': [0.75]}, {'scales': (0.5, 1.25), 'flip': True}, ((0.5, 1.25), True, None)),
+        (
+            {'eval_average': 'exponentials', 'eval_scales': [0.5, 1.25]},
+            {'flip': True},
+            ((0.5, 1.25), True, None, None, 'exponentials'),
+        ),
         ({'eval_scales': [0.75], 'eval_flip': True}, {'ms_flip': True}, (SCALES, True, None)),
         ({}, {'slide': True}, ((1.0,), False, (48, 60))),
         (
