@@ -14,7 +14,7 @@ from typing import Any, Callable, Generator, Iterable, Literal, Mapping, Optiona
 import numpy as np
 
 from twinseg.common.checkpoint import LoadReport, RunMeta, State, TrainerState
-from twinseg.common.config import Config, Loss
+from twinseg.common.config import DETAIL_KERNEL, Config, Loss
 from twinseg.common.errors import BackendError, UserError, nearest, require
 from twinseg.common.interpolation import Size
 from twinseg.common.parallel.processes import Group
@@ -41,14 +41,15 @@ class Predictor(Protocol):
 class Trainer(Protocol):
     """One training step and everything that it changes."""
 
-    @property
-    def lr_mult_followers(self) -> Mapping[str, int]:
+    def lr_mult_followers(self) -> dict[str, int]:
         """Key of ``lr_mult`` -> number of the parameters that take its factor."""
 
-    def step(self, batches: list[Batch], learning_rate: float, detail_kernel: Sequence[float] = ...) -> dict[str, float]:
+    def step(
+        self, batches: list[Batch], learning_rate: float, detail_kernel: Sequence[float] = DETAIL_KERNEL
+    ) -> dict[str, float]:
         """One optimizer step over ``accumulation_step`` batches of uint8 images (N, 3, H, W) and labels: class ids (N, H, W),
         of a classifier (N,) or soft targets (N, K) float32. Each of several processes gives its part of the global batch.
-        ``detail_kernel``: weights of boundaries at strides 1, 2 and 4 (``schedules.DETAIL_KERNEL``).
+        ``detail_kernel``: weights of boundaries at strides 1, 2 and 4 (see ``schedules.detail_kernels``).
 
         Returns ``loss`` and its parts (means over the batches), ``loss_scale``, ``overflow`` (1.0: the step was skipped)
         and ``grad_norm`` (global L2 norm after unscaling, before clipping).

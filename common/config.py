@@ -33,6 +33,7 @@ from twinseg.common.settings.recipes import RECIPES, find, find_base
 
 IMAGENET_MEAN = [123.675, 116.28, 103.53]  # mean of RGB in 0..255, as torchvision and mmsegmentation use
 IMAGENET_STD = [58.395, 57.12, 57.375]
+DETAIL_KERNEL = (0.6, 0.3, 0.1)  # weights of boundaries at strides 1, 2 and 4 in STDC's detail target (loss/detail_loss.py)
 MAX_BYTES = 1 << 20  # largest configuration file
 MAX_FILES = 100  # files that a configuration may be composed of
 MAX_BATCH = 1 << 16  # images: an ImageNet batch of published records has 32,768

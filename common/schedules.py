@@ -6,11 +6,10 @@ Warm-up first, then the decay over the steps that are left, as in mmsegmentation
 
 import numpy as np
 
-from twinseg.common.config import Optimizer, Schedule
+from twinseg.common.config import DETAIL_KERNEL, Optimizer, Schedule
 from twinseg.common.errors import UserError
 
-DETAIL_KERNEL = (0.6, 0.3, 0.1)  # weights of boundaries at strides 1, 2 and 4 in STDC's detail target (loss/detail_loss.py)
-DETAIL_LIMIT = 0.1  # weighted sum above which a pixel is a boundary, both in float32
+DETAIL_LIMIT = 0.1  # weighted sum in STDC's detail target above which a pixel is a boundary, both in float32
 
 
 def total_steps(schedule: Schedule, steps_per_epoch: int) -> int:

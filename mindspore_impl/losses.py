@@ -15,8 +15,9 @@ import mindspore as ms
 from mindspore import Tensor, ops
 
 from twinseg.common import config
+from twinseg.common.config import DETAIL_KERNEL
 from twinseg.common.data.base import IGNORE
-from twinseg.common.schedules import DETAIL_KERNEL, DETAIL_LIMIT
+from twinseg.common.schedules import DETAIL_LIMIT
 from twinseg.common.training.loss_checks import check
 from twinseg.mindspore_impl import distributed
 from twinseg.mindspore_impl.layers import resize

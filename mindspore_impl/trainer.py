@@ -8,9 +8,9 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from twinseg.common.backend import Batch
-from twinseg.common.config import Config
+from twinseg.common.config import DETAIL_KERNEL, Config
 from twinseg.common.errors import ONE_VALUE, BatchError
-from twinseg.common.schedules import DETAIL_KERNEL, average_decay
+from twinseg.common.schedules import average_decay
 from twinseg.common.training.state import StatefulTrainer
 from twinseg.mindspore_impl import distributed, optim, precision, state
 from twinseg.mindspore_impl.layers import normalise

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from twinseg.common.backend import Batch
-from twinseg.common.config import Config
-from twinseg.common.schedules import DETAIL_KERNEL, average_decay
+from twinseg.common.config import DETAIL_KERNEL, Config
+from twinseg.common.schedules import average_decay
 from twinseg.common.training.state import StatefulTrainer
 from twinseg.pytorch_impl import distributed, optim, precision, state
 from twinseg.pytorch_impl.layers import normalise

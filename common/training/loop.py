@@ -265,7 +265,7 @@ class Run:
                 f'a global batch of {self.images}: learning rates, made for {config.optimizer.lr_batch_size}, are multiplied '
                 f'by {self.images / config.optimizer.lr_batch_size:.4g}'
             )
-        for key, count in self.trainer.lr_mult_followers.items():
+        for key, count in self.trainer.lr_mult_followers().items():
             log.line(f'lr_mult: {key}: {config.optimizer.lr_mult[key]:g}: {count} parameters')
         if self.detail_kernels is not None:
             alone, together = schedules.detail_strides(self.detail_kernels)

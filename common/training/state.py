@@ -44,7 +44,6 @@ class StatefulTrainer(ABC):
         self.network, self.config, self.optimizer, self.average = network, config, optimizer, average
         self.scaler = LossScaler(config.precision)
         self.steps = 0  # steps, with those that were skipped for overflow
-        self.lr_mult_followers = followers(optimizer.names, config.optimizer.lr_mult)
         self.predictors: dict[bool, tuple[Network, Predictor]] = {}  # True: predictor of the averaged weights
 
     @staticmethod
@@ -60,6 +59,10 @@ class StatefulTrainer(ABC):
     @abstractmethod
     def make_predictor(self, network: Network) -> Predictor:
         """A predictor of a network."""
+
+    def lr_mult_followers(self) -> dict[str, int]:
+        """Key of ``lr_mult`` -> number of the parameters that take its factor."""
+        return followers(self.optimizer.names, self.config.optimizer.lr_mult)
 
     def state(self) -> tuple[State, TrainerState]:
         """Copies of all that a later step depends on (see ``common.backend.Trainer``)."""
