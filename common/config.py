@@ -572,12 +572,6 @@ class Augment(Group):
         return self
 
     @model_validator(mode='after')
-    def _whole_squares(self):
-        if any(side % self.label_stride for side in self.crop_size):
-            refuse(f'{self.label_stride} does not divide crop_size: {self.crop_size}', 'label_stride')
-        return self
-
-    @model_validator(mode='after')
     def _of_pixels_up_to_255(self, info: ValidationInfo):
         trusted = (info.context or {}).get('trusted') or ()
         small_mean, small_std = 0 < max(self.mean) <= 1, max(self.std) < 1 or max(self.mean) <= 1 and max(self.std) <= 1

@@ -28,7 +28,7 @@ from twinseg.common.data.segmentation_transforms import (
     train_transform,
     warp,
 )
-from twinseg.common.errors import DataError, UserError
+from twinseg.common.errors import DataError
 
 GREY_LEVELS = 2  # a warp in one step against scaling everything: OpenCV rounds weights to 1/32
 BORDER_SHARE = 0.02  # of label pixels whose centre falls between two pixels, on either way
@@ -406,11 +406,6 @@ def test_label_stride_keeps_the_top_left_pixels():
         (image, label), (same, shrunk) = whole[key], small[key]
         assert np.array_equal(image, same) and shrunk.shape == (6, 8)
         assert np.array_equal(shrunk, cv2.resize(label, (8, 6), interpolation=cv2.INTER_NEAREST))
-
-
-def test_label_stride_divides_the_crop():
-    with pytest.raises(UserError, match=r'label_stride: 5 does not divide crop_size: \[24, 32\]'):
-        augment(label_stride=5)
 
 
 def test_blur_is_yassoualis():
