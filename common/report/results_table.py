@@ -85,8 +85,8 @@ def hours(record: Record) -> Optional[str]:
 
 
 def published(config: Config) -> Optional[str]:
-    """The published scores of a run's recipe that were counted as the run's: on its split, at its size of evaluation, nothing
-    left out; None where there is none."""
+    """The published scores of a run's recipe that were counted as the run's: on its split, by the recipe's protocol, at its
+    size of evaluation, nothing left out; None where there is none."""
     known = published_scores.of_recipe(config.runtime.recipe).scores
     if not known:
         return None
@@ -96,7 +96,7 @@ def published(config: Config) -> Optional[str]:
         for score in known
         if score.split == config.data.val_split
         and score.protocol is None
-        and config.augment.protocol == 'full'
+        and config.augment.protocol == recipe.augment.protocol
         and config.augment.eval_size == _size(score, recipe)
     ]
     return '; '.join(texts) or None

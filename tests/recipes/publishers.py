@@ -37,6 +37,7 @@ FAMILIES = {
             Setting('train_split', 'train_aug', 'config.json:28'),
             Setting('val_split', 'val', 'config.json:40'),
             Setting('batch_size', 8, 'config.json:19'),
+            Setting('drop_last', False, 'base/base_dataloader.py:15-22, train_ddp.py:125-130'),
             Setting('base_size', [400, 400], 'config.json:20'),
             Setting('ratio_range', [0.5, 2.0], 'base/base_dataset.py:69'),
             Setting('crop_size', [380, 380], 'config.json:21'),
@@ -50,13 +51,7 @@ FAMILIES = {
             Setting('sampling', 'shuffle', 'config.json:23'),
             Setting('mean', [255 * value for value in MEAN], 'dataloaders/voc.py:75'),
             Setting('std', [255 * value for value in STD], 'dataloaders/voc.py:76'),
-            Setting(
-                'eval_size',
-                [480, 480],
-                'config.json:38, base/base_dataset.py:40-61',
-                [480, 4096],
-                'the short side becomes 480 here, too; theirs then cuts a square out of the middle',
-            ),
+            Setting('eval_center_crop', [480, 480], 'config.json:38, base/base_dataset.py:40-61'),
             Setting('optimizer', 'sgd', 'config.json:46'),
             Setting('base_lr', 0.01, 'config.json:49'),
             Setting('momentum', 0.9, 'config.json:51'),
@@ -88,6 +83,7 @@ FAMILIES = {
         (r'.*_deephm-ddp_voc12aug-380x380',),
         (
             Setting('launcher', None, 'train_ddp.py:164'),
+            Setting('sync_bn', False, 'train_ddp.py:164'),
             Setting(
                 'epochs',
                 81,
@@ -127,6 +123,7 @@ FAMILIES = {
         (
             Setting('batch_size', 32, 'README.md:194'),
             Setting('lr_batch_size', 32, 'README.md:178,194'),
+            Setting('drop_last', False, 'base/base_dataloader.py:15-22'),
             Setting('launcher', None, 'README.md:178'),
             Setting('sync_bn', True, 'README.md:179'),
             Setting('train_split', 'train_aug', 'README.md:203'),
@@ -137,6 +134,7 @@ FAMILIES = {
             Setting('rotate', 10, 'README.md:201, base/base_dataset.py:79'),
             Setting('rotate_before_crop', True, 'base/base_dataset.py:78-83'),
             Setting('padding', 'background', 'base/base_dataset.py:90-97'),
+            Setting('eval_center_crop', [480, 480], 'README.md:213, base/base_dataset.py:40-61'),
             Setting('blur_sigma', 1.0, 'README.md:202, base/base_dataset.py:115-119'),
             Setting('optimizer', 'sgd', 'README.md:221'),
             Setting('lr_mult', {'backbone': 0.1}, 'README.md:222'),
@@ -163,6 +161,8 @@ FAMILIES = {
             Setting('lr_gamma', 0.1, 'args.py:46'),
             Setting('epochs', 300, 'args.py:35'),
             Setting('class_weight', 'enet', 'args.py:86'),
+            Setting('class_weight_of', 'all', 'data/utils.py:126'),
+            Setting('drop_last', False, 'main.py:49-53'),
             Setting('loss', 'cross_entropy', 'main.py:152'),
             Setting('mean', [0.0, 0.0, 0.0], 'main.py:34-36'),
             Setting('std', [255.0, 255.0, 255.0], 'main.py:34-36'),
@@ -180,7 +180,7 @@ FAMILIES = {
             Setting('batch_size', 4, 'save/ENet_Cityscapes/ENet_summary.txt:2'),
             Setting('crop_size', [512, 1024], 'save/ENet_Cityscapes/ENet_summary.txt:7,20'),
             Setting('base_size', [512, 1024], 'save/ENet_Cityscapes/ENet_summary.txt:7,20'),
-            Setting('eval_size', [512, 1024], 'save/ENet_Cityscapes/ENet_summary.txt:7,20'),
+            Setting('eval_resized', [512, 1024], 'save/ENet_Cityscapes/ENet_summary.txt:7,20, main.py:34-41'),
         ),
     ),
     'davidtvs on CamVid': Family(
@@ -205,6 +205,7 @@ FAMILIES = {
             Setting('weight_decay', 2e-4, 'train/opts.lua:17'),
             Setting('norm_bias_decay', True, 'train/train.lua:105'),
             Setting('batch_size', 10, 'train/opts.lua:19'),
+            Setting('drop_last', True, 'train/train.lua:79-81'),
             Setting('epochs', 299, 'train/opts.lua:20, train/run.lua:58'),
             Setting('crop_size', [360, 480], 'train/opts.lua:36-37'),
             Setting('sampling', 'shuffle', 'train/train.lua:69'),
@@ -258,9 +259,7 @@ FAMILIES = {
                 False,
                 "there the scale of a norm decays, its shift and the convolutions' biases do not: two of the three",
             ),
-            Setting(
-                'lr_mult', {'bias': 2}, 'Models/segnet_train.prototxt:23', {}, 'convolutions learn their biases at x1 here'
-            ),
+            Setting('lr_mult', {'*.conv.bias': 2.0, 'classifier.bias': 2.0}, 'Models/segnet_train.prototxt:23'),
             Setting(
                 'std',
                 [1.0, 1.0, 1.0],
@@ -338,6 +337,7 @@ FAMILIES = {
         ('ddrnet23_imagenet_gpu',),
         (
             Setting('batch_size', 256, 'research/cv/DDRNet/src/configs/ddrnet23_imagenet_gpu.yaml:48'),
+            Setting('sync_bn', False, 'research/cv/DDRNet/train.py: a network for each card'),
             Setting('device_target', 'GPU', 'research/cv/DDRNet/src/configs/ddrnet23_imagenet_gpu.yaml:52'),
         ),
     ),
@@ -357,6 +357,7 @@ FAMILIES = {
             for at, key, value in (
                 ('train.py, --batch-size', 'batch_size', 32),
                 ('README.md, 8 x V100', 'lr_batch_size', 256),
+                ('train.py, --sync-bn', 'sync_bn', False),
                 ('train.py, --epochs', 'epochs', 90),
                 ('train.py, --lr', 'base_lr', 0.1),
                 ('train.py, --momentum', 'momentum', 0.9),
@@ -384,7 +385,7 @@ FAMILIES = {
 # Recipes of publishers' scores that no table here holds to a file -> where they are held, or why they are not.
 ELSEWHERE = {
     r'stdc[12](-seg50)?_in1k-pre_(3xb16-60k|10k)_.*': "tests/test_recipes.py: STDC-Seg's authors",
-    r'ddrnet_.*': "mmsegmentation.json where they are its own; the authors' training code is not published",
+    r'ddrnet_.*': "mmsegmentation.json, and tests/test_recipes.py: chenjun2hao and the authors' own words",
     r'ddrnet(23|23_slim|39)_imagenet': "the authors' training code is not published; the schedule is from memory of the paper",
     r'stdc[12]_imagenet': "the authors' ImageNet code is not published; the schedule is from memory of the paper",
     'stdc1_8xb12-20k_.*': 'tests/test_recipes.py: mmsegmentation on eight cards',

@@ -160,6 +160,8 @@ def test_rows_of_other_runs_stay(run, tmp_path):
         ('stdc/stdc1_4xb12-80k_cityscapes-512x1024', {'eval_size': [512, 1024]}, None),
         ('stdc/stdc1_4xb12-80k_cityscapes-512x1024', {'val_split': 'train'}, None),
         ('enet/enet_davidtvs_camvid-360x480', {}, 'mIoU 65.19 (val)'),
+        ('enet/enet_cityscapes-512x1024', {}, 'mIoU 59.5 (val)'),
+        ('enet/enet_cityscapes-512x1024', {'eval_resized': None}, None),  # labels at full size
         ('enet/enet_davidtvs_camvid-360x480', {'val_split': 'test'}, 'mIoU 52.1 (test)'),
         ('enet/enet_camvid-360x480', {'eval_size': [720, 960]}, None),
         ('ddrnet/ddrnet_23-slim_in1k-pre_camvid-720x960', {'val_split': 'test'}, None),  # other classes
