@@ -167,6 +167,13 @@ def test_stdc_seg(arch, scale, size, other):
     assert found.model.model_args == preset_arguments('stdc_seg', f'{arch}_seg')
 
 
+@pytest.mark.parametrize('name', [name for name in SEGMENTATION if AUTHORS + '-trainval' in name])
+def test_recipes_for_the_test_server_train_on_val_too(name):
+    joined, alone = (SEGMENTATION[one].flat() for one in (name, name.replace('-trainval', '')))
+    assert joined.pop('train_split') == ['train', 'val'] and joined['val_interval'] == joined['max_iters']
+    assert {key for key in joined if joined[key] != alone.get(key)} == {'recipe', 'val_interval'}
+
+
 @pytest.mark.parametrize('arch', ['stdc1', 'stdc2'])
 def test_stdc_on_camvid(arch):
     """Their code for Cityscapes where no file for CamVid exists; PaddleSeg's pp_liteseg_stdc1_camvid_960x720_10k.yml."""
