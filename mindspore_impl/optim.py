@@ -24,6 +24,8 @@ class Optimizer(nn.Cell):
     primitive rounds 1 - beta to four digits, and RMSProp adds epsilon inside the root.
     """
 
+    outside_graph = ('settings', 'steps')
+
     def __init__(self, network: nn.Cell, settings: config.Optimizer):
         super().__init__(auto_prefix=False)
         trainable = {name: value for name, value in tensors(network).items() if value.requires_grad}

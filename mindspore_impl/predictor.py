@@ -10,6 +10,7 @@ from twinseg.common import interpolation
 from twinseg.common.config import Precision
 from twinseg.common.interpolation import Size
 from twinseg.mindspore_impl import precision
+from twinseg.mindspore_impl.compile_cache import Graph
 from twinseg.mindspore_impl.layers import normalise, resize
 from twinseg.mindspore_impl.network import Network
 
@@ -44,7 +45,7 @@ class Predictor:
         return self.cell(Tensor(images), size and tuple(map(int, size)), class_ids).asnumpy()
 
 
-class PredictionGraph(nn.Cell):
+class PredictionGraph(Graph):
     """Normalisation, network, resizing and the choice of the class as one graph."""
 
     def __init__(self, network: nn.Cell, mean: list[float], std: list[float]):

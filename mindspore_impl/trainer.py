@@ -13,6 +13,7 @@ from twinseg.common.errors import ONE_VALUE, BatchError
 from twinseg.common.schedules import average_decay
 from twinseg.common.training.state import StatefulTrainer
 from twinseg.mindspore_impl import distributed, optim, precision, state
+from twinseg.mindspore_impl.compile_cache import Graph
 from twinseg.mindspore_impl.layers import normalise
 from twinseg.mindspore_impl.losses import constants, segmentation_loss
 from twinseg.mindspore_impl.network import Network, draw_dropout, synchronise
@@ -115,7 +116,7 @@ class Gradients(nn.Cell):
         return values, gradients
 
 
-class Accumulation(nn.Cell):
+class Accumulation(Graph):
     """Adds the gradients of a batch to ``sums``."""
 
     def __init__(self, gradients: Gradients, optimizer: optim.Optimizer):
@@ -139,7 +140,7 @@ def _clear(value):
     return ops.assign(value, ops.zeros_like(value))
 
 
-class TrainStep(nn.Cell):
+class TrainStep(Graph):
     """The last batch of a step and what follows from it; returns the losses and the global norm of the gradients."""
 
     def __init__(

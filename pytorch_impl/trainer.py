@@ -10,7 +10,7 @@ from twinseg.common.backend import Batch
 from twinseg.common.config import DETAIL_KERNEL, Config
 from twinseg.common.schedules import average_decay
 from twinseg.common.training.state import StatefulTrainer
-from twinseg.pytorch_impl import distributed, optim, precision, state
+from twinseg.pytorch_impl import compile_cache, distributed, optim, precision, state
 from twinseg.pytorch_impl.layers import normalise
 from twinseg.pytorch_impl.losses import segmentation_loss
 from twinseg.pytorch_impl.network import Network, draw_dropout, synchronise
@@ -86,6 +86,7 @@ class Losses(nn.Module):
         super().__init__()
         self.network: Any = distributed.spread(network) if config.runtime.launcher == 'dp' else network
         if config.runtime.torch_compile:
+            compile_cache.choose_folder()
             self.network = torch.compile(self.network)
         self.loss, self.align_corners = config.loss, network.align_corners
         self.mean, self.std = config.augment.mean, config.augment.std

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 SPLIT = ('test_matrix', 'test_golden', 'test_golden_steps', 'test_overfit')
 GROWTH = 1 << 28  # bytes between two clearings of memory
 _trimmed = [0]  # bytes after the last one
+CACHE = pytest.StashKey[tempfile.TemporaryDirectory]()
 
 
 @contextmanager
@@ -55,6 +57,18 @@ def memory_is_given_back() -> Iterator[None]:
         ms.common.api._pynative_executor.clear_res()
         ctypes.CDLL(None).malloc_trim(0)
         _trimmed[0] = min(used, psutil.Process().memory_info().rss)
+
+
+def pytest_configure(config):
+    """Graphs that MindSpore compiled are kept for all processes of a run, and for no longer."""
+    if not hasattr(config, 'workerinput'):
+        config.stash[CACHE] = tempfile.TemporaryDirectory(prefix='twinseg-tests-')
+        os.environ['TWINSEG_CACHE'] = config.stash[CACHE].name
+
+
+def pytest_unconfigure(config):
+    if CACHE in config.stash:
+        config.stash[CACHE].cleanup()
 
 
 def pytest_addoption(parser):
