@@ -146,7 +146,15 @@ def load(path: str | Path) -> tuple[State, RunMeta]:
 
     StateError when it is truncated, changed, or not one of ours; NewerFormatError, before anything else is looked at.
     """
-    path = Path(path)
+    return _read(Path(path), True)
+
+
+def read_meta(path: str | Path) -> RunMeta:
+    """What a checkpoint says of itself, from its first bytes. Raises what ``load`` raises, but for changes behind them."""
+    return _read(Path(path), False)[1]
+
+
+def _read(path: Path, whole: bool) -> tuple[State, RunMeta]:
     if not path.exists():
         raise StateError(f'{path}: no such checkpoint')
     kind = kind_of(path)
@@ -162,12 +170,12 @@ def load(path: str | Path) -> tuple[State, RunMeta]:
             header = json.loads(entry)
             text = header['meta']
             meta = RunMeta.from_json(text, path)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()} if whole else {}
             checksum = header['checksum']
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = reason_of(error)
         raise StateError(f'{path}: not a readable checkpoint (truncated, or another kind of file): {reason}') from None
-    if checksum != _checksum(tensors, text):
+    if whole and checksum != _checksum(tensors, text):
         raise StateError(f'{path}: damaged: its checksum does not agree with its content; use an earlier checkpoint')
     return tensors, meta
 

@@ -128,7 +128,20 @@ def test_a_whole_meta_comes_back(tmp_path):
     )
     assert whole.model_fields_set | {'format'} == set(RunMeta.model_fields)
     checkpoint.save(tmp_path / 'x', {'model.x': np.zeros(1)}, whole)
-    assert checkpoint.load(tmp_path / 'x')[1] == whole
+    assert checkpoint.load(tmp_path / 'x')[1] == checkpoint.read_meta(tmp_path / 'x') == whole
+
+
+def test_the_meta_alone_is_read_from_the_beginning(tmp_path):
+    path = tmp_path / 'x'
+    checkpoint.save(path, tensors(), META)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert checkpoint.read_meta(path) == META
+    with pytest.raises(StateError, match='damaged'):
+        checkpoint.load(path)
+    path.write_bytes(content[:-1])
+    with pytest.raises(StateError, match='not a readable checkpoint'):
+        checkpoint.read_meta(path)
 
 
 def test_a_file_without_a_number_has_format_1(tmp_path):

@@ -141,10 +141,10 @@ def stored_config(path: Path) -> Config:
     """The configuration that a checkpoint (or a run folder's checkpoint) carries, but for the folder that its run wrote to: a
     file of somebody else names nothing that a command of this user writes to."""
     path = find_checkpoint(path)
-    config = configuration.from_flat(checkpoint.load(path)[1].config, str(path), trusted=True)
+    config = configuration.from_flat(checkpoint.read_meta(path).config, str(path), trusted=True)
     return config.replace(work_dir=None)
 
 
 def stored_facts(path: Path) -> Facts:
     """What a checkpoint (or a run folder's checkpoint) says of its network."""
-    return facts.of_checkpoint(checkpoint.load(find_checkpoint(path))[1], path)
+    return facts.of_checkpoint(checkpoint.read_meta(find_checkpoint(path)), path)
