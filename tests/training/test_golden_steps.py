@@ -83,14 +83,20 @@ def steps(backend_name, case) -> Steps:
     return taken(backend_name, case)
 
 
+@lru_cache(maxsize=1)  # for both backends
+def published(case: str) -> tuple[dict, weights.Converted]:
+    """The recording of the publisher's network and its weights."""
+    spec = golden.read(GOLDEN / f'{case}.json')
+    return spec, weights.convert(golden.state_dict(spec))
+
+
 @lru_cache(maxsize=2)  # both backends' of one case
 def taken(backend_name: str, case: str) -> Steps:
     """Takes the recorded steps."""
     backend = get_backend(backend_name)
     backend.setup('cpu', seed=0, threads=1)
     record = recorded(case)
-    spec = golden.read(GOLDEN / f'{case}.json')
-    converted = weights.convert(golden.state_dict(spec))
+    spec, converted = published(case)
     chosen = recipe(record)
     network = backend.build_model(chosen.model.arch, num_classes=converted.arguments['num_classes'], **chosen.model.arguments())
     report = backend.load_state(network, converted.state)
