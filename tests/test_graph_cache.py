@@ -175,6 +175,17 @@ def test_a_graph_sees_the_weights_of_now(mindspore, cache, monkeypatch):
     assert not np.array_equal(first, second)
 
 
+def test_an_evaluation_reads_the_graphs_of_its_training(mindspore, cache, monkeypatch):
+    network, images = tiny_network('mindspore', dropout=0.5), batch(9)[0]
+    trainer = mindspore.make_trainer(network, config.Config())
+    trainer.step([batch(0)], 0.1)
+    expected = trainer.predictor().logits(images)
+    later = tiny_network('mindspore', dropout=0.5)
+    mindspore.load_state(later, mindspore.state(network))
+    monkeypatch.setattr(graph_cache, 'write', lambda *_: pytest.fail('it was compiled again'))
+    assert np.array_equal(mindspore.make_predictor(later, config.Config()).logits(images), expected)
+
+
 def test_a_graph_that_cannot_be_read_is_compiled(mindspore, cache):
     images, _ = batch(9)
     expected = predictor(mindspore).logits(images)

@@ -158,6 +158,11 @@ class Dropout2d(nn.Cell):
         self.ratio = ratio
         self.mask = ms.Parameter(ops.ones((1, channels, 1, 1), ms.float32), requires_grad=False)
 
+    @property
+    def outside_graph(self) -> tuple[str, ...]:
+        """The mask, in evaluation (see ``compile_cache.Graph``)."""
+        return () if self.training else ('_params',)
+
     def construct(self, x: Tensor) -> Tensor:
         return x * ops.cast(self.mask, x.dtype) if self.training else x
 
