@@ -1,6 +1,7 @@
 """Optimizers, clipping and averaging of weights."""
 
-from typing import Any, Mapping
+import inspect
+from typing import Any, Callable, Mapping
 
 import numpy as np
 import torch
@@ -45,15 +46,15 @@ class Optimizer:
         self.optimizer: torch.optim.Optimizer
         if settings.optimizer in ('adam', 'adamw'):
             kind = torch.optim.Adam if settings.optimizer == 'adam' else torch.optim.AdamW
-            self.optimizer = kind(groups, lr=0.0, betas=betas, eps=settings.eps)
+            self.optimizer = _quick(kind)(groups, lr=0.0, betas=betas, eps=settings.eps)
         elif settings.optimizer == 'lamb':
-            self.optimizer = _Lamb(groups, betas, settings.eps)
+            self.optimizer = _quick(_Lamb)(groups, betas, settings.eps)
         elif settings.optimizer == 'rmsprop':
-            self.optimizer = torch.optim.RMSprop(
+            self.optimizer = _quick(torch.optim.RMSprop)(
                 groups, lr=0.0, alpha=settings.decay, eps=settings.eps, momentum=settings.momentum
             )
         else:
-            self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=settings.momentum, nesterov=settings.use_nesterov)
+            self.optimizer = _quick(torch.optim.SGD)(groups, lr=0.0, momentum=settings.momentum, nesterov=settings.use_nesterov)
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad()
@@ -91,6 +92,12 @@ class Optimizer:
             for slot, key in self.slots.items():
                 saved = fitting(tensors, f'{slot}.{name}', value.shape, 'the same network and optimizer')
                 self.optimizer.state[value][key] = torch.tensor(saved, dtype=value.dtype, device=value.device)
+
+
+def _quick(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
+    """The class without the wrappers around its methods, which import PyTorch's compiler, 1.3 s, to have it pass over them."""
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in ('add_param_group', 'zero_grad')}
+    return type(kind.__name__, (kind,), {**methods, 'step': torch.no_grad()(inspect.unwrap(kind.step))})
 
 
 class _Lamb(torch.optim.Optimizer):

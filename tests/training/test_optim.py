@@ -1,10 +1,13 @@
 """Optimizers, clipping, averaging and accumulation against the same written in numpy, in both backends."""
 
 import importlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
 from tests.support.tiny import batch, tiny_network
 from twinseg.common import config
 from twinseg.common.backend import PACKAGES, get_backend
@@ -295,3 +298,22 @@ def test_heads_need_a_backbone(names):
 def test_settings_that_mean_nothing_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         parameter_groups({'head.weight': 4}, config.Optimizer(**settings))
+
+
+STEPS = """
+import sys
+from tests.support.tiny import batch, tiny_network
+from twinseg.common import config
+from twinseg.common.backend import get_backend
+backend = get_backend('pytorch')
+backend.setup('cpu', threads=1)
+for name in ('sgd', 'adam', 'adamw', 'rmsprop', 'lamb'):
+    backend.make_trainer(tiny_network('pytorch'), config.from_flat({'optimizer': name})).step([batch(0)], 0.1)
+    assert 'torch._dynamo' not in sys.modules, name
+"""
+
+
+def test_a_training_does_not_import_pytorchs_compiler():
+    pytest.importorskip('torch')
+    done = subprocess.run([sys.executable, '-c', STEPS], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
