@@ -24,6 +24,7 @@ from twinseg.mindspore_impl.sizes import accelerator as accelerator
 from twinseg.mindspore_impl.sizes import macs as macs
 from twinseg.mindspore_impl.sizes import output_stride as output_stride
 from twinseg.mindspore_impl.sizes import parameters as parameters
+from twinseg.mindspore_impl.sizes import uncompiled
 from twinseg.mindspore_impl.state import load_state as load_state
 from twinseg.mindspore_impl.state import save_native as save_native
 from twinseg.mindspore_impl.state import state as state
@@ -87,7 +88,8 @@ def forward(network: Network, images: np.ndarray, auxiliary: bool = False) -> St
     precision.allow_tf32(False)
     network.set_train(False)
     network.set_auxiliary(auxiliary)
-    outputs = network(Tensor(np.asarray(images, np.float32)))
+    with _single_run():
+        outputs = network(Tensor(np.asarray(images, np.float32)))
     network.set_auxiliary(False)
     return {key: value.asnumpy().astype(np.float32) for key, value in outputs.items()}
 
@@ -103,11 +105,15 @@ def loss_and_gradients(
     cell = _Loss(network, loss)
     cell.set_train(training)
     gradient = ms.value_and_grad(cell, None, ms.ParameterTuple(parameters.values()))
-    with batch_is_checked():
+    with batch_is_checked(), _single_run():
         value, gradients = gradient(Tensor(np.asarray(images, np.float32)), Tensor(np.asarray(labels)))
     network.set_auxiliary(False)
     network.set_train(False)
     return float(value.asnumpy()), {key: gradient.asnumpy().copy() for key, gradient in zip(parameters, gradients)}
+
+
+def _single_run() -> contextlib.AbstractContextManager[None]:
+    return uncompiled() if ms.get_context('device_target') == 'CPU' else contextlib.nullcontext()
 
 
 class _Loss(nn.Cell):

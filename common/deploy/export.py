@@ -137,6 +137,9 @@ def export_checkpoint(
         backend = get_backend(twin)
         if twin != name:
             backend.setup(None if format == 'air' else 'cpu')  # None: the best present
+        if twin == name and run.config.precision.amp_level == 'O0':
+            networks[twin] = run.network
+            continue
         networks[twin] = backend.build_model(run.config.model.arch, seed=None, **network_arguments(run.config, run.num_classes))
         backend.load_state(networks[twin], run.backend.state(run.network))
     size = options.size or tasks.of(run.config.task).input_size(run.config)
