@@ -127,8 +127,19 @@ def assert_equal(ours, theirs) -> None:
 @pytest.mark.parametrize(
     'build, settings',
     [
-        (tiny_network, {'with_ema': True, 'weight_decay': 1e-3, 'clip_global_norm': True, 'accumulation_step': 2}),
-        (tiny_network, {'optimizer': 'adamw', 'loss': 'ohem', 'ohem_min_kept': 100, 'class_weight': [1, 2, 3, 4, 5]}),
+        (
+            tiny_network,
+            {
+                'with_ema': True,
+                'clip_global_norm': True,
+                'accumulation_step': 2,
+                'optimizer': 'adamw',
+                'weight_decay': 1e-3,
+                'loss': 'ohem',
+                'ohem_min_kept': 100,
+                'class_weight': [1, 2, 3, 4, 5],
+            },
+        ),
         (tiny_classifier, {'optimizer': 'lamb', 'amp_level': 'O2', 'dtype': 'float16', 'loss_scale': 1024.0}),
     ],
 )
