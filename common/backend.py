@@ -9,7 +9,7 @@ import importlib
 import importlib.util
 import inspect
 from pathlib import Path
-from typing import Any, Callable, Generator, Iterable, Literal, Mapping, Optional, Protocol, Sequence, TypeVar, cast
+from typing import Any, Callable, Generator, Iterable, Iterator, Literal, Mapping, Optional, Protocol, Sequence, TypeVar, cast
 
 import numpy as np
 
@@ -38,22 +38,54 @@ class Predictor(Protocol):
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
 
 
+class StepFigures(Mapping[str, float]):
+    """The figures of a training step. Where they lie on a device, they are read when one of them is first asked for: until then
+    nobody waits for it."""
+
+    def __init__(self, settle: Callable[[], None]):
+        self.settle = settle  # the trainer's, which fills ``figures``
+        self.figures: Optional[dict[str, float]] = None
+
+    def __getitem__(self, name: str) -> float:
+        return self._filled()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._filled())
+
+    def __len__(self) -> int:
+        return len(self._filled())
+
+    def _filled(self) -> dict[str, float]:
+        if self.figures is None:
+            self.settle()
+        assert self.figures is not None
+        return self.figures
+
+
 class Trainer(Protocol):
     """One training step and everything that it changes."""
 
     def lr_mult_followers(self) -> dict[str, int]:
         """Key of ``lr_mult`` -> number of the parameters that take its factor."""
 
+    @property
+    def ahead(self) -> bool:
+        """Whether figures of steps are still on the device."""
+
     def step(
         self, batches: list[Batch], learning_rate: float, detail_kernel: Sequence[float] = DETAIL_KERNEL
-    ) -> dict[str, float]:
+    ) -> Mapping[str, float]:
         """One optimizer step over ``accumulation_step`` batches of uint8 images (N, 3, H, W) and labels: class ids (N, H, W),
         of a classifier (N,) or soft targets (N, K) float32. Each of several processes gives its part of the global batch.
         ``detail_kernel``: weights of boundaries at strides 1, 2 and 4 (see ``schedules.detail_kernels``).
 
         Returns ``loss`` and its parts (means over the batches), ``loss_scale``, ``overflow`` (1.0: the step was skipped)
-        and ``grad_norm`` (global L2 norm after unscaling, before clipping).
+        and ``grad_norm`` (global L2 norm after unscaling, before clipping). On a device that decides by itself what a step
+        does they are read when they are asked for, which waits for it.
         """
+
+    def settle(self) -> None:
+        """Waits for the figures of all steps, reads them at once, and counts those steps."""
 
     def state(self) -> tuple[State, TrainerState]:
         """Copies of all that a later step depends on: tensors named ``model.*``, ``optimizer.<slot>.*`` (slots ``momentum``,
@@ -164,6 +196,15 @@ class Backend(Protocol):
 
     def output_stride(self, network: Network) -> Optional[int]:
         """Factor by which the logits are smaller than the image; None for a classifier."""
+
+    def synchronise(self) -> None:
+        """Waits until the device has done all that it was given."""
+
+    def reset_device_memory(self) -> None:
+        """Starts a new peak of the device's memory."""
+
+    def device_memory(self) -> Optional[float]:
+        """Largest memory of tensors on the device in MB since the last reset; None for the CPU."""
 
     def accelerator(self) -> dict[str, str | int]:
         """The device beside the CPU (``gpu`` or ``ascend``), or the CPU ``threads`` in use."""

@@ -774,8 +774,9 @@ class Loss(Group):
 class Precision(Group):
     amp_level: Literal['O0', 'O1', 'O2', 'O3'] = Field(
         'O0',
-        description='precision. O0: float32; O1: convolutions and linear layers in half precision; O2: the network in half '
-        'precision, batch norm computed in float32; O3: batch norm in half precision, too. Weights stay float32',
+        description='precision. O0: float32; O1: convolutions and linear layers in half precision, and what follows them takes '
+        'what they give; O2: the network in half precision, batch norm computed in float32; O3: batch norm in half precision, '
+        'too. Weights stay float32',
     )
     dtype: Literal['float16', 'bfloat16'] = Field('float16', description='type of half precision that O1, O2 and O3 compute in')
     tf32: bool = Field(

@@ -181,6 +181,7 @@ def show_benchmark(result: Mapping[str, Any]) -> None:
                 'first ms': round(timing['first'] * 1000, 1),
                 'images/s': round(timing['images_per_second'], 2),
                 'peak MB': round(timing['memory']),
+                **({'device MB': round(timing['device_memory'])} if timing['device_memory'] is not None else {}),
             }
             for key in names
             if (timing := result.get(key))

@@ -10,6 +10,7 @@ from mindspore import Tensor, nn
 from twinseg.common.backend import State, find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError, first_line_of
+from twinseg.common.memory import MEGABYTE
 from twinseg.common.parallel.launch import launched, set_hccl_timeouts
 from twinseg.mindspore_impl import distributed, precision
 from twinseg.mindspore_impl.data import make_loader as make_loader
@@ -124,6 +125,23 @@ class _Loss(nn.Cell):
 
     def construct(self, images: Tensor, labels: Tensor) -> Tensor:
         return segmentation_loss(self.network(images), labels, self.loss, self.align_corners)['loss']
+
+
+def synchronise() -> None:
+    """Waits until the device has done all that it was given."""
+    if ms.get_context('device_target') != 'CPU':
+        ms.runtime.synchronize()
+
+
+def reset_device_memory() -> None:
+    """Starts a new peak of the device's memory."""
+    if ms.get_context('device_target') != 'CPU':
+        ms.runtime.reset_peak_memory_stats()
+
+
+def device_memory() -> Optional[float]:
+    """Largest memory of tensors on the device in MB since the last reset; None for the CPU."""
+    return None if ms.get_context('device_target') == 'CPU' else ms.runtime.max_memory_allocated() / MEGABYTE
 
 
 def make_predictor(network: Network, config: Config) -> Predictor:

@@ -49,7 +49,7 @@ class Network(nn.Cell):
         return self.training or self.auxiliary_always
 
 
-def synchronise(network: nn.Cell, sync: SyncBN) -> None:
+def synchronise_norms(network: nn.Cell, sync: SyncBN) -> None:
     """Switches batch norm to statistics over all processes, or to those of each process; UserError where ``heads`` asks for a
     backbone that there is not."""
     norms = {name: module for name, module in network.cells_and_names() if isinstance(module, BatchNorm2d)}

@@ -3,10 +3,13 @@
 import os
 
 import mindspore as ms
-from mindspore import nn
+import numpy as np
+from mindspore import Tensor, nn
 from mindspore._c_expression import MSContext
 
+from twinseg.common import config
 from twinseg.common.errors import BackendError
+from twinseg.common.training.loss_scaling import check_overflow_is_seen
 from twinseg.mindspore_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
 
 PRECISION_MODE = 'must_keep_origin_dtype'  # CANN's name
@@ -16,21 +19,31 @@ OVERFLOW_MODE = 'MS_ASCEND_CHECK_OVERFLOW_MODE'  # INFNAN_MODE or SATURATION_MOD
 def apply(network: nn.Cell, level: str, dtype: str = 'float16', keep_bn_fp32: bool = True) -> nn.Cell:
     """Makes a network, in place, compute at a precision level; ``dtype`` is the half precision.
 
-    O0: float32. O1: convolutions and linear layers in half precision; batch norm takes that and gives float32, in which
-    the operators after it work. O2: convolutions, linear layers and batch norm give half precision, in which the operators
-    after them work, but batch norm computes in float32. O3, and O2 without ``keep_bn_fp32``: batch norm in half precision too.
+    O0: float32. O1: convolutions and linear layers in half precision; the operators after them, batch norm too, work in what
+    they are given, as those of ``torch.autocast`` do. O2: batch norm gives half precision, whatever it is given, but computes
+    in float32. O3, and O2 without ``keep_bn_fp32``: batch norm in half precision too.
     Whoever uses the outputs casts them to float32. BackendError for bfloat16 on a CPU, where MindSpore has no kernels for it.
     """
     if level != 'O0' and dtype == 'bfloat16' and ms.get_context('device_target') == 'CPU':
         raise BackendError('dtype: MindSpore has no bfloat16 convolution for CPUs; use float16, or PyTorch')
     half = getattr(ms, dtype)
-    norm_output = {'O1': ms.float32, 'O2': half if keep_bn_fp32 else None}.get(level)
+    norm_output = half if level == 'O2' and keep_bn_fp32 else None
     for _, module in network.cells_and_names():
         if isinstance(module, (Conv2d, ConvTranspose2d, Linear)):
             module.compute_dtype = None if level == 'O0' else half
         elif isinstance(module, BatchNorm2d):
             module.output_dtype = norm_output
     return network
+
+
+def check_overflow(settings: config.Precision) -> None:
+    """UserError for a dynamic loss scale where the device says, or an overflow shows, that it saturates."""
+
+    def clips() -> bool:
+        largest = Tensor([np.finfo(np.float16).max], ms.float16)
+        return settings.dtype == 'float16' and not np.isinf((largest * 2).asnumpy()).all()
+
+    check_overflow_is_seen(settings, lambda: saturates(ms.get_context('device_target')) or clips())
 
 
 def allow_tf32(allowed: bool) -> None:

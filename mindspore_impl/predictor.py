@@ -14,7 +14,7 @@ from twinseg.mindspore_impl.compile_cache import Graph
 from twinseg.mindspore_impl.layers import normalise, resize
 from twinseg.mindspore_impl.network import Network
 
-MAX_IN_GRAPH = 1 << 20  # most pixels of a result that the graph computes; larger ones are computed on the host, in strips
+MAX_IN_GRAPH = 1 << 20  # most pixels of a result that the graph computes on a CPU; larger ones are computed outside, in strips
 
 
 class Predictor:
@@ -36,7 +36,8 @@ class Predictor:
     def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
         height, width = size or images.shape[2:]
-        if len(images) * height * width > MAX_IN_GRAPH:  # strips in a graph would all exist at once
+        on_cpu = ms.get_context('device_target') == 'CPU'
+        if on_cpu and len(images) * height * width > MAX_IN_GRAPH:  # strips in a graph would all exist at once
             return interpolation.class_ids(self._run(images, None, False), (height, width), self.cell.align_corners)
         return self._run(images, (height, width), True).astype(np.uint8)
 

@@ -7,7 +7,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from twinseg.common.backend import Batch
+from twinseg.common.backend import Batch, StepFigures
 from twinseg.common.config import DETAIL_KERNEL, Config
 from twinseg.common.errors import ONE_VALUE, BatchError
 from twinseg.common.schedules import average_decay
@@ -16,7 +16,7 @@ from twinseg.mindspore_impl import distributed, optim, precision, state
 from twinseg.mindspore_impl.compile_cache import Graph
 from twinseg.mindspore_impl.layers import normalise
 from twinseg.mindspore_impl.losses import constants, segmentation_loss
-from twinseg.mindspore_impl.network import Network, draw_dropout, synchronise
+from twinseg.mindspore_impl.network import Network, draw_dropout, synchronise_norms
 from twinseg.mindspore_impl.predictor import Predictor
 
 
@@ -43,20 +43,27 @@ class Trainer(StatefulTrainer):
         settings = config.precision
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         precision.allow_tf32(settings.tf32)
-        synchronise(network, config.runtime.sync_bn)
+        precision.check_overflow(settings)
+        synchronise_norms(network, config.runtime.sync_bn)
         average = optim.Average(network) if config.optimizer.with_ema else None
         super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)
+        # Where a step gets numbers that count the steps taken, the host has to know whether the last one was
+        self.needs_outcome = (
+            ms.get_context('device_target') == 'CPU'
+            or self.scaler.dynamic
+            or average is not None
+            or config.optimizer.optimizer in ('adam', 'adamw', 'lamb')
+        )
         self.gradients = Gradients(network, self.optimizer, config)
         self.accumulation = Accumulation(self.gradients, self.optimizer) if config.optimizer.accumulation_step > 1 else None
         self.train_step = TrainStep(self.gradients, self.optimizer, self.average, self.accumulation, config)
 
-    def step(
-        self, batches: list[Batch], learning_rate: float, detail_kernel: Sequence[float] = DETAIL_KERNEL
-    ) -> dict[str, float]:
+    def step(self, batches: list[Batch], learning_rate: float, detail_kernel: Sequence[float] = DETAIL_KERNEL) -> StepFigures:
         """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W), (N,) or (N, K) float32.
 
         A step whose gradients are not finite is skipped: parameters, optimizer and averages stay as they are. Batch norm
-        has seen the images by then, so its running statistics move.
+        has seen the images by then, so its running statistics move. A device whose next step does not depend on that is not
+        waited for.
         """
         self.network.set_train(True)
         scale = self.scaler.scale
@@ -74,18 +81,16 @@ class Trainer(StatefulTrainer):
                         *arguments, inverse, self.optimizer.rates(learning_rate), Tensor([decay, 1 - decay], ms.float32)
                     )
                     values.append(last)
-        norm = float(norm.asnumpy())
-        finite = bool(np.isfinite(norm))
-        self.optimizer.steps += finite
-        self.scaler.update(finite)
-        self.steps += 1
-        means = np.mean([value.asnumpy() for value in values], axis=0, dtype=np.float64)
-        return {
-            **dict(zip(self.gradients.names, map(float, means))),
-            'loss_scale': scale,
-            'overflow': float(not finite),
-            'grad_norm': norm,
-        }
+        given = self.figures_of((values, norm))
+        if self.needs_outcome:
+            self.settle()
+        return given
+
+    def read(self, steps: Sequence[tuple[list[Tensor], Tensor]]) -> Iterator[tuple[dict[str, float], float]]:
+        """The losses and the gradient norm of steps (see ``StatefulTrainer``)."""
+        for values, norm in steps:
+            means = np.mean([value.asnumpy() for value in values], axis=0, dtype=np.float64)
+            yield dict(zip(self.gradients.names, map(float, means))), float(norm.asnumpy())
 
     def make_predictor(self, network: Network) -> Predictor:
         """A predictor with the configuration's mean, std and precision."""

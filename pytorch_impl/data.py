@@ -1,6 +1,7 @@
-"""Carries the samples that ``twinseg.common.data`` makes: PyTorch's DataLoader, nothing else."""
+"""Carries the samples that ``twinseg.common.data`` makes: PyTorch's DataLoader, and copies to the device."""
 
 import copy
+import functools
 import multiprocessing.connection
 import signal
 import threading
@@ -22,11 +23,12 @@ PATIENCE = 1.0  # seconds in which the end of a process shows after its connecti
 _waiting: list['_Workers'] = []  # whose next batch this process waits for
 
 
-def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generator[Batch, None, None]:
+def make_loader(samples: Any, batches: Iterable[list], workers: int, pinned: bool = False) -> Generator[Batch, None, None]:
     """Batches of ``samples[key]``, stacked: images (N, 3, H, W) and labels (N, H, W), both uint8, in the order of ``batches``.
 
     ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many processes. Whatever a sample
     raises comes out of a worker unchanged; LostError where a worker is killed. However the batches end, no worker is left.
+    ``pinned``: the batches lie in memory from which a GPU copies by itself.
     """
     loader = DataLoader(
         _Keyed(samples),
@@ -35,6 +37,7 @@ def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generato
         collate_fn=_stack,
         worker_init_fn=_leave_signals_to_the_trainer,
         multiprocessing_context=_context() if workers else None,
+        pin_memory=pinned,
     )
     iterator = iter(loader)
     made = _Workers(iterator)
@@ -46,6 +49,24 @@ def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generato
             yield images.numpy(), labels.numpy()
     finally:
         made.end()
+
+
+def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    """An array on a device. A GPU copies it while it computes what it was given before, and the host waits for neither."""
+    tensor = torch.from_numpy(array)
+    if device.type != 'cuda':
+        return tensor.to(device, non_blocking=True)
+    copies, now = _copies(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(copies):
+        copied = (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
+    now.wait_stream(copies)
+    copied.record_stream(now)
+    return copied
+
+
+@functools.cache
+def _copies(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 class _Keyed(torch.utils.data.Dataset):

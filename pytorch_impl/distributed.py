@@ -19,17 +19,18 @@ from torch.nn.parallel import DistributedDataParallel
 from twinseg.common.errors import LostError, UserError, first_line_of
 from twinseg.common.parallel.processes import ALONE, Group
 
-BACKENDS = {'cpu': 'gloo', 'cuda': 'nccl', 'npu': 'hccl'}
+BACKENDS = {  # features and gradients go from device to device; what the hosts tell each other waits for no device
+    'cpu': 'gloo',
+    'cuda': 'cpu:gloo,cuda:nccl',
+    'npu': 'cpu:gloo,npu:hccl',
+}
 TIMEOUT = 1800  # seconds of a collective: longer than an evaluation's slowest shard waits for the others
 GRACE = 3  # seconds within which all processes notice that one is gone
-_device = torch.device('cpu')
 
 
 def join(device: torch.device, timeout: int | None = None) -> None:
     """Meets the other processes, with ``MASTER_ADDR`` and ``MASTER_PORT`` as torchrun sets them; LostError where they do not
     come."""
-    global _device
-    _device = device
     if not dist.is_initialized():
         try:
             dist.init_process_group(BACKENDS[device.type], timeout=timedelta(seconds=timeout or TIMEOUT))
@@ -109,7 +110,13 @@ def parallel(module: nn.Module, unused: bool) -> nn.Module:
         return module
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', FutureWarning)  # broadcast_buffers has another name in PyTorch 2.13 and later
-        return DistributedDataParallel(module, broadcast_buffers=False, init_sync=False, find_unused_parameters=unused)
+        return DistributedDataParallel(
+            module,
+            broadcast_buffers=False,
+            init_sync=False,
+            find_unused_parameters=unused,
+            gradient_as_bucket_view=True,
+        )
 
 
 def spread(network: nn.Module) -> nn.Module:
@@ -133,7 +140,7 @@ class DataParallel(nn.DataParallel):
 
 
 def _all_gather(values: np.ndarray) -> np.ndarray:
-    mine = torch.from_numpy(np.ascontiguousarray(values)).to(_device)
+    mine = torch.from_numpy(np.ascontiguousarray(values))
     parts = [torch.empty_like(mine) for _ in range(size())]
     dist.all_gather(parts, mine)
-    return torch.stack(parts).cpu().numpy()
+    return torch.stack(parts).numpy()

@@ -20,7 +20,7 @@ from twinseg.common.data.base import IGNORE
 from twinseg.common.schedules import DETAIL_LIMIT
 from twinseg.common.training.loss_checks import check
 from twinseg.pytorch_impl import distributed
-from twinseg.pytorch_impl.layers import resize
+from twinseg.pytorch_impl.layers import constant, resize
 
 LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
 
@@ -140,7 +140,7 @@ def stdc_ohem(
     """
     weight = _class_weights(class_weight, logits)
     losses = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE, reduction='none').flatten()
-    hard = losses > -torch.log(torch.tensor(thresh, device=losses.device))
+    hard = losses > -torch.log(constant(torch.tensor, thresh, device=losses.device))
     above = (losses * hard).sum() / _mean_count(hard)
     largest = _mean_of_largest(losses, max(min_kept, 1))
     return torch.where(distributed.mean(hard.sum()) * distributed.size() > min_kept, above, largest)
@@ -165,7 +165,7 @@ def boundary_targets(labels: Tensor, kernel: Sequence[float] = DETAIL_KERNEL) ->
     stride 1 or stride 2 decides and stride 4 never does, for 0.1 does not exceed itself in float32. Label 255 takes part as a
     value. Stride s reads every s-th pixel of stride 1, repeated (nearest).
     """
-    laplacian = torch.tensor(LAPLACIAN, device=labels.device)[None, None]
+    laplacian = constant(torch.tensor, LAPLACIAN, device=labels.device)[None, None]
     fine = (F.conv2d(labels[:, None].float(), laplacian, padding=1)[:, 0] > 0).float()
     total = kernel[0] * fine
     for stride, weight in ((2, kernel[1]), (4, kernel[2])):
@@ -195,7 +195,7 @@ def _class_weights(class_weight: Optional[Sequence[float]], like: Tensor) -> Opt
 
 
 def _tensor(class_weight: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(class_weight, dtype=like.dtype, device=like.device)
+    return constant(torch.tensor, tuple(class_weight), device=like.device, dtype=like.dtype)
 
 
 def _pixels(labels: Tensor, weight: Optional[Tensor], avg_non_ignore: bool) -> Tensor | int:

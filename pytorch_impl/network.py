@@ -5,6 +5,7 @@ Twin of ``mindspore_impl/network.py``: same names, same arguments, same numbers.
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -12,6 +13,7 @@ from twinseg.common.training.dropout import dropout_mask
 from twinseg.common.training.initial_weights import initial_bias, initial_weight, schemes
 from twinseg.common.training.norms import SyncBN, synchronised_norms
 from twinseg.pytorch_impl import distributed
+from twinseg.pytorch_impl.data import upload
 from twinseg.pytorch_impl.layers.norm import BatchNorm2d
 from twinseg.pytorch_impl.layers.primitives import Conv2d, ConvTranspose2d, Dropout2d, Linear
 
@@ -38,7 +40,7 @@ class Network(nn.Module):
         return self.training or self.auxiliary_always
 
 
-def synchronise(network: nn.Module, sync: SyncBN) -> None:
+def synchronise_norms(network: nn.Module, sync: SyncBN) -> None:
     """Switches batch norm to statistics over all processes, or to those of each process; UserError where ``heads`` asks for a
     backbone that there is not."""
     norms = {name: module for name, module in network.named_modules() if isinstance(module, BatchNorm2d)}
@@ -47,12 +49,17 @@ def synchronise(network: nn.Module, sync: SyncBN) -> None:
 
 
 def draw_dropout(network: nn.Module, batch: int, key: Sequence[int]) -> None:
-    """Draws the masks of all dropout layers for one forward pass; ``key`` (seed, step, batch of the step) decides them."""
+    """Draws the masks of all dropout layers for one forward pass; ``key`` (seed, step, batch of the step) decides them. All of
+    them go to the device in one copy."""
     processes = distributed.rank(), distributed.size()
-    for name, module in network.named_modules():
-        if isinstance(module, Dropout2d):
-            mask = dropout_mask(name, (batch, module.channels, 1, 1), module.ratio, key, *processes)
-            module.mask = torch.from_numpy(mask).to(next(network.parameters()).device)
+    modules = {name: module for name, module in network.named_modules() if isinstance(module, Dropout2d)}
+    masks = [
+        dropout_mask(name, (batch, module.channels, 1, 1), module.ratio, key, *processes) for name, module in modules.items()
+    ]
+    if masks:
+        flat = upload(np.concatenate([mask.ravel() for mask in masks]), next(network.parameters()).device)
+        for module, mask, part in zip(modules.values(), masks, flat.split([mask.size for mask in masks])):
+            module.mask = part.view(mask.shape)
 
 
 def canonical_names(network: nn.Module) -> dict[str, str]:

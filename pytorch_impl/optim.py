@@ -1,7 +1,8 @@
 """Optimizers, clipping and averaging of weights."""
 
 import inspect
-from typing import Any, Callable, Mapping
+import math
+from typing import Any, Callable, Mapping, Optional
 
 import numpy as np
 import torch
@@ -20,13 +21,18 @@ SLOTS = {
     'rmsprop': {'square_avg': 'square_avg', 'momentum': 'momentum_buffer'},
     'lamb': {'exp_avg': 'exp_avg', 'exp_avg_sq': 'exp_avg_sq'},
 }  # our name of a slot -> PyTorch's
+FUSED_DEVICES = ('cuda',)  # devices with PyTorch's kernels of a whole step, which a number on the device can tell to do nothing
+ADAM = ('adam', 'adamw')
+FUSED = ('sgd', 'momentum', *ADAM)  # optimizers with such kernels
 
 
 class Optimizer:
     """SGD (Nesterov), Adam, AdamW, RMSProp or LAMB over the trainable parameters of a network, by the configuration's groups.
 
-    ``steps`` counts the steps taken. The slots travel under canonical names: ``momentum.<parameter>`` of SGD, beside it
-    ``square_avg.<parameter>`` of RMSProp, ``exp_avg.<parameter>`` and ``exp_avg_sq.<parameter>`` of Adam, AdamW and LAMB.
+    ``steps`` is the number of steps taken, as far as the host knows: the trainer counts them. ``skips``: whether the device
+    skips a step by itself, and counts those ``taken``; else the host asks it. The slots travel under canonical names:
+    ``momentum.<parameter>`` of SGD, beside it ``square_avg.<parameter>`` of RMSProp, ``exp_avg.<parameter>`` and
+    ``exp_avg_sq.<parameter>`` of Adam, AdamW and LAMB.
     """
 
     def __init__(self, network: nn.Module, settings: config.Optimizer):
@@ -34,6 +40,10 @@ class Optimizer:
         self.names = tuple(self.parameters)
         self.slots = SLOTS[settings.optimizer]
         self.steps = 0
+        device = next(iter(self.parameters.values())).device
+        self.fused = device.type in FUSED_DEVICES and settings.optimizer in FUSED
+        self.skips = device.type != 'cpu' and (self.fused or settings.optimizer not in ADAM)  # Adam's loops count on the host
+        self.taken = torch.zeros((), device=device)
         groups = [
             {
                 'params': [self.parameters[name] for name in group.names],
@@ -46,7 +56,7 @@ class Optimizer:
         self.optimizer: torch.optim.Optimizer
         if settings.optimizer in ('adam', 'adamw'):
             kind = torch.optim.Adam if settings.optimizer == 'adam' else torch.optim.AdamW
-            self.optimizer = _quick(kind)(groups, lr=0.0, betas=betas, eps=settings.eps)
+            self.optimizer = _quick(kind)(groups, lr=0.0, betas=betas, eps=settings.eps, fused=self.fused or None)
         elif settings.optimizer == 'lamb':
             self.optimizer = _quick(_Lamb)(groups, betas, settings.eps)
         elif settings.optimizer == 'rmsprop':
@@ -54,7 +64,11 @@ class Optimizer:
                 groups, lr=0.0, alpha=settings.decay, eps=settings.eps, momentum=settings.momentum
             )
         else:
-            self.optimizer = _quick(torch.optim.SGD)(groups, lr=0.0, momentum=settings.momentum, nesterov=settings.use_nesterov)
+            self.optimizer = _quick(torch.optim.SGD)(
+                groups, lr=0.0, momentum=settings.momentum, nesterov=settings.use_nesterov, fused=self.fused or None
+            )
+        if self.skips:
+            self.load_state(self.state(), 0)  # slots of zeros: those that a skipped first step leaves
 
     def zero_grad(self) -> None:
         self.optimizer.zero_grad()
@@ -68,12 +82,28 @@ class Optimizer:
             gradients.append(value.grad)
         return gradients
 
-    def step(self, learning_rate: float) -> None:
-        """One step with the gradients that lie in ``parameter.grad``."""
+    def step(self, learning_rate: float, finite: Optional[Tensor] = None) -> None:
+        """One step with the gradients that lie in ``parameter.grad``. Where ``finite``, a boolean on a device that ``skips``,
+        is false, all stays as it was."""
         for group in self.optimizer.param_groups:
             group['lr'] = learning_rate * group['lr_mult']
+        if isinstance(self.optimizer, _Lamb):
+            self.optimizer.number = self.steps + 1 if finite is None else self.taken + 1
+        if finite is None:
+            self.optimizer.step()
+            return
+        self.taken += finite
+        if self.fused:
+            self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]  # as torch.amp.GradScaler gives it
+            self.optimizer.step()
+            return
+        changing = [*self.parameters.values()]
+        changing += [self.optimizer.state[value][key] for value in self.parameters.values() for key in self.slots.values()]
+        before = [value.detach().clone() for value in changing]
         self.optimizer.step()
-        self.steps += 1
+        with torch.no_grad():
+            for value, old in zip(changing, before):
+                value.copy_(torch.where(finite, value, old))
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of the slots; zeros before the first step."""
@@ -87,11 +117,13 @@ class Optimizer:
     def load_state(self, tensors: Mapping[str, np.ndarray], steps: int) -> None:
         """Takes back the slots; StateError when one is missing or of another shape."""
         self.steps = steps
+        self.taken.fill_(steps)
         for name, value in self.parameters.items():
-            self.optimizer.state[value]['step'] = torch.tensor(float(steps))
+            self.optimizer.state[value]['step'] = torch.tensor(float(steps), device=value.device if self.fused else None)
             for slot, key in self.slots.items():
                 saved = fitting(tensors, f'{slot}.{name}', value.shape, 'the same network and optimizer')
-                self.optimizer.state[value][key] = torch.tensor(saved, dtype=value.dtype, device=value.device)
+                slot_tensor = torch.empty_like(value, requires_grad=False)  # in the weight's layout, as its gradients are
+                self.optimizer.state[value][key] = slot_tensor.copy_(torch.tensor(saved, dtype=value.dtype))
 
 
 def _quick(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
@@ -106,28 +138,42 @@ class _Lamb(torch.optim.Optimizer):
     Where weights decay, the length of a parameter's update is the parameter's own; a parameter or update of length 0 keeps it.
     """
 
+    number: float | Tensor  # of the step, from 1
+
     def __init__(self, groups: list[dict[str, Any]], betas: tuple[float, float], eps: float):
         super().__init__(groups, {'lr': 0.0, 'betas': betas, 'eps': eps})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # nobody gives a closure
         for group in self.param_groups:
-            (beta1, beta2), decay = group['betas'], group['weight_decay']
-            for value in group['params']:
-                saved = self.state[value]
-                if not saved:
-                    saved.update(step=torch.tensor(0.0), exp_avg=torch.zeros_like(value), exp_avg_sq=torch.zeros_like(value))
-                saved['step'] += 1
-                steps = saved['step'].item()
-                saved['exp_avg'].mul_(beta1).add_(value.grad, alpha=1 - beta1)
-                saved['exp_avg_sq'].mul_(beta2).addcmul_(value.grad, value.grad, value=1 - beta2)
-                root = (saved['exp_avg_sq'] / (1 - beta2**steps)).sqrt()
-                update = saved['exp_avg'] / (1 - beta1**steps) / (root + group['eps'])
-                if decay:
-                    update += decay * value
-                    lengths = value.norm(), update.norm()
-                    update *= torch.where(torch.minimum(*lengths) > 0, lengths[0] / lengths[1], 1.0)
-                value -= group['lr'] * update
+            values, (beta1, beta2), decay = group['params'], group['betas'], group['weight_decay']
+            for value in values:
+                if 'exp_avg' not in self.state[value]:
+                    self.state[value].update(exp_avg=torch.zeros_like(value), exp_avg_sq=torch.zeros_like(value))
+            first, second = ([self.state[value][key] for value in values] for key in ('exp_avg', 'exp_avg_sq'))
+            gradients = [value.grad for value in values]
+            torch._foreach_mul_(first, beta1)
+            torch._foreach_add_(first, gradients, alpha=1 - beta1)
+            torch._foreach_mul_(second, beta2)
+            torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
+            roots = torch._foreach_div(second, self._correction(beta2))
+            torch._foreach_sqrt_(roots)
+            torch._foreach_add_(roots, group['eps'])
+            updates = torch._foreach_div(first, self._correction(beta1))
+            torch._foreach_div_(updates, roots)
+            if decay:
+                torch._foreach_add_(updates, torch._foreach_mul(values, decay))
+                before, change = (torch.stack(torch._foreach_norm(tensors)) for tensors in (values, updates))
+                ratios = torch.where(torch.minimum(before, change) > 0, before / change, 1.0)
+                torch._foreach_mul_(updates, list(ratios.unbind()))
+            torch._foreach_mul_(updates, group['lr'])
+            torch._foreach_sub_(values, updates)
+
+    def _correction(self, beta: float) -> Any:
+        """1 - beta ** number, which a float32 on the device would lose to cancellation."""
+        if isinstance(self.number, Tensor):
+            return -torch.expm1(self.number * math.log(beta))
+        return 1 - beta**self.number
 
 
 class Average:
@@ -137,11 +183,14 @@ class Average:
         self.current = tensors(network)
         self.average = {name: value.clone() for name, value in self.current.items()}
 
-    def update(self, decay: float) -> None:
-        """average <- decay * average + (1 - decay) * current."""
-        average = list(self.average.values())
+    def update(self, decay: float | Tensor) -> None:
+        """average <- decay * average + (1 - decay) * current; ``decay`` may be a number on the device."""
+        average, current = list(self.average.values()), list(self.current.values())
         torch._foreach_mul_(average, decay)
-        torch._foreach_add_(average, list(self.current.values()), alpha=1 - decay)
+        if isinstance(decay, Tensor):
+            torch._foreach_add_(average, torch._foreach_mul(current, 1 - decay))
+        else:
+            torch._foreach_add_(average, current, alpha=1 - decay)
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of the averages under canonical names."""

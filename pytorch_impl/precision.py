@@ -3,28 +3,44 @@
 import torch
 from torch import nn
 
+from twinseg.common import config
+from twinseg.common.training.loss_scaling import LossScaler, check_overflow_is_seen
 from twinseg.pytorch_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
 from twinseg.pytorch_impl.network import Network
 
+CHANNELS_LAST_DEVICES = ('cpu', 'cuda')  # devices that take that layout; torch_npu refuses it
 PRECISION_MODE = 'must_keep_origin_dtype'  # CANN's name
 
 
 def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: bool = True) -> nn.Module:
     """Makes a network, in place, compute at a precision level; ``dtype`` is the half precision.
 
-    O0: float32. O1: convolutions and linear layers in half precision; batch norm takes that and gives float32, in which
-    the operators after it work. O2: convolutions, linear layers and batch norm give half precision, in which the operators
-    after them work, but batch norm computes in float32. O3, and O2 without ``keep_bn_fp32``: batch norm in half precision too.
-    Whoever uses the outputs casts them to float32. Half precision is laid out with the channels last, as its kernels want it.
+    O0: float32. O1: convolutions and linear layers in half precision; the operators after them, batch norm too, work in what
+    they are given, as those of ``torch.autocast`` do. O2: batch norm gives half precision, whatever it is given, but computes
+    in float32. O3, and O2 without ``keep_bn_fp32``: batch norm in half precision too.
+    Whoever uses the outputs casts them to float32. Half precision is laid out with the channels last, as its kernels want it,
+    where the device takes that.
     """
     half = getattr(torch, dtype)
-    norm_output = {'O1': torch.float32, 'O2': half if keep_bn_fp32 else None}.get(level)
+    norm_output = half if level == 'O2' and keep_bn_fp32 else None
     for module in network.modules():
         if isinstance(module, (Conv2d, ConvTranspose2d, Linear)):
             module.compute_dtype = None if level == 'O0' else half
         elif isinstance(module, BatchNorm2d):
             module.output_dtype = norm_output
-    return network if level == 'O0' else network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack memory_format
+    if level != 'O0' and all(parameter.device.type in CHANNELS_LAST_DEVICES for parameter in network.parameters()):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack memory_format
+    return network
+
+
+def check_overflow(settings: config.Precision, device: torch.device) -> None:
+    """UserError for a dynamic loss scale where the device says, or an overflow shows, that it saturates."""
+
+    def clips() -> bool:
+        dtype = getattr(torch, settings.dtype)
+        return not bool((torch.full((1,), torch.finfo(dtype).max, dtype=dtype, device=device) * 2).isinf())
+
+    check_overflow_is_seen(settings, lambda: saturates(device.type) or clips())
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -60,3 +76,18 @@ def of_ascend() -> dict[str, str]:
     """What float32 and an overflow are on an Ascend, for a log."""
     overflow = 'the largest number' if saturates('npu') else 'infinity'
     return {'precision_mode': PRECISION_MODE, 'overflow gives': overflow}
+
+
+class DeviceLossScale:
+    """The rule of ``LossScaler`` for a dynamic scale, as numbers on a device, which learns itself whether a step overflowed."""
+
+    def __init__(self, scaler: LossScaler, device: torch.device):
+        self.scale, self.good_steps = (torch.tensor(float(value), device=device) for value in (scaler.scale, scaler.good_steps))
+        self.window = scaler.window
+
+    def update(self, finite: torch.Tensor) -> None:
+        """Counts a step."""
+        good_steps = torch.where(finite, self.good_steps + 1, 0)
+        full = good_steps >= self.window
+        self.scale = torch.where(finite, self.scale * (1 + full), (self.scale / 2).clamp(min=1))
+        self.good_steps = torch.where(full, 0, good_steps)

@@ -8,6 +8,7 @@ import torch
 from twinseg.common.config import Precision
 from twinseg.common.interpolation import Size, row_strips
 from twinseg.pytorch_impl import precision
+from twinseg.pytorch_impl.data import upload
 from twinseg.pytorch_impl.layers import normalise, resize
 from twinseg.pytorch_impl.network import Network
 
@@ -41,8 +42,9 @@ class Predictor:
 
     @torch.inference_mode()
     def _logits(self, images: np.ndarray, size: Optional[Size]) -> torch.Tensor:
+        torch.backends.cudnn.benchmark = False  # images have many sizes
         self.network.eval()
-        pixels = normalise(torch.from_numpy(images).to(self.device), self.mean, self.std)
+        pixels = normalise(upload(images, self.device), self.mean, self.std)
         logits = self.network(pixels)['logits'].float()
         return logits if size is None else resize(logits, size, self.network.align_corners['logits'])
 

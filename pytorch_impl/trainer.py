@@ -1,19 +1,22 @@
 """One training step: forward, loss, scaled backward, clip, optimizer, moving averages."""
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Sequence
+from typing import Any, Iterator, Mapping, Optional, Sequence
 
+import numpy as np
 import torch
 from torch import nn
 
-from twinseg.common.backend import Batch
+from twinseg.common.backend import Batch, StepFigures
+from twinseg.common.checkpoint import TrainerState
 from twinseg.common.config import DETAIL_KERNEL, Config
 from twinseg.common.schedules import average_decay
 from twinseg.common.training.state import StatefulTrainer
 from twinseg.pytorch_impl import compile_cache, distributed, optim, precision, state
+from twinseg.pytorch_impl.data import upload
 from twinseg.pytorch_impl.layers import normalise
 from twinseg.pytorch_impl.losses import segmentation_loss
-from twinseg.pytorch_impl.network import Network, draw_dropout, synchronise
+from twinseg.pytorch_impl.network import Network, draw_dropout, synchronise_norms
 from twinseg.pytorch_impl.predictor import Predictor
 
 
@@ -22,6 +25,7 @@ class Trainer(StatefulTrainer):
 
     optimizer: optim.Optimizer
     average: optim.Average | None
+    device_scale: Optional[precision.DeviceLossScale]
     network_state = staticmethod(state.state)
     load_network_state = staticmethod(state.load_state)
 
@@ -30,45 +34,74 @@ class Trainer(StatefulTrainer):
         self.device = next(network.parameters()).device
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         precision.allow_tf32(settings.tf32)
-        synchronise(network, config.runtime.sync_bn)
+        precision.check_overflow(settings, self.device)
+        synchronise_norms(network, config.runtime.sync_bn)
         average = optim.Average(network) if config.optimizer.with_ema else None
         super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)
+        self._scale_on_device()
         without_loss = set(network.align_corners) - {*config.loss.weights}
         self.losses: Any = distributed.parallel(Losses(network, config), unused=bool(without_loss))
 
-    def step(
-        self, batches: list[Batch], learning_rate: float, detail_kernel: Sequence[float] = DETAIL_KERNEL
-    ) -> dict[str, float]:
+    def step(self, batches: list[Batch], learning_rate: float, detail_kernel: Sequence[float] = DETAIL_KERNEL) -> StepFigures:
         """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W), (N,) or (N, K) float32.
 
         A step whose gradients are not finite is skipped: parameters, optimizer and averages stay as they are. Batch norm
-        has seen the images by then, so its running statistics move.
+        has seen the images by then, so its running statistics move. A device that decides so by itself is not waited for.
         """
+        torch.backends.cudnn.benchmark = True  # all batches have one size, for which the quickest kernels are looked for once
         self.network.train()
         self.optimizer.zero_grad()
-        scale = self.scaler.scale
-        parts: dict[str, float] = {}
+        scale = self.scaler.scale if self.device_scale is None else self.device_scale.scale
+        figures = []
         for index, (images, labels) in enumerate(batches):
             draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
             with self._reduces(last=index == len(batches) - 1):
-                inputs = (torch.from_numpy(part).to(self.device) for part in (images, labels))
-                losses = self.losses(*inputs, detail_kernel)
+                losses = self.losses(upload(images, self.device), upload(labels, self.device), detail_kernel)
                 (losses['loss'] * (scale / len(batches))).backward()
-            for key, value in zip(losses, distributed.mean(torch.stack(list(losses.values()))).tolist()):
-                parts[key] = parts.get(key, 0.0) + value / len(batches)
+            figures.append(distributed.mean(torch.stack(list(losses.values())).detach()))
+            self.names = tuple(losses)
         gradients = self.optimizer.gradients()
         torch._foreach_mul_(gradients, 1 / scale)
         norm = optim.global_norm(gradients)
-        finite = bool(norm.isfinite())
-        if finite:
+        finite, skips = norm.isfinite(), self.optimizer.skips
+        if skips or finite:
             if self.config.optimizer.clip_global_norm:
                 optim.clip_by_global_norm(gradients, norm, self.config.optimizer.clip_global_norm_value)
-            self.optimizer.step(learning_rate)
+            self.optimizer.step(learning_rate, finite if skips else None)
             if self.average is not None:
-                self.average.update(average_decay(self.config.optimizer.ema_decay, self.optimizer.steps))
-        self.scaler.update(finite)
-        self.steps += 1
-        return {**parts, 'loss_scale': scale, 'overflow': float(not finite), 'grad_norm': norm.item()}
+                self.average.update(self._decay(finite))
+        if self.device_scale is not None:
+            self.device_scale.update(finite)
+        given = self.figures_of(torch.cat((*figures, norm[None])))
+        if not skips:
+            self.settle()
+        return given
+
+    def _decay(self, finite: torch.Tensor) -> float | torch.Tensor:
+        """The decay of the averages: 1 on a device that skips the step."""
+        limit, taken = self.config.optimizer.ema_decay, self.optimizer.taken
+        if not self.optimizer.skips:
+            return average_decay(limit, self.optimizer.steps + 1)
+        return torch.where(finite, ((1 + taken) / (10 + taken)).clamp(max=limit), 1.0)  # ``average_decay`` on the device
+
+    def read(self, steps: Sequence[torch.Tensor]) -> Iterator[tuple[dict[str, float], float]]:
+        """The losses and the gradient norm of steps (see ``StatefulTrainer``)."""
+        for *values, norm in torch.stack(list(steps)).tolist():
+            batches = len(values) // len(self.names)
+            parts = dict.fromkeys(self.names, 0.0)
+            for place, value in enumerate(values):
+                parts[self.names[place % len(self.names)]] += value / batches
+            yield parts, norm
+
+    def load_state(self, tensors: Mapping[str, np.ndarray], meta: TrainerState) -> None:
+        """Takes back what ``state`` of either backend gave; StateError when it belongs to another network or optimizer."""
+        super().load_state(tensors, meta)
+        self._scale_on_device()
+
+    def _scale_on_device(self) -> None:
+        """Leaves a dynamic scale to a device that skips steps by itself."""
+        on_device = self.scaler.dynamic and self.optimizer.skips
+        self.device_scale = precision.DeviceLossScale(self.scaler, self.device) if on_device else None
 
     def _reduces(self, last: bool) -> AbstractContextManager:
         """A context in which gradients are averaged over the processes only after the last batch of a step."""

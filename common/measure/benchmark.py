@@ -7,7 +7,7 @@ from typing import Any, Callable, NamedTuple, Optional
 import numpy as np
 
 from twinseg.common import tasks
-from twinseg.common.backend import get_backend, used_arguments
+from twinseg.common.backend import Backend, get_backend, used_arguments
 from twinseg.common.config import Config
 from twinseg.common.errors import UserError
 from twinseg.common.inference.runs import network_arguments
@@ -29,6 +29,7 @@ class Timing(NamedTuple):
     first: float
     images_per_second: float
     memory: float  # peak of the whole process, MB
+    device_memory: Optional[float] = None  # peak of the tensors on the device, MB
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,13 @@ def benchmark(
     macs = backend.macs(inference, size)
     predictor = backend.make_predictor(inference, config)
     images = rng.integers(0, 256, (batch, 3, *size), np.uint8)
-    inference_timing, training_timing = timing(lambda: predictor.logits(images), batch, runs), None
+    inference_timing, training_timing = timing(backend, lambda: predictor.logits(images), batch, runs), None
     if train:
         batch = config.data.batch_size
         images = rng.integers(0, 256, (batch, 3, *size), np.uint8)
         labels = task.random_labels(rng, batch, size, classes)
         trainer = backend.make_trainer(network(auxiliary=True), config)
-        training_timing = timing(lambda: trainer.step([(images, labels)], config.optimizer.base_lr), batch, runs)
+        training_timing = timing(backend, lambda: trainer.step([(images, labels)], config.optimizer.base_lr), batch, runs)
     precision = config.precision
     return BenchmarkResult(
         arch=config.model.arch,
@@ -116,13 +117,17 @@ def benchmark(
     )
 
 
-def timing(run: Callable[[], Any], batch: int, runs: int) -> Timing:
-    """Seconds of one run (median, 10th and 90th percentile, first run), images a second, and peak memory in MB."""
+def timing(backend: Backend, run: Callable[[], Any], batch: int, runs: int) -> Timing:
+    """Seconds of one run (median, 10th and 90th percentile, first run), images a second, and peak memory in MB. The device is
+    waited for before either reading of the clock."""
     reset_peak_memory()
+    backend.reset_device_memory()
     seconds = []
     for _ in range(WARM_UP + runs):
+        backend.synchronise()
         began = time.perf_counter()
         run()
+        backend.synchronise()
         seconds.append(time.perf_counter() - began)
     low, median, high = np.percentile(seconds[WARM_UP:], (10, 50, 90))
     return Timing(
@@ -134,4 +139,5 @@ def timing(run: Callable[[], Any], batch: int, runs: int) -> Timing:
         first=seconds[0],
         images_per_second=batch / float(median),
         memory=peak_memory(),
+        device_memory=backend.device_memory(),
     )

@@ -21,11 +21,12 @@ from twinseg.common.printable import ESCAPED, printable
 
 
 class Clock:
-    """Images a second, time left and the share of time spent waiting for data, over the last steps."""
+    """Images a second, time left and the share of time spent waiting for data, over the last 50 steps, or the last
+    ``interval``: where nobody waits for the device, single steps take no time, and ``interval`` of them theirs."""
 
-    def __init__(self, images: int, last: int):
+    def __init__(self, images: int, last: int, interval: int = 1):
         self.images, self.last = images, last
-        self.spans: deque[tuple[float, float]] = deque(maxlen=50)  # (seconds of the step, of which waiting)
+        self.spans: deque[tuple[float, float]] = deque(maxlen=max(50, interval))  # (seconds of the step, of which waiting)
         self.restart()
 
     def restart(self) -> None:

@@ -14,7 +14,7 @@ import time
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Callable, Generator, Iterator, Optional, Sequence
+from typing import Any, Callable, Generator, Iterator, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -43,6 +43,7 @@ from twinseg.common.weights import by_name
 
 MAX_CONFUSION = 100  # classes of the largest confusion matrix that is written to metrics.jsonl
 MAX_SKIPPED = 100  # consecutive steps skipped for overflow before a run counts as diverged
+STOP_INTERVAL = 10  # steps after which processes whose devices run ahead ask each other for signals
 ADVICE = 'lower base_lr, use a warm-up or clip_global_norm, and continue from the last checkpoint'
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 FAULTS = tuple(  # errors of disks, and of mounts whose server or process is gone
@@ -283,7 +284,9 @@ class Run:
         runtime, done = self.config.runtime, self.progress
         self.scores = {}
         self.skipped = 0  # steps in a row, for overflow
-        self.clock = Clock(self.images, len(self.rates))
+        self.broken = 0  # samples
+        self.unlogged: list[tuple[dict[str, Any], Mapping[str, float]]] = []  # steps whose figures nobody has looked at
+        self.clock = Clock(self.images, len(self.rates), runtime.log_interval)
         self.samples = self.task.training_samples(self.training, self.config)
         with closing(self._batches()) as batches:
             while done.step < len(self.rates):
@@ -318,22 +321,36 @@ class Run:
                     for part, (images, labels) in enumerate(batch)
                 ]
         kernel = () if self.detail_kernels is None else (self.detail_kernels[index].tolist(),)
-        values = self.trainer.step(batch, float(self.rates[index]), *kernel)
-        self.clock.tick()
+        figures = self.trainer.step(batch, float(self.rates[index]), *kernel)
         self.progress.step += 1
-        stopped, broken = stop.asked(len(self.samples.broken))
-        self._check_finite(values)
-        record: dict[str, Any] = {
-            'kind': 'train',
-            'step': self.progress.step,
-            'epoch': round(self.epoch, 4),
-            'lr': float(self.rates[index]),
-            **values,
-            **self.clock.figures(self.progress.step),
-            'broken': broken,
-        }
-        self.log.step(record, keep=self._is_due(self.config.runtime.log_interval), last=len(self.rates))
+        if self._is_due(self.config.runtime.log_interval):
+            self.trainer.settle()
+        self.clock.tick()
+        stopped = None
+        if self.group.size == 1 or not self.trainer.ahead or self._is_due(STOP_INTERVAL):
+            stopped, self.broken = stop.asked(len(self.samples.broken))
+        record = {'step': self.progress.step, 'epoch': round(self.epoch, 4), 'lr': float(self.rates[index])}
+        self.unlogged.append((record, figures))
+        if not self.trainer.ahead:
+            self.log_steps()
         return stopped
+
+    def log_steps(self) -> None:
+        """Logs the steps that are not yet logged; DivergedError for the first whose numbers are not finite."""
+        unlogged, self.unlogged = self.unlogged, []
+        for record, figures in unlogged:
+            self._check_finite(record['step'], figures)
+            self.log.step(
+                {
+                    'kind': 'train',
+                    **record,
+                    **figures,
+                    **self.clock.figures(record['step']),
+                    'broken': self.broken,
+                },
+                keep=self._is_due(self.config.runtime.log_interval, record['step']),
+                last=len(self.rates),
+            )
 
     def evaluate(self) -> list[Optional[str]]:
         """Scores the current weights, or the averaged ones, with the current ones' scores as ``current`` beside them, and their
@@ -341,6 +358,7 @@ class Run:
 
         Returns the sizes at which the score is the highest so far; None: ``eval_size``.
         """
+        self.log_steps()
         config, step, began = self.config, self.progress.step, time.perf_counter()
         headline = self.task.FIGURES
         try:
@@ -381,6 +399,7 @@ class Run:
 
         StateError where rank 0 cannot write: the others miss it then.
         """
+        self.log_steps()
         step = self.progress.step
         broken: list[str] = []
         if self.group.rank == 0:
@@ -450,18 +469,18 @@ class Run:
         evaluation = self.task.evaluate(shown, self.validation, config, self.backend.make_loader, group=self.group)
         return evaluation.scores.to_json(), evaluation.matrix
 
-    def _is_due(self, interval: int) -> bool:
-        """True where the step count is a multiple of ``interval``, or the last one."""
-        return self.progress.step % interval == 0 or self.progress.step == len(self.rates)
+    def _is_due(self, interval: int, step: Optional[int] = None) -> bool:
+        """True where the step, by default the last one taken, is a multiple of ``interval``, or the last of all."""
+        step = step or self.progress.step
+        return step % interval == 0 or step == len(self.rates)
 
-    def _check_finite(self, values: dict[str, float]) -> None:
+    def _check_finite(self, step: int, values: Mapping[str, float]) -> None:
         """DivergedError where a loss is not finite; where gradients are not, at once without a loss scale to lower, else after
         MAX_SKIPPED steps in a row. All processes have the same values."""
         self.skipped = self.skipped + 1 if values['overflow'] else 0
         scaled = self.config.precision.amp_level != 'O0'
         if math.isfinite(values['loss']) and (not values['overflow'] or scaled) and self.skipped < MAX_SKIPPED:
             return
-        step = self.progress.step
         raise DivergedError(
             step,
             f'step {step}: the loss is {values["loss"]} and the gradient norm {values["grad_norm"]}: '

@@ -2,11 +2,11 @@
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Mapping, Optional, Protocol, Sequence
+from typing import Any, Iterator, Mapping, Optional, Protocol, Sequence
 
 import numpy as np
 
-from twinseg.common.backend import Network, Predictor, State
+from twinseg.common.backend import Network, Predictor, State, StepFigures
 from twinseg.common.checkpoint import PARTS, LoadReport, TrainerState
 from twinseg.common.config import Config
 from twinseg.common.errors import StateError
@@ -44,6 +44,7 @@ class StatefulTrainer(ABC):
         self.network, self.config, self.optimizer, self.average = network, config, optimizer, average
         self.scaler = LossScaler(config.precision)
         self.steps = 0  # steps, with those that were skipped for overflow
+        self.unread: list[tuple[StepFigures, Any]] = []  # steps whose figures are on the device, and where
         self.predictors: dict[bool, tuple[Network, Predictor]] = {}  # True: predictor of the averaged weights
 
     @staticmethod
@@ -64,8 +65,40 @@ class StatefulTrainer(ABC):
         """Key of ``lr_mult`` -> number of the parameters that take its factor."""
         return followers(self.optimizer.names, self.config.optimizer.lr_mult)
 
+    @abstractmethod
+    def read(self, steps: Sequence[Any]) -> Iterator[tuple[dict[str, float], float]]:
+        """The losses and the gradient norm of steps, from what ``figures_of`` was given: one read of the device."""
+
+    def figures_of(self, on_device: Any) -> StepFigures:
+        """The figures of a step that was given to the device."""
+        self.steps += 1
+        figures = StepFigures(self.settle)
+        self.unread.append((figures, on_device))
+        return figures
+
+    @property
+    def ahead(self) -> bool:
+        """Whether figures of steps are still on the device."""
+        return bool(self.unread)
+
+    def settle(self) -> None:
+        """Reads the figures of all steps at once, and counts those steps: only then are the loss scale and the number of steps
+        taken right."""
+        unread, self.unread = self.unread, []
+        for (figures, _), (losses, norm) in zip(unread, self.read([numbers for _, numbers in unread]) if unread else ()):
+            finite = bool(np.isfinite(norm))
+            figures.figures = {
+                **losses,
+                'loss_scale': self.scaler.scale,
+                'overflow': float(not finite),
+                'grad_norm': norm,
+            }
+            self.scaler.update(finite)
+            self.optimizer.steps += finite
+
     def state(self) -> tuple[State, TrainerState]:
         """Copies of all that a later step depends on (see ``common.backend.Trainer``)."""
+        self.settle()
         tensors = {f'model.{name}': value for name, value in self.network_state(self.network).items()}
         tensors |= {f'optimizer.{name}': value for name, value in self.optimizer.state().items()}
         if self.average is not None:
@@ -74,6 +107,7 @@ class StatefulTrainer(ABC):
 
     def load_state(self, tensors: Mapping[str, np.ndarray], meta: TrainerState) -> None:
         """Takes back what ``state`` of either backend gave; StateError when it belongs to another network or optimizer."""
+        self.settle()
         parts: dict[str, State] = {part: {} for part in PARTS}
         for name, value in tensors.items():
             part, _, rest = name.partition('.')

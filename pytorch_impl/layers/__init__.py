@@ -9,6 +9,7 @@ from twinseg.pytorch_impl.layers.blocks import (
 from twinseg.pytorch_impl.layers.functional import (
     adaptive_avg_pool,
     concat,
+    constant,
     flatten,
     global_avg_pool,
     max_pool_indices,
@@ -62,6 +63,7 @@ __all__ = [
     'PyramidPooling',
     'relu',
     'concat',
+    'constant',
     'pad_channels',
     'flatten',
     'resize',

@@ -3,7 +3,7 @@
 Twin of ``mindspore_impl/layers/functional.py``: same names, same arguments, same numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twinseg.common.interpolation import bilinear_matrix, pooling_matrix
+
+
+def constant(make: Callable[..., Tensor], *arguments: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """``make(*arguments)`` on a device, where it stays: an upload in every step would make the host wait for the device."""
+    if device.type == 'cpu' or torch.compiler.is_compiling():
+        return make(*arguments).to(device, dtype)
+    return _resident(make, arguments, device, dtype)
+
+
+@lru_cache(maxsize=512)
+def _resident(make: Callable[..., Tensor], arguments: tuple, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):  # a prediction may be the first to ask for what a training step needs
+        return make(*arguments).to(device, dtype)
 
 
 def relu(x: Tensor) -> Tensor:
@@ -40,7 +53,9 @@ def resize(x: Tensor, size: Sequence[int], align_corners: bool, half_pixel: bool
         if x.device.type != 'cpu' and x.requires_grad and x.dtype == torch.float32 and not torch.compiler.is_compiling():
             return _Resize.apply(x, tuple(size), align_corners)
         return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=align_corners)
-    rows, columns = (torch.from_numpy(bilinear_matrix(*sides, False, False)).to(x) for sides in zip(x.shape[2:], size))
+    rows, columns = (
+        constant(_bilinear_matrix, *sides, False, False, device=x.device, dtype=x.dtype) for sides in zip(x.shape[2:], size)
+    )
     return rows @ (x @ columns.T)
 
 
@@ -58,13 +73,12 @@ class _Resize(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        rows, columns = (_bilinear_matrix(*sides, ctx.align_corners, gradient.device) for sides in ctx.sides)
+        rows, columns = (constant(_bilinear_matrix, *sides, ctx.align_corners, device=gradient.device) for sides in ctx.sides)
         return rows.T @ (gradient.contiguous() @ columns), None, None
 
 
-@lru_cache(maxsize=256)
-def _bilinear_matrix(size: int, new_size: int, align_corners: bool, device: torch.device) -> Tensor:
-    return torch.from_numpy(bilinear_matrix(size, new_size, align_corners)).to(device)
+def _bilinear_matrix(size: int, new_size: int, align_corners: bool, half_pixel: bool = True) -> Tensor:
+    return torch.from_numpy(bilinear_matrix(size, new_size, align_corners, half_pixel))
 
 
 def resize_nearest(x: Tensor, size: Sequence[int]) -> Tensor:
@@ -84,7 +98,7 @@ def global_avg_pool(x: Tensor) -> Tensor:
 
 def adaptive_avg_pool(x: Tensor, bins: int) -> Tensor:
     """(N, C, H, W) -> (N, C, bins, bins), as two products with constant matrices: every exporter takes them."""
-    rows, columns = (_pooling_matrix(length, bins).to(x) for length in x.shape[2:])
+    rows, columns = (constant(_pooling_matrix, length, bins, device=x.device, dtype=x.dtype) for length in x.shape[2:])
     return ((x @ columns.T).transpose(2, 3) @ rows.T).transpose(2, 3)
 
 
@@ -98,7 +112,7 @@ def _pooling_matrix(length: int, bins: int) -> Tensor:
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 (N, 3, H, W) -> float32, zero mean and unit variance by channel."""
-    centre, scale = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
+    centre, scale = (constant(torch.tensor, tuple(values), device=images.device).view(1, -1, 1, 1) for values in (mean, std))
     return (images.float() - centre) / scale
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from twinseg.common.errors import ONE_VALUE, BatchError
 from twinseg.pytorch_impl import distributed
 
+KERNEL_DEVICES = ('cuda',)  # devices with the kernels of PyTorch's SyncBatchNorm
+
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm; ``momentum`` in PyTorch's sense: the share of the new batch in the running statistics.
@@ -39,8 +41,13 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(x.float()).to(self.output_dtype)
 
     def _of_processes(self, x: Tensor) -> Tensor:
+        has_kernels = x.device.type in KERNEL_DEVICES
+        if self.sync and has_kernels:
+            self.num_batches_tracked += 1
+            statistics = self.running_mean, self.running_var
+            return _KernelNorm.apply(x, self.weight, self.bias, *statistics, self.momentum, self.eps)
         # PyTorch's SyncBatchNorm does not run on CPUs, and it allows for processes with batches of different sizes.
-        features = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        features = x.float() if x.dtype in (torch.float16, torch.bfloat16) and not has_kernels else x
         if not self.sync:
             batch_statistics = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
             y = F.batch_norm(features, *batch_statistics, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
@@ -77,6 +84,36 @@ class _GlobalNorm(torch.autograd.Function):
         shift, slope = distributed.mean(torch.stack((by_bias, by_weight))) * (x.shape[1] / x.numel())
         by_x = (gradient - shift.view(1, -1, 1, 1) - normed.mul_(slope.view(1, -1, 1, 1))) * (weight * scale).view(1, -1, 1, 1)
         return by_x, by_weight, by_bias, None, None, None
+
+
+class _KernelNorm(torch.autograd.Function):
+    """Batch norm by the statistics of the global batch, which also moves the running ones, by the kernels of PyTorch's
+    SyncBatchNorm: they read and write half precision, and compute in float32."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, running_mean, running_var, momentum, eps):
+        x = _dense(x)
+        each = distributed.gather(torch.cat(torch.batch_norm_stats(x, eps))).view(distributed.size(), 2, -1)
+        counts = each.new_full((distributed.size(),), x.numel() // x.shape[1])
+        mean, scale = torch.batch_norm_gather_stats_with_counts(
+            x, each[:, 0], each[:, 1], running_mean, running_var, momentum, eps, counts
+        )
+        ctx.save_for_backward(x, weight, mean, scale, counts[:1].int())
+        return torch.batch_norm_elemt(x, weight, bias, mean, scale, eps)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight, mean, scale, count = ctx.saved_tensors
+        gradient = _dense(gradient)
+        shift, slope, by_weight, by_bias = torch.batch_norm_backward_reduce(gradient, x, mean, scale, weight, True, True, True)
+        shift, slope = distributed.mean(torch.stack((shift, slope)))
+        by_x = torch.batch_norm_backward_elemt(gradient, x, mean, scale, weight, shift, slope, count)
+        return by_x, by_weight, by_bias, None, None, None, None
+
+
+def _dense(x: Tensor) -> Tensor:
+    """The features in one of the two layouts that the kernels take."""
+    return x if x.is_contiguous(memory_format=torch.channels_last) else x.contiguous()
 
 
 class LayerNorm2d(nn.Module):

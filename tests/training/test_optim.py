@@ -89,6 +89,7 @@ class PyTorch:
             for name, value in optimizer.parameters.items():
                 value.grad = self.torch.from_numpy(gradient[name].copy())
             optimizer.step(rate)
+            optimizer.steps += 1
 
     def clip(self, gradients, limit):
         tensors = [self.torch.from_numpy(gradient.copy()) for gradient in gradients]
@@ -273,7 +274,7 @@ def test_a_factor_of_zero_keeps_parameters(backend, framework, name):
 @pytest.mark.parametrize('sync', [True, False, 'heads'])
 def test_norms_are_synchronised_everywhere_nowhere_or_beside_the_backbone(backend, sync):
     network = backend.build_model('stdc1_seg', seed=None)
-    importlib.import_module(f'twinseg.{backend.name}_impl.network').synchronise(network, sync)
+    importlib.import_module(f'twinseg.{backend.name}_impl.network').synchronise_norms(network, sync)
     modules = network.named_modules() if backend.name == 'pytorch' else network.cells_and_names()
     flags = {name: module.sync for name, module in modules if hasattr(module, 'sync')}
     assert flags == {name: sync is True or sync == 'heads' and not name.startswith('backbone.') for name in flags}
