@@ -74,11 +74,13 @@ class Optimizer:
         self.optimizer.zero_grad()
 
     def gradients(self) -> list[Tensor]:
-        """The gradients of all parameters; zeros where a parameter took no part, so that weight decay reaches it."""
+        """The gradients of all parameters, laid out as these; zeros where a parameter took no part, so that weight decay reaches it."""
         gradients = []
         for value in self.parameters.values():
             if value.grad is None:
                 value.grad = torch.zeros_like(value)
+            elif self.fused and value.grad.stride() != value.stride():  # of sides of 1: the kernels refuse that
+                value.grad = torch.empty_like(value).copy_(value.grad)
             gradients.append(value.grad)
         return gradients
 

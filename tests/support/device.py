@@ -48,6 +48,12 @@ class DeviceTensor(Tensor):
     def __repr__(self, **_: Any) -> str:
         return f'DeviceTensor({tuple(self.shape)}, {self.dtype})'
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        copied: Tensor = self.detach().clone()
+        if isinstance(self, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, self.requires_grad)
+        return memo.setdefault(id(self), copied)
+
     @property
     def data(self) -> Any:  # type: ignore[override]  # what ``Module.to`` assigns to
         return Tensor.data.__get__(self)  # type: ignore[attr-defined]
