@@ -4,21 +4,20 @@ It knows what a GPU would refuse or wait for: operators that mix host and device
 copies that block, operators and their bytes are counted, each wait with its line.
 """
 
-import traceback
+import sys
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 NAME = 'pretended'
 HALF_MAX = 65504.0  # largest float16
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = f'{Path(__file__).parents[2]}/'
 _setup_privateuseone_for_python_backend(NAME)
 aten = torch.ops.aten
 SHAPED_BY_VALUES = {  # operators whose result's shape a device has to report to the host
@@ -97,6 +96,10 @@ class PretendedDevice(TorchDispatchMode):
         torch.autograd.set_multithreading_enabled(self.threads)  # type: ignore[attr-defined]
         _running.pop()
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip it takes more time than all else here
+
     def reset(self) -> None:
         """Starts counting again."""
         self.reads: Counter[str] = Counter()  # line -> reads by the host
@@ -105,7 +108,7 @@ class PretendedDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        flat = tree_flatten((args, kwargs))[0]
+        flat = _flat((args, kwargs))
         on_device = [value for value in flat if isinstance(value, DeviceTensor)]
         target = kwargs.get('device')
         target_is_device = target is not None and torch.device(target).type == NAME
@@ -122,16 +125,17 @@ class PretendedDevice(TorchDispatchMode):
         layout = kwargs.get('memory_format')
         if not self.channels_last and layout not in (None, torch.contiguous_format, torch.preserve_format):
             raise RuntimeError('Only contiguous_format or preserve_format is supported')
-        inner_args, inner_kwargs = tree_map(_inner, (args, kwargs))
+        inner_args, inner_kwargs = _map(_inner, (args, kwargs))
         if target_is_device:
             inner_kwargs['device'] = 'cpu'
         result = EMULATED.get(func, func)(*inner_args, **inner_kwargs)
         if target is not None and not target_is_device:  # a copy to the host
             return result.clone() if result is inner_args[0] else result
         if self.saturates:
-            tree_map(_clip, result)
+            _map(_clip, result)
         self._count(func, flat, result)
-        return _returned(func, args, kwargs, result)
+        given = {id(value.on_cpu): value for value in on_device}  # what is written in place is the tensor that was given
+        return _map(lambda x: given[id(x)] if id(x) in given else _outer(x), result)
 
     def _count_copy(self, func: Any, args: Any, kwargs: Any, from_device: bool, to_device: bool) -> None:
         if func is aten.copy_.default:
@@ -151,7 +155,7 @@ class PretendedDevice(TorchDispatchMode):
             return
         self.operators += 1
         tensors = [_inner(value) for value in arguments]
-        tensors += [value for value in tree_flatten(result)[0] if not any(value is tensor for tensor in tensors)]
+        tensors += [value for value in _flat(result) if not any(value is tensor for tensor in tensors)]
         self.bytes += sum(value.numel() * value.element_size() for value in tensors if isinstance(value, Tensor))
 
 
@@ -193,6 +197,18 @@ EMULATED = {  # kernels of CUDA that PyTorch does not have for CPUs
     aten.batch_norm_backward_reduce.default: _backward_reduce,
     aten.batch_norm_backward_elemt.default: _backward_elemt,
 }
+
+
+def _flat(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        value = list(value.values())
+    return [leaf for part in value for leaf in _flat(part)] if isinstance(value, (list, tuple)) else [value]
+
+
+def _map(function: Callable[[Any], Any], value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _map(function, part) for key, part in value.items()}
+    return type(value)(_map(function, part) for part in value) if type(value) in (list, tuple) else function(value)
 
 
 def _inner(value: Any) -> Any:
@@ -241,18 +257,14 @@ def _clip(value: Any) -> None:
         value.nan_to_num_(0.0, HALF_MAX, -HALF_MAX)
 
 
-def _returned(func: Any, args: Any, kwargs: Any, result: Any) -> Any:
-    """The result on the device: what was written in place is the tensor that was given."""
-    given = {id(x.on_cpu): x for x in tree_flatten((args, kwargs))[0] if isinstance(x, DeviceTensor)}
-    return tree_map(lambda x: given[id(x)] if id(x) in given else _outer(x), result)
-
-
 def _line() -> str:
     """The line of the suite's code that is running."""
-    for frame in reversed(traceback.extract_stack()):
-        path = Path(frame.filename)
-        if path.is_relative_to(ROOT) and path != Path(__file__).resolve():
-            return f'{path.relative_to(ROOT)}:{frame.lineno}'
+    frame: Any = sys._getframe(1)
+    while frame:
+        path = frame.f_code.co_filename
+        if path.startswith(ROOT) and path != __file__:
+            return f'{path[len(ROOT) :]}:{frame.f_lineno}'
+        frame = frame.f_back
     return 'the framework'
 
 
