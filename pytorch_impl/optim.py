@@ -74,7 +74,7 @@ class Optimizer:
         self.optimizer.zero_grad()
 
     def gradients(self) -> list[Tensor]:
-        """The gradients of all parameters, laid out as these; zeros where a parameter took no part, so that weight decay reaches it."""
+        """The gradients of all parameters, laid out as these; zeros where one took no part, so that weight decay reaches it."""
         gradients = []
         for value in self.parameters.values():
             if value.grad is None:

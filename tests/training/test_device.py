@@ -1,15 +1,19 @@
 """PyTorch's training step on a pretended accelerator: nothing mixes host and device, nobody waits, little is moved."""
 
+import json
+
 import numpy as np
 import pytest
 
+from tests.support import streets
 from tests.support.tiny import batch, mixed_batch, tiny_classifier, tiny_network
 from tests.test_recipes import CLASSES, SEGMENTATION
-from twinseg.common import config
+from twinseg.common import checkpoint, config
 from twinseg.common.backend import get_backend
 from twinseg.common.checkpoint import LossScale
-from twinseg.common.errors import UserError
+from twinseg.common.errors import DivergedError, UserError
 from twinseg.common.inference import views
+from twinseg.common.training.loop import train
 
 torch = pytest.importorskip('torch')
 from tests.support.device import pretend_processes, pretended_device  # noqa: E402  # needs PyTorch
@@ -100,9 +104,16 @@ def tiny(backend, **keys):
 
 
 def spoil(trainer, steps: tuple[int, ...]) -> None:
-    """Makes a gradient infinite in some steps, by their numbers."""
-    bias = trainer.network.classifier.bias
-    bias.register_hook(lambda gradient: gradient * float('inf') if trainer.steps in steps else gradient)
+    """Makes a gradient infinite in some steps, by their numbers, once each."""
+    left = set(steps)
+
+    def hook(gradient):
+        if trainer.steps not in left:
+            return gradient
+        left.remove(trainer.steps)
+        return gradient * float('inf')
+
+    trainer.network.classifier.bias.register_hook(hook)
 
 
 @pytest.mark.parametrize('optimizer', OPTIMIZERS)
@@ -253,3 +264,66 @@ def test_kernels_of_batch_norm_over_processes(backend, monkeypatch, dtype, sync)
     tolerance = CLOSE if dtype == torch.float32 else 2e-2
     for ours, theirs in zip(*results):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+
+
+TINY = {
+    **{'arch': 'tiny', 'auxiliary_weights': {}, 'model_args': {}, 'with_ema': True, 'optimizer': 'adamw', 'base_lr': 1e-3},
+    **{'max_iters': 10, 'log_interval': 4, 'val_interval': 6, 'checkpoint_interval': 6},
+}
+
+
+def run(backend, monkeypatch, folder, data, on_device: bool, infinite: tuple[int, ...] = (), **changes):
+    """A training in which the gradients of some steps, the first is 0, are infinite; how often it reads from the device where."""
+    trainers = []
+
+    def make_trainer(network, settings):
+        trainers.append(Trainer(network, settings))
+        spoil(trainers[-1], infinite)
+        return trainers[-1]
+
+    from twinseg.pytorch_impl.trainer import Trainer
+
+    monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
+    with monkeypatch.context() as patch:
+        patch.setattr(backend, 'make_trainer', make_trainer)
+        settings = config.from_flat(streets.settings(data, **{**TINY, **changes}))
+        if not on_device:
+            return train(settings, 'pytorch', 'cpu', folder)
+        with pretended_device(patch):
+            patch.setattr(backend, 'setup', lambda *_, **__: 'gpu')
+            return train(settings, 'pytorch', None, folder)
+
+
+def lines(folder, kind: str) -> list[dict]:
+    return [line for line in map(json.loads, (folder / 'metrics.jsonl').read_text().splitlines()) if line['kind'] == kind]
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    return streets.make(tmp_path_factory.mktemp('streets'))
+
+
+def test_a_run_logs_what_it_logs_on_the_host(backend, monkeypatch, data, tmp_path):
+    keys = {'is_dynamic_loss_scale': True, 'loss_scale': 8.0, 'amp_level': 'O2', 'dtype': 'bfloat16'}
+    for name in ('host', 'device'):
+        run(backend, monkeypatch, tmp_path / name, data, name == 'device', infinite=(2, 6), **keys)
+    ours, theirs = (lines(tmp_path / name, 'train') for name in ('device', 'host'))
+    assert [(line['step'], line['overflows'], line['loss_scale']) for line in ours] == [(4, 1, 4), (8, 2, 2), (10, 2, 2)]
+    for key in ('step', 'overflows', 'loss_scale', 'lr', 'epoch', 'broken'):
+        assert [line[key] for line in ours] == [line[key] for line in theirs], key
+    assert [line['loss'] for line in ours] == pytest.approx([line['loss'] for line in theirs], rel=1e-2)
+    assert [line['step'] for line in lines(tmp_path / 'device', 'eval')] == [6, 10]
+    for step in (6, 10):
+        metas = [checkpoint.load(checkpoint.step_path(tmp_path / name / 'checkpoints', step))[1] for name in ('host', 'device')]
+        assert metas[0].trainer == metas[1].trainer
+
+
+def test_numbers_that_are_not_finite_are_seen_where_they_are_read(backend, monkeypatch, data, tmp_path):
+    with pytest.raises(DivergedError, match='step 7: .* gradient norm (inf|nan)'):
+        run(backend, monkeypatch, tmp_path / 'stopped', data, True, infinite=(6,))
+    assert [line['step'] for line in lines(tmp_path / 'stopped', 'train')] == [4], 'at the step that is logged next'
+    run(backend, monkeypatch, tmp_path / 'rolled', data, True, infinite=(6,), nan_policy='rollback')
+    assert [line['step'] for line in lines(tmp_path / 'rolled', 'train')] == [4, 8, 10]
+    assert 'back to' in (tmp_path / 'rolled' / 'log.txt').read_text()
+    meta = checkpoint.load(checkpoint.step_path(tmp_path / 'rolled' / 'checkpoints', 10))[1]
+    assert (meta.left_out, meta.rollbacks) == (1, 1), 'the batch of step 7 is left out, those after it are not'
