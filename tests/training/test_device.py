@@ -60,7 +60,7 @@ def cases():
 
 
 def trainer_of(backend, name: str, **keys):
-    one = SEGMENTATION[name].replace(pretrained=None, launcher=None, **keys)
+    one = SEGMENTATION[name].replace(pretrained=None, launcher=None, drop_last=True, **keys)
     classes = CLASSES[one.data.set]
     if isinstance(one.loss.class_weight, str):
         one = one.replace(class_weight=[1.0] * classes)
@@ -81,7 +81,8 @@ def test_a_step_mixes_nothing_and_never_waits(backend, monkeypatch, name, level,
         number = keys.get('accumulation_step', 1)
         steps = [trainer.step(batches_of(classes, number), 1e-4)]
         device.reset()
-        steps += [trainer.step(batches_of(classes, number, seed), 1e-4) for seed in (1, 2)]
+        kernels = ((0.5, 0.3, 0.2), (0.4, 0.3, 0.3))  # of detail targets, in another step others
+        steps += [trainer.step(batches_of(classes, number, seed), 1e-4, kernel) for seed, kernel in enumerate(kernels, 1)]
         assert (dict(device.reads), dict(device.blocking)) == ({}, {}), 'second and third step'
         assert trainer.ahead
         trainer.settle()
@@ -273,7 +274,7 @@ TINY = {
 
 
 def run(backend, monkeypatch, folder, data, on_device: bool, infinite: tuple[int, ...] = (), **changes):
-    """A training in which the gradients of some steps, the first is 0, are infinite; how often it reads from the device where."""
+    """A training in which the gradients of some steps, the first is 0, are infinite."""
     trainers = []
 
     def make_trainer(network, settings):
