@@ -274,7 +274,7 @@ TINY = {
 
 
 def run(backend, monkeypatch, folder, data, on_device: bool, infinite: tuple[int, ...] = (), **changes):
-    """A training in which the gradients of some steps, the first is 0, are infinite."""
+    """A training in which the gradients of some steps, counted from 0, are infinite."""
     trainers = []
 
     def make_trainer(network, settings):
