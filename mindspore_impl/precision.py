@@ -3,13 +3,10 @@
 import os
 
 import mindspore as ms
-import numpy as np
-from mindspore import Tensor, nn
+from mindspore import nn
 from mindspore._c_expression import MSContext
 
-from twinseg.common import config
 from twinseg.common.errors import BackendError
-from twinseg.common.training.loss_scaling import check_overflow_is_seen
 from twinseg.mindspore_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
 
 PRECISION_MODE = 'must_keep_origin_dtype'  # CANN's name
@@ -34,16 +31,6 @@ def apply(network: nn.Cell, level: str, dtype: str = 'float16', keep_bn_fp32: bo
         elif isinstance(module, BatchNorm2d):
             module.output_dtype = norm_output
     return network
-
-
-def check_overflow(settings: config.Precision) -> None:
-    """UserError for a dynamic loss scale where the device says, or an overflow shows, that it saturates."""
-
-    def clips() -> bool:
-        largest = Tensor([np.finfo(np.float16).max], ms.float16)
-        return settings.dtype == 'float16' and not np.isinf((largest * 2).asnumpy()).all()
-
-    check_overflow_is_seen(settings, lambda: saturates(ms.get_context('device_target')) or clips())
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -43,7 +43,6 @@ class Trainer(StatefulTrainer):
         settings = config.precision
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         precision.allow_tf32(settings.tf32)
-        precision.check_overflow(settings)
         synchronise_norms(network, config.runtime.sync_bn)
         average = optim.Average(network) if config.optimizer.with_ema else None
         super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)
@@ -91,6 +90,13 @@ class Trainer(StatefulTrainer):
         for values, norm in steps:
             means = np.mean([value.asnumpy() for value in values], axis=0, dtype=np.float64)
             yield dict(zip(self.gradients.names, map(float, means))), float(norm.asnumpy())
+
+    def overflows(self) -> bool:
+        """Whether numbers of the half precision become infinite on the device: it says so, and float16 is tried."""
+        if precision.saturates(ms.get_context('device_target')):
+            return False
+        largest = Tensor([np.finfo(np.float16).max], ms.float16)
+        return self.config.precision.dtype != 'float16' or bool(np.isinf((largest * 2).asnumpy()).all())
 
     def make_predictor(self, network: Network) -> Predictor:
         """A predictor with the configuration's mean, std and precision."""

@@ -2,17 +2,18 @@
 
 import os
 import shutil
-from typing import Any, Generator, Iterable, Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
 
-from twinseg.common.backend import Batch, State, find_builder
+from twinseg.common.backend import State, find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError
 from twinseg.common.memory import MEGABYTE
 from twinseg.common.parallel.launch import launched, set_hccl_timeouts
-from twinseg.pytorch_impl import data, distributed, precision
+from twinseg.pytorch_impl import distributed, precision
+from twinseg.pytorch_impl.data import make_loader as make_loader
 from twinseg.pytorch_impl.distributed import group as group
 from twinseg.pytorch_impl.exporter import open_mindir as open_mindir
 from twinseg.pytorch_impl.exporter import write as write
@@ -146,12 +147,6 @@ def reset_device_memory() -> None:
 def device_memory() -> Optional[float]:
     """Largest memory of tensors on the device in MB since the last reset; None for the CPU."""
     return None if _device.type == 'cpu' else getattr(torch, _device.type).max_memory_allocated() / MEGABYTE
-
-
-def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generator[Batch, None, None]:
-    """An iterator over batches: ``samples[key]`` for every key of every list that ``batches`` yields, stacked; in order,
-    loaded ahead by the framework's own loader."""
-    return data.make_loader(samples, batches, workers, pinned=_device.type == 'cuda')
 
 
 def make_float64_trainer(network: Network, config: Config) -> Trainer:

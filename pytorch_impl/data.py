@@ -5,7 +5,7 @@ import functools
 import multiprocessing.connection
 import signal
 import threading
-from typing import Any, Generator, Iterable
+from typing import Any, Callable, Generator, Iterable
 
 import numpy as np
 import torch
@@ -23,12 +23,12 @@ PATIENCE = 1.0  # seconds in which the end of a process shows after its connecti
 _waiting: list['_Workers'] = []  # whose next batch this process waits for
 
 
-def make_loader(samples: Any, batches: Iterable[list], workers: int, pinned: bool = False) -> Generator[Batch, None, None]:
+def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generator[Batch, None, None]:
     """Batches of ``samples[key]``, stacked: images (N, 3, H, W) and labels (N, H, W), both uint8, in the order of ``batches``.
 
     ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many processes. Whatever a sample
     raises comes out of a worker unchanged; LostError where a worker is killed. However the batches end, no worker is left.
-    ``pinned``: the batches lie in memory from which a GPU copies by itself.
+    Beside a GPU the batches lie in memory from which it copies by itself.
     """
     loader = DataLoader(
         _Keyed(samples),
@@ -37,7 +37,7 @@ def make_loader(samples: Any, batches: Iterable[list], workers: int, pinned: boo
         collate_fn=_stack,
         worker_init_fn=_leave_signals_to_the_trainer,
         multiprocessing_context=_context() if workers else None,
-        pin_memory=pinned,
+        pin_memory=torch.cuda.is_initialized(),
     )
     iterator = iter(loader)
     made = _Workers(iterator)
@@ -62,6 +62,21 @@ def upload(array: np.ndarray, device: torch.device) -> torch.Tensor:
     now.wait_stream(copies)
     copied.record_stream(now)
     return copied
+
+
+def constant(
+    make: Callable[..., torch.Tensor], *arguments: Any, device: torch.device, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    """``make(*arguments)`` on a device, where it stays: an upload in every step would make the host wait for the device."""
+    if device.type == 'cpu' or torch.compiler.is_compiling():
+        return make(*arguments).to(device, dtype)
+    return _resident(make, arguments, device, dtype)
+
+
+@functools.lru_cache(maxsize=512)
+def _resident(make: Callable[..., torch.Tensor], arguments: tuple, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    with torch.inference_mode(False):  # a prediction may be the first to ask for what a training step needs
+        return make(*arguments).to(device, dtype)
 
 
 @functools.cache

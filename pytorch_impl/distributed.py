@@ -24,6 +24,7 @@ BACKENDS = {  # features and gradients go from device to device; what the hosts 
     'cuda': 'cpu:gloo,cuda:nccl',
     'npu': 'cpu:gloo,npu:hccl',
 }
+KERNEL_DEVICES = ('cuda',)  # devices with the kernels of PyTorch's SyncBatchNorm
 TIMEOUT = 1800  # seconds of a collective: longer than an evaluation's slowest shard waits for the others
 GRACE = 3  # seconds within which all processes notice that one is gone
 

@@ -20,7 +20,8 @@ from twinseg.common.data.base import IGNORE
 from twinseg.common.schedules import DETAIL_LIMIT
 from twinseg.common.training.loss_checks import check
 from twinseg.pytorch_impl import distributed
-from twinseg.pytorch_impl.layers import constant, resize
+from twinseg.pytorch_impl.data import constant
+from twinseg.pytorch_impl.layers import resize
 
 LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
 

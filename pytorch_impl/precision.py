@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from twinseg.common import config
-from twinseg.common.training.loss_scaling import LossScaler, check_overflow_is_seen
+from twinseg.common.training.loss_scaling import LossScaler
 from twinseg.pytorch_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Linear
 from twinseg.pytorch_impl.network import Network
 
@@ -31,16 +30,6 @@ def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: 
     if level != 'O0' and all(parameter.device.type in CHANNELS_LAST_DEVICES for parameter in network.parameters()):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack memory_format
     return network
-
-
-def check_overflow(settings: config.Precision, device: torch.device) -> None:
-    """UserError for a dynamic loss scale where the device says, or an overflow shows, that it saturates."""
-
-    def clips() -> bool:
-        dtype = getattr(torch, settings.dtype)
-        return not bool((torch.full((1,), torch.finfo(dtype).max, dtype=dtype, device=device) * 2).isinf())
-
-    check_overflow_is_seen(settings, lambda: saturates(device.type) or clips())
 
 
 def allow_tf32(allowed: bool) -> None:

@@ -34,7 +34,6 @@ class Trainer(StatefulTrainer):
         self.device = next(network.parameters()).device
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         precision.allow_tf32(settings.tf32)
-        precision.check_overflow(settings, self.device)
         synchronise_norms(network, config.runtime.sync_bn)
         average = optim.Average(network) if config.optimizer.with_ema else None
         super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)
@@ -92,6 +91,13 @@ class Trainer(StatefulTrainer):
             for place, value in enumerate(values):
                 parts[self.names[place % len(self.names)]] += value / batches
             yield parts, norm
+
+    def overflows(self) -> bool:
+        """Whether numbers of the half precision become infinite on the device: it says so, and float16 is tried."""
+        if precision.saturates(self.device.type):
+            return False
+        largest = torch.full((1,), torch.finfo(torch.float16).max, dtype=torch.float16, device=self.device)
+        return self.config.precision.dtype != 'float16' or bool((largest * 2).isinf())
 
     def load_state(self, tensors: Mapping[str, np.ndarray], meta: TrainerState) -> None:
         """Takes back what ``state`` of either backend gave; StateError when it belongs to another network or optimizer."""

@@ -7,10 +7,10 @@ from twinseg.common.checkpoint import LossScale
 from twinseg.common.errors import UserError
 
 
-def check_overflow_is_seen(settings: config.Precision, saturates: Callable[[], bool]) -> None:
-    """UserError for a dynamic scale on a device that ``saturates``: an overflow gives its largest number instead of infinity
-    there, so that the scale would double for ever."""
-    if settings.is_dynamic_loss_scale and settings.amp_level != 'O0' and saturates():
+def check_overflow_is_seen(settings: config.Precision, overflows: Callable[[], bool]) -> None:
+    """UserError for a dynamic scale on a device that saturates, unless it ``overflows``: its largest number takes the place of
+    infinity there, so that the scale would double for ever."""
+    if settings.is_dynamic_loss_scale and settings.amp_level != 'O0' and not overflows():
         raise UserError(
             f'is_dynamic_loss_scale: this Ascend saturates ({settings.amp_level}): an overflow gives the largest number, not '
             'infinity, and no step notices; use a static loss_scale such as 1024, or O0'

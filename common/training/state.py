@@ -10,7 +10,7 @@ from twinseg.common.backend import Network, Predictor, State, StepFigures
 from twinseg.common.checkpoint import PARTS, LoadReport, TrainerState
 from twinseg.common.config import Config
 from twinseg.common.errors import StateError
-from twinseg.common.training.loss_scaling import LossScaler
+from twinseg.common.training.loss_scaling import LossScaler, check_overflow_is_seen
 from twinseg.common.training.parameter_groups import followers
 
 
@@ -43,6 +43,7 @@ class StatefulTrainer(ABC):
     def __init__(self, network: Network, config: Config, optimizer: Optimizer, average: Optional[Average]):
         self.network, self.config, self.optimizer, self.average = network, config, optimizer, average
         self.scaler = LossScaler(config.precision)
+        check_overflow_is_seen(config.precision, self.overflows)
         self.steps = 0  # steps, with those that were skipped for overflow
         self.unread: list[tuple[StepFigures, Any]] = []  # steps whose figures are on the device, and where
         self.predictors: dict[bool, tuple[Network, Predictor]] = {}  # True: predictor of the averaged weights
@@ -64,6 +65,10 @@ class StatefulTrainer(ABC):
     def lr_mult_followers(self) -> dict[str, int]:
         """Key of ``lr_mult`` -> number of the parameters that take its factor."""
         return followers(self.optimizer.names, self.config.optimizer.lr_mult)
+
+    @abstractmethod
+    def overflows(self) -> bool:
+        """Whether numbers of the half precision become infinite on the device: it says so, and float16 is tried."""
 
     @abstractmethod
     def read(self, steps: Sequence[Any]) -> Iterator[tuple[dict[str, float], float]]:

@@ -9,7 +9,6 @@ from twinseg.pytorch_impl.layers.blocks import (
 from twinseg.pytorch_impl.layers.functional import (
     adaptive_avg_pool,
     concat,
-    constant,
     flatten,
     global_avg_pool,
     max_pool_indices,
@@ -63,7 +62,6 @@ __all__ = [
     'PyramidPooling',
     'relu',
     'concat',
-    'constant',
     'pad_channels',
     'flatten',
     'resize',

@@ -3,8 +3,7 @@
 Twin of ``mindspore_impl/layers/functional.py``: same names, same arguments, same numbers.
 """
 
-from collections.abc import Callable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,19 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twinseg.common.interpolation import bilinear_matrix, pooling_matrix
-
-
-def constant(make: Callable[..., Tensor], *arguments: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """``make(*arguments)`` on a device, where it stays: an upload in every step would make the host wait for the device."""
-    if device.type == 'cpu' or torch.compiler.is_compiling():
-        return make(*arguments).to(device, dtype)
-    return _resident(make, arguments, device, dtype)
-
-
-@lru_cache(maxsize=512)
-def _resident(make: Callable[..., Tensor], arguments: tuple, device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):  # a prediction may be the first to ask for what a training step needs
-        return make(*arguments).to(device, dtype)
+from twinseg.pytorch_impl.data import constant
 
 
 def relu(x: Tensor) -> Tensor:

@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from twinseg.common.errors import ONE_VALUE, BatchError
 from twinseg.pytorch_impl import distributed
 
-KERNEL_DEVICES = ('cuda',)  # devices with the kernels of PyTorch's SyncBatchNorm
-
 
 class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm; ``momentum`` in PyTorch's sense: the share of the new batch in the running statistics.
@@ -41,7 +39,7 @@ class BatchNorm2d(nn.BatchNorm2d):
         return super().forward(x.float()).to(self.output_dtype)
 
     def _of_processes(self, x: Tensor) -> Tensor:
-        has_kernels = x.device.type in KERNEL_DEVICES
+        has_kernels = x.device.type in distributed.KERNEL_DEVICES
         if self.sync and has_kernels:
             self.num_batches_tracked += 1
             statistics = self.running_mean, self.running_var

@@ -271,11 +271,10 @@ def _line() -> str:
 @contextmanager
 def pretended_device(monkeypatch: Any, **kinds: bool) -> Iterator[PretendedDevice]:
     """The PyTorch backend on a pretended device that has CUDA's kernels (see ``PretendedDevice``)."""
-    from twinseg.pytorch_impl import backend, optim, precision
-    from twinseg.pytorch_impl.layers import norm
+    from twinseg.pytorch_impl import backend, distributed, optim, precision
 
     monkeypatch.setattr(optim, 'FUSED_DEVICES', (NAME,))
-    monkeypatch.setattr(norm, 'KERNEL_DEVICES', (NAME,))
+    monkeypatch.setattr(distributed, 'KERNEL_DEVICES', (NAME,))
     with PretendedDevice(**kinds) as device:
         if device.channels_last:
             monkeypatch.setattr(precision, 'CHANNELS_LAST_DEVICES', (NAME,))
