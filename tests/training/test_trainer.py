@@ -6,6 +6,7 @@ import threading
 import numpy as np
 import pytest
 
+from tests.conftest import operator_by_operator
 from tests.support.tiny import batch, mixed_batch, tiny_classifier, tiny_network
 from twinseg.common import config
 from twinseg.common.backend import available, get_backend
@@ -79,6 +80,19 @@ def test_torch_compile(backend, monkeypatch):
     monkeypatch.setenv('CXX', 'no-such-compiler')
     with pytest.raises(UserError, match='torch_compile: there is no C'):
         trainer(backend, torch_compile=True)
+
+
+def test_mindspores_figures_may_be_read_later(backend):
+    """As on a device, where the next step does not depend on them; PyTorch's are in test_device.py."""
+    if backend.name != 'mindspore':
+        pytest.skip('tested on a pretended device')
+    with operator_by_operator():
+        now, later = (trainer(backend, with_ema=False, graph_mode=1) for _ in range(2))
+        later.needs_outcome = False
+        expected, steps = ([made.step([batch(seed)], 0.1) for seed in range(3)] for made in (now, later))
+        assert later.ahead and not now.ahead
+        assert [dict(figures) for figures in steps] == [dict(figures) for figures in expected]
+        assert not later.ahead and later.state()[1] == now.state()[1]
 
 
 def test_states_are_copies(backend):
