@@ -17,7 +17,7 @@ from twinseg.common.cli import explain
 from twinseg.common.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != 'linux', reason='the watch needs /proc and pidfd of Linux')
-SEED, CASES, SLOW_CASES = 0, 300, 10_000
+SEED, CASES, SLOW_CASES = 0, 200, 10_000
 LIMITS = Limits(seconds=1, memory=64 << 20)
 
 

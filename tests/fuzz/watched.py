@@ -1,6 +1,7 @@
 """Work in a process of its own that is watched: what it says, how it ends, its time and memory, the files and programs it
 touches. It is forked, so that libraries are imported once."""
 
+import faulthandler
 import os
 import resource
 import select
@@ -165,6 +166,7 @@ def _be_watched(work: Callable[[], int], world: World, limits: Limits, streams: 
     """The child; does not return."""
     status = FAULT
     try:
+        faulthandler.disable()
         os.setsid()
         for number, path in enumerate((Path(os.devnull), *streams)):
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
