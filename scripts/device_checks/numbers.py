@@ -195,38 +195,3 @@ def group_of_one(bench: Bench) -> None:
             bench.report.row('group_of_one', 'all_reduce of 64 numbers', f'{1e6 * seconds:.0f} us')
         finally:
             dist.destroy_process_group()
-
-
-def norms(bench: Bench) -> None:
-    """Batch norm over eight pretended processes with equal batches: equal to that of one, by the device's own kernels."""
-    if bench.lacks('norms', 'eight processes against one', bench.in_torch):
-        return
-    from twinseg.pytorch_impl import distributed
-    from twinseg.pytorch_impl.layers import BatchNorm2d
-
-    bench.on_device()
-    device, shape = bench.torch_name, (2, 8, 16, 32) if bench.quick else (12, 64, 128, 256)
-    layout = torch.contiguous_format if bench.device == 'ascend' else torch.channels_last  # torch_npu refuses the latter
-    pretended = {'gather': lambda x: torch.cat([x.detach()] * 8), 'mean': lambda x: x.detach().clone()}
-    for dtype in (torch.float32, torch.bfloat16) if bench.accelerator else (torch.float32,):
-        x = (3 * torch.randn(shape, device=device) + 1).to(dtype).contiguous(memory_format=layout)
-        x.requires_grad_()
-        gradient = torch.randn_like(x)
-        values, times = [], []
-        for processes in (1, 8):
-            norm = BatchNorm2d(shape[1]).to(device)
-            with mock.patch.multiple(distributed, **pretended, size=lambda processes=processes: processes):
-                y = norm(x)
-                gradients = torch.autograd.grad(y, (x, norm.weight, norm.bias), gradient)
-                values.append([value.detach().float() for value in (y, *gradients, norm.running_mean)])
-
-                def run(norm: Any = norm, x: torch.Tensor = x, gradient: torch.Tensor = gradient) -> None:
-                    torch.autograd.grad(norm(x), x, gradient)
-
-                times.append(bench.seconds(run, 10))
-        apart = max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(*values))
-        limit = 1e-5 if dtype == torch.float32 else 2e-2
-        bench.report.row('norms', f'eight processes against one, {dtype}', f'{apart:.1e}', f'{limit:.0e}', apart <= limit)
-        value = f'{1e3 * times[1]:.2f} ms, one {1e3 * times[0]:.2f} ms'
-        good = times[1] <= 1.5 * times[0] if bench.accelerator else None
-        bench.report.row('norms', f'time of eight, {dtype}', value, '1.5 times', good, 'slow')
