@@ -321,11 +321,11 @@ zoo_launch() { # arguments of twinseg: runs them in all processes of this host, 
     trap 'pkill -TERM -P "$pid" || kill -TERM "$pid"' TERM
     trap 'pkill -INT -P "$pid" || kill -TERM "$pid"' INT
     trap 'pkill -HUP -P "$pid" || kill -TERM "$pid"' HUP # of no effect below nohup, as in bash
-    while true; do # a signal ends wait, not the launcher
-        status=0
-        wait "$pid" || status=$?
-        kill -0 "$pid" 2> /dev/null || return "$status"
+    while kill -0 "$pid" 2> /dev/null; do # a signal ends wait, not the launcher
+        wait "$pid" || true
     done
+    wait "$pid" || status=$?
+    return "$status"
 }
 
 zoo_failure() { # status of the launcher: how the rank that failed first ended comes last; ends with that rank's status

@@ -185,11 +185,10 @@ class ENet(Network):
     ):
         _check('slopes', slopes, SLOPES)
         _check('branch_activation', branch_activation, BRANCH_ACTIVATIONS)
-        for argument, kernel in (
-            ('initial_pool', initial_pool),
-            ('upsample_kernel', upsample_kernel),
-            ('last_kernel', last_kernel),
-        ):
+        kernels = {'initial_pool': initial_pool}
+        if not encoder_only:
+            kernels.update(upsample_kernel=upsample_kernel, last_kernel=last_kernel)
+        for argument, kernel in kernels.items():
             _check(argument, kernel, (2, 3))
         if len(asymmetric_bias) != 2:
             raise UserError(f'asymmetric_bias: {list(asymmetric_bias)!r}, not one value for each of the two convolutions')

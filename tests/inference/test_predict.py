@@ -413,7 +413,7 @@ def test_views_are_those_of_an_evaluation(words, options, folder):
     'words, message',
     [
         (['--scales', '1,x'], "--scales '1,x': expected numbers with commas, such as 0.75,1,1.25"),
-        (['--scales', '1,99'], '--scales: eval_scales: expected a list of numbers above 0 and at most 8'),
+        (['--scales', '1,99'], '--scales: eval_scales: expected a list of one to 100 numbers above 0 and at most 8'),
         (['--slide', '--stride', '20'], "--stride '20': expected height x width"),
         (['--stride', '20x20'], '--stride: has no effect without --slide'),
         (['--ms-flip', '--scales', '1'], '--scales: --ms-flip has six scales of its own'),
