@@ -179,6 +179,7 @@ BAD = {
 @pytest.mark.parametrize('case', BAD)
 def test_bad_requests_are_refused(street, photo, case, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv('TWINSEG_DATA', raising=False)
     for name, path in {'net.onnx': street.file(), 'photo.onnx': photo.file()}.items():
         Path(name).write_bytes(path.read_bytes())
     Path('net.om').write_bytes(b'')

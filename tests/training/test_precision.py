@@ -12,7 +12,7 @@ from twinseg.common import config
 from twinseg.common.backend import available, get_backend
 from twinseg.common.checkpoint import LossScale, TrainerState
 from twinseg.common.data.open import open_dataset
-from twinseg.common.errors import BackendError
+from twinseg.common.errors import BackendError, UserError
 from twinseg.common.parallel.processes import ALONE
 from twinseg.common.training import loop
 from twinseg.common.training.loss_scaling import LossScaler
@@ -214,6 +214,8 @@ def test_the_log_says_what_float32_is_on_the_device(device):
     facts = {'ascend': 'Ascend910A', 'precision_mode': 'must_keep_origin_dtype', 'overflow gives': 'the largest number'}
     run = SimpleNamespace(
         config=config.from_flat({'arch': 'fast_scnn', 'set': 'toy_street'}),
+        trainer=SimpleNamespace(lr_mult_followers=dict),
+        detail_kernels=None,
         log=SimpleNamespace(line=lines.append),
         rates=[0.1],
         progress=SimpleNamespace(step=0),
@@ -228,6 +230,26 @@ def test_the_log_says_what_float32_is_on_the_device(device):
     loop.Run.introduce(run, None, False, [])
     said = 'ascend: Ascend910A, precision_mode: must_keep_origin_dtype, overflow gives: the largest number'
     assert (said in lines) is (device != 'cpu')
+
+
+def test_a_device_that_saturates_takes_no_dynamic_scale(backend, monkeypatch):
+    """There no overflow is seen, and the scale would double for ever."""
+    side = importlib.import_module(f'twinseg.{backend.name}_impl.precision')
+    monkeypatch.setattr(side, 'saturates', lambda *_: True)
+    with pytest.raises(UserError, match='is_dynamic_loss_scale: this Ascend saturates .O2.*static loss_scale'):
+        trainer(backend, amp_level='O2', is_dynamic_loss_scale=True)
+    for settings in ({'amp_level': 'O2', 'loss_scale': 1024.0}, {'amp_level': 'O0', 'is_dynamic_loss_scale': True}):
+        trainer(backend, **settings)
+
+
+def test_channels_last_is_for_cpus_and_gpus_alone(monkeypatch):
+    """torch_npu refuses that layout; the meta device stands for it, since it is neither."""
+    torch = pytest.importorskip('torch')
+    from twinseg.pytorch_impl import precision
+
+    for device, expected in (('cpu', True), ('meta', False)):
+        network = precision.apply(torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3)).to(device), 'O2')
+        assert network[0].weight.is_contiguous(memory_format=torch.channels_last) is expected
 
 
 @pytest.mark.parametrize('target, device, kind', [('GPU', 'gpu', 'tf32'), ('Ascend', 'ascend', 'hf32')])
