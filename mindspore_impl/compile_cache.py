@@ -220,7 +220,10 @@ class _Description:
                 self.add(name)
                 self.add(item)
         elif isinstance(value, (types.FunctionType, types.MethodType)):
-            words += 'function', value.__module__, value.__qualname__, _source(value.__module__)
+            source = _source(value.__module__)
+            if source and '<' in value.__qualname__:  # a lambda or a closure: its name does not say what it does
+                raise _UnknownError
+            words += 'function', value.__module__, value.__qualname__, source
         elif id(value) in self.seen:
             words += 'again', self.seen[id(value)]
         else:

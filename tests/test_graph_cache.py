@@ -284,9 +284,10 @@ def test_what_no_graph_depends_on_keeps_the_key(mindspore):
     assert key == key_of(mindspore) == key_of(mindspore, {'base_lr': 0.5, 'seed': 3}) == key_of(mindspore, before=lived)
 
 
-def test_what_cannot_be_described_is_not_kept(mindspore, cache):
+@pytest.mark.parametrize('something', [object(), lambda x: x], ids=['an object', 'a lambda'])
+def test_what_cannot_be_described_is_not_kept(mindspore, cache, something):
     network = tiny_network('mindspore')
-    network.block.something = object()
+    network.block.something = something
     expected = predictor(mindspore).logits(batch(9)[0])
     assert len(contents(cache)) == 1
     assert np.array_equal(mindspore.make_predictor(network, config.Config()).logits(batch(9)[0]), expected)

@@ -66,7 +66,9 @@ def _name(key: str, content: bytes) -> str:
 
 
 def _shrink(folder: Path) -> None:
-    files = [(status.st_mtime, status.st_size, path) for path in folder.iterdir() if (status := path.stat())]
+    files = [
+        (status.st_mtime, status.st_size, path) for path in folder.iterdir() if stat.S_ISREG((status := path.stat()).st_mode)
+    ]
     total = sum(size for _, size, _ in files)
     for _, size, path in sorted(files):
         if total <= LIMIT:

@@ -8,6 +8,7 @@ import pytest
 from tests.support.zoo import NETWORKS
 from twinseg.common.backend import get_backend
 from twinseg.common.config import from_flat
+from twinseg.common.files import graph_cache
 
 pytest.importorskip('mindspore')
 import mindspore as ms
@@ -23,6 +24,8 @@ MAXIMA = {'unet': (2, 2, 0, True), 'resnet': (3, 2, 1, False)}
 @pytest.fixture
 def as_on_ascend(monkeypatch):
     """Networks compiled from here on take an Ascend's operators, and compute on this CPU."""
+
+    monkeypatch.setenv(graph_cache.SWITCH, '0')  # else graphs for a CPU would be read here, and these there
 
     def pretend(value: bool) -> None:
         for module in (functional, primitives):
