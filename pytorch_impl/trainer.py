@@ -47,7 +47,7 @@ class Trainer(StatefulTrainer):
         A step whose gradients are not finite is skipped: parameters, optimizer and averages stay as they are. Batch norm
         has seen the images by then, so its running statistics move. A device that decides so by itself is not waited for.
         """
-        torch.backends.cudnn.benchmark = True  # all batches have one size, for which the quickest kernels are looked for once
+        torch.backends.cudnn.benchmark = True  # batches have one size, or two: the quickest kernels are looked for once
         self.network.train()
         self.optimizer.zero_grad()
         scale = self.scaler.scale if self.device_scale is None else self.device_scale.scale

@@ -146,7 +146,7 @@ def runs(folder: Path) -> Seeds:
     _train(folder)
     (folder / 'run.yaml').unlink()
     (folder / 'run/export_onnx.json').write_text(json.dumps({'format': 'onnx', 'difference': 3e-7, 'passed': True}))
-    (folder / 'run/ms.json').write_text(json.dumps({'mIoU': 50.0, 'ms_flip': True, 'split': 'val'}))
+    (folder / 'run/ms.json').write_text(json.dumps({'mIoU': 50.0, 'conditions': {'ms_flip': True, 'split': 'val'}}))
     (folder / 'parity.json').write_text(json.dumps([{'what': 'logits', 'difference': 1e-6}]))
     if main(['results', str(folder / 'run'), '--out', str(folder / 'r.md')]):
         raise RuntimeError('the page to begin from was not made')

@@ -21,6 +21,7 @@ SEED, CASES, SLOW_CASES = 0, 200, 10_000
 LIMITS = Limits(seconds=1, memory=64 << 20)
 
 
+@pytest.mark.timeout(7200)  # for all of SLOW_CASES
 def test_what_is_changed_is_read_or_refused(request, tmp_path):
     cases = SLOW_CASES if request.config.getoption('--slow') else CASES
     done = subprocess.run(
