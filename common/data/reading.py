@@ -211,13 +211,13 @@ def _opened(source: Path | BinaryIO, name: Any, most: int, use: Callable[[Option
     image. DataError for whatever goes wrong, and for more pixels than ``most``."""
     head = b''
     try:
-        if isinstance(source, Path) and source.exists() and not source.is_file():  # opening a FIFO would wait for ever
+        if isinstance(source, Path) and not source.is_file() and source.exists():  # opening a FIFO would wait for ever
             raise DataError(f'{name}: no file, but a folder or a device; not readable as an image')
         with source.open('rb') if isinstance(source, Path) else source as file:
             head = file.read(32)
             file.seek(0)
             try:
-                with _limit(most):
+                with _limit(most) if most > MAX_PIXELS else contextlib.nullcontext():
                     image = Image.open(file, formats=FORMATS)
             except Image.UnidentifiedImageError:
                 if head[:4] not in TIFFS:
@@ -252,8 +252,7 @@ def _unreadable(error: Exception, head: bytes, name: Any) -> DataError:
 @contextmanager
 def _limit(most: int) -> Iterator[None]:
     """Pillow's own limit of pixels, lifted where ``most`` is more than usual: it is checked before pixels are decoded."""
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = before if most <= MAX_PIXELS else most
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, most
     try:
         yield
     finally:
@@ -328,7 +327,7 @@ def _loaded(image: Image.Image, file: BinaryIO, head: bytes, name: Any, upright:
     if cut or swapped:
         channels, turn = _by_opencv(file, head, name), stored if upright else 1
     min_is_white = tags.get(PHOTOMETRIC) == MIN_IS_WHITE or head[:2] in (b'P1', b'P4')
-    signed = SIGNED in np.ravel(tags.get(SAMPLE_FORMAT, 1))
+    signed = bool(tags) and SIGNED in np.ravel(tags.get(SAMPLE_FORMAT, 1))
     lossy = _is_lossy(image, file, tags)
     return _Decoded(image, turn, bits, str(image.format), channels, min_is_white, signed, largest, lossy)
 
