@@ -116,12 +116,16 @@ class _Numbers:
         return self.next is not None
 
     def taken(self) -> dict[int, bytes]:
-        """The graphs in the folder by their numbers; it is empty then."""
+        """The graphs in the folder by their numbers; it is empty then. None, and no more numbers, where MindSpore has written a
+        graph in several files, which are not told apart here."""
         graphs = {}
         for path in self.folder.glob('compile_cache_*.mindir'):
-            graphs[int(path.stem.rpartition('_')[2])] = path.read_bytes()
+            graphs[path.stem.removeprefix('compile_cache_')] = path.read_bytes()
             path.unlink()
-        return graphs
+        if not all(number.isdigit() for number in graphs):
+            self.next = None
+            return {}
+        return {int(number): content for number, content in graphs.items()}
 
     @contextmanager
     def caching(self) -> Iterator[None]:

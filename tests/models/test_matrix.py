@@ -204,14 +204,14 @@ def test_batch_of_one_trains_or_says_why_not(name, twins):
     with operator_by_operator():
         for backend, network in twins:
             arguments = network, images(case), labels(name, classes_of(name)), loss_of(network)
+            before = backend.state(network)
             if case.batch_of_one:
-                before = backend.state(network)
                 loss, gradients = backend.loss_and_gradients(*arguments, training=True)
-                backend.load_state(network, before)  # its statistics had moved
                 assert np.isfinite(loss) and all(np.isfinite(gradient).all() for gradient in gradients.values())
             else:
                 with pytest.raises(BatchError, match='batch_size 2'):
                     backend.loss_and_gradients(*arguments, training=True)
+            backend.load_state(network, before)  # statistics have moved
 
 
 @both
