@@ -19,6 +19,7 @@ from twinseg.common.files import graph_cache
 
 KEY = 'k' * 32
 STEPS = """
+import hashlib
 import numpy as np
 from tests.support.tiny import batch, tiny_network
 from twinseg.common import config
