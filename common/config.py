@@ -594,7 +594,7 @@ class Augment(Group):
 
     @property
     def protocol(self) -> str:
-        """What scores are counted on, in words: full (the label file as it is), resized 360x480, center_crop 480x480."""
+        """What scores are counted on, in words: full (labels of their own size), resized 360x480, center_crop 480x480."""
         sizes = {'resized': self.eval_resized, 'center_crop': self.eval_center_crop}
         return next((f'{name} {size[0]}x{size[1]}' for name, size in sizes.items() if size), 'full')
 

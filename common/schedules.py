@@ -69,7 +69,7 @@ def learning_rates(optimizer: Optimizer, schedule: Schedule, steps_per_epoch: in
 
 
 def detail_kernels(optimizer: Optimizer, rates: np.ndarray) -> np.ndarray:
-    """DETAIL_KERNEL as it decays in a training with learning ``rates`` (steps,): float32 (steps, 3), first as it is.
+    """DETAIL_KERNEL as it decays in a training with learning ``rates`` (steps,): float32 (steps, 3), from the whole kernel on.
 
     In STDC-Seg it is a parameter whose gradient is zero: weight decay alone changes it, through SGD with momentum, at the plain
     learning rate (optimizer_loss.py, the last group). Computed in float32 as the optimizer does.

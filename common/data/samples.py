@@ -43,7 +43,8 @@ class TrainSamples:
     @property
     def broken(self) -> list[str]:
         """Names of the samples that were skipped so far, by any worker."""
-        return [sample.name for sample, mark in zip(self.dataset.samples, self._broken) if mark]
+        marks = bytes(self._broken)  # asked for after every step: without a mark none of a million samples is looked at
+        return [sample.name for sample, mark in zip(self.dataset.samples, marks) if mark] if 1 in marks else []
 
     def _augmented(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         image, label = train_transform(image, label, self.augment, rng)

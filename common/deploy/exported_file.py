@@ -150,7 +150,7 @@ def evaluate_exported(
     network.check_scales({'--ms-flip': options.ms_flip, '--real-size': options.real_size, '--scales or eval_scales': scales})
     if size is not None:
         config = config.replace(eval_size=None)  # the file's size decides
-    shown = views.as_published(network, config, options, window=size or network.metadata.input_size)
+    shown = views.as_published(network, config, options, window=size)
     evaluation = evaluate(shown, network.facts, config, make_loader, options, progress=progress)
     conditions = {
         'model': str(network.path),

@@ -44,9 +44,9 @@ def followers(names: Iterable[str], lr_mult: Mapping[str, float]) -> dict[str, i
 
 
 def _longest(lr_mult: Mapping[str, float], name: str) -> Optional[str]:
-    """The longest key that fits a name; UserError where two of one length fit and do not agree."""
+    """The longest key that fits a name; UserError where several of that length fit and do not agree."""
     fitting = sorted((key for key in lr_mult if _fits(key, name)), key=len, reverse=True)
-    for other in fitting[1:2]:
+    for other in fitting[1:]:
         if len(other) == len(fitting[0]) and lr_mult[other] != lr_mult[fitting[0]]:
             raise UserError(f'lr_mult: {fitting[0]!r} and {other!r} both fit {name}; make one of them longer')
     return fitting[0] if fitting else None

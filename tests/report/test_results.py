@@ -159,6 +159,7 @@ def test_rows_of_other_runs_stay(run, tmp_path):
         ),
         ('stdc/stdc1_4xb12-80k_cityscapes-512x1024', {'eval_size': [512, 1024]}, None),
         ('stdc/stdc1_4xb12-80k_cityscapes-512x1024', {'val_split': 'train'}, None),
+        ('stdc/stdc1_4xb12-80k_cityscapes-512x1024', {'set': 'toy_street'}, None),
         ('enet/enet_davidtvs_camvid-360x480', {}, 'mIoU 65.19 (val)'),
         ('enet/enet_cityscapes-512x1024', {}, 'mIoU 59.5 (val)'),
         ('enet/enet_cityscapes-512x1024', {'eval_resized': None}, None),  # labels at full size

@@ -292,6 +292,10 @@ def test_heads_need_a_backbone(names):
     [
         ({'lr_mult': {'hea*.bn': 2.0}}, "fits 'hea.*.bn'; a name is for example head.weight"),
         ({'lr_mult': {'hea*weight': 2.0, 'head.we*ht': 1.0}}, "'hea.*weight' and 'head.we.*ht' both fit head.weight"),
+        (
+            {'lr_mult': {'hea*weight': 2.0, 'head.w*ght': 2.0, 'head.wei*t': 1.0}},
+            "'hea.*weight' and 'head.wei.*t' both fit head.weight",
+        ),
         ({'lr_mult': {'hed': 2.0}}, "starts with 'hed'"),
         ({'use_nesterov': True, 'momentum': 0.0}, 'use_nesterov needs a momentum'),
     ],
