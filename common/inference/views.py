@@ -57,7 +57,10 @@ class TestTimeAugmentation:
                 )
                 part = _softmax(logits) if self.average == 'probabilities' else logits
                 scores += part[..., ::-1] if flipped else part
-            total = total + np.exp(scores / len(mirrored)) if exponentials else scores
+            if exponentials:  # float32 ends at logits of 88
+                total = total + np.exp(scores / len(mirrored), dtype=np.float64)
+            else:
+                total = scores
         total /= len(self.scales) * (1 if exponentials else len(mirrored))
         return total
 

@@ -128,6 +128,16 @@ def test_averaging_a_mirrored_view_mirrors_it_back(dataset):
     assert np.allclose(once, views.TestTimeAugmentation(Bright(), flip=True).averages(images, images.shape[2:]))
 
 
+def test_exponentials_of_large_logits_are_finite(dataset):
+    class Large(Bright):
+        def logits(self, images, size=None):
+            return 100 * super().logits(images, size)
+
+    images = np.stack([dataset.read(0)[0].transpose(2, 0, 1)])
+    averages = views.TestTimeAugmentation(Large(), flip=True, average='exponentials').averages(images, images.shape[2:])
+    assert np.isfinite(averages).all()
+
+
 @pytest.mark.parametrize('window', [(64, 96), (32, 48), (50, 33), (500, 500)])
 def test_windows_cover_the_image(dataset, window):
     images = np.stack([dataset.read(0)[0].transpose(2, 0, 1)])
