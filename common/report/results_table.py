@@ -175,7 +175,7 @@ def _several_scales(folder: Path, config: Config, figure: str) -> Optional[str]:
             same_protocol = conditions.get('protocol', 'full') == config.augment.protocol
             if conditions['ms_flip'] and same_protocol and conditions['split'] == config.data.val_split:
                 return f'{result[figure]:.2f}'
-        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             continue  # another kind of file
     return None
 

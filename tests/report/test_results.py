@@ -110,6 +110,24 @@ def test_a_score_of_another_protocol_says_so(run, tmp_path):
     assert found['multi-scale, flip'] is None, 'the evaluation beside it was counted on the full labels'
 
 
+CONDITIONS = '"conditions": {"ms_flip": true, "split": "val"}'
+
+
+@pytest.mark.parametrize(
+    'content, score',
+    [
+        (f'{{"mIoU": 50, {CONDITIONS}}}', '50.00'),
+        *(
+            (text, None)
+            for text in ('{', '[]', '{"conditions": []}', '{"conditions": "text"}', f'{{"mIoU": [], {CONDITIONS}}}')
+        ),
+    ],
+)
+def test_files_of_another_kind_are_passed_over(tmp_path, content, score):
+    (tmp_path / 'x.json').write_text(content)
+    assert results_table._several_scales(tmp_path, load('fast_scnn_toy_street'), 'mIoU') == score
+
+
 def test_rows_are_in_order_and_runs_are_checked(run, tmp_path):
     shutil.copytree(run, tmp_path / 'b')
     text = (tmp_path / 'b/config.yaml').read_text()
