@@ -75,15 +75,18 @@ def training_batches(
 ) -> Iterator[list[tuple[int, int]]]:
     """The keys ``(epoch, index)`` of batches ``start`` to ``stop - 1``, counted over epochs without end.
 
-    A global batch has ``batch_size * world_size`` samples; process ``rank`` takes its ``rank_positions``, so that the processes
-    together see what one process with the whole batch sees. ``order`` gives the samples of an epoch, by default
+    A global batch has ``batch_size * world_size`` samples; process ``rank`` takes its ``rank_positions``, so that the
+    processes together see what one process with the whole batch sees. ``order`` gives the samples of an epoch, by default
     ``epoch_order``; an epoch with ``repeat`` has that many orders, one after the other. Where a sample comes again in an
     epoch, the key says another epoch, so that it is augmented differently. Without ``drop_last`` the last batch of an epoch
-    holds the rest, filled up to equal parts for the processes from the beginning of the epoch. DataError when an epoch does
-    not fill one batch that it must. The parameters are ten because a batch depends on all of them and on nothing else.
+    holds the rest; for several processes it is filled up from the beginning of the epoch, to equal parts, even ones where
+    ``batch_size`` is even. DataError when an epoch does not fill one batch that it must. The parameters are ten because a
+    batch depends on all of them and on nothing else.
     """
     steps, total = steps_per_epoch(length * repeat, batch_size, world_size, drop_last), batch_size * world_size
     part_of_rest = -(-(length * repeat % total) // world_size) or batch_size
+    if world_size > 1 and batch_size % 2 == 0:  # samples are mixed in pairs
+        part_of_rest += part_of_rest % 2
     batch = start
     while stop is None or batch < stop:
         epoch, step = divmod(batch, steps)

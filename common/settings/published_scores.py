@@ -109,5 +109,5 @@ def of_file(path: Path) -> Optional[Published]:
 
 def of_recipe(name: Optional[str]) -> Published:
     """The published scores of a recipe by its name with its folder; nothing where there is no such recipe any more."""
-    path = recipes.RECIPES / f'{name}.yaml'
-    return (of_file(path) if name and path.is_file() else None) or Published()
+    path = recipes.RECIPES / f'{name}.yaml'  # a run's configuration may name any path
+    return (of_file(path) if path in recipes.recipes() else None) or Published()
