@@ -95,8 +95,8 @@ def max_pool_indices(
 
 
 class _MaxPoolIndices(nn.Cell):
-    """Max pooling whose windows do not overlap, with a gradient of its own: that of MindSpore's operator looks at the whole plane
-    for each maximum (47 s on a CPU for 2 x 16 planes of 180x240 values; 0.05 s here)."""
+    """Max pooling whose windows do not overlap, with a gradient of its own: that of MindSpore's operator looks at the whole
+    plane for each maximum (47 s on a CPU for 2 x 16 planes of 180x240 values; 0.05 s here)."""
 
     def construct(self, x, kernel_size, stride, padding, ceil_mode):
         return ops.max_pool2d(x, kernel_size, stride, padding, ceil_mode=ceil_mode, return_indices=True)

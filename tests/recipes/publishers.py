@@ -384,7 +384,7 @@ FAMILIES = {
 }
 # Recipes of publishers' scores that no table here holds to a file -> where they are held, or why they are not.
 ELSEWHERE = {
-    r'stdc[12](-seg50)?_in1k-pre_(3xb16-60k|10k)_.*': "tests/test_recipes.py: STDC-Seg's authors",
+    r'stdc[12](-seg50)?_in1k-pre_(3xb16-60k(-trainval)?|10k)_.*': "tests/test_recipes.py: STDC-Seg's authors",
     r'ddrnet_.*': "mmsegmentation.json, and tests/test_recipes.py: chenjun2hao and the authors' own words",
     r'ddrnet(23|23_slim|39)_imagenet': "the authors' training code is not published; the schedule is from memory of the paper",
     r'stdc[12]_imagenet': "the authors' ImageNet code is not published; the schedule is from memory of the paper",
