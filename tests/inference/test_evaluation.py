@@ -273,7 +273,7 @@ def test_a_network_without_views_is_shown_as_it_is():
 @pytest.mark.parametrize(
     'keys, message',
     [
-        ({'eval_scales': []}, r'eval_scales: expected a list of numbers above 0 and at most 8, such as'),
+        ({'eval_scales': []}, r'eval_scales: expected a list of one to 100 numbers above 0 and at most 8, such as'),
         ({'eval_scales': [0.0]}, 'eval_scales: expected a list of one to 100 numbers above 0'),
         ({'eval_scales': [9.0]}, 'eval_scales: expected a list of one to 100 numbers above 0'),
         ({'eval_resized': [30, 0]}, r'eval_resized: expected \[height, width\] in pixels'),
