@@ -75,7 +75,7 @@ FAULTS = {
     'an internal error': (lambda: explain(ValueError('x')), 'status 1'),
     'a loop': (lambda: next(number for number in iter(int, 1) if number), 'takes more than 1 s'),
     'waiting': (lambda: time.sleep(99), 'hangs'),
-    'memory': (fill_memory, 'takes 1.. MB, more than 64'),
+    'memory': (fill_memory, r'takes \d+ MB, more than 64'),
     'all memory': (take_all_memory, 'only because memory was lacking'),
     'a program': (start_a_program, 'forbidden: os.posix_spawn'),
     'a command': (lambda: os.system('gs'), 'forbidden: os.system'),

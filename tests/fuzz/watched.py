@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
+import psutil
+
 from twinseg.common.errors import UserError
 from twinseg.common.memory import is_out_of_memory
 from twinseg.common.printable import LONGEST, printable
 
-PATIENCE = 120  # seconds by the clock, on a machine that does other things, too
+PATIENCE = 120  # seconds by the clock
+WORKING = 1  # seconds of a core in as many: less is waiting, also on a machine that does other things
 HEADROOM = 4  # how many times the memory that is allowed is there: what takes all of it is seen, and the machine lives
 FAULT = 70  # exit status of the process where the work ended by an exception
 FORBIDDEN = 71  # or did what no file may make it do
@@ -107,27 +110,48 @@ def watch(work: Callable[[], int], world: World, limits: Limits) -> Outcome:
     os.close(writer)
     before = int(os.read(reader, 100) or 0)
     os.close(reader)
-    watcher = os.pidfd_open(child)
-    poll = select.poll()
-    poll.register(watcher, select.POLLIN)
-    hangs = not poll.poll(1000 * PATIENCE)
+    hangs = _hangs(child)
     with suppress(ProcessLookupError):
         if hangs:
             os.kill(child, signal.SIGKILL)
     _, waited, used = os.wait4(child, 0)
-    os.close(watcher)
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(child, signal.SIGKILL)  # processes that it left
     seconds = used.ru_utime + used.ru_stime
     memory = max(0, used.ru_maxrss * 1024 - before)
     out, said = (path.read_bytes() if path.exists() else b'' for path in streams)
     status = os.waitstatus_to_exitcode(waited)
-    problem = f'hangs (more than {PATIENCE} s)' if hangs else _problem(status, out, said, limits)
+    problem = f'hangs (waits for {PATIENCE} s)' if hangs else _problem(status, out, said, limits)
     if problem is None and memory > limits.memory:
         problem = f'takes {memory >> 20} MB, more than {limits.memory >> 20}'
     problem = problem or world.changed()
     last = said.decode(errors='replace').strip().rpartition('\n')[2]
     return Outcome(status, problem, last, seconds if not hangs else time.monotonic() - began, memory)
+
+
+def _hangs(child: int) -> bool:
+    """Whether a process waits instead of ending; one that computes ends by its limit."""
+    watcher, computed = os.pidfd_open(child), 0.0
+    try:
+        poll = select.poll()
+        poll.register(watcher, select.POLLIN)
+        while not poll.poll(1000 * PATIENCE):
+            before, computed = computed, _computed(child)
+            if computed < before + WORKING:
+                return True
+        return False
+    finally:
+        os.close(watcher)
+
+
+def _computed(child: int) -> float:
+    """Seconds of a core that a process and those it started have taken."""
+    total = 0.0
+    with suppress(psutil.Error):
+        process = psutil.Process(child)
+        for each in (process, *process.children(recursive=True)):
+            total += sum(each.cpu_times())
+    return total
 
 
 def _problem(status: int, out: bytes, said: bytes, limits: Limits) -> Optional[str]:

@@ -2,7 +2,8 @@
 
 ``golden/training/`` holds what mmsegmentation's ``model.train_step`` and davidtvs' ``Train.run_epoch`` did with the weights
 and batches that ``golden.py`` makes. The same steps show that the twins stay together, so ``models/test_matrix.py`` need not
-compile these networks again.
+take steps with these networks again. Every run takes the two steps whose movements are recorded, ``--slow`` all four; MindSpore
+takes those of ``OPERATORS``, which it compiles for longer than it computes, operator by operator, and compiles them with ``--slow``.
 """
 
 import json
@@ -23,6 +24,7 @@ MOVE_TOLERANCE = 1e-4  # relative, or 5 times the fixture's noise
 RATE_TOLERANCE = 1e-9  # relative
 APART = 1e-4  # relative L2, over all parameters and statistics of twins after the steps with recorded moves
 STILL = 1e-12  # L2 norm of what does not move
+OPERATORS = ('davidtvs_enet', 'mmseg_ddrnet_23_slim', 'mmseg_stdc1')
 OUTPUTS = {  # a part of their loss, or the head in its name -> which of our network's outputs
     'logits': 0,
     'decode.loss_spatial': 1,
@@ -79,8 +81,13 @@ def case(request) -> str:
 
 
 @pytest.fixture
-def steps(backend_name, case) -> Steps:
-    return taken(backend_name, case)
+def slow(request) -> bool:
+    return request.config.getoption('--slow')
+
+
+@pytest.fixture
+def steps(backend_name, case, slow) -> Steps:
+    return taken(backend_name, case, slow)
 
 
 @lru_cache(maxsize=1)  # for both backends
@@ -91,7 +98,7 @@ def published(case: str) -> tuple[dict, weights.Converted]:
 
 
 @lru_cache(maxsize=2)  # both backends' of one case
-def taken(backend_name: str, case: str) -> Steps:
+def taken(backend_name: str, case: str, slow: bool) -> Steps:
     """Takes the recorded steps."""
     backend = get_backend(backend_name)
     backend.setup('cpu', seed=0, threads=1)
@@ -104,9 +111,12 @@ def taken(backend_name: str, case: str) -> Steps:
     for _, module in network.named_modules() if backend.name == 'pytorch' else network.cells_and_names():
         if hasattr(module, 'ratio'):  # dropout
             module.ratio = 0.0
+    if backend.name == 'mindspore' and case in OPERATORS and not slow:
+        chosen = chosen.replace(graph_mode=1)
     trainer = backend.make_trainer(network, chosen)
     shape, losses, moves = record['batch'], [], []
-    for step, rate in enumerate(rates(record)[: len(record['losses'])], start=1):
+    number = len(record['losses' if slow else 'moves'])
+    for step, rate in enumerate(rates(record)[:number], start=1):
         images = golden.generator(f'images:train:{case}:{step - 1}').integers(0, 256, shape, dtype=np.uint8)
         labels = golden.label(f'train:{case}:{step - 1}', (shape[0], *shape[2:]), spec['num_classes'], block=8)
         losses.append(trainer.step([(images, labels.astype(np.uint8))], rate))
@@ -138,10 +148,10 @@ def assert_within(differences: dict[str, tuple[float, float]], record_property) 
     assert not over
 
 
-def test_losses(steps, case, record_property):
-    """Of steps 1 to 4 the loss, and every part of it; the noise is that of the whole loss, so parts are measured by it, too."""
+def test_losses(steps, case, slow, record_property):
+    """Of steps 1 and 2, with ``--slow`` of 1 to 4, the loss, and every part of it; the noise is that of the whole loss, so parts are measured by it, too."""
     record, differences = recorded(case), {}
-    assert len(steps.losses) == len(record['losses']) == len(record['noise'])
+    assert len(steps.losses) == len(record['losses' if slow else 'moves'])
     noises = np.maximum.accumulate(record['noise'])  # of two runs: that of a later step is no smaller
     for number, (ours, theirs, noise) in enumerate(zip(steps.losses, record['losses'], noises), start=1):
         expected: dict[str, float] = {}
@@ -171,10 +181,10 @@ def test_movements(steps, case, record_property):
 
 
 @pytest.mark.skipif(len(available()) < 2, reason='needs both PyTorch and MindSpore')
-def test_twins_stay_together(case):
+def test_twins_stay_together(case, slow):
     """The twins' parameters and statistics after two steps, together. Adam moves a weight by as much for a gradient that is
     rounding noise as for any other, so its record says how far the publisher's own steps are apart (``apart``)."""
-    ours, theirs = (taken(backend_name, case).end for backend_name in available())
+    ours, theirs = (taken(backend_name, case, slow).end for backend_name in available())
     assert list(ours) == list(theirs)
     apart = sum(float(np.sum((theirs[name] - ours[name]) ** 2, dtype=np.float64)) for name in ours)
     size = sum(float(np.sum(array**2, dtype=np.float64)) for array in ours.values())
