@@ -78,7 +78,9 @@ def ours(name, arch):
 
 
 @pytest.mark.parametrize('case', cases())
-def test_outputs(golden_folder, backend, case):
+def test_outputs(request, golden_folder, backend, case):
+    if backend.name == 'mindspore' and case.endswith('_odd') and not request.config.getoption('--slow'):
+        pytest.skip("needs --slow; PyTorch's output is the publisher's, and test_matrix.py compares the twins at odd sizes")
     spec, recorded, converted = published(golden_folder, case)
     built = network(backend, converted)
     with operator_by_operator():

@@ -161,10 +161,10 @@ CLASSIFIERS = (
     'ddrnet39',
 )
 OVERFIT = [name for name, case in NETWORKS.items() if name == case.arch and name not in CLASSIFIERS]  # one of each network
-QUICK = (
+QUICK = (  # one of each kind: what takes long is tried with these in every run of the tests
     'stdc1',
     'resnet18',
-    'ddrnet23_slim',  # compiled in every run of the tests
+    'ddrnet23_slim',
     *(name for name in OVERFIT if name not in ('stdc2_seg', 'ddrnet23_seg', 'ddrnet39_seg')),
 )
 STEPPED = (  # training/test_golden_steps.py compiles these for training, and compares the twins after two steps

@@ -2,8 +2,8 @@
 
 ``golden/training/`` holds what mmsegmentation's ``model.train_step`` and davidtvs' ``Train.run_epoch`` did with the weights
 and batches that ``golden.py`` makes. The same steps show that the twins stay together, so ``models/test_matrix.py`` need not
-take steps with these networks again. Every run takes the two steps whose movements are recorded, ``--slow`` all four; MindSpore
-takes those of ``OPERATORS``, which it compiles for longer than it computes, operator by operator, and compiles them with ``--slow``.
+take steps with these networks again. Every run takes the two steps whose movements are recorded, ``--slow`` all four.
+MindSpore compiles those of ``OPERATORS`` for longer than it computes them: it takes them operator by operator without ``--slow``.
 """
 
 import json
@@ -149,7 +149,7 @@ def assert_within(differences: dict[str, tuple[float, float]], record_property) 
 
 
 def test_losses(steps, case, slow, record_property):
-    """Of steps 1 and 2, with ``--slow`` of 1 to 4, the loss, and every part of it; the noise is that of the whole loss, so parts are measured by it, too."""
+    """The loss of every step, and every part of it; the noise is that of the whole loss, so parts are measured by it, too."""
     record, differences = recorded(case), {}
     assert len(steps.losses) == len(record['losses' if slow else 'moves'])
     noises = np.maximum.accumulate(record['noise'])  # of two runs: that of a later step is no smaller
