@@ -694,17 +694,22 @@ class Schedule(Group):
         return self
 
 
-LossName = Literal['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem']
+LossName = Literal[
+    'cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem', 'focal', 'dice', 'lovasz'
+]
+Losses = Union[LossName, Annotated[dict[LossName, Annotated[float, Field(gt=0)]], Field(min_length=1)]]
 
 
 class Loss(Group):
-    loss: LossName = Field(
+    loss: Losses = Field(
         'cross_entropy',
-        description='loss of each output. sigmoid_cross_entropy: use_sigmoid; online hard example mining: ohem is '
-        "mmsegmentation's OhemCrossEntropy, ohem_pixel_sampler its OHEMPixelSampler, stdc_ohem STDC-Seg's; "
-        'classifiers have cross_entropy',
+        description='loss of each output, or the weights of several that are added: {cross_entropy: 1.0, dice: 3.0}. '
+        'sigmoid_cross_entropy: use_sigmoid; online hard example mining: ohem is '
+        "mmsegmentation's OhemCrossEntropy, ohem_pixel_sampler its OHEMPixelSampler, stdc_ohem STDC-Seg's; focal: of a softmax, "
+        'times (1 - probability) ** focal_gamma; dice: DiceLoss of a softmax, by image; lovasz: Lovasz-softmax of the whole '
+        'batch, the mean over the classes in it; classifiers have cross_entropy',
     )
-    losses: dict[str, LossName] = Field(
+    losses: dict[str, Losses] = Field(
         {}, description='name of an output, logits or an auxiliary one -> its loss, where that is another: {aux: cross_entropy}'
     )
     class_weight: Annotated[
@@ -724,8 +729,9 @@ class Loss(Group):
     avg_non_ignore: bool = Field(
         True,
         description="whether ignored pixels are left out of the average's divisor, too (avg_non_ignore, which is false by "
-        'default in mmsegmentation)',
+        'default in mmsegmentation); in dice: whether what is predicted there is left out, instead of being wrong',
     )
+    focal_gamma: NonNegative = Field(2.0, description='focal: power of (1 - probability of the right class); 0: cross-entropy')
     ohem_thresh: Fraction = Field(
         0.7, description="ohem losses: probability of the true class below which a pixel is hard and counts (OHEM's thresh)"
     )
@@ -766,9 +772,10 @@ class Loss(Group):
         return {'logits': self.logits_weight, **self.auxiliary_weights}
 
     @property
-    def by_output(self) -> dict[str, LossName]:
-        """The loss of each of these, but for STDC's detail, which has one of its own."""
-        return {name: self.losses.get(name, self.loss) for name in self.weights if name != 'detail'}
+    def by_output(self) -> dict[str, dict[LossName, float]]:
+        """The losses of each of these and their weights, but for STDC's detail, which has one of its own."""
+        given = {name: self.losses.get(name, self.loss) for name in self.weights if name != 'detail'}
+        return {name: loss if isinstance(loss, dict) else {loss: 1.0} for name, loss in given.items()}
 
 
 class Precision(Group):

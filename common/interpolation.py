@@ -4,6 +4,9 @@ A resize of an image is ``rows @ image @ columns.T``; exports use it where an op
 without a framework (ONNX Runtime, OpenVINO) use it to bring logits to the size of the image.
 """
 
+from functools import lru_cache
+from typing import NamedTuple
+
 import numpy as np
 
 Size = tuple[int, int]  # height, width
@@ -56,6 +59,28 @@ def row_strips(images: int, classes: int, size: Size) -> list[tuple[int, int]]:
     in_a_row = images * classes * width
     rows = height if height * in_a_row <= MAX_LOGITS else min(max(STRIP_LOGITS // in_a_row, 1), height)
     return [(start, min(start + rows, height)) for start in range(0, height, rows)]
+
+
+class Strip(NamedTuple):
+    """Rows ``start`` to ``stop`` (exclusive) of a resized image: ``matrix`` @ rows ``first`` to ``last`` (exclusive) of it."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    matrix: np.ndarray  # (stop - start, last - first) float32
+
+
+@lru_cache(maxsize=64)
+def strips(size: int, new_size: int, align_corners: bool, rows: int) -> tuple[Strip, ...]:
+    """A bilinear resize of ``size`` rows to ``new_size`` in strips of ``rows`` rows."""
+    matrix, parts = bilinear_matrix(size, new_size, align_corners), []
+    for start in range(0, new_size, rows):
+        part = matrix[start : start + rows]
+        used = np.flatnonzero(part.any(0))
+        first, last = int(used[0]), int(used[-1]) + 1
+        parts.append(Strip(start, start + len(part), first, last, np.ascontiguousarray(part[:, first:last])))
+    return tuple(parts)
 
 
 def class_ids(logits: np.ndarray, size: Size, align_corners: bool) -> np.ndarray:

@@ -4,8 +4,6 @@ A classifier's logits (N, C) go with labels (N,) integer, of which none is ignor
 
 Of several processes each has its part of the global batch: what counts pixels or picks hard ones looks at all of it, so that
 the mean of the processes' losses is the loss of the global batch, and the mean of their gradients its gradient.
-
-Cross-entropy is written as log-sum-exp minus the right logit: a third of the time of ``ops.cross_entropy`` on a CPU.
 """
 
 from types import SimpleNamespace
@@ -18,17 +16,19 @@ from twinseg.common import config
 from twinseg.common.config import DETAIL_KERNEL
 from twinseg.common.data.base import IGNORE
 from twinseg.common.schedules import DETAIL_LIMIT
-from twinseg.common.training.loss_checks import check
-from twinseg.mindspore_impl import distributed
+from twinseg.common.training.loss_checks import check, divides_by_count
+from twinseg.mindspore_impl import distributed, strips
 from twinseg.mindspore_impl.layers import resize
 
+TINY = 1e-12  # smallest divisor, and base of a power with a finite slope
 LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
 
 
 def constants(loss: config.Loss, align_corners: Mapping[str, bool]) -> SimpleNamespace:
     """The settings in the form that graph mode reads; UserError when they do not fit a network's outputs."""
     check(loss, align_corners)
-    return SimpleNamespace(**loss.model_dump(), weights=loss.weights, by_output=loss.by_output)
+    terms = {name: tuple(terms.items()) for name, terms in loss.by_output.items()}
+    return SimpleNamespace(**loss.model_dump(), weights=loss.weights, terms=terms, divides_by_count=divides_by_count(loss))
 
 
 def segmentation_loss(
@@ -37,43 +37,67 @@ def segmentation_loss(
     loss: SimpleNamespace,
     align_corners: Mapping[str, bool],
     detail_kernel: Tensor | Sequence[float] = DETAIL_KERNEL,
+    counted: Optional[Tensor] = None,
 ) -> dict[str, Tensor]:
     """The loss of a network's outputs, each resized bilinearly to the labels (a classifier's (N, C) are not resized).
 
     Returns ``loss`` and its weighted parts, which sum to it: ``loss_logits`` and ``loss_<output>`` for every output in
-    ``loss.weights``. ``loss``: of ``constants``; ``detail_kernel``: see ``boundary_targets``.
+    ``loss.weights``. ``loss``: of ``constants``; ``detail_kernel``: see ``boundary_targets``. ``counted``: what
+    ``count_pixels`` gives, as a mean over the batches that a step accumulates; by default these labels are all.
     """
     labels = ops.cast(labels, ms.float32 if labels.ndim == 2 else ms.int32)
+    if loss.divides_by_count and labels.ndim == 3:
+        counted = distributed.mean(count_pixels(labels, loss.class_weight) if counted is None else counted)
     parts, total = {}, 0.0
     for name, weight in loss.weights.items():
-        logits = ops.cast(outputs[name], ms.float32)
-        if logits.ndim == 4:
-            logits = resize(logits, labels.shape[-2:], align_corners[name])
+        logits, corners = ops.cast(outputs[name], ms.float32), align_corners.get(name, False)
+        value = 0.0
         if name == 'detail':
-            bce, overlap = detail(logits, labels, detail_kernel)
+            bce, overlap = detail(resize(logits, labels.shape[1:], corners), labels, detail_kernel)
             value = loss.detail_weights[0] * bce + loss.detail_weights[1] * overlap
         else:
-            value = criterion(logits, labels, loss, loss.by_output[name])
+            for term, share in loss.terms[name]:
+                value = value + share * criterion(logits, labels, loss, term, corners, counted)
         parts['loss_' + name] = weight * value
         total = total + weight * value
     parts['loss'] = total
     return parts
 
 
-def criterion(logits: Tensor, labels: Tensor, loss: SimpleNamespace, name: config.LossName) -> Tensor:
+def criterion(
+    logits: Tensor,
+    labels: Tensor,
+    loss: SimpleNamespace,
+    name: config.LossName,
+    align_corners: bool,
+    counted: Optional[Tensor],
+) -> Tensor:
     """The loss of that name; of classifiers cross-entropy. Soft targets are taken as smoothed already."""
     if logits.ndim == 2:
         targets = labels if labels.ndim == 2 else class_targets(labels, logits.shape[1], loss.label_smoothing)
         return soft_cross_entropy(logits, targets)
+    weight, average = loss.class_weight, loss.avg_non_ignore
     if name == 'cross_entropy':
-        return cross_entropy(logits, labels, loss.class_weight, loss.label_smoothing, loss.avg_non_ignore)
+        return cross_entropy(logits, labels, weight, loss.label_smoothing, average, align_corners, counted)
     if name == 'sigmoid_cross_entropy':
-        return sigmoid_cross_entropy(logits, labels, loss.class_weight, loss.avg_non_ignore)
+        return sigmoid_cross_entropy(logits, labels, weight, average, align_corners, counted)
+    if name == 'focal':
+        return focal(logits, labels, loss.focal_gamma, weight, average, align_corners, counted)
+    if name == 'dice':
+        return softmax_dice(logits, labels, average, align_corners)
+    if name == 'lovasz':
+        return lovasz(logits, labels, weight, align_corners)
     if name == 'ohem':
-        return ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
+        return ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, weight, align_corners)
     if name == 'ohem_pixel_sampler':
-        return ohem_pixel_sampler(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight, loss.avg_non_ignore)
-    return stdc_ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
+        return ohem_pixel_sampler(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, weight, average, align_corners)
+    return stdc_ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, weight, align_corners)
+
+
+def count_pixels(labels: Tensor, class_weight: Optional[Sequence[float]] = None) -> Tensor:
+    """(2,) float32: the number of the pixels (N, H, W) that are not ignored, and the sum of their classes' weights."""
+    count = ops.cast(ops.cast(labels != IGNORE, ms.int32).sum(), ms.float32)
+    return ops.stack((count, _pixel_weights(labels, class_weight).sum()))
 
 
 def cross_entropy(
@@ -82,18 +106,21 @@ def cross_entropy(
     class_weight: Optional[Sequence[float]] = None,
     label_smoothing: float = 0.0,
     avg_non_ignore: bool = True,
+    align_corners: bool = False,
+    counted: Optional[Tensor] = None,
 ) -> Tensor:
     """Softmax cross-entropy, divided by the weights of the pixels that are not ignored, or, as mmsegmentation does by
     default (``avg_non_ignore`` false), by the number of all pixels.
     """
-    weight = _weights(labels, class_weight)
-    normaliser = _log_sum_exp(logits)
-    losses = weight * (normaliser - _right(logits, labels))
+    total = strips.weighted_cross_entropy(logits, labels, _pixel_weights(labels, class_weight), align_corners)
     if label_smoothing > 0:
-        scale = Tensor(class_weight or [1.0] * logits.shape[1], ms.float32).reshape(1, -1, *[1] * (logits.ndim - 2))
-        spread = _valid(labels) * ((ops.expand_dims(normaliser, 1) - logits) * scale).sum(1)
-        losses = (1 - label_smoothing) * losses + label_smoothing / logits.shape[1] * spread
-    return losses.sum() / _pixels(labels, class_weight, avg_non_ignore)
+        logits = resize(logits, labels.shape[1:], align_corners)
+        scale = Tensor(class_weight or [1.0] * logits.shape[1], ms.float32).reshape(1, -1, 1, 1)
+        largest = ops.stop_gradient(logits.max(1, keepdims=True))
+        normaliser = ops.log(ops.exp(logits - largest).sum(1, keepdims=True)) + largest
+        spread = (_pixel_weights(labels) * ((normaliser - logits) * scale).sum(1)).sum()
+        total = (1 - label_smoothing) * total + label_smoothing / logits.shape[1] * spread
+    return total / _pixels(labels, class_weight, avg_non_ignore, counted)
 
 
 def class_targets(labels: Tensor, classes: int, label_smoothing: float = 0.0) -> Tensor:
@@ -103,27 +130,56 @@ def class_targets(labels: Tensor, classes: int, label_smoothing: float = 0.0) ->
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Softmax cross-entropy of logits (N, C) against probabilities (N, C), averaged over the samples."""
-    return (targets * (ops.expand_dims(_log_sum_exp(logits), 1) - logits)).sum(1).mean()
+    largest = ops.stop_gradient(logits.max(1, keepdims=True))
+    normaliser = ops.log(ops.exp(logits - largest).sum(1, keepdims=True)) + largest
+    return (targets * (normaliser - logits)).sum(1).mean()
 
 
 def sigmoid_cross_entropy(
-    logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None, avg_non_ignore: bool = True
+    logits: Tensor,
+    labels: Tensor,
+    class_weight: Optional[Sequence[float]] = None,
+    avg_non_ignore: bool = True,
+    align_corners: bool = False,
+    counted: Optional[Tensor] = None,
 ) -> Tensor:
     """Binary cross-entropy of every channel against the one-hot labels (mmsegmentation's ``use_sigmoid``), averaged over
     channels and pixels; class weights multiply the positive terms.
     """
-    right = _right(logits, labels)
-    wrong = _valid(labels) * (ops.softplus(logits).sum(1) - ops.softplus(right))
-    losses = wrong + _weights(labels, class_weight) * ops.softplus(-right)
-    return losses.sum() / (logits.shape[1] * _pixels(labels, None, avg_non_ignore))
+    valid, positive = _pixel_weights(labels), _pixel_weights(labels, class_weight)
+    total = strips.weighted_sigmoid(logits, labels, valid, positive, align_corners)
+    return total / (logits.shape[1] * _pixels(labels, None, avg_non_ignore, counted))
+
+
+def focal(
+    logits: Tensor,
+    labels: Tensor,
+    gamma: float,
+    class_weight: Optional[Sequence[float]] = None,
+    avg_non_ignore: bool = True,
+    align_corners: bool = False,
+    counted: Optional[Tensor] = None,
+) -> Tensor:
+    """Cross-entropy times (1 - probability of the right class) ** ``gamma`` (Lin et al. 2017, equation 4, of a softmax),
+    averaged over the pixels; class weights multiply it (their alpha).
+    """
+    losses = strips.cross_entropy(logits, labels, align_corners)
+    losses = losses * ops.maximum(-ops.expm1(-losses), Tensor(TINY, ms.float32)) ** gamma
+    return (losses * _pixel_weights(labels, class_weight)).sum() / _pixels(labels, None, avg_non_ignore, counted)
 
 
 def ohem(
-    logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]] = None
+    logits: Tensor,
+    labels: Tensor,
+    thresh: float,
+    min_kept: int,
+    class_weight: Optional[Sequence[float]] = None,
+    align_corners: bool = False,
 ) -> Tensor:
     """mmsegmentation's OhemCrossEntropy: the mean of the weighted losses of the hard pixels of the batch."""
-    losses, hard = _hard_pixels(logits, labels, thresh, min_kept, class_weight)
-    return (losses * hard).sum() / _mean_count(hard)
+    losses = strips.cross_entropy(logits, labels, align_corners)
+    hard = _hard_pixels(losses, labels, thresh, min_kept)
+    return (losses * _pixel_weights(labels, class_weight) * hard).sum() / _mean_count(hard)
 
 
 def ohem_pixel_sampler(
@@ -133,25 +189,73 @@ def ohem_pixel_sampler(
     min_kept: int,
     class_weight: Optional[Sequence[float]] = None,
     avg_non_ignore: bool = True,
+    align_corners: bool = False,
 ) -> Tensor:
     """mmsegmentation's OHEMPixelSampler with cross-entropy: ``min_kept`` is per image, and the divisor is cross-entropy's,
     the pixels that were not kept included.
     """
-    losses, hard = _hard_pixels(logits, labels, thresh, min_kept * labels.shape[0] * distributed.size(), class_weight)
-    return (losses * hard).sum() / _pixels(labels, class_weight, avg_non_ignore)
+    losses = strips.cross_entropy(logits, labels, align_corners)
+    hard = _hard_pixels(losses, labels, thresh, min_kept * labels.shape[0] * distributed.size())
+    return (losses * _pixel_weights(labels, class_weight) * hard).sum() / _pixels(labels, class_weight, avg_non_ignore)
 
 
 def stdc_ohem(
-    logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]] = None
+    logits: Tensor,
+    labels: Tensor,
+    thresh: float,
+    min_kept: int,
+    class_weight: Optional[Sequence[float]] = None,
+    align_corners: bool = False,
 ) -> Tensor:
     """The official STDC OhemCELoss: the mean of all losses above -log(thresh) if these are more than ``min_kept``, else of
     the ``min_kept`` largest, among which ignored pixels count as zeros.
     """
-    losses = (_weights(labels, class_weight) * (_log_sum_exp(logits) - _right(logits, labels))).reshape(-1)
+    losses = (strips.cross_entropy(logits, labels, align_corners) * _pixel_weights(labels, class_weight)).reshape(-1)
     hard = ops.stop_gradient(losses > -ops.log(Tensor(thresh, ms.float32)))  # booleans have no gradients to add up
     above = (losses * hard).sum() / _mean_count(hard)
     largest = _mean_of_largest(losses, max(min_kept, 1))
     return ops.where(distributed.mean(ops.cast(hard, ms.int32).sum()) * distributed.size() > min_kept, above, largest)
+
+
+def softmax_dice(logits: Tensor, labels: Tensor, avg_non_ignore: bool = True, align_corners: bool = False) -> Tensor:
+    """mmsegmentation's DiceLoss of a softmax and the one-hot labels, all classes of an image together, averaged over the images.
+
+    Of ignored pixels no class is right. mmsegmentation counts what is predicted there as wrong (``avg_non_ignore`` false);
+    else they are left out.
+    """
+    probabilities = ops.softmax(resize(logits, labels.shape[1:], align_corners), 1)
+    if avg_non_ignore:
+        probabilities = probabilities * ops.expand_dims(_pixel_weights(labels), 1)
+    classes = ops.arange(0, logits.shape[1], dtype=ms.int32).reshape(1, -1, 1, 1)
+    return dice(probabilities, ops.cast(ops.expand_dims(labels, 1) == classes, ms.float32))
+
+
+def lovasz(
+    logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None, align_corners: bool = False
+) -> Tensor:
+    """Lovasz-softmax (Berman et al. 2018, section 3.1) over the pixels of the global batch that are not ignored, averaged over
+    the classes that occur in it, each times its weight.
+    """
+    classes, valid = logits.shape[1], _pixel_weights(labels).reshape(1, -1)
+    probabilities = ops.softmax(resize(logits, labels.shape[1:], align_corners), 1)
+    probabilities = probabilities.transpose(1, 0, 2, 3).reshape(classes, -1)
+    ids = ops.arange(0, classes, dtype=ms.int32).reshape(-1, 1)
+    mine = labels.reshape(-1)
+    errors = ops.abs(probabilities - ops.cast(mine == ids, ms.float32)) * valid  # (C, N * H * W)
+    everywhere = distributed.gather(errors.reshape(-1)).reshape(-1, classes, mine.shape[0])
+    everywhere = ops.stop_gradient(everywhere.transpose(1, 0, 2).reshape(classes, -1))
+    order = ops.argsort(everywhere, 1, descending=True)
+    truth = ops.gather_elements(ops.cast(distributed.gather(mine) == ids, ms.float32), 1, order)
+    total = truth.sum(1, keepdims=True)
+    right = ops.cumsum(truth, 1)
+    wrong = ops.cast(ops.arange(1, order.shape[1] + 1), ms.float32) - right
+    jaccard = 1 - (total - right) / (total + wrong)  # of all errors up to each
+    slopes = ops.cat((jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]), 1)
+    weights = ops.tensor_scatter_elements(ops.zeros_like(slopes), order, slopes, 1)
+    weights = ops.stop_gradient(weights.reshape(classes, -1, mine.shape[0])[:, distributed.rank()])
+    occurs = ops.cast(total > 0, ms.float32)[:, 0]
+    shares = occurs if class_weight is None else occurs * Tensor(class_weight, ms.float32)
+    return ((errors * weights).sum(1) * shares).sum() * distributed.size() / ops.maximum(occurs.sum(), Tensor(1, ms.float32))
 
 
 def dice(probabilities: Tensor, targets: Tensor, eps: float = 1e-3, squared: bool = True) -> Tensor:
@@ -200,30 +304,13 @@ def detail(logits: Tensor, labels: Tensor, kernel: Tensor | Sequence[float] = DE
     return (ops.softplus(logits) - logits * targets).mean(), overlap
 
 
-def _valid(labels: Tensor) -> Tensor:
-    return ops.cast(labels != IGNORE, ms.float32)
-
-
-def _truth(labels: Tensor) -> Tensor:
-    """The labels, 0 where they are ignored."""
-    return ops.select(labels != IGNORE, labels, ops.zeros_like(labels))
-
-
-def _right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits (N, H, W) of the right classes."""
-    return ops.gather_elements(logits, 1, ops.expand_dims(_truth(labels), 1))[:, 0]
-
-
-def _log_sum_exp(logits: Tensor) -> Tensor:
-    largest = ops.stop_gradient(logits.max(1, keepdims=True))
-    return ops.log(ops.exp(logits - largest).sum(1)) + largest[:, 0]
-
-
-def _weights(labels: Tensor, class_weight: Optional[Sequence[float]]) -> Tensor:
-    """Weights (N, H, W) of the pixels' classes, 0 where they are ignored."""
+def _pixel_weights(labels: Tensor, class_weight: Optional[Sequence[float]] = None) -> Tensor:
+    """Weights (N, H, W) float32 of the pixels' classes, 0 where they are ignored."""
+    valid = ops.cast(labels != IGNORE, ms.float32)
     if class_weight is None:
-        return _valid(labels)
-    return _valid(labels) * ops.gather(Tensor(class_weight, ms.float32), _truth(labels), 0)
+        return valid
+    truth = ops.select(labels != IGNORE, labels, ops.zeros_like(labels))
+    return valid * ops.gather(Tensor(class_weight, ms.float32), truth, 0)
 
 
 def _mean_count(mask: Tensor) -> Tensor:
@@ -248,22 +335,21 @@ def _mean_of_largest(losses: Tensor, count: int) -> Tensor:
     return (largest * weights).sum() * (distributed.size() / count)
 
 
-def _pixels(labels: Tensor, class_weight: Optional[Sequence[float]], avg_non_ignore: bool) -> Tensor:
-    """Divisor of the sum of the losses: the mean over the processes."""
+def _pixels(
+    labels: Tensor, class_weight: Optional[Sequence[float]], avg_non_ignore: bool, counted: Optional[Tensor] = None
+) -> Tensor:
+    """Divisor of the sum of the losses: the mean over the processes and the batches of a step."""
     if not avg_non_ignore:
         return Tensor(labels.size, ms.float32)
-    if class_weight is None:
-        return _mean_count(labels != IGNORE)
-    return ops.maximum(distributed.mean(_weights(labels, class_weight).sum()), Tensor(1e-12, ms.float32))
+    if counted is None:
+        counted = distributed.mean(count_pixels(labels, class_weight))
+    return ops.maximum(counted[0 if class_weight is None else 1], Tensor(TINY, ms.float32))
 
 
-def _hard_pixels(
-    logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]]
-) -> tuple[Tensor, Tensor]:
-    """Weighted losses (N, H, W), and where the right class has a probability below the larger of ``thresh`` and the
+def _hard_pixels(losses: Tensor, labels: Tensor, thresh: float, min_kept: int) -> Tensor:
+    """Where cross-entropy (N, H, W) says that the right class has a probability below the larger of ``thresh`` and the
     ``min_kept``-th smallest one."""
     valid = labels != IGNORE
-    losses = _log_sum_exp(logits) - _right(logits, labels)
     probability = ops.stop_gradient(ops.exp(-losses))
     count = min(min_kept, labels.size * distributed.size() - 1) + 1
     smallest = ops.topk(ops.where(valid, -probability, -2.0).reshape(-1), min(count, labels.size))[0]
@@ -272,4 +358,4 @@ def _hard_pixels(
     largest = distributed.gather(ops.where(valid, probability, 0.0).max().reshape(1)).max()
     threshold = ops.minimum(-smallest[-1], largest)
     threshold = ops.maximum(threshold, Tensor(thresh, ms.float32))
-    return losses * _weights(labels, class_weight), ops.logical_and(valid, probability < threshold)
+    return ops.logical_and(valid, probability < threshold)

@@ -18,11 +18,12 @@ from twinseg.common import config
 from twinseg.common.config import DETAIL_KERNEL
 from twinseg.common.data.base import IGNORE
 from twinseg.common.schedules import DETAIL_LIMIT
-from twinseg.common.training.loss_checks import check
-from twinseg.pytorch_impl import distributed
+from twinseg.common.training.loss_checks import check, divides_by_count
+from twinseg.pytorch_impl import distributed, strips
 from twinseg.pytorch_impl.data import constant
 from twinseg.pytorch_impl.layers import resize
 
+TINY = 1e-12  # smallest divisor, and base of a power with a finite slope
 LAPLACIAN = ((-1.0, -1.0, -1.0), (-1.0, 8.0, -1.0), (-1.0, -1.0, -1.0))
 
 
@@ -32,43 +33,66 @@ def segmentation_loss(
     loss: config.Loss,
     align_corners: Mapping[str, bool],
     detail_kernel: Sequence[float] = DETAIL_KERNEL,
+    counted: Optional[Tensor] = None,
 ) -> dict[str, Tensor]:
     """The loss of a network's outputs, each resized bilinearly to the labels (a classifier's (N, C) are not resized).
 
     Returns ``loss`` and its weighted parts, which sum to it: ``loss_logits`` and ``loss_<output>`` for every output in
-    ``loss.weights``. ``detail_kernel``: see ``boundary_targets``.
+    ``loss.weights``. ``detail_kernel``: see ``boundary_targets``. ``counted``: what ``count_pixels`` gives, as a mean over the
+    batches that a step accumulates; by default these labels are all.
     """
     check(loss, align_corners)
     labels = labels.float() if labels.ndim == 2 else labels.long()
+    if divides_by_count(loss) and labels.ndim == 3:
+        assert not isinstance(loss.class_weight, str)  # counted before the training begins
+        counted = distributed.mean(count_pixels(labels, loss.class_weight) if counted is None else counted)
     parts = {}
     for name, weight in loss.weights.items():
-        logits = outputs[name].float()
-        if logits.ndim == 4:
-            logits = resize(logits, labels.shape[-2:], align_corners[name])
+        logits, corners = outputs[name].float(), align_corners.get(name, False)
         if name == 'detail':
-            bce, overlap = detail(logits, labels, detail_kernel)
+            bce, overlap = detail(resize(logits, labels.shape[1:], corners), labels, detail_kernel)
             value = loss.detail_weights[0] * bce + loss.detail_weights[1] * overlap
         else:
-            value = criterion(logits, labels, loss, loss.by_output[name])
+            terms = loss.by_output[name].items()
+            value = reduce(add, (share * criterion(logits, labels, loss, term, corners, counted) for term, share in terms))
         parts[f'loss_{name}'] = weight * value
     return {'loss': reduce(add, parts.values()), **parts}
 
 
-def criterion(logits: Tensor, labels: Tensor, loss: config.Loss, name: config.LossName) -> Tensor:
+def criterion(
+    logits: Tensor,
+    labels: Tensor,
+    loss: config.Loss,
+    name: config.LossName,
+    align_corners: bool,
+    counted: Optional[Tensor],
+) -> Tensor:
     """The loss of that name; of classifiers cross-entropy. Soft targets are taken as smoothed already."""
     if logits.ndim == 2:
         targets = labels if labels.ndim == 2 else class_targets(labels, logits.shape[1], loss.label_smoothing)
         return soft_cross_entropy(logits, targets)
-    assert not isinstance(loss.class_weight, str)  # counted before the training begins
+    weight, average = loss.class_weight, loss.avg_non_ignore
+    assert not isinstance(weight, str)
     if name == 'cross_entropy':
-        return cross_entropy(logits, labels, loss.class_weight, loss.label_smoothing, loss.avg_non_ignore)
+        return cross_entropy(logits, labels, weight, loss.label_smoothing, average, align_corners, counted)
     if name == 'sigmoid_cross_entropy':
-        return sigmoid_cross_entropy(logits, labels, loss.class_weight, loss.avg_non_ignore)
+        return sigmoid_cross_entropy(logits, labels, weight, average, align_corners, counted)
+    if name == 'focal':
+        return focal(logits, labels, loss.focal_gamma, weight, average, align_corners, counted)
+    if name == 'dice':
+        return softmax_dice(logits, labels, average, align_corners)
+    if name == 'lovasz':
+        return lovasz(logits, labels, weight, align_corners)
     if name == 'ohem':
-        return ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
+        return ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, weight, align_corners)
     if name == 'ohem_pixel_sampler':
-        return ohem_pixel_sampler(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight, loss.avg_non_ignore)
-    return stdc_ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, loss.class_weight)
+        return ohem_pixel_sampler(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, weight, average, align_corners)
+    return stdc_ohem(logits, labels, loss.ohem_thresh, loss.ohem_min_kept, weight, align_corners)
+
+
+def count_pixels(labels: Tensor, class_weight: Optional[Sequence[float]] = None) -> Tensor:
+    """(2,) float32: the number of the pixels (N, H, W) that are not ignored, and the sum of their classes' weights."""
+    return torch.stack(((labels != IGNORE).sum().float(), _pixel_weights(labels, class_weight).sum()))
 
 
 def cross_entropy(
@@ -77,13 +101,19 @@ def cross_entropy(
     class_weight: Optional[Sequence[float]] = None,
     label_smoothing: float = 0.0,
     avg_non_ignore: bool = True,
+    align_corners: bool = False,
+    counted: Optional[Tensor] = None,
 ) -> Tensor:
     """Softmax cross-entropy, divided by the weights of the pixels that are not ignored, or, as mmsegmentation does by
     default (``avg_non_ignore`` false), by the number of all pixels.
     """
-    weight = _class_weights(class_weight, logits)
-    total = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE, reduction='sum', label_smoothing=label_smoothing)
-    return total / _pixels(labels, weight, avg_non_ignore)
+    if label_smoothing:
+        weight = None if class_weight is None else _tensor(class_weight, logits)
+        logits = resize(logits, labels.shape[1:], align_corners)
+        total = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE, reduction='sum', label_smoothing=label_smoothing)
+    else:
+        total = strips.weighted_cross_entropy(logits, labels, _pixel_weights(labels, class_weight), align_corners)
+    return total / _pixels(labels, class_weight, avg_non_ignore, counted)
 
 
 def class_targets(labels: Tensor, classes: int, label_smoothing: float = 0.0) -> Tensor:
@@ -97,25 +127,50 @@ def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def sigmoid_cross_entropy(
-    logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None, avg_non_ignore: bool = True
+    logits: Tensor,
+    labels: Tensor,
+    class_weight: Optional[Sequence[float]] = None,
+    avg_non_ignore: bool = True,
+    align_corners: bool = False,
+    counted: Optional[Tensor] = None,
 ) -> Tensor:
     """Binary cross-entropy of every channel against the one-hot labels (mmsegmentation's ``use_sigmoid``), averaged over
     channels and pixels; class weights multiply the positive terms.
     """
-    valid = labels != IGNORE
-    truth = labels.where(valid, 0)
-    right = logits.gather(1, truth[:, None])[:, 0]
-    weight = 1.0 if class_weight is None else _tensor(class_weight, logits)[truth]
-    losses = F.softplus(logits).sum(1) - F.softplus(right) + weight * F.softplus(-right)
-    return (losses * valid).sum() / (logits.shape[1] * _pixels(labels, None, avg_non_ignore))
+    valid, positive = _pixel_weights(labels), _pixel_weights(labels, class_weight)
+    total = strips.weighted_sigmoid(logits, labels, valid, positive, align_corners)
+    return total / (logits.shape[1] * _pixels(labels, None, avg_non_ignore, counted))
+
+
+def focal(
+    logits: Tensor,
+    labels: Tensor,
+    gamma: float,
+    class_weight: Optional[Sequence[float]] = None,
+    avg_non_ignore: bool = True,
+    align_corners: bool = False,
+    counted: Optional[Tensor] = None,
+) -> Tensor:
+    """Cross-entropy times (1 - probability of the right class) ** ``gamma`` (Lin et al. 2017, equation 4, of a softmax),
+    averaged over the pixels; class weights multiply it (their alpha).
+    """
+    losses = strips.cross_entropy(logits, labels, align_corners)
+    losses = losses * (-torch.expm1(-losses)).clamp(min=TINY) ** gamma
+    return (losses * _pixel_weights(labels, class_weight)).sum() / _pixels(labels, None, avg_non_ignore, counted)
 
 
 def ohem(
-    logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]] = None
+    logits: Tensor,
+    labels: Tensor,
+    thresh: float,
+    min_kept: int,
+    class_weight: Optional[Sequence[float]] = None,
+    align_corners: bool = False,
 ) -> Tensor:
     """mmsegmentation's OhemCrossEntropy: the mean of the weighted losses of the hard pixels of the batch."""
-    losses, hard = _hard_pixels(logits, labels, thresh, min_kept, class_weight)
-    return (losses * hard).sum() / _mean_count(hard)
+    losses = strips.cross_entropy(logits, labels, align_corners)
+    hard = _hard_pixels(losses, labels, thresh, min_kept)
+    return (losses * _pixel_weights(labels, class_weight) * hard).sum() / _mean_count(hard)
 
 
 def ohem_pixel_sampler(
@@ -125,26 +180,70 @@ def ohem_pixel_sampler(
     min_kept: int,
     class_weight: Optional[Sequence[float]] = None,
     avg_non_ignore: bool = True,
+    align_corners: bool = False,
 ) -> Tensor:
     """mmsegmentation's OHEMPixelSampler with cross-entropy: ``min_kept`` is per image, and the divisor is cross-entropy's,
     the pixels that were not kept included.
     """
-    losses, hard = _hard_pixels(logits, labels, thresh, min_kept * len(labels) * distributed.size(), class_weight)
-    return (losses * hard).sum() / _pixels(labels, _class_weights(class_weight, logits), avg_non_ignore)
+    losses = strips.cross_entropy(logits, labels, align_corners)
+    hard = _hard_pixels(losses, labels, thresh, min_kept * len(labels) * distributed.size())
+    return (losses * _pixel_weights(labels, class_weight) * hard).sum() / _pixels(labels, class_weight, avg_non_ignore)
 
 
 def stdc_ohem(
-    logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]] = None
+    logits: Tensor,
+    labels: Tensor,
+    thresh: float,
+    min_kept: int,
+    class_weight: Optional[Sequence[float]] = None,
+    align_corners: bool = False,
 ) -> Tensor:
     """The official STDC OhemCELoss: the mean of all losses above -log(thresh) if these are more than ``min_kept``, else of
     the ``min_kept`` largest, among which ignored pixels count as zeros.
     """
-    weight = _class_weights(class_weight, logits)
-    losses = F.cross_entropy(logits, labels, weight, ignore_index=IGNORE, reduction='none').flatten()
+    losses = (strips.cross_entropy(logits, labels, align_corners) * _pixel_weights(labels, class_weight)).flatten()
     hard = losses > -torch.log(constant(torch.tensor, thresh, device=losses.device))
     above = (losses * hard).sum() / _mean_count(hard)
     largest = _mean_of_largest(losses, max(min_kept, 1))
     return torch.where(distributed.mean(hard.sum()) * distributed.size() > min_kept, above, largest)
+
+
+def softmax_dice(logits: Tensor, labels: Tensor, avg_non_ignore: bool = True, align_corners: bool = False) -> Tensor:
+    """mmsegmentation's DiceLoss of a softmax and the one-hot labels, all classes of an image together, averaged over the images.
+
+    Of ignored pixels no class is right. mmsegmentation counts what is predicted there as wrong (``avg_non_ignore`` false);
+    else they are left out.
+    """
+    probabilities = resize(logits, labels.shape[1:], align_corners).softmax(1)
+    valid = labels != IGNORE
+    if avg_non_ignore:
+        probabilities = probabilities * valid[:, None]
+    classes = torch.arange(logits.shape[1], device=labels.device)
+    return dice(probabilities, (labels[:, None] == classes.view(1, -1, 1, 1)).float())
+
+
+def lovasz(
+    logits: Tensor, labels: Tensor, class_weight: Optional[Sequence[float]] = None, align_corners: bool = False
+) -> Tensor:
+    """Lovasz-softmax (Berman et al. 2018, section 3.1) over the pixels of the global batch that are not ignored, averaged over
+    the classes that occur in it, each times its weight.
+    """
+    classes, valid = logits.shape[1], (labels != IGNORE).flatten()
+    probabilities = resize(logits, labels.shape[1:], align_corners).softmax(1).transpose(0, 1).flatten(1)
+    ids = torch.arange(classes, device=labels.device)[:, None]
+    errors = (probabilities - (labels.flatten() == ids).float()).abs() * valid  # (C, N * H * W)
+    everywhere = distributed.gather(errors.flatten()).view(-1, *errors.shape).transpose(0, 1).flatten(1)
+    order = everywhere.argsort(1, descending=True)
+    truth = (distributed.gather(labels.flatten()) == ids).gather(1, order)
+    total = truth.sum(1, keepdim=True)
+    right = truth.cumsum(1)
+    wrong = torch.arange(1, order.shape[1] + 1, device=order.device) - right
+    jaccard = 1 - (total - right) / (total + wrong)  # of all errors up to each
+    slopes = jaccard.diff(dim=1, prepend=jaccard.new_zeros((classes, 1)))
+    weights = torch.empty_like(slopes).scatter_(1, order, slopes).view(classes, -1, errors.shape[1])[:, distributed.rank()]
+    occurs = (total > 0)[:, 0].float()
+    shares = occurs if class_weight is None else occurs * _tensor(class_weight, logits)
+    return ((errors * weights).sum(1) * shares).sum() * (distributed.size() / occurs.sum().clamp(min=1))
 
 
 def dice(probabilities: Tensor, targets: Tensor, eps: float = 1e-3, squared: bool = True) -> Tensor:
@@ -191,22 +290,25 @@ def detail(logits: Tensor, labels: Tensor, kernel: Sequence[float] = DETAIL_KERN
     return bce, overlap
 
 
-def _class_weights(class_weight: Optional[Sequence[float]], like: Tensor) -> Optional[Tensor]:
-    return None if class_weight is None else _tensor(class_weight, like)
+def _pixel_weights(labels: Tensor, class_weight: Optional[Sequence[float]] = None) -> Tensor:
+    """Weights (N, H, W) float32 of the pixels' classes, 0 where they are ignored."""
+    valid = (labels != IGNORE).float()
+    return valid if class_weight is None else valid * _tensor(class_weight, valid)[labels.where(labels != IGNORE, 0)]
 
 
 def _tensor(class_weight: Sequence[float], like: Tensor) -> Tensor:
     return constant(torch.tensor, tuple(class_weight), device=like.device, dtype=like.dtype)
 
 
-def _pixels(labels: Tensor, weight: Optional[Tensor], avg_non_ignore: bool) -> Tensor | int:
-    """Divisor of the sum of the losses: the mean over the processes."""
+def _pixels(
+    labels: Tensor, class_weight: Optional[Sequence[float]], avg_non_ignore: bool, counted: Optional[Tensor] = None
+) -> Tensor | int:
+    """Divisor of the sum of the losses: the mean over the processes and the batches of a step."""
     if not avg_non_ignore:
         return labels.numel()
-    valid = labels != IGNORE
-    if weight is None:
-        return _mean_count(valid)
-    return distributed.mean((weight[labels.where(valid, 0)] * valid).sum()).clamp(min=1e-12)
+    if counted is None:
+        counted = distributed.mean(count_pixels(labels, class_weight))
+    return counted[0 if class_weight is None else 1].clamp(min=TINY)
 
 
 def _mean_count(mask: Tensor) -> Tensor:
@@ -234,13 +336,10 @@ def _kth_smallest(values: Tensor, count: int) -> Tensor:
     return values.topk(count, largest=False, sorted=False).values.max()
 
 
-def _hard_pixels(
-    logits: Tensor, labels: Tensor, thresh: float, min_kept: int, class_weight: Optional[Sequence[float]]
-) -> tuple[Tensor, Tensor]:
-    """Weighted losses (N, H, W), and where the right class has a probability below the larger of ``thresh`` and the
+def _hard_pixels(losses: Tensor, labels: Tensor, thresh: float, min_kept: int) -> Tensor:
+    """Where cross-entropy (N, H, W) says that the right class has a probability below the larger of ``thresh`` and the
     ``min_kept``-th smallest one."""
     valid = labels != IGNORE
-    losses = F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction='none')
     probability = torch.exp(-losses.detach())
     smallest = probability.where(valid, 2).flatten()
     count = min(min_kept, labels.numel() * distributed.size() - 1) + 1
@@ -248,6 +347,4 @@ def _hard_pixels(
         smallest = distributed.gather(smallest.topk(min(count, labels.numel()), largest=False).values)
     largest = distributed.gather(probability.where(valid, 0).max()[None]).max()
     threshold = torch.minimum(_kth_smallest(smallest, count), largest).clamp(min=thresh)
-    if class_weight is not None:
-        losses = losses * _tensor(class_weight, logits)[labels.where(valid, 0)]
-    return losses, valid & (probability < threshold)
+    return valid & (probability < threshold)

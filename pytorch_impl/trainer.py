@@ -1,6 +1,8 @@
 """One training step: forward, loss, scaled backward, clip, optimizer, moving averages."""
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
+from operator import add
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
 import numpy as np
@@ -11,6 +13,8 @@ from twinseg.common.backend import Batch, StepFigures
 from twinseg.common.checkpoint import TrainerState
 from twinseg.common.config import DETAIL_KERNEL, Config
 from twinseg.common.schedules import average_decay
+from twinseg.common.training.accumulation import mean_count
+from twinseg.common.training.loss_checks import divides_by_count, needs_whole_batch
 from twinseg.common.training.state import StatefulTrainer
 from twinseg.pytorch_impl import compile_cache, distributed, optim, precision, state
 from twinseg.pytorch_impl.data import upload
@@ -51,14 +55,20 @@ class Trainer(StatefulTrainer):
         self.network.train()
         self.optimizer.zero_grad()
         scale = self.scaler.scale if self.device_scale is None else self.device_scale.scale
-        figures = []
+        figures, share = [], scale / len(batches)
+        counted, slopes = self._counted(batches), None
+        if len(batches) > 1 and needs_whole_batch(self.config.loss):
+            losses, slopes = self._losses_and_slopes(batches, detail_kernel)
+            figures.append(self._figures(losses))
+            share = scale
         for index, (images, labels) in enumerate(batches):
-            draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
+            self._draw_dropout(images, index)
             with self._reduces(last=index == len(batches) - 1):
-                losses = self.losses(upload(images, self.device), upload(labels, self.device), detail_kernel)
-                (losses['loss'] * (scale / len(batches))).backward()
-            figures.append(distributed.mean(torch.stack(list(losses.values())).detach()))
-            self.names = tuple(losses)
+                inputs = upload(images, self.device), upload(labels, self.device)
+                losses = self.losses(*inputs, detail_kernel, counted, slopes and slopes[index])
+                (losses['loss'] * share).backward()
+            if slopes is None:
+                figures.append(self._figures(losses))
         gradients = self.optimizer.gradients()
         torch._foreach_mul_(gradients, 1 / scale)
         norm = optim.global_norm(gradients)
@@ -75,6 +85,46 @@ class Trainer(StatefulTrainer):
         if not skips:
             self.settle()
         return given
+
+    def _counted(self, batches: list[Batch]) -> Optional[torch.Tensor]:
+        """What the losses of several batches divide by."""
+        loss = self.config.loss
+        if len(batches) == 1 or batches[0][1].ndim < 3 or not divides_by_count(loss):
+            return None
+        assert not isinstance(loss.class_weight, str)  # counted before the training begins
+        return upload(mean_count(batches, loss.class_weight), self.device)
+
+    def _losses_and_slopes(
+        self, batches: list[Batch], detail_kernel: Sequence[float]
+    ) -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
+        """The losses of several batches as one, and the slopes of the loss by the outputs of each batch, which are small.
+
+        The outputs come from a forward pass for them alone, after which norms are as before.
+        """
+        losses: Losses = self.losses if isinstance(self.losses, Losses) else self.losses.module
+        buffers = {buffer: buffer.clone() for buffer in self.network.buffers()}
+        parts = []
+        with torch.no_grad():
+            for index, (images, _) in enumerate(batches):
+                self._draw_dropout(images, index)
+                parts.append(losses.outputs(upload(images, self.device)))
+            for buffer, value in buffers.items():
+                buffer.copy_(value)
+        names, sizes = self.config.loss.weights, [len(images) for images, _ in batches]
+        outputs = {name: torch.cat([part[name].float() for part in parts]).requires_grad_() for name in names}
+        labels = upload(np.concatenate([labels for _, labels in batches]), self.device)
+        whole = segmentation_loss(outputs, labels, self.config.loss, losses.align_corners, detail_kernel)
+        slopes = torch.autograd.grad(whole['loss'], list(outputs.values()))
+        return whole, [dict(zip(outputs, part)) for part in zip(*(slope.split(sizes) for slope in slopes))]
+
+    def _draw_dropout(self, images: np.ndarray, index: int) -> None:
+        """The masks of a batch of the step."""
+        draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
+
+    def _figures(self, losses: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The means of the losses over the processes."""
+        self.names = tuple(losses)
+        return distributed.mean(torch.stack(list(losses.values())).detach())
 
     def _decay(self, finite: torch.Tensor) -> float | torch.Tensor:
         """The decay of the averages: 1 on a device that skips the step."""
@@ -130,6 +180,20 @@ class Losses(nn.Module):
         self.loss, self.align_corners = config.loss, network.align_corners
         self.mean, self.std = config.augment.mean, config.augment.std
 
-    def forward(self, images: torch.Tensor, labels: torch.Tensor, detail_kernel: Sequence[float]) -> dict[str, torch.Tensor]:
-        outputs = self.network(normalise(images, self.mean, self.std))
-        return segmentation_loss(outputs, labels, self.loss, self.align_corners, detail_kernel)
+    def outputs(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The network's outputs for uint8 images."""
+        return self.network(normalise(images, self.mean, self.std))
+
+    def forward(
+        self,
+        images: torch.Tensor,
+        labels: torch.Tensor,
+        detail_kernel: Sequence[float],
+        counted: Optional[torch.Tensor] = None,
+        slopes: Optional[Mapping[str, torch.Tensor]] = None,
+    ) -> dict[str, torch.Tensor]:
+        """The losses (see ``segmentation_loss``), or with ``slopes``, by output, a ``loss`` that has these."""
+        outputs = self.outputs(images)
+        if slopes is None:
+            return segmentation_loss(outputs, labels, self.loss, self.align_corners, detail_kernel, counted)
+        return {'loss': reduce(add, ((outputs[name].float() * slope).sum() for name, slope in slopes.items()))}

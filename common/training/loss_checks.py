@@ -6,6 +6,24 @@ from twinseg.common.config import Loss
 from twinseg.common.errors import UserError
 
 
+BY_COUNT = {'cross_entropy', 'sigmoid_cross_entropy', 'focal'}  # losses whose divisor is known before the logits are
+OF_THE_BATCH = {'ohem', 'ohem_pixel_sampler', 'stdc_ohem', 'lovasz'}  # losses that compare all pixels of a step
+
+
+def _names(loss: Loss) -> set[str]:
+    return {name for terms in loss.by_output.values() for name in terms}
+
+
+def divides_by_count(loss: Loss) -> bool:
+    """Whether a loss divides by the number or weights of the pixels that are not ignored."""
+    return loss.avg_non_ignore and bool(BY_COUNT & _names(loss))
+
+
+def needs_whole_batch(loss: Loss) -> bool:
+    """Whether the loss of a batch is another than the mean of those of its parts, whatever they are divided by."""
+    return bool(OF_THE_BATCH & _names(loss))
+
+
 def check(loss: Loss, outputs: Iterable[str], num_classes: Optional[int] = None) -> None:
     """UserError when a loss does not fit a network with these outputs and, where it is given, that many classes."""
     outputs = list(outputs)
@@ -27,6 +45,6 @@ def check(loss: Loss, outputs: Iterable[str], num_classes: Optional[int] = None)
         )
     if loss.class_weight and num_classes and len(loss.class_weight) != num_classes:
         raise UserError(f'class_weight: {len(loss.class_weight)} weights for {num_classes} classes')
-    others = sorted(set(loss.by_output.values()) - {'cross_entropy'})
+    others = sorted(_names(loss) - {'cross_entropy'})
     if loss.label_smoothing and others:
         raise UserError(f'label_smoothing works with loss: cross_entropy, not with {others[0]}')

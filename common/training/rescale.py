@@ -19,7 +19,7 @@ def schedules_for(config: Config, devices: int, batch_size: Optional[int] = None
     - ``scaled``: one batch a step, the learning rate multiplied by the share of the published batch (Goyal et al. 2017,
       section 2.1) and the steps divided by it, so that the network sees as many images.
 
-    OHEM that keeps a number of pixels of the batch keeps the same share of a smaller one. Each row has ``settings``, the
+    OHEM that keeps a number of pixels of the batch keeps the same share of a smaller global batch. Each row has ``settings``, the
     changed keys. UserError where the recipe does not say which global batch it was published for.
     """
     published = config.optimizer.lr_batch_size
@@ -33,7 +33,7 @@ def schedules_for(config: Config, devices: int, batch_size: Optional[int] = None
     count, rest = divmod(published, batch_size * devices)
     share = batch_size * devices / published
     if count and not rest:
-        settings = _changes(config, {'batch_size': batch_size, 'accumulation_step': count}, share)
+        settings = _changes(config, {'batch_size': batch_size, 'accumulation_step': count})
         rows.append(_row('accumulated' if count > 1 else 'as published', config, published, here, settings))
     if rest or count != 1:
         settings = _changes(config, {'batch_size': batch_size, 'accumulation_step': 1}, share)
@@ -76,10 +76,11 @@ def _warmup(schedule: Schedule) -> str:
     return f'{schedule.warmup_iters} steps' if schedule.warmup_iters else f'{schedule.warmup_length:g} epochs'
 
 
-def _changes(config: Config, keys: dict[str, int], share: float) -> dict[str, Any]:
+def _changes(config: Config, keys: dict[str, int], share: float = 1.0) -> dict[str, Any]:
     """The ``keys`` that change the configuration, and OHEM's number of pixels for a ``share`` of the published batch."""
     flat = {'batch_size': config.data.batch_size, 'accumulation_step': config.optimizer.accumulation_step}
     changed = {key: value for key, value in keys.items() if flat[key] != value}
-    if {'ohem', 'stdc_ohem'} & {*config.loss.by_output.values()} and share != 1:
+    names = {name for terms in config.loss.by_output.values() for name in terms}
+    if {'ohem', 'stdc_ohem'} & names and share != 1:
         changed['ohem_min_kept'] = round(config.loss.ohem_min_kept * share)
     return changed
