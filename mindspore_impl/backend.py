@@ -12,7 +12,7 @@ from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError, first_line_of
 from twinseg.common.memory import MEGABYTE
 from twinseg.common.parallel.launch import launched, set_hccl_timeouts
-from twinseg.mindspore_impl import distributed, precision
+from twinseg.mindspore_impl import distributed, precision, strips
 from twinseg.mindspore_impl.data import make_loader as make_loader
 from twinseg.mindspore_impl.distributed import group as group
 from twinseg.mindspore_impl.exporter import open_mindir as open_mindir
@@ -63,6 +63,7 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
         precision.keep_float32()
         set_hccl_timeouts(timeout)
     ms.set_seed(seed)
+    strips.threads = threads
     if threads and wanted == 'cpu':
         with contextlib.suppress(RuntimeError):  # a process can set it once
             ms.device_context.cpu.op_tuning.threads_num(threads)

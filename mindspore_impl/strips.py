@@ -11,7 +11,7 @@ Twin of ``pytorch_impl/strips.py``: same names, same arguments, same numbers.
 import os
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 import mindspore as ms
 import numpy as np
@@ -23,7 +23,8 @@ from twinseg.common.interpolation import strips
 from twinseg.mindspore_impl.layers import resize
 
 STRIP = 1 << 18  # logits of a strip: 1 MB
-CHANNELS = 64  # numbers from 0.5 to 1 whose product float32 can hold
+CHANNELS = 64  # numbers from 1 to 2 whose product float32 can hold
+threads: Optional[int] = None  # of a CPU; by default its cores
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, align_corners: bool = False) -> Tensor:
@@ -110,7 +111,7 @@ def _strips(wide: np.ndarray, labels: np.ndarray, corners: np.ndarray, image: in
 
 @cache
 def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+    return ThreadPoolExecutor(threads or len(os.sched_getaffinity(0)))
 
 
 def _for_each(work: Callable[[int], None], images: int) -> None:

@@ -11,6 +11,8 @@ from twinseg.common.backend import Batch, StepFigures
 from twinseg.common.config import DETAIL_KERNEL, Config
 from twinseg.common.errors import ONE_VALUE, BatchError
 from twinseg.common.schedules import average_decay
+from twinseg.common.training.accumulation import mean_count
+from twinseg.common.training.loss_checks import divides_by_count, needs_whole_batch
 from twinseg.common.training.state import StatefulTrainer
 from twinseg.mindspore_impl import distributed, optim, precision, state
 from twinseg.mindspore_impl.compile_cache import Graph
@@ -53,8 +55,10 @@ class Trainer(StatefulTrainer):
             or average is not None
             or config.optimizer.optimizer in ('adam', 'adamw', 'lamb')
         )
-        self.gradients = Gradients(network, self.optimizer, config)
-        self.accumulation = Accumulation(self.gradients, self.optimizer) if config.optimizer.accumulation_step > 1 else None
+        accumulates = config.optimizer.accumulation_step > 1
+        self.whole_batch = WholeBatch(network, config) if accumulates and needs_whole_batch(config.loss) else None
+        self.gradients = Gradients(network, self.optimizer, config, by_slopes=self.whole_batch is not None)
+        self.accumulation = Accumulation(self.gradients, self.optimizer) if accumulates else None
         self.train_step = TrainStep(self.gradients, self.optimizer, self.average, self.accumulation, config)
 
     def step(self, batches: list[Batch], learning_rate: float, detail_kernel: Sequence[float] = DETAIL_KERNEL) -> StepFigures:
@@ -67,23 +71,61 @@ class Trainer(StatefulTrainer):
         self.network.set_train(True)
         scale = self.scaler.scale
         decay = average_decay(self.config.optimizer.ema_decay, self.optimizer.steps + 1)
-        factor, inverse = Tensor(scale / len(batches), ms.float32), Tensor(1 / scale, ms.float32)
         kernel, values = Tensor(detail_kernel, ms.float32), []
+        if self.whole_batch is None:
+            counted, share = self._counted(batches), scale / len(batches)
+        else:
+            whole, slopes = self._losses_and_slopes(batches, kernel)
+            share = scale
+        factor, inverse = Tensor(share, ms.float32), Tensor(1 / scale, ms.float32)
         for index, (images, labels) in enumerate(batches):
-            draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
+            self._draw_dropout(images, index)
             arguments = Tensor(images), Tensor(labels), factor, kernel
+            extra = counted if self.whole_batch is None else slopes[index]
             with batch_is_checked():
                 if self.accumulation is not None and index < len(batches) - 1:
-                    values.append(self.accumulation(*arguments))
+                    values.append(self.accumulation(*arguments, *extra))
                 else:
-                    last, norm = self.train_step(
-                        *arguments, inverse, self.optimizer.rates(learning_rate), Tensor([decay, 1 - decay], ms.float32)
-                    )
+                    rates, shares = self.optimizer.rates(learning_rate), Tensor([decay, 1 - decay], ms.float32)
+                    last, norm = self.train_step(*arguments, inverse, rates, shares, *extra)
                     values.append(last)
+        if self.whole_batch is not None:
+            values = [whole]
         given = self.figures_of((values, norm))
         if self.needs_outcome:
             self.settle()
         return given
+
+    def _counted(self, batches: list[Batch]) -> list[Tensor]:
+        """What the losses of several batches divide by; nothing of one."""
+        loss = self.config.loss
+        if self.accumulation is None or batches[0][1].ndim < 3 or not divides_by_count(loss):
+            return []
+        assert not isinstance(loss.class_weight, str)  # counted before the training begins
+        return [Tensor(mean_count(batches, loss.class_weight))]
+
+    def _losses_and_slopes(self, batches: list[Batch], kernel: Tensor) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
+        """The losses of several batches as one, and the slopes of the loss by the outputs of each batch, which are small.
+
+        The outputs come from a forward pass for them alone, after which norms are as before.
+        """
+        assert self.whole_batch is not None
+        norms = {name: value for name, value in state.tensors(self.network).items() if 'running_' in name}
+        before, parts = {name: value.asnumpy().copy() for name, value in norms.items()}, []
+        for index, (images, _) in enumerate(batches):
+            self._draw_dropout(images, index)
+            with batch_is_checked():
+                parts.append(self.whole_batch.outputs(Tensor(images)))
+        for name, value in before.items():
+            state.assign(norms[name], value)
+        outputs = [ops.cat(parts_of_one) for parts_of_one in zip(*parts)]
+        values, slopes = self.whole_batch(Tensor(np.concatenate([labels for _, labels in batches])), kernel, *outputs)
+        sizes = [len(images) for images, _ in batches]
+        return values, list(zip(*(ops.split(slope, sizes) for slope in slopes)))
+
+    def _draw_dropout(self, images: np.ndarray, index: int) -> None:
+        """The masks of a batch of the step."""
+        draw_dropout(self.network, len(images), (self.config.runtime.seed, self.steps, index))
 
     def read(self, steps: Sequence[tuple[list[Tensor], Tensor]]) -> Iterator[tuple[dict[str, float], float]]:
         """The losses and the gradient norm of steps (see ``StatefulTrainer``)."""
@@ -104,27 +146,84 @@ class Trainer(StatefulTrainer):
 
 
 class Gradients(nn.Cell):
-    """Images and labels -> the losses, in the order of ``names``, and the gradients of the scaled loss."""
+    """Images and labels -> the losses, in the order of ``names``, and the gradients of the scaled loss.
 
-    def __init__(self, network: Network, optimizer: optim.Optimizer, config: Config):
+    ``given``: what ``count_pixels`` counts, as a mean over the batches of a step; with ``by_slopes`` the slopes of the loss by
+    the outputs, in the order of the loss's weights. The losses are of no use then.
+    """
+
+    def __init__(self, network: Network, optimizer: optim.Optimizer, config: Config, by_slopes: bool):
         super().__init__(auto_prefix=False)
-        self.network, self.align_corners = network, network.align_corners
+        self.network, self.align_corners, self.by_slopes = network, network.align_corners, by_slopes
         self.loss = constants(config.loss, network.align_corners)
         self.mean, self.std = config.augment.mean, config.augment.std
-        self.names = ('loss', *(f'loss_{name}' for name in config.loss.weights))
+        self.outputs, self.names = tuple(config.loss.weights), names_of(config)
         self.gradient = ms.value_and_grad(self.forward, None, optimizer.parameters, has_aux=True)
 
-    def forward(self, images: Tensor, labels: Tensor, factor: Tensor, kernel: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor, labels: Tensor, factor: Tensor, kernel: Tensor, *given: Tensor) -> tuple[Tensor, Tensor]:
         outputs = self.network(normalise(images, self.mean, self.std))
-        parts = segmentation_loss(outputs, labels, self.loss, self.align_corners, kernel)
+        if self.by_slopes:
+            total = Tensor(0, ms.float32)
+            for index, name in enumerate(self.outputs):
+                total = total + (ops.cast(outputs[name], ms.float32) * given[index]).sum()
+            return total * factor, total
+        counted = given[0] if len(given) else None
+        parts = segmentation_loss(outputs, labels, self.loss, self.align_corners, kernel, counted)
         values = []
         for name in self.names:
             values.append(parts[name])
         return parts['loss'] * factor, distributed.mean(ops.stack(values))
 
-    def construct(self, images: Tensor, labels: Tensor, factor: Tensor, kernel: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        (_, values), gradients = self.gradient(images, labels, factor, kernel)
+    def construct(
+        self, images: Tensor, labels: Tensor, factor: Tensor, kernel: Tensor, *given: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        (_, values), gradients = self.gradient(images, labels, factor, kernel, *given)
         return values, gradients
+
+
+def names_of(config: Config) -> tuple[str, ...]:
+    """Names of the losses, in order."""
+    return ('loss', *(f'loss_{name}' for name in config.loss.weights))
+
+
+class WholeBatch(Graph):
+    """Labels and outputs of all batches of a step -> the losses, in the order of ``names``, and their slopes by the outputs."""
+
+    def __init__(self, network: Network, config: Config):
+        super().__init__(auto_prefix=False)
+        self.outputs = Outputs(network, config)
+        self.align_corners, self.loss = network.align_corners, constants(config.loss, network.align_corners)
+        self.heads, self.names = tuple(config.loss.weights), names_of(config)
+        self.gradient = ms.value_and_grad(self.forward, tuple(range(2, 2 + len(self.heads))), has_aux=True)
+
+    def forward(self, labels: Tensor, kernel: Tensor, *outputs: Tensor) -> tuple[Tensor, Tensor]:
+        by_name = {}
+        for index, name in enumerate(self.heads):
+            by_name[name] = outputs[index]
+        parts = segmentation_loss(by_name, labels, self.loss, self.align_corners, kernel)
+        values = []
+        for name in self.names:
+            values.append(parts[name])
+        return parts['loss'], distributed.mean(ops.stack(values))
+
+    def construct(self, labels: Tensor, kernel: Tensor, *outputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        (_, values), slopes = self.gradient(labels, kernel, *outputs)
+        return values, slopes if len(self.heads) > 1 else (slopes,)  # of a single position there is no tuple
+
+
+class Outputs(Graph):
+    """Images -> the outputs that have a loss, float32, as constants."""
+
+    def __init__(self, network: Network, config: Config):
+        super().__init__(auto_prefix=False)
+        self.network, self.heads = network, tuple(config.loss.weights)
+        self.mean, self.std = config.augment.mean, config.augment.std
+
+    def construct(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs, chosen = self.network(normalise(images, self.mean, self.std)), []
+        for name in self.heads:
+            chosen.append(ops.stop_gradient(ops.cast(outputs[name], ms.float32)))
+        return tuple(chosen)
 
 
 class Accumulation(Graph):
@@ -135,8 +234,8 @@ class Accumulation(Graph):
         self.gradients = gradients
         self.sums = optimizer.parameters.clone(prefix='sum', init='zeros')
 
-    def construct(self, images: Tensor, labels: Tensor, factor: Tensor, kernel: Tensor) -> Tensor:
-        values, gradients = self.gradients(images, labels, factor, kernel)
+    def construct(self, images: Tensor, labels: Tensor, factor: Tensor, kernel: Tensor, *given: Tensor) -> Tensor:
+        values, gradients = self.gradients(images, labels, factor, kernel, *given)
         optim.hyper_map(ops.assign_add, self.sums, gradients)
         return values
 
@@ -168,9 +267,17 @@ class TrainStep(Graph):
         self.reducer = distributed.reducer(optimizer.parameters)
 
     def construct(
-        self, images: Tensor, labels: Tensor, factor: Tensor, kernel: Tensor, inverse: Tensor, rates: Tensor, shares: Tensor
+        self,
+        images: Tensor,
+        labels: Tensor,
+        factor: Tensor,
+        kernel: Tensor,
+        inverse: Tensor,
+        rates: Tensor,
+        shares: Tensor,
+        *given: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        values, scaled = self.gradients(images, labels, factor, kernel)
+        values, scaled = self.gradients(images, labels, factor, kernel, *given)
         if self.accumulation is not None:
             scaled = self.accumulation.take(scaled)
         if self.reducer is not None:
