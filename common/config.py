@@ -705,9 +705,9 @@ class Loss(Group):
         'cross_entropy',
         description='loss of each output, or the weights of several that are added: {cross_entropy: 1.0, dice: 3.0}. '
         'sigmoid_cross_entropy: use_sigmoid; online hard example mining: ohem is '
-        "mmsegmentation's OhemCrossEntropy, ohem_pixel_sampler its OHEMPixelSampler, stdc_ohem STDC-Seg's; focal: of a softmax, "
-        'times (1 - probability) ** focal_gamma; dice: DiceLoss of a softmax, by image; lovasz: Lovasz-softmax of the whole '
-        'batch, the mean over the classes in it; classifiers have cross_entropy',
+        "mmsegmentation's OhemCrossEntropy, ohem_pixel_sampler its OHEMPixelSampler, stdc_ohem STDC-Seg's; focal: "
+        'cross-entropy times (1 - probability of the right class) ** focal_gamma; dice: DiceLoss of a softmax, by image; '
+        'lovasz: Lovasz-softmax of the whole batch, the mean over the classes in it; classifiers have cross_entropy',
     )
     losses: dict[str, Losses] = Field(
         {}, description='name of an output, logits or an auxiliary one -> its loss, where that is another: {aux: cross_entropy}'

@@ -146,8 +146,8 @@ def sigmoid_cross_entropy(
     """Binary cross-entropy of every channel against the one-hot labels (mmsegmentation's ``use_sigmoid``), averaged over
     channels and pixels; class weights multiply the positive terms.
     """
-    valid, positive = _pixel_weights(labels), _pixel_weights(labels, class_weight)
-    total = strips.weighted_sigmoid(logits, labels, valid, positive, align_corners)
+    positive = None if class_weight is None else _pixel_weights(labels, class_weight)
+    total = strips.weighted_sigmoid(logits, labels, _pixel_weights(labels), positive, align_corners)
     return total / (logits.shape[1] * _pixels(labels, None, avg_non_ignore, counted))
 
 
@@ -218,7 +218,7 @@ def stdc_ohem(
 
 
 def softmax_dice(logits: Tensor, labels: Tensor, avg_non_ignore: bool = True, align_corners: bool = False) -> Tensor:
-    """mmsegmentation's DiceLoss of a softmax and the one-hot labels, all classes of an image together, averaged over the images.
+    """mmsegmentation's DiceLoss of a softmax and the one-hot labels, all classes of an image together, averaged over images.
 
     Of ignored pixels no class is right. mmsegmentation counts what is predicted there as wrong (``avg_non_ignore`` false);
     else they are left out.

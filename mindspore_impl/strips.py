@@ -43,15 +43,20 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, alig
     return (weights * cross_entropy(logits, labels, align_corners)).sum()
 
 
-def weighted_sigmoid(logits: Tensor, labels: Tensor, weights: Tensor, positive: Tensor, align_corners: bool = False) -> Tensor:
+def weighted_sigmoid(
+    logits: Tensor, labels: Tensor, weights: Tensor, positive: Optional[Tensor] = None, align_corners: bool = False
+) -> Tensor:
     """The sum over pixels and channels of binary cross-entropy against the one-hot labels, times constant weights (N, H, W),
     which are 0 where a pixel is ignored. ``positive`` (N, H, W) multiplies the terms of the right classes."""
     if _in_strips():
         wide, corners = _widen(logits, labels, align_corners), Tensor([align_corners], ms.int32)
-        return _weighted_sigmoid(wide, labels, weights, positive, corners)[0][0]
+        factors = Tensor([1], ms.float32) if positive is None else positive
+        return _weighted_sigmoid(wide, labels, weights, factors, corners)[0][0]
     logits = resize(logits, labels.shape[1:], align_corners)
     right = _right(logits, labels)
-    losses = ops.softplus(logits).sum(1) - ops.softplus(right) + positive * ops.softplus(-right)
+    losses = ops.softplus(logits).sum(1) - right
+    if positive is not None:
+        losses = losses + (positive - 1) * ops.softplus(-right)
     return (weights * losses).sum()
 
 
@@ -180,10 +185,10 @@ def _softmax_sum(
 def _sigmoid_sum(
     wide: np.ndarray, labels: np.ndarray, weights: np.ndarray, positive: np.ndarray, corners: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The weighted sum of binary cross-entropy, and its gradient."""
+    """The weighted sum of binary cross-entropy, and its gradient; ``positive``: a single 1, or (N, H, W)."""
 
     def of_strip(strip: _Strip) -> np.ndarray:
-        logits, truth, weight, factor = strip.logits(wide), strip.truth(labels), weights[strip.pixels], positive[strip.pixels]
+        logits, truth, weight = strip.logits(wide), strip.truth(labels), weights[strip.pixels]
         right, losses = np.take_along_axis(logits, truth, 0)[0], np.maximum(logits, 0).sum(0)
         spare = np.abs(logits)
         np.exp(np.negative(spare, out=spare), out=spare)
@@ -191,11 +196,14 @@ def _sigmoid_sum(
         for channel in range(0, len(spare), CHANNELS):  # softplus(x) = max(x, 0) + log(1 + exp(-|x|)), with few logarithms
             losses += np.log(spare[channel : channel + CHANNELS].prod(0))
         np.divide(np.exp(np.minimum(logits, 0, out=logits), out=logits), spare, out=logits)
-        probability = np.take_along_axis(logits, truth, 0)[0]
-        slope = factor * (probability - 1) - probability  # the right class has no negative term
+        slope = -weight
+        if positive.size > 1:
+            factor = positive[strip.pixels] - 1
+            slope += weight * factor * (np.take_along_axis(logits, truth, 0)[0] - 1)
+            losses += factor * np.logaddexp(0, -right)
         logits *= weight
-        _add_at(logits, truth, slope * weight)
-        return losses + (factor * np.logaddexp(0, -right) - np.logaddexp(0, right))
+        _add_at(logits, truth, slope)
+        return losses - right  # softplus(-x) = softplus(x) - x
 
     return _sum_and_gradient(of_strip, wide, labels, weights, corners)
 
@@ -271,8 +279,8 @@ class _WeightedSigmoid(nn.Cell):
         return self.sum(wide, labels, weights, positive, corners)
 
     def bprop(self, wide, labels, weights, positive, corners, out, dout):
-        zeros = ops.zeros_like(weights)
-        return out[1] * dout[0], ops.zeros_like(labels), zeros, zeros, ops.zeros_like(corners)
+        zeros = ops.zeros_like(labels), ops.zeros_like(weights), ops.zeros_like(positive), ops.zeros_like(corners)
+        return (out[1] * dout[0], *zeros)
 
 
 _cross_entropy, _weighted_softmax, _weighted_sigmoid = _CrossEntropy(), _WeightedSoftmax(), _WeightedSigmoid()

@@ -8,7 +8,7 @@ Twin of ``mindspore_impl/strips.py``: same names, same arguments, same numbers.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Optional
 
 import torch
@@ -36,18 +36,22 @@ def cross_entropy(logits: Tensor, labels: Tensor, align_corners: bool = False) -
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, align_corners: bool = False) -> Tensor:
     """The sum of softmax cross-entropy times constant weights (N, H, W), which are 0 where a pixel is ignored."""
     if _in_strips(logits):
-        return _WeightedSum.apply(_widen(logits, labels, align_corners), labels, weights, None, align_corners)
+        return _WeightedSum.apply(_widen(logits, labels, align_corners), labels, weights, _softmax, None, align_corners)
     return (weights * cross_entropy(logits, labels, align_corners)).sum()
 
 
-def weighted_sigmoid(logits: Tensor, labels: Tensor, weights: Tensor, positive: Tensor, align_corners: bool = False) -> Tensor:
+def weighted_sigmoid(
+    logits: Tensor, labels: Tensor, weights: Tensor, positive: Optional[Tensor] = None, align_corners: bool = False
+) -> Tensor:
     """The sum over pixels and channels of binary cross-entropy against the one-hot labels, times constant weights (N, H, W),
     which are 0 where a pixel is ignored. ``positive`` (N, H, W) multiplies the terms of the right classes."""
     if _in_strips(logits):
-        return _WeightedSum.apply(_widen(logits, labels, align_corners), labels, weights, positive, align_corners)
+        return _WeightedSum.apply(_widen(logits, labels, align_corners), labels, weights, _sigmoid, positive, align_corners)
     logits = resize(logits, labels.shape[1:], align_corners)
     right = logits.gather(1, labels.where(labels != IGNORE, 0)[:, None])[:, 0]
-    losses = F.softplus(logits).sum(1) - F.softplus(right) + positive * F.softplus(-right)
+    losses = F.softplus(logits).sum(1) - right
+    if positive is not None:
+        losses = losses + (positive - 1) * F.softplus(-right)
     return (weights * losses).sum()
 
 
@@ -129,21 +133,23 @@ class _CrossEntropy(torch.autograd.Function):
 
 
 class _WeightedSum(torch.autograd.Function):
-    """The weighted sum of cross-entropy, or of binary cross-entropy where there are weights of its ``positive`` terms. The
-    gradient is computed with the loss."""
+    """The weighted sum of a loss, whose gradient is computed with it. ``of_strip``: ``_softmax`` or ``_sigmoid``."""
 
     @staticmethod
     @custom_fwd(device_type='cpu', cast_inputs=torch.float32)
     def forward(
-        ctx: Any, wide: Tensor, labels: Tensor, weights: Tensor, positive: Optional[Tensor], align_corners: bool
+        ctx: Any,
+        wide: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        of_strip: Callable[..., Tensor],
+        positive: Optional[Tensor],
+        align_corners: bool,
     ) -> Tensor:
         losses, gradient = wide.new_empty(labels.shape), torch.zeros_like(wide)
         for strip in _strips(wide, labels, align_corners):
-            logits, truth, weight = strip.logits(wide), strip.truth(labels), weights[strip.pixels]
-            if positive is None:
-                losses[strip.pixels] = _softmax(logits, truth, weight)
-            else:
-                losses[strip.pixels] = _sigmoid(logits, truth, weight, positive[strip.pixels])
+            logits, factor = strip.logits(wide), None if positive is None else positive[strip.pixels]
+            losses[strip.pixels] = of_strip(logits, strip.truth(labels), weights[strip.pixels], factor)
             strip.add_gradient(logits, gradient)
         ctx.save_for_backward(gradient)
         return losses.mul_(weights).sum()
@@ -153,10 +159,10 @@ class _WeightedSum(torch.autograd.Function):
     @custom_bwd(device_type='cpu')
     def backward(ctx: Any, slope: Tensor) -> tuple[Optional[Tensor], ...]:
         (gradient,) = ctx.saved_tensors
-        return gradient * slope, None, None, None, None
+        return gradient * slope, None, None, None, None, None
 
 
-def _softmax(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+def _softmax(logits: Tensor, truth: Tensor, weight: Tensor, _: None) -> Tensor:
     """Cross-entropy (rows, W) of logits (C, rows, W), which become the gradient of its weighted sum."""
     right, largest = logits.gather(0, truth)[0], logits.amax(0)
     total = logits.sub_(largest).exp_().sum(0)
@@ -164,14 +170,16 @@ def _softmax(logits: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
     return total.log_().add_(largest).sub_(right)
 
 
-def _sigmoid(logits: Tensor, truth: Tensor, weight: Tensor, positive: Tensor) -> Tensor:
+def _sigmoid(logits: Tensor, truth: Tensor, weight: Tensor, positive: Optional[Tensor]) -> Tensor:
     """Binary cross-entropy (rows, W), summed over the channels of logits (C, rows, W), which become its gradient."""
-    right, spare = logits.gather(0, truth), torch.empty_like(logits)
+    right, spare = logits.gather(0, truth)[0], torch.empty_like(logits)
     losses = torch.clamp(logits, min=0, out=spare).sum(0)
     torch.sub(logits.sigmoid_(), 0.5, out=spare).abs_().add_(0.5)
     for part in spare.split(CHANNELS):  # softplus(x) = max(x, 0) - log(sigmoid(|x|)), with few logarithms
         losses.sub_(part.prod(0).log_())
-    slope = right.sigmoid()
-    slope = positive * (slope - 1) - slope  # the right class has no negative term
-    logits.mul_(weight).scatter_add_(0, truth, slope.mul_(weight))
-    return losses.add_((positive * F.softplus(-right) - F.softplus(right))[0])
+    slope = -weight
+    if positive is not None:
+        slope.add_(weight * (positive - 1) * (logits.gather(0, truth)[0] - 1))
+        losses.add_((positive - 1) * F.softplus(-right))
+    logits.mul_(weight).scatter_add_(0, truth, slope[None])
+    return losses.sub_(right)  # softplus(-x) = softplus(x) - x

@@ -9,8 +9,8 @@ from twinseg.common.data.base import IGNORE
 
 
 def mean_count(batches: Sequence[Batch], class_weight: Optional[Sequence[float]] = None) -> np.ndarray:
-    """(2,) float32: the number of the pixels that are not ignored, and the sum of their classes' weights; means over the batches
-    of uint8 labels (N, H, W)."""
+    """(2,) float32: the number of the pixels that are not ignored, and the sum of their classes' weights, as means over the
+    batches, whose labels are uint8 (N, H, W)."""
     counts = sum(np.bincount(labels.ravel(), minlength=IGNORE + 1) for _, labels in batches)[:IGNORE]
     pixels = counts.sum()
     weights = pixels if class_weight is None else counts[: len(class_weight)] @ np.array(class_weight)

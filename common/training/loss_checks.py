@@ -5,7 +5,6 @@ from typing import Iterable, Optional
 from twinseg.common.config import Loss
 from twinseg.common.errors import UserError
 
-
 BY_COUNT = {'cross_entropy', 'sigmoid_cross_entropy', 'focal'}  # losses whose divisor is known before the logits are
 OF_THE_BATCH = {'ohem', 'ohem_pixel_sampler', 'stdc_ohem', 'lovasz'}  # losses that compare all pixels of a step
 

@@ -19,8 +19,8 @@ def schedules_for(config: Config, devices: int, batch_size: Optional[int] = None
     - ``scaled``: one batch a step, the learning rate multiplied by the share of the published batch (Goyal et al. 2017,
       section 2.1) and the steps divided by it, so that the network sees as many images.
 
-    OHEM that keeps a number of pixels of the batch keeps the same share of a smaller global batch. Each row has ``settings``, the
-    changed keys. UserError where the recipe does not say which global batch it was published for.
+    OHEM that keeps a number of pixels of the batch keeps the same share of a smaller global batch. Each row has ``settings``,
+    the changed keys. UserError where the recipe does not say which global batch it was published for.
     """
     published = config.optimizer.lr_batch_size
     if not published:
