@@ -4,14 +4,17 @@ A resize of an image is ``rows @ image @ columns.T``; exports use it where an op
 without a framework (ONNX Runtime, OpenVINO) use it to bring logits to the size of the image.
 """
 
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 Size = tuple[int, int]  # height, width
 MAX_LOGITS = 1 << 24  # numbers of logits at full size that are made at once (64 MB): Cityscapes has 40 million an image
 STRIP_LOGITS = 1 << 22  # logits of a strip, where strips are needed; their interpolation takes three times as much
+STRIP_ROWS = 64  # rows of a strip of one class on the host: 2048 float32 wide, three of them fit into 2 MB of cache
 
 
 def bilinear_matrix(size: int, new_size: int, align_corners: bool, half_pixel: bool = True) -> np.ndarray:
@@ -84,8 +87,54 @@ def strips(size: int, new_size: int, align_corners: bool, rows: int) -> tuple[St
 
 
 def class_ids(logits: np.ndarray, size: Size, align_corners: bool) -> np.ndarray:
-    """float32 logits (N, C, h, w) -> uint8 class ids (N, H, W) of their bilinear resize to ``size``, in strips of rows."""
-    rows = bilinear_matrix(logits.shape[2], size[0], align_corners)
-    wide = logits @ bilinear_matrix(logits.shape[3], size[1], align_corners).T
-    strips = row_strips(logits.shape[0], logits.shape[1], size)
-    return np.concatenate([(rows[start:stop] @ wide).argmax(1).astype(np.uint8) for start, stop in strips], 1)
+    """float32 logits (N, C, h, w) -> uint8 class ids (N, H, W) of their bilinear resize to ``size``, the first of equal ones.
+
+    Class by class, in strips of rows: the logits at full size never exist, and what is compared stays in the processor's cache.
+    """
+    ids = np.zeros((len(logits), *size), np.uint8)
+    for image, result in zip(logits, ids):
+        for rows, planes in _resized(np.ascontiguousarray(image, np.float32), size, align_corners):
+            largest(planes, result[rows])
+    return ids
+
+
+def largest(planes: Iterable[np.ndarray], ids: np.ndarray) -> None:
+    """Fills ``ids``, uint8 zeros (H, W), with the numbers of the largest of up to 256 ``planes``, float (H, W), at every pixel,
+    the first of equal ones, as ``argmax`` over them has it. A plane is used up before the next one is asked for."""
+    planes = iter(planes)
+    best = next(planes).copy()
+    larger = np.empty(ids.shape, np.uint8)
+    for number, plane in enumerate(planes, 1):
+        np.greater(plane, best, out=larger.view(bool))
+        np.maximum(plane, best, out=best)
+        np.multiply(larger, np.uint8(number), out=larger)
+        np.maximum(ids, larger, out=ids)  # numbers grow
+
+
+def _resized(image: np.ndarray, size: Size, align_corners: bool) -> Iterator[tuple[slice, Iterator[np.ndarray]]]:
+    """(C, h, w) -> strips of the rows of its resize to ``size``: which rows they are, and the planes of their channels, each
+    valid until the next one. OpenCV resizes a strip where its rows meet whole rows of the logits, else all rows at once;
+    it knows no ``align_corners``."""
+    (height, width), new_height = image.shape[1:], size[0]
+    if align_corners:
+        image = image @ bilinear_matrix(width, size[1], True).T
+        for part in strips(height, new_height, True, STRIP_ROWS):
+            yield slice(part.start, part.stop), (part.matrix @ plane[part.first : part.last] for plane in image)
+        return
+    factor, rest = divmod(new_height, height)
+    step = max(1, STRIP_ROWS // factor) if rest == 0 else height
+    for first in range(0, height, step):
+        last = min(first + step, height)
+        inside = slice(max(first - 1, 0), min(last + 1, height))  # a row's neighbours have a share in it
+        resized = np.empty(((inside.stop - inside.start) * new_height // height, size[1]), np.float32)
+        rows_of_strip = slice(first * new_height // height, last * new_height // height)
+        above = (first - inside.start) * factor
+        strip = resized[above : above + rows_of_strip.stop - rows_of_strip.start]
+        yield rows_of_strip, _filled(image[:, inside], resized, strip)
+
+
+def _filled(planes: np.ndarray, resized: np.ndarray, strip: np.ndarray) -> Iterator[np.ndarray]:
+    """``strip``, a part of ``resized``, which is filled from each of the planes in turn."""
+    for plane in planes:
+        cv2.resize(plane, resized.shape[::-1], dst=resized)
+        yield strip

@@ -14,14 +14,12 @@ from twinseg.mindspore_impl.compile_cache import Graph
 from twinseg.mindspore_impl.layers import normalise, resize
 from twinseg.mindspore_impl.network import Network
 
-MAX_IN_GRAPH = 1 << 20  # most pixels of a result that the graph computes on a CPU; larger ones are computed outside, in strips
-
 
 class Predictor:
     """A network in evaluation mode behind uint8 images (see ``twinseg.common.backend.Predictor``).
 
-    Every new size of images or results is compiled once, which takes seconds, and for an Ascend may take minutes: ``eval_size``
-    brings all images to one.
+    Every new size of images, and beside a CPU of results, is compiled once, which takes seconds, and for an Ascend may take
+    minutes: ``eval_size`` brings all images to one.
     """
 
     def __init__(self, network: Network, mean: list[float], std: list[float], settings: Precision):
@@ -35,11 +33,10 @@ class Predictor:
 
     def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
-        height, width = size or images.shape[2:]
-        on_cpu = ms.get_context('device_target') == 'CPU'
-        if on_cpu and len(images) * height * width > MAX_IN_GRAPH:  # strips in a graph would all exist at once
-            return interpolation.class_ids(self._run(images, None, False), (height, width), self.cell.align_corners)
-        return self._run(images, (height, width), True).astype(np.uint8)
+        size = size or (images.shape[2], images.shape[3])
+        if ms.get_context('device_target') == 'CPU':
+            return interpolation.class_ids(self.logits(images), size, self.cell.align_corners)
+        return self._run(images, size, True).astype(np.uint8)
 
     def _run(self, images: np.ndarray, size: Optional[Size], class_ids: bool) -> np.ndarray:
         self.cell.set_train(False)

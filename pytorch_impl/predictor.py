@@ -5,6 +5,7 @@ from typing import Optional
 import numpy as np
 import torch
 
+from twinseg.common import interpolation
 from twinseg.common.config import Precision
 from twinseg.common.interpolation import Size, row_strips
 from twinseg.pytorch_impl import precision
@@ -28,7 +29,10 @@ class Predictor:
 
     def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
-        return self._class_ids(images, size or (images.shape[2], images.shape[3])).to(torch.uint8).cpu().numpy()
+        size = size or (images.shape[2], images.shape[3])
+        if self.device.type == 'cpu':
+            return interpolation.class_ids(self.logits(images), size, self.network.align_corners['logits'])
+        return self._class_ids(images, size).to(torch.uint8).cpu().numpy()
 
     @torch.inference_mode()
     def _class_ids(self, images: np.ndarray, size: Size) -> torch.Tensor:

@@ -10,7 +10,7 @@ from twinseg.common.backend import Predictor
 from twinseg.common.config import Augment, Average, Config
 from twinseg.common.data.segmentation_transforms import scaled_size
 from twinseg.common.errors import UserError
-from twinseg.common.interpolation import Size
+from twinseg.common.interpolation import Size, largest
 from twinseg.common.tasks.base import PLAIN, EvalOptions
 
 
@@ -37,7 +37,11 @@ class TestTimeAugmentation:
         images = _scaled(images, scaled_size(*full, self.size))
         if self.scales == (1.0,) and not self.flip and self.window is None:
             return self.predictor.class_ids(images, size or full)
-        return self.averages(images, size or full).argmax(1).astype(np.uint8)
+        averages = self.averages(images, size or full)
+        ids = np.zeros((len(images), *averages.shape[2:]), np.uint8)
+        for planes, result in zip(averages, ids):
+            largest(planes, result)
+        return ids
 
     def averages(self, images: np.ndarray, size: Size) -> np.ndarray:
         """Mean class probabilities, logits or exponentials (N, C, h, w) at ``size``, over scales and flips of ``images``, uint8
