@@ -9,6 +9,8 @@ import numpy as np
 from twinseg.common.errors import DataError
 
 DILATION_RATIO = 0.02  # share of the image's diagonal; Cheng et al. 2021, "Boundary IoU", section 4.3
+BYTES = 256  # values of a byte
+MAX_COUNTED = 1 << 24  # pixels that are counted at once: OpenCV gives counts as float32, which has all integers up to here
 
 
 def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore_index: int = 255) -> np.ndarray:
@@ -19,16 +21,38 @@ def confusion_matrix(truth: np.ndarray, prediction: np.ndarray, num_classes: int
     """
     if truth.shape != prediction.shape:
         raise DataError(f'prediction of size {prediction.shape} against a label of size {truth.shape}')
+    if truth.dtype == prediction.dtype == np.uint8 and num_classes <= BYTES:
+        return _matrix_of_bytes(truth, prediction, num_classes, ignore_index)
     counted = truth != ignore_index
     rows, columns = truth[counted].astype(np.int64), prediction[counted].astype(np.int64)
     for name, ids in (('label', rows), ('prediction', columns)):
         if ids.size and not 0 <= ids.min() <= ids.max() < num_classes:
-            outside = np.unique(ids[(ids < 0) | (ids >= num_classes)]).tolist()
-            raise DataError(
-                f'{name} with the ids {outside[:20]}; expected 0..{num_classes - 1}'
-                + (f' or {ignore_index} (ignored)' if name == 'label' else '')
-            )
+            raise _outside(name, np.unique(ids[(ids < 0) | (ids >= num_classes)]), num_classes, ignore_index)
     return np.bincount(rows * num_classes + columns, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def _matrix_of_bytes(truth: np.ndarray, prediction: np.ndarray, num_classes: int, ignore_index: int) -> np.ndarray:
+    """The same for uint8 arrays: pairs of any bytes are counted in one pass, and then it is looked at which there are."""
+    pairs = np.zeros((BYTES, BYTES), np.int64)
+    rows, columns = truth.reshape(-1, 1), prediction.reshape(-1, 1)
+    for start in range(0, len(rows), MAX_COUNTED):
+        part = [np.ascontiguousarray(ids[start : start + MAX_COUNTED]) for ids in (rows, columns)]
+        pairs += cv2.calcHist(part, [0, 1], None, [BYTES, BYTES], [0, BYTES, 0, BYTES]).astype(np.int64)
+    if 0 <= ignore_index < BYTES:
+        pairs[ignore_index] = 0
+    for name, counts in (('label', pairs.sum(1)), ('prediction', pairs.sum(0))):
+        if counts[num_classes:].any():
+            outside = num_classes + np.flatnonzero(counts[num_classes:])
+            raise _outside(name, outside, num_classes, ignore_index)
+    return pairs[:num_classes, :num_classes].copy()
+
+
+def _outside(name: str, ids: np.ndarray, num_classes: int, ignore_index: int) -> DataError:
+    """The error for ids of a label or of a prediction that no class has."""
+    return DataError(
+        f'{name} with the ids {ids.tolist()[:20]}; expected 0..{num_classes - 1}'
+        + (f' or {ignore_index} (ignored)' if name == 'label' else '')
+    )
 
 
 @dataclass(frozen=True)
