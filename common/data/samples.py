@@ -43,8 +43,8 @@ class TrainSamples:
     @property
     def broken(self) -> list[str]:
         """Names of the samples that were skipped so far, by any worker."""
-        marks = bytes(self._broken)  # asked for after every step: without a mark none of a million samples is looked at
-        return [sample.name for sample, mark in zip(self.dataset.samples, marks) if mark] if 1 in marks else []
+        marks = np.frombuffer(self._broken, bool)  # asked for after every step: of a million samples only these are looked at
+        return [self.dataset.samples[index].name for index in np.flatnonzero(marks)]
 
     def _augmented(self, image: np.ndarray, label: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         image, label = train_transform(image, label, self.augment, rng)
@@ -66,7 +66,7 @@ class TrainSamples:
                 if self.on_error == 'raise':
                     raise
                 self._broken[candidate] = 1
-                count = sum(self._broken)
+                count = np.count_nonzero(np.frombuffer(self._broken, bool))
                 log.warning('skipped (%d broken so far): %s', count, error)
                 if count > self.max_errors:
                     raise DataError(

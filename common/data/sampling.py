@@ -4,7 +4,6 @@ Nothing here depends on the number of workers, on the backend, or on earlier ran
 step N, or spread over other processes, sees the batches that it would have seen.
 """
 
-from collections import Counter
 from typing import Callable, Iterator, Optional
 
 import numpy as np
@@ -90,22 +89,23 @@ def training_batches(
     batch = start
     while stop is None or batch < stop:
         epoch, step = divmod(batch, steps)
-        keys = [
-            key
-            for part in range(epoch * repeat, (epoch + 1) * repeat)
-            for key in _keys(order(part) if order else epoch_order(length, seed, part), part)
-        ]
+        parts = range(epoch * repeat, (epoch + 1) * repeat)
+        keys = np.concatenate([_keys(order(part) if order else epoch_order(length, seed, part), part) for part in parts])
         for number in range(step, steps if stop is None else min(steps, step + stop - batch)):
             size = part_of_rest if (number + 1) * total > len(keys) else batch_size
-            yield [keys[index % len(keys)] for index in number * total + rank_positions(size, rank, world_size)]
+            chosen = keys[(number * total + rank_positions(size, rank, world_size)) % len(keys)]
+            yield [(key_epoch, index) for key_epoch, index in chosen.tolist()]
             batch += 1
 
 
-def _keys(order: np.ndarray, epoch: int) -> list[tuple[int, int]]:
-    """The key of each sample of an order."""
-    seen: Counter[int] = Counter()
-    keys = []
-    for index in order.tolist():
-        keys.append((epoch + seen[index] * _REPEATED, index))
-        seen[index] += 1
+def _keys(order: np.ndarray, epoch: int) -> np.ndarray:
+    """The key of each sample of an order, int64 (N, 2): epoch and index."""
+    keys = np.empty((len(order), 2), np.int64)
+    keys[:, 0], keys[:, 1] = epoch, order
+    if len(order) and np.bincount(order).max() > 1:
+        by_index = np.argsort(order, kind='stable')
+        ordered = order[by_index]
+        firsts = np.flatnonzero(np.diff(ordered, prepend=ordered[0] - 1))  # where the samples begin in ``ordered``
+        before = np.arange(len(order)) - np.repeat(firsts, np.diff(firsts, append=len(order)))
+        keys[by_index, 0] += before * _REPEATED
     return keys
