@@ -6,9 +6,13 @@ Tensors are named ``model.*``, ``optimizer.<slot>.*`` and ``ema.*``. The file's 
 
 import hashlib
 import json
+import os
 import re
 import shlex
+import shutil
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Callable, Mapping, Optional
@@ -16,7 +20,6 @@ from typing import Annotated, Any, Callable, Mapping, Optional
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as serialize
 
 from twinseg.common.errors import StateError, reason_of
 from twinseg.common.files import written_beside
@@ -28,6 +31,7 @@ FORMAT = 1  # format that this version writes, and the newest that it reads; fil
 FOLDER = CHECKPOINTS  # name of a run's folder of checkpoints
 BEST = 'best.safetensors'
 STEP_NAME = re.compile(r'step_(\d{8,})\.safetensors')
+KINDS = {'f': 'F', 'i': 'I', 'u': 'U'}  # NumPy's kinds of numbers -> safetensors'
 State = dict[str, np.ndarray]
 
 
@@ -133,12 +137,49 @@ def save(path: str | Path, tensors: Mapping[str, np.ndarray], meta: RunMeta) -> 
     """
     path, text = Path(path), meta.to_json()
     arrays = {name: np.asarray(array, order='C') for name, array in tensors.items()}
-    content = serialize(arrays, {'twinseg': json.dumps({'meta': text, 'checksum': _checksum(arrays, text)})})
+    entry = json.dumps({'meta': text, 'checksum': _checksum(arrays, text)})
+    with _naming_failure(path), written_beside(path) as part:
+        _write(part, arrays, {'twinseg': entry})
+
+
+def link(path: Path, name: Path) -> None:
+    """Gives the checkpoint ``path`` another name in its folder, also where a file has that name: a hard link, which costs
+    nothing, or a copy where the file system has no links. Raises what ``save`` raises."""
+    with _naming_failure(name), written_beside(name) as part:
+        try:
+            os.link(path, part)
+        except OSError:
+            shutil.copyfile(path, part)
+
+
+@contextmanager
+def _naming_failure(path: Path) -> Iterator[None]:
     try:
-        with written_beside(path) as part:
-            part.write_bytes(content)
+        yield
     except OSError as error:
         raise StateError(f'{path}: not written: {reason_of(error)}; free space or choose another folder') from None
+
+
+def _write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> None:
+    """Writes the safetensors format: the header's length, uint64, the header, JSON padded to a multiple of 8 bytes, and the
+    arrays one after the other, those of wide numbers first, so that all are aligned.
+
+    The library's ``save`` holds the whole file in memory, and its ``save_file`` writes under a temporary name of its own, for
+    this user alone, and raises no OSError.
+    """
+    order = sorted(arrays, key=lambda name: (-arrays[name].itemsize, name))
+    header: dict[str, Any] = {'__metadata__': metadata}
+    end = 0
+    for name in order:
+        kind, start, end = arrays[name].dtype, end, end + arrays[name].nbytes
+        code = 'BOOL' if kind.kind == 'b' else f'{KINDS[kind.kind]}{8 * kind.itemsize}'
+        header[name] = {'dtype': code, 'shape': arrays[name].shape, 'data_offsets': [start, end]}
+    text = json.dumps(header, separators=(',', ':'), ensure_ascii=False).encode()
+    text += b' ' * (-len(text) % 8)
+    with path.open('wb') as file:
+        file.write(len(text).to_bytes(8, 'little') + text)
+        for name in order:
+            file.write(arrays[name].reshape(-1).data)
 
 
 def load(path: str | Path) -> tuple[State, RunMeta]:
@@ -323,5 +364,5 @@ def _checksum(tensors: Mapping[str, np.ndarray], text: str) -> str:
     for name in sorted(tensors):
         array = tensors[name]
         digest.update(f'\n{name} {array.dtype} {array.shape} '.encode())
-        digest.update(array.tobytes())
+        digest.update(array.reshape(-1).data)
     return digest.hexdigest()

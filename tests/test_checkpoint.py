@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.numpy import save_file
+from safetensors import safe_open
+from safetensors.numpy import save, save_file
 
 from twinseg.common import checkpoint
 from twinseg.common.checkpoint import FORMAT, LossScale, NewerFormatError, RunMeta, TrainerState
@@ -62,6 +63,39 @@ def test_round_trip_is_exact(saved):
 def test_same_content_gives_the_same_bytes(saved, tmp_path):
     checkpoint.save(tmp_path / 'again', dict(reversed(tensors().items())), META)
     assert (tmp_path / 'again').read_bytes() == saved.read_bytes()
+
+
+def test_the_file_is_what_the_library_writes(saved):
+    with safe_open(saved, 'np') as file:
+        metadata = file.metadata()
+    assert saved.read_bytes() == save({name: np.asarray(array, order='C') for name, array in tensors().items()}, metadata)
+
+
+def test_numbers_of_every_kind_are_written(tmp_path):
+    kinds = 'bool uint8 int8 uint16 int16 float16 uint32 int32 float32 uint64 int64 float64'.split()
+    arrays = {f'model.{kind}': np.arange(3).astype(kind) for kind in kinds}
+    checkpoint.save(tmp_path / 'a.safetensors', arrays, META)
+    assert same(checkpoint.load(tmp_path / 'a.safetensors')[0], arrays)
+
+
+@pytest.mark.parametrize('linked', [True, False])
+def test_a_checkpoint_gets_another_name(saved, tmp_path, monkeypatch, linked):
+    if not linked:  # a file system without hard links
+
+        def refuse(*_):
+            raise PermissionError(1, 'Operation not permitted')
+
+        monkeypatch.setattr(os, 'link', refuse)
+    best = tmp_path / 'best.safetensors'
+    checkpoint.save(best, {'model.earlier': np.zeros(1, np.float32)}, META)
+    for _ in range(2):  # the second time it has the name already
+        checkpoint.link(saved, best)
+        assert best.read_bytes() == saved.read_bytes() and best.samefile(saved) == linked
+    checkpoint.rotate(tmp_path, 1)
+    checkpoint.save(tmp_path / 'step_00000008.safetensors', tensors(), META)
+    checkpoint.rotate(tmp_path, 1)
+    assert not saved.exists() and same(checkpoint.load(best)[0], tensors())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['best.safetensors', 'step_00000008.safetensors']
 
 
 def test_file_mode_is_the_usual_one(saved, tmp_path):

@@ -408,10 +408,14 @@ class Run:
             if not broken:
                 changed = {**asdict(self.progress), 'epoch': self.epoch, 'scores': self.scores, 'trainer': state}
                 meta = self.meta.model_copy(update=changed)
-                checkpoint.save(checkpoint.step_path(self.folder, step), tensors, meta)
-                for size in best:  # the file says that it is to be evaluated at its size
-                    at_size = meta if size is None else _evaluated_at(meta, self.more_sizes[size])
-                    checkpoint.save(checkpoint.best_path(self.folder, size), tensors, at_size)
+                path = checkpoint.step_path(self.folder, step)
+                checkpoint.save(path, tensors, meta)
+                for size in best:
+                    if size is None:
+                        checkpoint.link(path, checkpoint.best_path(self.folder))
+                    else:  # the file says that it is to be evaluated at its size
+                        at_size = _evaluated_at(meta, self.more_sizes[size])
+                        checkpoint.save(checkpoint.best_path(self.folder, size), tensors, at_size)
                 checkpoint.rotate(self.folder, self.config.runtime.max_keep_ckpts)
         if count := int(self.group.sum(np.array(len(broken)))):
             names = f' ({broken[0]})' if broken else ''
