@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
@@ -10,6 +11,7 @@ import numpy as np
 from twinseg.common import config
 from twinseg.common.data.labels import IGNORE, LabelRules
 from twinseg.common.data.listing import NO_FACTS, FileFacts
+from twinseg.common.data.packed import Joined, Packed, Texts
 from twinseg.common.data.reading import AS_SEEN, ImageRules, read_extent, read_image
 from twinseg.common.errors import DataError
 
@@ -39,12 +41,29 @@ class Sample:
     label: Optional[Path]
 
 
+def packed(samples: Sequence[Sample]) -> Sequence[Sample]:
+    """The same samples, in a tenth of the memory."""
+    images, labels = (Texts(_text(path) for path in map(attrgetter(name), samples)) for name in ('image', 'label'))
+    return Packed(_sample, Texts(each.name for each in samples), images, labels)
+
+
+def _text(path: Optional[Path]) -> Optional[str]:
+    return None if path is None else str(path)
+
+
+def _sample(name: str, *paths: Optional[str]) -> Sample:
+    image, label = (None if path is None else Path(path) for path in paths)
+    return Sample(name, image, label)
+
+
 class Dataset(ABC):
     """A list of samples, each with a ``name``, and what their labels mean; ``file_facts`` say what is not used."""
 
     drawn = False  # whether the suite draws the images itself
 
-    def __init__(self, name: str, split: str, description: Description, samples: list[Any], file_facts: FileFacts = NO_FACTS):
+    def __init__(
+        self, name: str, split: str, description: Description, samples: Sequence[Any], file_facts: FileFacts = NO_FACTS
+    ):
         self.name, self.split, self.description, self.samples = name, split, description, samples
         self.file_facts = file_facts
 
@@ -76,7 +95,7 @@ class JoinedDataset(Dataset):
     def __init__(self, parts: Sequence[Dataset]):
         first = parts[0]
         name = '+'.join(part.split for part in parts)
-        super().__init__(first.name, name, first.description, [sample for part in parts for sample in part.samples])
+        super().__init__(first.name, name, first.description, Joined(part.samples for part in parts))
         self.drawn, self._parts = first.drawn, tuple(parts)
 
     @property
@@ -120,12 +139,12 @@ class FileDataset(Dataset):
         name: str,
         split: str,
         description: Description,
-        samples: list[Sample],
+        samples: Sequence[Sample],
         label_rules: LabelRules,
         image_rules: ImageRules = AS_SEEN,
         file_facts: FileFacts = NO_FACTS,
     ):
-        super().__init__(name, split, description, samples, file_facts)
+        super().__init__(name, split, description, packed(samples), file_facts)
         self.label_rules, self.image_rules = label_rules, image_rules
 
     def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:

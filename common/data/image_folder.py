@@ -36,6 +36,7 @@ from twinseg.common.data.listing import (
     list_folders,
     same_name,
 )
+from twinseg.common.data.packed import Packed, Texts
 from twinseg.common.data.reading import AS_SEEN, ImageRules, read_image
 from twinseg.common.errors import DataError
 from twinseg.common.files import home_expanded, read_bounded
@@ -46,6 +47,7 @@ MAX_CLASS_FILE = 1 << 24  # bytes: 100,000 classes have less
 MAX_HEADER = 1 << 20  # bytes of a tar's header: names of paths and the like
 MAX_DEPTH = 16  # tars in tars, and folders in them
 COMPRESSED = {b'\x1f\x8b': 'gzip', b'BZh': 'bzip2', b'\xfd7zXZ': 'xz', b'\x28\xb5\x2f\xfd': 'zstd'}
+WHOLE = -1  # size of an image that is a file and not a part of a tar
 UNREADABLE = -1  # label of an image that could not be read
 PUBLISHED = 'ILSVRC2012_img_'  # beginning of the names of ImageNet's tars
 LAYOUT = '{split}/<class>/<image>, with {split} or each class as a folder or an uncompressed tar'
@@ -75,7 +77,7 @@ class ImageFolder(Dataset):
         name: str,
         split: str,
         description: Description,
-        samples: list[ImageSample],
+        samples: Sequence[ImageSample],
         labels: np.ndarray,
         image_rules: ImageRules = AS_SEEN,
         file_facts: FileFacts = NO_FACTS,
@@ -120,7 +122,13 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
             f'{root}: {len(outside)} images of the split {split!r} lie in no class folder, first {outside[0][0]}; '
             f'expected {LAYOUT.replace("{split}", split)}'
         )
-    samples = [ImageSample('/'.join(names), *location) for names, location in images]
+    samples = Packed(
+        _sample,
+        Texts('/'.join(names) for names, _ in images),
+        Texts(path for _, (path, _, _) in images),
+        np.array([offset for _, (_, offset, _) in images], np.int64),
+        np.array([WHOLE if size is None else size for _, (_, _, size) in images], np.int64),
+    )
     folders = [names[0] for names, _ in images]
     if data.class_file is not None:
         where = data.class_file
@@ -152,6 +160,10 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
     description = Description.of(readable, default_palette(len(readable)), UNREADABLE)
     facts = FileFacts(files.tally.notes(), files.links)
     return ImageFolder(data.set, split, description, samples, labels, image_rules_of(data), facts)
+
+
+def _sample(name: str, path: str, offset: np.int64, size: np.int64) -> ImageSample:
+    return ImageSample(name, path, int(offset), None if size == WHOLE else int(size))
 
 
 def _member(sample: ImageSample, where: str) -> io.BytesIO:
