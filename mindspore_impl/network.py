@@ -6,7 +6,7 @@ Twin of ``pytorch_impl/network.py``: same names, same arguments, same numbers.
 from collections.abc import Sequence
 
 import mindspore as ms
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
 
 from twinseg.common.training.dropout import dropout_mask
 from twinseg.common.training.initial_weights import initial_bias, initial_weight, schemes
@@ -55,6 +55,29 @@ def synchronise_norms(network: nn.Cell, sync: SyncBN) -> None:
     norms = {name: module for name, module in network.cells_and_names() if isinstance(module, BatchNorm2d)}
     for name, synchronised in synchronised_norms(norms, sync).items():
         norms[name].sync = synchronised
+
+
+class AverageStatistics(nn.Cell):
+    """Makes the running statistics that each process computes by itself their means over the processes, by one collective: a
+    step moves them by shares of the batches' statistics, so this is what averages in every norm would give."""
+
+    def __init__(self, network: nn.Cell):
+        super().__init__(auto_prefix=False)
+        norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, BatchNorm2d) and not cell.sync]
+        self.statistics = ms.ParameterTuple([each for norm in norms for each in (norm.moving_mean, norm.moving_variance)])
+
+    def construct(self) -> None:
+        flat = distributed.mean(ops.concat(self.statistics))
+        start = 0
+        for each in self.statistics:
+            ops.assign(each, flat[start : start + each.shape[0]])
+            start += each.shape[0]
+
+
+def average_statistics(network: nn.Cell) -> AverageStatistics | None:
+    """The cell that does so; None where there is nothing to average."""
+    cell = AverageStatistics(network)
+    return cell if distributed.size() > 1 and len(cell.statistics) else None
 
 
 def draw_dropout(network: nn.Cell, batch: int, key: Sequence[int]) -> None:

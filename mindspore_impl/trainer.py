@@ -18,7 +18,7 @@ from twinseg.mindspore_impl import distributed, optim, precision, state
 from twinseg.mindspore_impl.compile_cache import Graph
 from twinseg.mindspore_impl.layers import normalise
 from twinseg.mindspore_impl.losses import constants, segmentation_loss
-from twinseg.mindspore_impl.network import Network, draw_dropout, synchronise_norms
+from twinseg.mindspore_impl.network import Network, average_statistics, draw_dropout, synchronise_norms
 from twinseg.mindspore_impl.predictor import Predictor
 
 
@@ -265,6 +265,7 @@ class TrainStep(Graph):
         self.gradients, self.optimizer, self.average, self.accumulation = gradients, optimizer, average, accumulation
         self.limit = config.optimizer.clip_global_norm_value if config.optimizer.clip_global_norm else None
         self.reducer = distributed.reducer(optimizer.parameters)
+        self.average_statistics = average_statistics(gradients.network)
 
     def construct(
         self,
@@ -278,6 +279,8 @@ class TrainStep(Graph):
         *given: Tensor,
     ) -> tuple[Tensor, Tensor]:
         values, scaled = self.gradients(images, labels, factor, kernel, *given)
+        if self.average_statistics is not None:
+            self.average_statistics()
         if self.accumulation is not None:
             scaled = self.accumulation.take(scaled)
         if self.reducer is not None:

@@ -48,6 +48,21 @@ def synchronise_norms(network: nn.Module, sync: SyncBN) -> None:
         norms[name].sync = synchronised
 
 
+def statistics_of_processes(network: nn.Module) -> list[torch.Tensor]:
+    """The running statistics that each process computes by itself; none where there is one process."""
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm2d) and not module.sync]
+    return [each for norm in norms for each in (norm.running_mean, norm.running_var)] if distributed.size() > 1 else []
+
+
+@torch.no_grad()
+def average_statistics(statistics: list[torch.Tensor]) -> None:
+    """Makes running statistics their means over the processes, by one collective: a step moves them by shares of the batches'
+    statistics, so this is what averages in every norm would give."""
+    if statistics:
+        flat = distributed.mean(torch.cat(statistics))
+        torch._foreach_copy_(statistics, flat.split([len(each) for each in statistics]))
+
+
 def draw_dropout(network: nn.Module, batch: int, key: Sequence[int]) -> None:
     """Draws the masks of all dropout layers for one forward pass; ``key`` (seed, step, batch of the step) decides them. All of
     them go to the device in one copy."""

@@ -14,8 +14,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm; ``momentum`` in PyTorch's sense: the share of the new batch in the running statistics.
 
     ``output_dtype``: None, or the dtype of the output, which is then computed in float32. In training the mean and variance
-    are those of the global batch, over all processes, or with ``sync`` off those of each process's batch. The running
-    statistics cover all processes in both cases.
+    are those of the global batch, over all processes, or with ``sync`` off those of each process's batch, which move its
+    running statistics: ``network.AverageStatistics`` makes them those of all.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
@@ -25,7 +25,7 @@ class BatchNorm2d(nn.BatchNorm2d):
     def construct(self, x: Tensor) -> Tensor:
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] * (distributed.size() if self.sync else 1) == 1:
             raise ValueError(ONE_VALUE)
-        if self.training and distributed.size() > 1:
+        if self.training and self.sync and distributed.size() > 1:
             return ops.cast(self._of_processes(x), x.dtype if self.output_dtype is None else self.output_dtype)
         if self.output_dtype is None:
             return super().construct(x)
@@ -37,16 +37,12 @@ class BatchNorm2d(nn.BatchNorm2d):
         mean = ops.mean(features, (0, 2, 3))
         centred = features - mean.reshape(1, -1, 1, 1)
         variance = ops.mean(centred * centred, (0, 2, 3))
-        count = x.shape[0] * x.shape[2] * x.shape[3] * (distributed.size() if self.sync else 1)
-        if self.sync:  # one collective for both: with few numbers its latency is its cost
-            every = distributed.stack(ops.stack((mean, variance)))
-            local_mean, mean = mean, ops.mean(every[:, 0], 0)
-            variance = ops.mean(every[:, 1] + ops.square(every[:, 0] - mean), 0)
-            centred = centred + (local_mean - mean).reshape(1, -1, 1, 1)
+        count = x.shape[0] * x.shape[2] * x.shape[3] * distributed.size()
+        every = distributed.stack(ops.stack((mean, variance)))  # one collective for both: its latency is its cost
+        local_mean, mean = mean, ops.mean(every[:, 0], 0)
+        variance = ops.mean(every[:, 1] + ops.square(every[:, 0] - mean), 0)
+        centred = centred + (local_mean - mean).reshape(1, -1, 1, 1)
         centre, unbiased = ops.stop_gradient(mean), ops.stop_gradient(variance) * (count / (count - 1))
-        if not self.sync:
-            both = distributed.mean(ops.stack((centre, unbiased)))
-            centre, unbiased = both[0], both[1]
         ops.assign(self.moving_mean, self.moving_mean + self.momentum * (centre - self.moving_mean))
         ops.assign(self.moving_variance, self.moving_variance + self.momentum * (unbiased - self.moving_variance))
         scale = self.gamma / ops.sqrt(variance + self.eps)

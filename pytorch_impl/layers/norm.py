@@ -15,8 +15,8 @@ class BatchNorm2d(nn.BatchNorm2d):
     """Batch norm; ``momentum`` in PyTorch's sense: the share of the new batch in the running statistics.
 
     ``output_dtype``: None, or the dtype of the output, which is then computed in float32. In training the mean and variance
-    are those of the global batch, over all processes, or with ``sync`` off those of each process's batch. The running
-    statistics cover all processes in both cases.
+    are those of the global batch, over all processes, or with ``sync`` off those of each process's batch, which move its
+    running statistics: ``network.average_statistics`` makes them those of all.
     """
 
     running_mean: Tensor
@@ -32,38 +32,29 @@ class BatchNorm2d(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() * (distributed.size() if self.sync else 1) == x.shape[1]:
             raise BatchError(ONE_VALUE)
-        if self.training and distributed.size() > 1:
+        if self.training and self.sync and distributed.size() > 1:
             return self._of_processes(x).to(self.output_dtype or x.dtype)
         if self.output_dtype in (None, x.dtype):  # the norm computes in float32 whatever the input is
             return super().forward(x)
         return super().forward(x.float()).to(self.output_dtype)
 
     def _of_processes(self, x: Tensor) -> Tensor:
-        has_kernels = x.device.type in distributed.KERNEL_DEVICES
-        if self.sync and has_kernels:
+        if x.device.type in distributed.KERNEL_DEVICES:
             self.num_batches_tracked += 1
             statistics = self.running_mean, self.running_var
             return _KernelNorm.apply(x, self.weight, self.bias, *statistics, self.momentum, self.eps)
         # PyTorch's SyncBatchNorm does not run on CPUs, and it allows for processes with batches of different sizes.
-        features = x.float() if x.dtype in (torch.float16, torch.bfloat16) and not has_kernels else x
-        if not self.sync:
-            batch_statistics = torch.zeros_like(self.running_mean), torch.zeros_like(self.running_var)
-            y = F.batch_norm(features, *batch_statistics, self.weight, self.bias, training=True, momentum=1.0, eps=self.eps)
-            self._track(*distributed.mean(torch.stack(batch_statistics)))
-            return y
+        features = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
         with torch.no_grad():
             count = features.numel() // features.shape[1] * distributed.size()
             variances, means = torch.var_mean(features, (0, 2, 3), correction=0)
             means, variances = distributed.gather(torch.cat((means, variances))).view(distributed.size(), 2, -1).unbind(1)
             mean = means.mean(0)
             variance = (variances + (means - mean) ** 2).mean(0)
-            self._track(mean, variance * (count / (count - 1)))
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
+            self.num_batches_tracked += 1
         return _GlobalNorm.apply(features, self.weight, self.bias, mean, variance, self.eps)
-
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
-        self.num_batches_tracked += 1
 
 
 class _GlobalNorm(torch.autograd.Function):

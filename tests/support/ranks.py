@@ -40,7 +40,7 @@ CASES = {  # name -> steps, keys
     'mixed': (3, AUGMENTED),
     'compiled': (3, {}),
 }
-UNEQUAL = {'own_norms': (3, {'sync_bn': False})}  # not what one process with all would do
+UNEQUAL = {'own_norms': (3, {'sync_bn': False, 'with_ema': True})}  # not what one process with all would do
 
 
 def command(backend_name: str, size: int, logs: Path, *words: str) -> list[str]:
