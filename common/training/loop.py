@@ -35,7 +35,7 @@ from twinseg.common.inference.runs import network_arguments, num_classes
 from twinseg.common.measure.environment import machine_of, versions
 from twinseg.common.parallel.launch import pin
 from twinseg.common.parallel.processes import Group, check_agreement, naming_lost_ranks
-from twinseg.common.training import loss_checks
+from twinseg.common.training import input_wait, loss_checks
 from twinseg.common.training.lock import training_alone
 from twinseg.common.training.log import Clock, Log, Silence
 from twinseg.common.training.signals import STATUS, Stop
@@ -161,6 +161,7 @@ class Run:
         self.progress = Progress()
         self.scores: dict[str, Any] = {}  # scores of the last evaluation
         sizes = (size for size in config.augment.more_eval_sizes if size != config.augment.eval_size)
+        self.input_advice: Optional[str] = None
         self.more_sizes = {f'{height}x{width}': [height, width] for height, width in sizes}
         self.meta = checkpoint.RunMeta(
             config=config.flat(),
@@ -340,17 +341,23 @@ class Run:
         unlogged, self.unlogged = self.unlogged, []
         for record, figures in unlogged:
             self._check_finite(record['step'], figures)
+            speed = self.clock.figures(record['step'])
             self.log.step(
                 {
                     'kind': 'train',
                     **record,
                     **figures,
-                    **self.clock.figures(record['step']),
+                    **speed,
                     'broken': self.broken,
                 },
                 keep=self._is_due(self.config.runtime.log_interval, record['step']),
                 last=len(self.rates),
             )
+            if self.input_advice is None:  # one line a run
+                waited, steps, recipe = speed['data_share'], len(self.clock.spans), self.work_dir / 'config.yaml'
+                self.input_advice = input_wait.advice(waited, steps, self.training, self.config.data, recipe)
+                if self.input_advice:
+                    self.log.line(self.input_advice)
 
     def evaluate(self) -> list[Optional[str]]:
         """Scores the current weights, or the averaged ones, with the current ones' scores as ``current`` beside them, and their
