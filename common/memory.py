@@ -1,5 +1,6 @@
 """Memory of this process: its largest, now, and what a piece of work takes, and may take."""
 
+import ctypes
 import os
 import platform
 import resource
@@ -8,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MEGABYTE = 1 << 20
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # glibc's numbers (malloc.h): bytes at the heap's end that are kept, blocks outside it
 MORE = 'more memory than there is'
 OUT_OF_MEMORY = (  # signs in the messages of libraries, in small letters
     *('bad_alloc', 'bad allocation', 'failed to allocate', 'cannot allocate', "can't allocate", 'out of memory'),
@@ -18,6 +20,24 @@ OUT_OF_MEMORY = (  # signs in the messages of libraries, in small letters
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether memory was lacking, also where a library says so by an exception of another class."""
     return isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in OUT_OF_MEMORY)
+
+
+def keep_freed_memory() -> bool:
+    """Has this process keep the blocks that it frees, which by default glibc gives back to the kernel where they are large: a
+    step then has all its features faulted in again, page by page. True where that is so from now on; False on other
+    libraries, where the environment says something of glibc's allocation, and where TWINSEG_KEEP_MEMORY is 0."""
+    chosen = any(name.startswith('MALLOC_') for name in os.environ) or 'malloc' in os.environ.get('GLIBC_TUNABLES', '')
+    if chosen or os.environ.get('TWINSEG_KEEP_MEMORY') == '0' or not _is_glibc():
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
+
+
+def _is_glibc() -> bool:
+    try:
+        return (os.confstr('CS_GNU_LIBC_VERSION') or '').startswith('glibc')
+    except (AttributeError, ValueError, OSError):  # no Unix, or another library
+        return False
 
 
 def reset_peak_memory() -> None:

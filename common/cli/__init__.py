@@ -13,7 +13,7 @@ import typer
 
 from twinseg.common.cli import data, deployment, inference, measuring, reporting, training, weights
 from twinseg.common.errors import Interrupted, UserError, reason_of
-from twinseg.common.memory import MORE, is_out_of_memory
+from twinseg.common.memory import MORE, is_out_of_memory, keep_freed_memory
 from twinseg.common.printable import ESCAPED, one_line
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -36,6 +36,14 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'report': reporting.report,
     'results': reporting.results,
 }
+
+RUNNING_NETWORKS = (
+    'train',
+    'eval',
+    'predict',
+    'submit',
+    'benchmark',
+)  # commands that take the same large blocks again and again
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
 for name, command in COMMANDS.items():
@@ -68,6 +76,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
     debug = '--debug' in words[:end]
     words = [word for word in words[:end] if word != '--debug'] + words[end:]
     show_warnings_in_one_line()
+    if arguments is None and words[:1] and words[0] in RUNNING_NETWORKS:  # a program, not a call from Python
+        keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding, or names in any bytes, end no command
             stream.reconfigure(errors=ESCAPED)
