@@ -76,7 +76,7 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     if threads:
         torch.set_num_threads(threads)
     if launch:
-        distributed.join(_device, timeout)
+        distributed.join(_device, launch, timeout)
     return wanted
 
 
