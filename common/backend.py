@@ -68,6 +68,9 @@ class Trainer(Protocol):
     def lr_mult_followers(self) -> dict[str, int]:
         """Key of ``lr_mult`` -> number of the parameters that take its factor."""
 
+    def frozen(self) -> dict[str, int]:
+        """Pattern of ``freeze`` -> number of the parameters that keep their values."""
+
     @property
     def ahead(self) -> bool:
         """Whether figures of steps are still on the device."""
@@ -163,9 +166,11 @@ class Backend(Protocol):
         """A trainer whose weights and features, but not its losses, are float64: what float32 is judged against. BackendError
         where the backend has none."""
 
-    def make_loader(self, samples: Any, batches: Iterable[list], workers: int) -> Generator[Batch, None, None]:
+    def make_loader(
+        self, samples: Any, batches: Iterable[list], workers: int, timeout: Optional[int] = None
+    ) -> Generator[Batch, None, None]:
         """An iterator over batches: ``samples[key]`` for every key of every list that ``batches`` yields, stacked; in order,
-        loaded ahead by the framework's own loader."""
+        loaded ahead by the framework's own loader. LostError where ``workers`` give no batch within ``timeout`` seconds."""
 
     def write(
         self,

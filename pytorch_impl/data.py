@@ -2,16 +2,19 @@
 
 import copy
 import functools
+import logging
 import multiprocessing.connection
+import os
 import signal
 import threading
-from typing import Any, Callable, Generator, Iterable
+from typing import Any, Callable, Generator, Iterable, Optional
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from twinseg.common.backend import Batch
+from twinseg.common.data.thread_loader import nothing_came
 from twinseg.common.errors import LostError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # what a terminal, Slurm and systemd send to all processes
@@ -19,16 +22,24 @@ CAUSES = {  # signal that ends a worker -> its usual cause, and what to change
     signal.SIGKILL: 'the kernel does that when memory runs out (see dmesg); lower num_parallel_workers or batch_size',
     signal.SIGBUS: 'shared memory (/dev/shm) is full, or a file was cut while it was read; lower num_parallel_workers',
 }
+SHARED = '/dev/shm'  # where Linux keeps shared memory: of 64 MB in a Docker container
+SMALL = 'they go through pipes, which is slower (docker run --shm-size=1g makes it larger)'
+AHEAD = 2  # batches that each worker makes ahead, PyTorch's prefetch_factor
+TIMED_OUT = 'DataLoader timed out'
 PATIENCE = 1.0  # seconds in which the end of a process shows after its connections have broken
+_logger = logging.getLogger(__name__)
 _waiting: list['_Workers'] = []  # whose next batch this process waits for
 
 
-def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generator[Batch, None, None]:
+def make_loader(
+    samples: Any, batches: Iterable[list], workers: int, timeout: Optional[int] = None
+) -> Generator[Batch, None, None]:
     """Batches of ``samples[key]``, stacked: images (N, 3, H, W) and labels (N, H, W), both uint8, in the order of ``batches``.
 
     ``batches`` yields lists of keys. With ``workers`` > 0 samples are made ahead in that many processes. Whatever a sample
-    raises comes out of a worker unchanged; LostError where a worker is killed. However the batches end, no worker is left.
-    Beside a GPU the batches lie in memory from which it copies by itself.
+    raises comes out of a worker unchanged; LostError where a worker is killed, or no batch comes within ``timeout`` seconds.
+    However the batches end, no worker is left. Beside a GPU the batches lie in memory from which it copies by itself. They come
+    through shared memory, or where that is too small through pipes.
     """
     loader = DataLoader(
         _Keyed(samples),
@@ -38,15 +49,20 @@ def make_loader(samples: Any, batches: Iterable[list], workers: int) -> Generato
         worker_init_fn=_leave_signals_to_the_trainer,
         multiprocessing_context=_context() if workers else None,
         pin_memory=torch.cuda.is_initialized(),
+        timeout=(timeout or 0) if workers else 0,
     )
     iterator = iter(loader)
-    made = _Workers(iterator)
+    made = _Workers(iterator, timeout)
+    told = False
     try:
         while (batch := made.next()) is not None:
             if isinstance(batch, Exception):
                 raise batch
             images, labels = batch
-            yield images.numpy(), labels.numpy()
+            if workers and isinstance(images, np.ndarray) and not told:
+                _logger.warning('%s is too small for batches of %d MB: %s', SHARED, _bytes(batch) >> 20, SMALL)
+                told = True
+            yield np.asarray(images), np.asarray(labels)
     finally:
         made.end()
 
@@ -102,23 +118,30 @@ class _Workers:
     comes up where the next batch is asked for.
     """
 
-    def __init__(self, iterator: Any):
+    def __init__(self, iterator: Any, timeout: Optional[int] = None):
         self.iterator, self.processes = iterator, getattr(iterator, '_workers', [])
+        self.timeout = timeout
         if self.processes and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, _hear_of_an_end)  # in place of PyTorch's
 
     def next(self) -> Any:
-        """The next batch, None after the last one; LostError where a process was killed."""
+        """The next batch, None after the last one; LostError where a process was killed, or none came in time."""
         self.check()
         _waiting.append(self)
         try:
             return next(self.iterator, None)
-        except (RuntimeError, OSError, EOFError):  # also where it was killed between making a batch and handing it over
+        except (
+            RuntimeError,
+            OSError,
+            EOFError,
+        ) as error:  # also where it was killed between making a batch and handing it over
             ended = multiprocessing.connection.wait([process.sentinel for process in self.processes], PATIENCE)
             for process in self.processes:
                 if process.sentinel in ended:
                     process.join(PATIENCE)
             self.check()
+            if str(error).startswith(TIMED_OUT):
+                raise LostError(nothing_came(self.timeout)) from None
             raise
         finally:
             _waiting.remove(self)
@@ -169,9 +192,28 @@ def _leave_signals_to_the_trainer(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _stack(samples: list) -> tuple[torch.Tensor, torch.Tensor] | Exception:
+def _stack(samples: list) -> tuple[Any, Any] | Exception:
+    """A batch, of tensors, which PyTorch hands over in shared memory, or where there is too little of that of arrays, which it
+    pickles."""
     for sample in samples:
         if isinstance(sample, Exception):
             return sample
     images, labels = zip(*samples)
-    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(labels))
+    batch = np.stack(images), np.stack(labels)
+    worker = torch.utils.data.get_worker_info()
+    if worker is not None and not _fits_shared_memory(_bytes(batch) * worker.num_workers):
+        return batch
+    return torch.from_numpy(batch[0]), torch.from_numpy(batch[1])
+
+
+def _bytes(batch: tuple[Any, Any]) -> int:
+    return sum(part.nbytes for part in batch)
+
+
+def _fits_shared_memory(each: int) -> bool:
+    """Whether all processes of the host may put AHEAD times ``each`` bytes into shared memory now."""
+    try:
+        space = os.statvfs(SHARED)
+    except OSError:  # no such folder: nothing goes through it
+        return False
+    return space.f_bavail * space.f_frsize > AHEAD * each * int(os.environ.get('LOCAL_WORLD_SIZE') or 1)

@@ -1,13 +1,14 @@
 """Evaluation of a network on a data set."""
 
 import logging
+from functools import partial
 from typing import Optional
 
 from twinseg.common import tasks
 from twinseg.common.backend import Predictor
 from twinseg.common.config import Config
 from twinseg.common.data.base import OnProgress
-from twinseg.common.data.open import is_trained_on, open_dataset, trained_on, unused_files
+from twinseg.common.data.open import is_trained_on, open_validation, trained_on, unused_files
 from twinseg.common.facts import Facts, check_dataset
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import Run
@@ -25,7 +26,8 @@ def evaluate_run(run: Run, options: EvalOptions = PLAIN, progress: Optional[OnPr
     group = run.backend.group()
     with naming_lost_ranks(group):
         shown = views.as_published(run.predictor, run.config, options)
-        evaluation = evaluate(shown, run.facts, run.config, run.backend.make_loader, options, group, progress)
+        make_loader = partial(run.backend.make_loader, timeout=run.config.data.data_timeout)
+        evaluation = evaluate(shown, run.facts, run.config, make_loader, options, group, progress)
     conditions = {
         'checkpoint': str(run.path),
         'step': run.meta.step,
@@ -54,7 +56,7 @@ def evaluate(
     """
     task = tasks.of(config.task)
     task.check_options(options, f'set: {config.data.set}')
-    dataset = open_dataset(config.data, options.split or config.data.val_split)
+    dataset = open_validation(config.data, options.split)
     warnings = unused_files(dataset)
     if is_trained_on(config.data, dataset.split):
         warnings.append(trained_on(dataset.name, config.data.train_splits, dataset.split))

@@ -28,7 +28,7 @@ from twinseg.common.tasks import tiles
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # mmsegmentation's multi-scale test
 SMALLEST = 32  # pixels a side that a network is given: smaller images are padded by repeating their edge
-MakeLoader = Callable[[Any, Iterable[list], int], Generator[Batch, None, None]]  # see ``Backend.make_loader``
+MakeLoader = Callable[..., Generator[Batch, None, None]]  # see ``Backend.make_loader``
 
 
 @dataclass(frozen=True)

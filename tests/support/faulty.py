@@ -48,9 +48,9 @@ def poison(backend: Any, bad: list[list[tuple[int, int]]], setattr: Any = setatt
     make_loader, make_trainer = backend.make_loader, backend.make_trainer
     poisoned: set[bytes] = set()
 
-    def loader(samples, batches, workers):
+    def loader(samples, batches, workers, timeout=None):
         seen, batches = itertools.tee(batches)
-        for keys, (images, labels) in zip(seen, make_loader(samples, batches, workers)):
+        for keys, (images, labels) in zip(seen, make_loader(samples, batches, workers, timeout)):
             if keys in bad:
                 poisoned.add(images.tobytes())
             yield images, labels
