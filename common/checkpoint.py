@@ -68,6 +68,15 @@ class TrainerState(_Stored):
     loss_scale: LossScale
 
 
+class Change(_Stored):
+    """A setting with which a training was continued that was another before."""
+
+    step: Count  # steps done with the value before
+    key: str
+    before: Any = None
+    now: Any = None
+
+
 class RunMeta(_Stored):
     """Metadata of a checkpoint; a file has as much of it as its writer knew."""
 
@@ -83,6 +92,9 @@ class RunMeta(_Stored):
     machine: dict[str, Any] = {}
     steps_per_epoch: Optional[Positive] = None
     world_size: Positive = 1  # processes that trained together
+    images: Optional[Count] = None  # training images
+    image_names: Optional[str] = None  # a sum over their names
+    changes: list[Change] = []  # settings that were others before, oldest first
     # Progress of the run.
     step: Optional[Count] = None
     epoch: Optional[float] = None

@@ -287,13 +287,21 @@ class Data(Group):
     train_split: SplitNames = Field(
         'train', description='name of the split that is trained on, or a list of several, which are joined: [train, val]'
     )
-    val_split: str = Field('val', description='name of the split that is evaluated on')
+    val_split: Optional[str] = Field(
+        'val',
+        description='name of the split that is evaluated on; null: training does without one, and the last checkpoint is its '
+        'result',
+    )
     batch_size: Batch = Field(8, description='training images per device and step')
     eval_batch_size: Batch = Field(1, description='images per device that evaluation runs through the network at once')
     num_parallel_workers: Workers = Field(
         2,
         description='processes (PyTorch) or threads (MindSpore) per device that load and augment images; 0: none beside the'
         ' training itself',
+    )
+    data_timeout: Seconds = Field(
+        1800,
+        description='seconds that a step waits for its images before the run ends, saved; num_parallel_workers: 0 waits on',
     )
     sampling: Literal['shuffle', 'class_balanced'] = Field(
         'shuffle',
@@ -386,6 +394,11 @@ class Data(Group):
     def train_splits(self) -> tuple[str, ...]:
         """Names of the splits that are trained on."""
         return (self.train_split,) if isinstance(self.train_split, str) else tuple(self.train_split)
+
+    @property
+    def split_names(self) -> tuple[str, ...]:
+        """Names of the splits that are trained on, and of the one that is evaluated on where there is one."""
+        return (*self.train_splits, *([] if self.val_split is None else [self.val_split]))
 
 
 class Augment(Group):
@@ -635,6 +648,11 @@ class Optimizer(Group):
         {},
         description='beginning of parameter names, or with * for any text a pattern of whole names, such as backbone.*.bn.* -> '
         'factor of their learning rate (paramwise_cfg), 0: they keep their values; the longest one that fits wins',
+    )
+    freeze: list[str] = Field(
+        [],
+        description='beginnings of parameter names, or patterns as in lr_mult, such as [backbone.]: these parameters and the '
+        'running statistics of their batch norms, which normalise by them, keep their values (frozen_stages, norm_eval)',
     )
     clip_global_norm: bool = Field(
         False, description='whether gradients are scaled down to the L2 norm clip_global_norm_value, taken over all parameters'

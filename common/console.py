@@ -7,7 +7,7 @@ import select
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any, Callable, Iterator, Mapping, Sequence, TextIO
 
 import numpy as np
 from rich.console import Console
@@ -25,18 +25,18 @@ MOST_PROBLEMS = 20  # most problems of a data set that are printed; browse.json 
 console = Console()
 
 
-class Terminal:
-    """Standard output for rich, which a command outlives: what is printed to a terminal that was closed is lost."""
+class Lasting:
+    """A stream that a command outlives: what is printed after its reader has ended (a closed terminal, ``| head``) is lost."""
 
-    def __init__(self) -> None:
-        self.output = sys.stdout
+    def __init__(self, output: TextIO):
+        self.output = output
         self.rich_proxied_file = self  # what rich writes to while it has put something else in place of sys.stdout
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.output, name)
 
     def write(self, text: str) -> int:
-        """Prints; OSError for other reasons than a closed terminal."""
+        """Prints; OSError for other reasons than a reader that has ended."""
         return self._survive(lambda: self.output.write(text)) or len(text)
 
     def flush(self) -> None:
@@ -47,24 +47,39 @@ class Terminal:
         try:
             return action()
         except OSError as error:
-            if error.errno != errno.EIO or not leave_closed_terminals():
+            if error.errno not in (errno.EIO, errno.EPIPE) or not leave_ended_readers():
                 raise
             return None
 
 
-def leave_closed_terminals() -> bool:
-    """Lets what this process prints from now on go nowhere, if it went to a terminal that was closed; whether there was one."""
-    closed = []
+@contextmanager
+def outliving_readers() -> Iterator[None]:
+    """A context in which no print ends the command because nobody reads it any more."""
+    before = sys.stdout, sys.stderr
+    lasting: Any = [stream if isinstance(stream, Lasting) else Lasting(stream) for stream in before]
+    sys.stdout, sys.stderr = lasting
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def leave_ended_readers() -> bool:
+    """Lets what this process prints from now on go nowhere, if it went to a terminal that was closed, or to a pipe that nobody
+    reads any more; whether there was one."""
+    ended = []
     for descriptor in (1, 2):
         poll = select.poll()
         poll.register(descriptor, 0)
-        closed += [descriptor for _, events in poll.poll(0) if events & select.POLLHUP]
-    if closed:
+        ended += [descriptor for _, events in poll.poll(0) if events & (select.POLLHUP | select.POLLERR)]
+    if ended:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        for descriptor in closed:
+        for descriptor in ended:
             os.dup2(nowhere, descriptor)
         os.close(nowhere)
-    return bool(closed)
+    return bool(ended)
 
 
 def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from mindspore import Tensor, nn, ops
 from twinseg.common.training.dropout import dropout_mask
 from twinseg.common.training.initial_weights import initial_bias, initial_weight, schemes
 from twinseg.common.training.norms import SyncBN, synchronised_norms
+from twinseg.common.training.parameter_groups import frozen
 from twinseg.mindspore_impl import distributed
 from twinseg.mindspore_impl.layers.norm import BatchNorm2d
 from twinseg.mindspore_impl.layers.primitives import Conv2d, ConvTranspose2d, Dropout2d, Linear
@@ -29,6 +30,7 @@ class Network(nn.Cell):
         self.init = init
         self.align_corners = align_corners
         self.auxiliary_always = False
+        self.frozen: dict[str, list[str]] = {}  # pattern of ``freeze`` -> parameters that keep their values
 
     def set_auxiliary(self, always: bool) -> None:
         """Switches auxiliary outputs in evaluation mode on or off (a cell around the network must be compiled after)."""
@@ -63,7 +65,7 @@ class AverageStatistics(nn.Cell):
 
     def __init__(self, network: nn.Cell):
         super().__init__(auto_prefix=False)
-        norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, BatchNorm2d) and not cell.sync]
+        norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, BatchNorm2d) and not cell.sync and not cell.frozen]
         self.statistics = ms.ParameterTuple([each for norm in norms for each in (norm.moving_mean, norm.moving_variance)])
 
     def construct(self) -> None:
@@ -78,6 +80,20 @@ def average_statistics(network: nn.Cell) -> AverageStatistics | None:
     """The cell that does so; None where there is nothing to average."""
     cell = AverageStatistics(network)
     return cell if distributed.size() > 1 and len(cell.statistics) else None
+
+
+def freeze(network: Network, patterns: Sequence[str]) -> None:
+    """Keeps the parameters that ``patterns`` name, and the running statistics of their batch norms, as they are; UserError
+    for a pattern that fits none."""
+    canonical = canonical_names(network)
+    parameters = {canonical[name]: value for name, value in network.parameters_and_names() if value.requires_grad}
+    network.frozen = frozen(list(parameters), patterns)
+    names = {name for found in network.frozen.values() for name in found}
+    for name in names:
+        parameters[name].requires_grad = False
+    for name, module in network.cells_and_names():
+        if isinstance(module, BatchNorm2d) and f'{name}.weight' in names:
+            module.frozen, module.use_batch_statistics = True, False
 
 
 def draw_dropout(network: nn.Cell, batch: int, key: Sequence[int]) -> None:

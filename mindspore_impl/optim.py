@@ -8,8 +8,9 @@ import numpy as np
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from twinseg.common import config
-from twinseg.common.training.parameter_groups import ParameterGroup, parameter_groups
+from twinseg.common.training.parameter_groups import ParameterGroup, frozen_tensors, parameter_groups
 from twinseg.common.training.state import fitting
+from twinseg.mindspore_impl.network import Network
 from twinseg.mindspore_impl.state import assign, tensors
 
 hyper_map = ops.HyperMap()  # instead of a loop: over hundreds of parameters a loop exceeds the compiler's depth of calls
@@ -194,18 +195,22 @@ def _rmsprop(shares, rate, factor, eps, decay, parameter, gradient, square_avg, 
 
 
 class Average(nn.Cell):
-    """Exponential moving average of all parameters and running statistics of a network."""
+    """Exponential moving average of all parameters and running statistics of a network; frozen ones are their own average."""
 
-    def __init__(self, network: nn.Cell):
+    def __init__(self, network: Network):
         super().__init__(auto_prefix=False)
         state = tensors(network)
         self.names = tuple(state)
         self.current = ParameterTuple(state.values())
         self.average = self.current.clone(prefix='ema', init='same')
+        frozen = frozen_tensors(network.frozen)
+        moving = [index for index, name in enumerate(self.names) if name not in frozen]
+        self.moving = ParameterTuple(self.average[index] for index in moving)
+        self.followed = ParameterTuple(self.current[index] for index in moving)
 
     def construct(self, shares: Tensor) -> None:
         """average <- decay * average + (1 - decay) * current; ``shares`` holds decay and 1 - decay."""
-        hyper_map(ops.partial(_blend, shares[0], shares[1]), self.average, self.current)
+        hyper_map(ops.partial(_blend, shares[0], shares[1]), self.moving, self.followed)
 
     def state(self) -> dict[str, np.ndarray]:
         """Copies of the averages under canonical names."""

@@ -18,7 +18,7 @@ from twinseg.mindspore_impl import distributed, optim, precision, state
 from twinseg.mindspore_impl.compile_cache import Graph
 from twinseg.mindspore_impl.layers import normalise
 from twinseg.mindspore_impl.losses import constants, segmentation_loss
-from twinseg.mindspore_impl.network import Network, average_statistics, draw_dropout, synchronise_norms
+from twinseg.mindspore_impl.network import Network, average_statistics, draw_dropout, freeze, synchronise_norms
 from twinseg.mindspore_impl.predictor import Predictor
 
 
@@ -46,6 +46,7 @@ class Trainer(StatefulTrainer):
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         precision.allow_tf32(settings.tf32)
         synchronise_norms(network, config.runtime.sync_bn)
+        freeze(network, config.optimizer.freeze)
         average = optim.Average(network) if config.optimizer.with_ema else None
         super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)
         # Where a step gets numbers that count the steps taken, the host has to know whether the last one was

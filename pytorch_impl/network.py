@@ -12,6 +12,7 @@ from torch import nn
 from twinseg.common.training.dropout import dropout_mask
 from twinseg.common.training.initial_weights import initial_bias, initial_weight, schemes
 from twinseg.common.training.norms import SyncBN, synchronised_norms
+from twinseg.common.training.parameter_groups import frozen
 from twinseg.pytorch_impl import distributed
 from twinseg.pytorch_impl.data import upload
 from twinseg.pytorch_impl.layers.norm import BatchNorm2d
@@ -31,6 +32,7 @@ class Network(nn.Module):
         self.init = init
         self.align_corners = align_corners
         self.auxiliary_always = False
+        self.frozen: dict[str, list[str]] = {}  # pattern of ``freeze`` -> parameters that keep their values
 
     def set_auxiliary(self, always: bool) -> None:
         """Switches auxiliary outputs in evaluation mode on or off."""
@@ -50,7 +52,7 @@ def synchronise_norms(network: nn.Module, sync: SyncBN) -> None:
 
 def statistics_of_processes(network: nn.Module) -> list[torch.Tensor]:
     """The running statistics that each process computes by itself; none where there is one process."""
-    norms = [module for module in network.modules() if isinstance(module, BatchNorm2d) and not module.sync]
+    norms = [module for module in network.modules() if isinstance(module, BatchNorm2d) and not module.sync and not module.frozen]
     return [each for norm in norms for each in (norm.running_mean, norm.running_var)] if distributed.size() > 1 else []
 
 
@@ -61,6 +63,19 @@ def average_statistics(statistics: list[torch.Tensor]) -> None:
     if statistics:
         flat = distributed.mean(torch.cat(statistics))
         torch._foreach_copy_(statistics, flat.split([len(each) for each in statistics]))
+
+
+def freeze(network: Network, patterns: Sequence[str]) -> None:
+    """Keeps the parameters that ``patterns`` name, and the running statistics of their batch norms, as they are; UserError
+    for a pattern that fits none."""
+    parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
+    network.frozen = frozen(list(parameters), patterns)
+    names = {name for found in network.frozen.values() for name in found}
+    for name in names:
+        parameters[name].requires_grad = False
+    for name, module in network.named_modules():
+        if isinstance(module, BatchNorm2d):
+            module.frozen = f'{name}.weight' in names
 
 
 def draw_dropout(network: nn.Module, batch: int, key: Sequence[int]) -> None:

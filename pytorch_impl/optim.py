@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from twinseg.common import config
-from twinseg.common.training.parameter_groups import parameter_groups
+from twinseg.common.training.parameter_groups import frozen_tensors, parameter_groups
 from twinseg.common.training.state import fitting
+from twinseg.pytorch_impl.network import Network
 from twinseg.pytorch_impl.state import tensors
 
 SLOTS = {
@@ -179,15 +180,16 @@ class _Lamb(torch.optim.Optimizer):
 
 
 class Average:
-    """Exponential moving average of all parameters and running statistics of a network."""
+    """Exponential moving average of all parameters and running statistics of a network; frozen ones are their own average."""
 
-    def __init__(self, network: nn.Module):
+    def __init__(self, network: Network):
         self.current = tensors(network)
         self.average = {name: value.clone() for name, value in self.current.items()}
+        self.moving = [name for name in self.current if name not in frozen_tensors(network.frozen)]
 
     def update(self, decay: float | Tensor) -> None:
         """average <- decay * average + (1 - decay) * current; ``decay`` may be a number on the device."""
-        average, current = list(self.average.values()), list(self.current.values())
+        average, current = ([values[name] for name in self.moving] for values in (self.average, self.current))
         torch._foreach_mul_(average, decay)
         if isinstance(decay, Tensor):
             torch._foreach_add_(average, torch._foreach_mul(current, 1 - decay))

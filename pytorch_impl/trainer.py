@@ -20,7 +20,14 @@ from twinseg.pytorch_impl import compile_cache, distributed, optim, precision, s
 from twinseg.pytorch_impl.data import upload
 from twinseg.pytorch_impl.layers import normalise
 from twinseg.pytorch_impl.losses import segmentation_loss
-from twinseg.pytorch_impl.network import Network, average_statistics, draw_dropout, statistics_of_processes, synchronise_norms
+from twinseg.pytorch_impl.network import (
+    Network,
+    average_statistics,
+    draw_dropout,
+    freeze,
+    statistics_of_processes,
+    synchronise_norms,
+)
 from twinseg.pytorch_impl.predictor import Predictor
 
 
@@ -39,6 +46,7 @@ class Trainer(StatefulTrainer):
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
         precision.allow_tf32(settings.tf32)
         synchronise_norms(network, config.runtime.sync_bn)
+        freeze(network, config.optimizer.freeze)
         average = optim.Average(network) if config.optimizer.with_ema else None
         super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)
         self.statistics = statistics_of_processes(network)

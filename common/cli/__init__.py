@@ -81,6 +81,17 @@ def main(arguments: Optional[list[str]] = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal of another encoding, or names in any bytes, end no command
             stream.reconfigure(errors=ESCAPED)
+    status = 1
+    try:
+        status = _run(words, debug)
+    finally:
+        if samples := sys.modules.get('twinseg.common.data.thread_loader'):
+            samples.leave_hanging(status)
+    return status
+
+
+def _run(words: list[str], debug: bool) -> int:
+    """The command's exit status, errors explained."""
     try:
         return app(_repeat_set(words) or ['--help'], prog_name='twinseg', standalone_mode=False) or 0
     except KeyboardInterrupt:

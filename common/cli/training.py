@@ -23,11 +23,20 @@ def train(
         Optional[Path],
         typer.Option(metavar='FILE', help='continue from this checkpoint, of either backend, in a new work folder'),
     ] = None,
+    allow_changed: Annotated[
+        Optional[str],
+        typer.Option(metavar='KEY,KEY,...', help='settings in which a continued run may differ from its beginning'),
+    ] = None,
 ) -> None:
     """Trains a network; leaves config.yaml, metrics.jsonl, log.txt, TensorBoard events and checkpoints/."""
     from twinseg.common.parallel import launch
     from twinseg.common.training import loop
+    from twinseg.common.training.resume import check_names
 
+    allowed = [name.strip() for name in (allow_changed or '').split(',') if name.strip()]
+    check_names(allowed)
+    if allowed and not (resume or checkpoint):
+        raise UserError('--allow-changed: is for a run that is continued, with --resume or --checkpoint')
     if config is None and resume and work_dir:
         config = str(work_dir / 'config.yaml')
     chosen = load_config(config, settings, checkpoint)
@@ -36,7 +45,7 @@ def train(
     folder = work_dir or (home_expanded(given) if given else Path(f'runs/{Path(config or chosen.model.arch).stem}-{name}'))
     if config is None and work_dir is None and launch.rank() == 0:
         print(f'{checkpoint}: continued in {folder}; --work-dir names another folder')
-    loop.train(chosen, name, device, folder, resume=resume, start_from=checkpoint)
+    loop.train(chosen, name, device, folder, resume=resume, start_from=checkpoint, allow_changed=allowed)
 
 
 def recipe(

@@ -141,7 +141,7 @@ def _count_unlisted(data: config.Data, split: Split, pairs: PairFiles, listed: _
     template, images = data.split_list or '', set(listed.labels)
     one_folder = '{split}' in template and '{split}' not in (data.image_dir or '')
     try:
-        for name in {*data.train_splits, data.val_split} - {split.name} if one_folder else ():
+        for name in {*data.split_names} - {split.name} if one_folder else ():
             images |= set(_listed(template, replace(split, name=name), replace(pairs, tally=Tally())).labels)
     except DataError:
         return  # said where that split is opened

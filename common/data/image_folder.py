@@ -202,7 +202,7 @@ def _share(root: Path, data: config.Data, split: str) -> _Files:
     splits.check_share(data, split)
     (train_split,) = data.train_splits
     files = _split(root, train_split)
-    if files.images and _split(root, data.val_split).images:
+    if files.images and data.val_split is not None and _split(root, data.val_split).images:
         raise DataError(
             f'{root}: val_fraction divides {train_split}, but there are images of the split {data.val_split!r}, too: '
             'leave out val_fraction'

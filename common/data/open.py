@@ -41,17 +41,29 @@ def open_dataset(data: config.Data, split: config.SplitNames) -> Dataset:
     return _joined([use_cache(files) for files in open_files(data, split).parts])
 
 
-def open_splits(data: config.Data) -> tuple[Dataset, Dataset]:
-    """What is trained on and what is validated on, as ``open_dataset`` opens them; DataError says what is wrong with both."""
-    opened, errors = [], []
-    for split in (data.train_split, data.val_split):
+def open_splits(data: config.Data) -> tuple[Dataset, Optional[Dataset]]:
+    """What is trained on and what is validated on, or None, as ``open_dataset`` opens them; DataError says what is wrong with
+    both."""
+    opened: dict[str, Dataset] = {}
+    errors: dict[str, str] = {}
+    for key, split in {'train_split': data.train_split, 'val_split': data.val_split}.items():
         try:
-            opened.append(open_dataset(data, split))
+            if split is not None:
+                opened[key] = open_dataset(data, split)
         except DataError as error:
-            errors.append(str(error))
+            errors[key] = str(error)
     if errors:
-        raise DataError('; '.join(dict.fromkeys(errors)))
-    return opened[0], opened[1]
+        alone = '; val_split: null trains without validation' if [*errors] == ['val_split'] else ''
+        raise DataError('; '.join(dict.fromkeys(errors.values())) + alone)
+    return opened['train_split'], opened.get('val_split')
+
+
+def open_validation(data: config.Data, split: Optional[str] = None) -> Dataset:
+    """A split to be scored, by default the configuration's, as ``open_dataset`` opens it; DataError where there is none."""
+    chosen = split or data.val_split
+    if chosen is None:
+        raise DataError('val_split: null: there is no validation split; name a split to score, with --split or val_split')
+    return open_dataset(data, chosen)
 
 
 def open_files(data: config.Data, split: config.SplitNames, check: bool = True) -> Dataset:
@@ -112,7 +124,7 @@ def open_for_cache(data: config.Data) -> list[FileDataset]:
         raise DataError('toy_street is drawn on the fly: there is nothing to cache')
     if data.set in config.IMAGE_FOLDERS:
         raise DataError(f'set: {data.set}: only images with label images are cached; those of classifiers are read as is')
-    return [_open_split(data_root(data), data, split) for split in dict.fromkeys([*data.train_splits, data.val_split])]
+    return [_open_split(data_root(data), data, split) for split in dict.fromkeys(data.split_names)]
 
 
 def _check_keys(data: config.Data) -> None:
@@ -147,14 +159,14 @@ def unused_files(*datasets: Dataset) -> list[str]:
     return [f'{name} {" and ".join(dict.fromkeys(names))}: {note}' for (name, note), names in splits.items()]
 
 
-def shared_images(training: Dataset, validation: Dataset) -> list[str]:
+def shared_images(training: Dataset, validation: Optional[Dataset]) -> list[str]:
     """Lines that name the images which a split has twice, or which two splits share, whatever folders and links lead to them;
     none where they are one split, as the configuration says, and nothing is there twice."""
-    if len(training.parts) > 1 and validation.split in (part.split for part in training.parts):
+    if validation is not None and len(training.parts) > 1 and validation.split in (part.split for part in training.parts):
         return [trained_on(training.name, [part.split for part in training.parts], validation.split)]
     lines: list[str] = []
     seen: list[set[tuple[str, int]]] = []
-    for dataset in dict.fromkeys((training, validation)):
+    for dataset in dict.fromkeys((training, validation or training)):
         files: set[tuple[str, int]] = set()
         twice, shared = [], []
         for sample, file in zip(dataset.samples, _image_files(dataset)):
@@ -168,7 +180,7 @@ def shared_images(training: Dataset, validation: Dataset) -> list[str]:
             lines.append(
                 f'{dataset.name} {dataset.split}: {len(twice)} images are there twice, under other names ({some(twice)})'
             )
-        if shared and training.split != validation.split:
+        if shared and validation is not None and training.split != validation.split:
             lines.append(
                 f'{dataset.name}: {len(shared)} of {len(dataset)} images of {dataset.split} are images of {training.split}, '
                 f'too ({some(shared)}): scores on them say nothing of other images'

@@ -159,6 +159,8 @@ def check_share(data: config.Data, split: str) -> None:
     """DataError for a split that ``val_fraction`` does not make."""
     if len(data.train_splits) > 1:
         raise DataError(f'val_fraction: divides one split, but train_split names {len(data.train_splits)}; name one')
+    if data.val_split is None:
+        raise DataError('val_fraction: divides images for a validation split, but val_split is null; leave one of the two out')
     if data.train_split == data.val_split:
         raise DataError(f'val_fraction: train_split and val_split are both {data.train_split!r}; give them two names')
     if split not in (data.train_split, data.val_split):

@@ -17,7 +17,7 @@ from twinseg.common import config as configuration
 from twinseg.common import tasks
 from twinseg.common.config import IMAGE_FOLDERS, Config, Data
 from twinseg.common.data.base import OnProgress
-from twinseg.common.data.open import open_dataset
+from twinseg.common.data.open import open_validation
 from twinseg.common.deploy.exported_file import ExportedNetwork
 from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.deploy.verify import TOLERANCE
@@ -108,7 +108,7 @@ def preprocess(
     if network.size is None:
         raise UserError(f'{model}: made for any size, but cards take fixed ones; export it again with --size')
     chosen = dataset_config(network.metadata, dataset_name, dataset_path, config)
-    dataset = open_dataset(chosen.data, chosen.data.val_split)
+    dataset = open_validation(chosen.data)
     check_dataset(network.facts, dataset, chosen)
     images = task.evaluation_samples(dataset, chosen, network.size)
     names = [

@@ -37,7 +37,9 @@ def browse(config: Config, out: Path, samples: int = 4, progress: OnProgress = l
     """
     training_name = '+'.join(config.data.train_splits)
     datasets, failures = {}, {}
-    for name, split in {training_name: config.data.train_split, config.data.val_split: config.data.val_split}.items():
+    validation = config.data.val_split
+    named = {training_name: config.data.train_split, **({} if validation is None else {validation: validation})}
+    for name, split in named.items():
         try:
             datasets[name] = open_files(config.data, split, check=False)
         except DataError as error:

@@ -9,7 +9,7 @@ import numpy as np
 
 from twinseg.common import tasks
 from twinseg.common.data.base import Dataset
-from twinseg.common.data.open import open_dataset
+from twinseg.common.data.open import open_validation
 from twinseg.common.drawing import shrink
 from twinseg.common.errors import DataError
 from twinseg.common.files import read_bounded
@@ -139,7 +139,7 @@ def pictures(networks: dict[str, Run], excuses: dict[str, str], count: int) -> s
     if networks and count:
         config = next(iter(networks.values())).config
         try:
-            dataset = open_dataset(config.data, config.data.val_split)
+            dataset = open_validation(config.data)
             chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist()
             task, trained = tasks.of(config.task), {name: run.trained() for name, run in networks.items()}
             rows = task.report_pictures(dataset, chosen, trained)

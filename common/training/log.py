@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 import time
 from collections import deque
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ from rich.live import Live
 from tensorboardX import SummaryWriter
 
 from twinseg.common import metrics_file
-from twinseg.common.console import Terminal
+from twinseg.common.console import Lasting
 from twinseg.common.files import write_text
 from twinseg.common.metrics_file import Line
 from twinseg.common.printable import ESCAPED, printable
@@ -60,7 +61,7 @@ class Log:
     """``log.txt``, ``metrics.jsonl``, TensorBoard events and the progress line of a run."""
 
     def __init__(self, work_dir: Path, step: int, resumed: bool):
-        self.console, self.work_dir = Console(file=cast(IO[str], Terminal())), work_dir
+        self.console, self.work_dir = Console(file=cast(IO[str], Lasting(sys.stdout))), work_dir
         self.text = (work_dir / 'log.txt').open('a', encoding='utf-8', errors=ESCAPED)
         earlier = [line.get('elapsed', 0) for line in _lines(work_dir / metrics_file.NAME)] if resumed else []
         self.began = time.monotonic() - max(earlier, default=0)

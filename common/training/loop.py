@@ -13,8 +13,9 @@ import signal
 import time
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Generator, Iterator, Mapping, Optional, Sequence
+from typing import Any, Callable, Generator, Iterator, Mapping, NoReturn, Optional, Sequence
 
 import numpy as np
 
@@ -38,7 +39,8 @@ from twinseg.common.parallel.processes import Group, check_agreement, naming_los
 from twinseg.common.training import input_wait, loss_checks
 from twinseg.common.training.lock import training_alone
 from twinseg.common.training.log import Clock, Log, Silence
-from twinseg.common.training.signals import STATUS, Stop
+from twinseg.common.training.resume import adapt, compare, finished_line, length_line, names_of
+from twinseg.common.training.signals import STATUS, Stop, Stopped
 from twinseg.common.weights import by_name
 
 MAX_CONFUSION = 100  # classes of the largest confusion matrix that is written to metrics.jsonl
@@ -51,18 +53,6 @@ FAULTS = tuple(  # errors of disks, and of mounts whose server or process is gon
     for name in 'EIO EROFS ESTALE ENOTCONN ENODEV ENXIO EREMOTEIO EHOSTDOWN EHOSTUNREACH ETIMEDOUT'.split()
     if hasattr(errno, name)
 )
-RUN_KEYS = (  # settings that a resume must not change
-    'arch',
-    'num_classes',
-    'backbone',
-    'model_args',
-    'batch_size',
-    'drop_last',
-    'accumulation_step',
-    'optimizer',
-    'seed',
-)
-FREE_GROUP = 'runtime'  # settings that a resume may change without a word
 Batches = Generator[Batch, None, None]
 
 
@@ -85,11 +75,13 @@ def train(
     *,
     resume: bool = False,
     start_from: Optional[Path] = None,
+    allow_changed: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Trains to the end of the schedule and returns the last evaluation.
 
     ``resume`` continues from the newest readable checkpoint of ``work_dir``, ``start_from`` from a given one of either
-    backend; both continue exactly. Without them a ``work_dir`` that already holds checkpoints is refused.
+    backend; both continue exactly, so that settings which decide the course must be those of the beginning, but for those that
+    ``allow_changed`` names (``training/resume.py``). Without them a ``work_dir`` that already holds checkpoints is refused.
     With several processes, started by torchrun or msrun, each trains on its part of every global batch; rank 0 alone writes,
     and all read what they continue from.
     Raises UserError for bad input, when the processes disagree, when one of them is lost, and when the loss is no longer
@@ -107,11 +99,12 @@ def train(
         print(f'rank {group.rank} of {group.size}: process {os.getpid()} on {platform.node()}', flush=True)
     notes: list[str] = []  # lines for log.txt, which opens only when the run begins
     alone = training_alone(work_dir, notes.append) if group.rank == 0 else nullcontext()  # rank 0 alone writes
-    with naming_lost_ranks(group), _naming_faults(work_dir), alone:
+    with console.outliving_readers(), naming_lost_ranks(group), _naming_faults(work_dir), alone:
         path = by_name.find_checkpoint(start_from) if start_from else None
         if resume and not path:
             path = checkpoint.latest(work_dir / checkpoint.FOLDER, notes.append)
         run = Run(config, backend, device, work_dir, group, continued=path is not None)
+        run.allowed = tuple(allow_changed)
         notes += run.look_at_labels()
         run.open_folder(may_exist=resume or start_from is not None)
         if path:
@@ -159,6 +152,7 @@ class Run:
                 config.augment, classes, config.loss.label_smoothing, config.runtime.seed, group.rank, group.size
             )
         self.progress = Progress()
+        self.allowed: tuple[str, ...] = ()  # keys that may differ from those of the checkpoint that is continued
         self.scores: dict[str, Any] = {}  # scores of the last evaluation
         sizes = (size for size in config.augment.more_eval_sizes if size != config.augment.eval_size)
         self.input_advice: Optional[str] = None
@@ -174,7 +168,14 @@ class Run:
             palette=self.training.description.palette.tolist(),
             steps_per_epoch=self.epoch_steps,
             world_size=group.size,
+            images=len(self.training),
+            image_names=None if self.training.drawn else names_of(self.training),
         )
+
+    @property
+    def datasets(self) -> list[Dataset]:
+        """What is trained on, and what is validated on where there is any."""
+        return [self.training] + ([] if self.validation is None else [self.validation])
 
     @property
     def epoch(self) -> float:
@@ -185,7 +186,7 @@ class Run:
         """Warnings about what the labels of both splits show, by rank 0; DataError where the loss would be one over nothing or
         over one class, or the scores those of nothing."""
         lines = []
-        for dataset in (self.training, self.validation) if self.group.rank == 0 else ():
+        for dataset in self.datasets if self.group.rank == 0 else ():
             if dataset.drawn:
                 continue
             for fault in label_faults.faults(dataset, label_faults.look(dataset), training=dataset is self.training):
@@ -212,22 +213,35 @@ class Run:
         """Continues from a checkpoint; the best score so far counts in the ``same_folder`` alone. ``tell`` hears what differs
         from what the run began with.
 
-        StateError where the checkpoint belongs to another run, holds weights alone, or numbers that are not finite.
+        StateError where the checkpoint belongs to another run, is of a later step than the last one, holds weights alone, or
+        numbers that are not finite.
         """
         tensors, meta = checkpoint.load(path)
         if meta.trainer is None or meta.step is None:
             raise StateError(f'{path}: holds weights alone, from which no training continues; give it as pretrained')
-        _check_same_run(self.config, meta, path, self.group)
+        compared = compare(meta, self.meta, path)
         facts.check(facts.of_checkpoint(meta, path), facts.of_checkpoint(self.meta, 'the configuration'), True, _warning(tell))
-        if changes := _changes(meta, self.config, path):
-            tell(f'continues with other settings than it began with: {changes}')
+        compared.check(path, self.allowed)
+        total = len(self.rates)
+        if meta.step > total:
+            raise StateError(
+                f'{path}: {meta.step} steps are done, more than the {total} of the configuration; set a greater length '
+                '(epochs, max_iters), or train anew'
+            )
+        if meta.step == total and not same_folder:
+            raise StateError(finished_line(path, meta.step))
+        for line in (*compared.lines(), *length_line(meta, self.config, self.rates, self.images, meta.step)):
+            tell(line)
         try:
             checkpoint.check_finite(tensors)
         except StateError as error:
             raise StateError(f'{path}: {error}: once it is removed, --resume takes the one before it') from None
-        self.trainer.load_state(tensors, meta.trainer)
-        best, best_at = (meta.best, dict(meta.best_at)) if same_folder else (None, {})
+        self.trainer.load_state(*adapt(tensors, meta.trainer, self.trainer.state(), compared.changed))
+        self.meta = self.meta.model_copy(update={'changes': [*meta.changes, *compared.history(meta.step)]})
+        comparable = same_folder and not compared.scores
+        best, best_at = (meta.best, dict(meta.best_at)) if comparable else (None, {})
         self.progress = Progress(meta.step, best, best_at, meta.left_out, meta.rollbacks)
+        self.scores = meta.scores
 
     def check_agreement(self, facts: Optional[dict[str, bytes]] = None) -> None:
         """UserError where the processes differ in ``facts``, their progress or their state."""
@@ -248,7 +262,7 @@ class Run:
             log.line(f'start_epoch: {config.schedule.start_epoch}: starts at step {self.progress.step}')
         log.line(
             f'{config.model.arch} on {self.backend.name} ({self.meta.device}): {len(self.training)} training '
-            f'and {len(self.validation)} validation images of {self.training.name}, '
+            f'and {len(self.validation or ()) or "no"} validation images of {self.training.name}, '
             f'{self.epoch_steps} steps an epoch, {total} steps'
         )
         if self.meta.device != 'cpu':
@@ -259,8 +273,9 @@ class Run:
             log.line(f'{self.group.size} processes with batches of {config.data.batch_size}')
         for note in notes:
             log.line(note)
-        datasets = self.training, self.validation
-        for warning in [*unused_files(*datasets), *shared_images(*datasets)]:
+        if self.validation is None:
+            log.line('val_split: null: nothing is scored, and the last checkpoint is the result')
+        for warning in [*unused_files(*self.datasets), *shared_images(self.training, self.validation)]:
             log.line(f'warning: {warning}')
         if config.optimizer.lr_batch_size not in (0, self.images):
             log.line(
@@ -269,52 +284,67 @@ class Run:
             )
         for key, count in self.trainer.lr_mult_followers().items():
             log.line(f'lr_mult: {key}: {config.optimizer.lr_mult[key]:g}: {count} parameters')
+        for key, count in self.trainer.frozen().items():
+            log.line(f'freeze: {key}: {count} parameters and their running statistics keep their values')
         if self.detail_kernels is not None:
             alone, together = schedules.detail_strides(self.detail_kernels)
             log.line(f'detail_target: stride 2 counts in the first {alone} steps, strides 2 and 4 in the first {together}')
         if path:
             log.line(f'continues from {path} at step {self.progress.step}')
+            if self.progress.step == total:
+                log.line(finished_line(path, total))
         elif resume:
             log.line('no checkpoint to continue from: starts at step 0')
 
     def to_the_end(self, stop: Stop) -> dict[str, Any]:
         """Trains from the progress to the last step; returns the last evaluation.
 
-        Raises DivergedError where numbers are not finite, and Interrupted after a signal, when the step is saved.
+        Raises DivergedError where numbers are not finite, and Interrupted after a signal, when the step is saved; an evaluation
+        that was due then is made up for when the run is continued.
         """
         runtime, done = self.config.runtime, self.progress
-        self.scores = {}
         self.skipped = 0  # steps in a row, for overflow
         self.broken = 0  # samples
         self.unlogged: list[tuple[dict[str, Any], Mapping[str, float]]] = []  # steps whose figures nobody has looked at
         self.clock = Clock(self.images, len(self.rates), runtime.log_interval)
         self.samples = self.task.training_samples(self.training, self.config)
         with closing(self._batches()) as batches:
-            while done.step < len(self.rates):
-                try:
-                    stopped = self.step(batches, stop)
-                except (DataError, LostError):
-                    self.save_before_the_end()
-                    raise
-                best: list[Optional[str]] = []
-                if self._is_due(runtime.val_interval or self.epoch_steps):
-                    best = self.evaluate()
-                    self.clock.restart()
-                if best or stopped or self._is_due(runtime.checkpoint_interval or runtime.save_every * self.epoch_steps):
-                    self.save(best)
-                    self.clock.restart()
-                if stopped and done.step < len(self.rates):
-                    self.log.line(f'stopped by {stopped.name} after step {done.step}')
-                    raise Interrupted(
-                        f'stopped by {stopped.name} after step {done.step}, which is saved: continue with --resume',
-                        STATUS[stopped],
-                    )
+            try:
+                if done.step and self._is_evaluation_due() and self.scores.get('step') != done.step:
+                    self.save(self.evaluate(stop))  # a signal came before it
+                while done.step < len(self.rates):
+                    try:
+                        self.step(batches, stop)
+                    except (DataError, LostError):
+                        self.save_before_the_end()
+                        raise
+                    best: list[Optional[str]] = []
+                    if self._is_evaluation_due():
+                        best = self.evaluate(stop)
+                        self.clock.restart()
+                    if best or self._is_due(runtime.checkpoint_interval or runtime.save_every * self.epoch_steps):
+                        self.save(best)
+                        self.clock.restart()
+            except Stopped as stopped:
+                self.leave(stopped.signal)
+        if self.validation is None:
+            self.log.line(f'the result is the last checkpoint, {checkpoint.step_path(self.folder, done.step)}')
         return self.scores
 
-    def step(self, batches: Batches, stop: Stop) -> Optional[signal.Signals]:
-        """Takes and logs one optimizer step; returns the signal after which the run is to end."""
+    def leave(self, number: signal.Signals) -> NoReturn:
+        """Saves the last step that was done, and raises Interrupted."""
+        step = self.progress.step
+        if not step:
+            raise Interrupted(f'stopped by {number.name} before the first step', STATUS[number])
+        self.save()
+        self.log.line(f'stopped by {number.name} after step {step}')
+        text = f'stopped by {number.name} after step {step}, which is saved: continue with --resume'
+        raise Interrupted(text, STATUS[number])
+
+    def step(self, batches: Batches, stop: Stop) -> None:
+        """Takes and logs one optimizer step; Stopped where the run is to end before or after it."""
         index, accumulation = self.progress.step, self.config.optimizer.accumulation_step
-        with self.clock.waiting():
+        with self.clock.waiting(), stop.at_once():
             batch = [next(batches) for _ in range(accumulation)]
             if self.mixing:
                 batch = [
@@ -334,7 +364,8 @@ class Run:
         self.unlogged.append((record, figures))
         if not self.trainer.ahead:
             self.log_steps()
-        return stopped
+        if stopped:
+            raise Stopped(stopped)
 
     def log_steps(self) -> None:
         """Logs the steps that are not yet logged; DivergedError for the first whose numbers are not finite."""
@@ -359,11 +390,12 @@ class Run:
                 if self.input_advice:
                     self.log.line(self.input_advice)
 
-    def evaluate(self) -> list[Optional[str]]:
+    def evaluate(self, stop: Stop) -> list[Optional[str]]:
         """Scores the current weights, or the averaged ones, with the current ones' scores as ``current`` beside them, and their
         scores at further sizes as ``sizes``.
 
-        Returns the sizes at which the score is the highest so far; None: ``eval_size``.
+        Returns the sizes at which the score is the highest so far; None: ``eval_size``. Stopped where a signal comes before the
+        scores are known.
         """
         self.log_steps()
         config, step, began = self.config, self.progress.step, time.perf_counter()
@@ -372,14 +404,17 @@ class Run:
             predictor = self.trainer.predictor(ema=config.optimizer.with_ema)
         except checkpoint.NotFiniteError as error:
             raise DivergedError(step, f'step {step}: {error}; {ADVICE}') from None
-        scores, matrix = self._score(predictor, config)
+        with stop.at_once():
+            scores, matrix = self._score(predictor, config)
         record = {'kind': 'eval', 'step': step, 'epoch': round(self.epoch, 4), **scores}
         text = _headline(scores, headline)
         if config.optimizer.with_ema:
-            current, _ = self._score(self.trainer.predictor(), config)
+            with stop.at_once():
+                current, _ = self._score(self.trainer.predictor(), config)
             record['current'] = {key: current[key] for key in headline}
             text += f'  (weights not averaged: {_headline(current, headline)})'
-        sizes = {name: self._score(predictor, config.replace(eval_size=size))[0] for name, size in self.more_sizes.items()}
+        with stop.at_once():
+            sizes = {name: self._score(predictor, config.replace(eval_size=size))[0] for name, size in self.more_sizes.items()}
         if sizes:
             record['sizes'] = {name: {key: others[key] for key in headline} for name, others in sizes.items()}
             text += ''.join(f'  (at {name}: {_headline(others, headline)})' for name, others in sizes.items())
@@ -415,14 +450,16 @@ class Run:
             if not broken:
                 changed = {**asdict(self.progress), 'epoch': self.epoch, 'scores': self.scores, 'trainer': state}
                 meta = self.meta.model_copy(update=changed)
-                path = checkpoint.step_path(self.folder, step)
-                checkpoint.save(path, tensors, meta)
                 for size in best:
-                    if size is None:
-                        checkpoint.link(path, checkpoint.best_path(self.folder))
-                    else:  # the file says that it is to be evaluated at its size
+                    if size is not None:  # the file says that it is to be evaluated at its size
                         at_size = _evaluated_at(meta, self.more_sizes[size])
                         checkpoint.save(checkpoint.best_path(self.folder, size), tensors, at_size)
+                path = checkpoint.step_path(self.folder, step)  # last: it says that all is written
+                if None in best:
+                    checkpoint.save(checkpoint.best_path(self.folder), tensors, meta)
+                    checkpoint.link(checkpoint.best_path(self.folder), path)
+                else:
+                    checkpoint.save(path, tensors, meta)
                 checkpoint.rotate(self.folder, self.config.runtime.max_keep_ckpts)
         if count := int(self.group.sum(np.array(len(broken)))):
             names = f' ({broken[0]})' if broken else ''
@@ -472,13 +509,18 @@ class Run:
             repeat=data.repeat,
             drop_last=data.drop_last,
         )
-        return self.backend.make_loader(self.samples, keys, data.num_parallel_workers)
+        return self.backend.make_loader(self.samples, keys, data.num_parallel_workers, data.data_timeout)
 
     def _score(self, predictor: Predictor, config: Config) -> tuple[dict[str, Any], np.ndarray]:
         """Scores on the validation split as a configuration evaluates it, and the confusion matrix."""
         shown = views.as_published(predictor, config)
-        evaluation = self.task.evaluate(shown, self.validation, config, self.backend.make_loader, group=self.group)
+        assert self.validation is not None
+        make_loader = partial(self.backend.make_loader, timeout=config.data.data_timeout)
+        evaluation = self.task.evaluate(shown, self.validation, config, make_loader, group=self.group)
         return evaluation.scores.to_json(), evaluation.matrix
+
+    def _is_evaluation_due(self) -> bool:
+        return self.validation is not None and self._is_due(self.config.runtime.val_interval or self.epoch_steps)
 
     def _is_due(self, interval: int, step: Optional[int] = None) -> bool:
         """True where the step, by default the last one taken, is a multiple of ``interval``, or the last of all."""
@@ -558,35 +600,6 @@ def _content(trainer: Trainer) -> bytes:
     for name, value in sorted(trainer.state()[0].items()):
         digest.update(name.encode() + value.tobytes())
     return digest.digest()
-
-
-def _check_same_run(config: Config, meta: checkpoint.RunMeta, path: Path, group: Group) -> None:
-    """StateError unless a checkpoint belongs to the same run: what decides its course must not have changed; the number of
-    processes may, as long as the global batch stays what it was."""
-    before, now = configuration.from_flat(meta.config, str(path), trusted=True), config
-    for key in RUN_KEYS:
-        settings = configuration.KEYS[key]
-        was, asked = (getattr(getattr(c, settings), key) for c in (before, now))
-        if key == 'batch_size' and meta.world_size != group.size:
-            if was * meta.world_size == asked * group.size:
-                continue
-            was, asked = f'{was} in each of {meta.world_size} processes', f'{asked} in each of {group.size}'
-        if was != asked:
-            raise StateError(
-                f'{path}: was trained with {key}: {was!r}, the configuration says {asked!r}; '
-                'a run is continued with the settings that it began with'
-            )
-
-
-def _changes(meta: checkpoint.RunMeta, config: Config, path: Path) -> str:
-    """The settings that differ from a checkpoint's, as text; those of FREE_GROUP are left out."""
-    before = configuration.from_flat(meta.config, str(path), trusted=True)
-    pairs = {
-        key: (getattr(getattr(before, group), key), getattr(getattr(config, group), key))
-        for key, group in configuration.KEYS.items()
-        if group != FREE_GROUP and key not in RUN_KEYS
-    }
-    return ', '.join(f'{key}: {now} (was {was})' for key, (was, now) in pairs.items() if was != now)
 
 
 def _warning(tell: Callable[[str], None]) -> Callable[[str], None]:

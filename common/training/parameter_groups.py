@@ -1,8 +1,9 @@
-"""Parameters in groups of one learning rate and one weight decay: one rule for both backends."""
+"""Parameters that keep their values, and the others in groups of one learning rate and one weight decay: one rule for both
+backends."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Iterable, Mapping, Optional
+from typing import Iterable, Mapping, Optional, Sequence
 
 from twinseg.common.config import Optimizer
 from twinseg.common.errors import UserError
@@ -24,8 +25,7 @@ def parameter_groups(parameters: Mapping[str, int], optimizer: Optimizer) -> lis
     """
     for key in optimizer.lr_mult:
         if not any(_fits(key, name) for name in parameters):
-            fits, example = 'fits' if '*' in key else 'starts with', next(iter(parameters))
-            raise UserError(f'lr_mult: no parameter of the network {fits} {key!r}; a name is for example {example}')
+            raise _no_parameter('lr_mult', key, parameters)
     if optimizer.use_nesterov and not optimizer.momentum:
         raise UserError('use_nesterov needs a momentum above 0')
     groups: dict[tuple[float, float], list[str]] = {}
@@ -35,6 +35,30 @@ def parameter_groups(parameters: Mapping[str, int], optimizer: Optimizer) -> lis
         decay = optimizer.weight_decay if optimizer.norm_bias_decay or axes > 1 else 0.0
         groups.setdefault((factor, decay), []).append(name)
     return [ParameterGroup(tuple(names), *key) for key, names in groups.items()]
+
+
+def frozen(names: Sequence[str], patterns: Iterable[str]) -> dict[str, list[str]]:
+    """Pattern of ``freeze`` -> those of the parameters ``names`` that keep their values. UserError for a pattern that fits
+    none, and where none is left to train."""
+    fitting = {key: [name for name in names if _fits(key, name)] for key in patterns}
+    for key, found in fitting.items():
+        if not found:
+            raise _no_parameter('freeze', key, names)
+    if not set(names) - {name for found in fitting.values() for name in found}:
+        raise UserError(f'freeze: {", ".join(fitting)}: leaves no parameter to train')
+    return fitting
+
+
+def frozen_tensors(fitting: Mapping[str, Sequence[str]]) -> set[str]:
+    """Names of the parameters that ``frozen`` gave, and of the running statistics beside them where they are batch norms'."""
+    names = {name for found in fitting.values() for name in found}
+    modules = [name.removesuffix('.weight') for name in names if name.endswith('.weight')]
+    return names | {f'{module}.{statistic}' for module in modules for statistic in ('running_mean', 'running_var')}
+
+
+def _no_parameter(setting: str, key: str, names: Iterable[str]) -> UserError:
+    fits, example = 'fits' if '*' in key else 'starts with', next(iter(names))
+    return UserError(f'{setting}: no parameter of the network {fits} {key!r}; a name is for example {example}')
 
 
 def followers(names: Iterable[str], lr_mult: Mapping[str, float]) -> dict[str, int]:

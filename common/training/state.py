@@ -66,6 +66,10 @@ class StatefulTrainer(ABC):
         """Key of ``lr_mult`` -> number of the parameters that take its factor."""
         return followers(self.optimizer.names, self.config.optimizer.lr_mult)
 
+    def frozen(self) -> dict[str, int]:
+        """Pattern of ``freeze`` -> number of the parameters that keep their values."""
+        return {key: len(names) for key, names in self.network.frozen.items()}
+
     @abstractmethod
     def overflows(self) -> bool:
         """Whether numbers of the half precision become infinite on the device: it says so, and float16 is tried."""

@@ -15,17 +15,22 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     ``output_dtype``: None, or the dtype of the output, which is then computed in float32. In training the mean and variance
     are those of the global batch, over all processes, or with ``sync`` off those of each process's batch, which move its
-    running statistics: ``network.AverageStatistics`` makes them those of all.
+    running statistics: ``network.AverageStatistics`` makes them those of all. ``frozen``: in training, too, it normalises by
+    the running statistics, which keep their values.
     """
 
     def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1):
         super().__init__(num_features=channels, eps=eps, momentum=1 - momentum)
-        self.output_dtype, self.sync = None, True
+        self.output_dtype, self.sync, self.frozen = None, True, False
 
     def construct(self, x: Tensor) -> Tensor:
-        if self.training and x.shape[0] * x.shape[2] * x.shape[3] * (distributed.size() if self.sync else 1) == 1:
+        if (
+            self.training
+            and not self.frozen
+            and x.shape[0] * x.shape[2] * x.shape[3] * (distributed.size() if self.sync else 1) == 1
+        ):
             raise ValueError(ONE_VALUE)
-        if self.training and self.sync and distributed.size() > 1:
+        if self.training and not self.frozen and self.sync and distributed.size() > 1:
             return ops.cast(self._of_processes(x), x.dtype if self.output_dtype is None else self.output_dtype)
         if self.output_dtype is None:
             return super().construct(x)

@@ -16,7 +16,8 @@ class BatchNorm2d(nn.BatchNorm2d):
 
     ``output_dtype``: None, or the dtype of the output, which is then computed in float32. In training the mean and variance
     are those of the global batch, over all processes, or with ``sync`` off those of each process's batch, which move its
-    running statistics: ``network.average_statistics`` makes them those of all.
+    running statistics: ``network.average_statistics`` makes them those of all. ``frozen``: in training, too, it normalises by
+    the running statistics, which keep their values.
     """
 
     running_mean: Tensor
@@ -28,6 +29,10 @@ class BatchNorm2d(nn.BatchNorm2d):
         super().__init__(channels, eps=eps, momentum=momentum)
         self.output_dtype: torch.dtype | None = None
         self.sync = True
+        self.frozen = False
+
+    def train(self, mode: bool = True) -> 'BatchNorm2d':
+        return super().train(mode and not self.frozen)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.numel() * (distributed.size() if self.sync else 1) == x.shape[1]:
