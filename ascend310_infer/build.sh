@@ -7,9 +7,11 @@
 # --sanitize  with AddressSanitizer and UndefinedBehaviorSanitizer
 # --out       the folder to build in (default: out/ beside this script)
 # -D...       for CMake, such as -DWITH_OPENVINO=OFF
+# shellcheck disable=SC2015  # `sh script` is dash on Debian, and bash without its extensions elsewhere
+[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
 set -euo pipefail
 
-HERE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+HERE=$(cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")" && pwd)
 
 die() { # message: what is wrong and what to change
     printf 'build.sh: %s\n' "$*" >&2

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
 # Style, types, imports and shell scripts: bash scripts/checks.sh [NAME]... runs the named checks, by default all of them.
 # --list prints the names. The tools come from PATH; scripts/test.sh sets it, and the hooks of pre-commit run the same checks.
+# shellcheck disable=SC2015  # `sh script` is dash on Debian, and bash without its extensions elsewhere
+[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
 set -uo pipefail
-cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." || exit
 names=(ruff-check ruff-format mypy lint-imports shellcheck)
 failed=()
 

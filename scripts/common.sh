@@ -126,20 +126,57 @@ is_recipe() { # name, with or without its folder
 
 zoo_folder() { # name: sets FOLDER to a new one in the caller's folder (nothing is removed), or with RESUME=1 to the last
     local number=1
+    zoo_own_folder "$1" && return
     FOLDER=$PWD/$1
-    if [[ ${RESUME:-} == 1 ]]; then
+    if [[ ${RESUME:-} == 1 ]] && ! zoo_is_requeued; then
         [[ -d $FOLDER ]] || die "RESUME=1: there is no $FOLDER to continue in"
         while [[ -d $PWD/$1_$((number + 1)) ]]; do
             number=$((number + 1))
             FOLDER=$PWD/$1_$number
         done
-        return
+    else
+        until mkdir -- "$FOLDER" 2> /dev/null; do
+            [[ -e $FOLDER ]] || die "$PWD is not writable"
+            number=$((number + 1))
+            FOLDER=$PWD/$1_$number
+        done
     fi
-    until mkdir -- "$FOLDER" 2> /dev/null; do
-        [[ -e $FOLDER ]] || die "$PWD is not writable"
-        number=$((number + 1))
-        FOLDER=$PWD/$1_$number
+    zoo_mark "$FOLDER"
+}
+
+zoo_shared_folder() { # name: sets FOLDER to the one that all hosts of a run use, of a Slurm job its own
+    local runs=()
+    zoo_own_folder "$1" && return
+    FOLDER=$PWD/$1${SLURM_JOB_ID:+_job$SLURM_JOB_ID}
+    if [[ ${RESUME:-} == 1 && -n ${SLURM_JOB_ID:-} && ! -d $FOLDER ]] && ! zoo_is_requeued; then
+        for FOLDER in "$PWD/$1" "$PWD/$1"_job*; do
+            [[ ! -d $FOLDER ]] || runs+=("$FOLDER")
+        done
+        [[ ${#runs[@]} -eq 1 ]] || die "RESUME=1: expected one folder $PWD/$1* to continue in, there are ${#runs[@]}"
+        FOLDER=${runs[0]}
+    fi
+    mkdir -p -- "$FOLDER" || die "$PWD is not writable"
+    zoo_mark "$FOLDER"
+}
+
+zoo_is_requeued() { # whether Slurm has started this job again
+    [[ -n ${SLURM_JOB_ID:-} && ${SLURM_RESTART_COUNT:-0} -gt 0 ]]
+}
+
+zoo_own_folder() { # name: for a job that goes on sets FOLDER to the one that it began in; fails where there is none
+    local mark
+    [[ ${RESUME:-} == 1 ]] && zoo_is_requeued || return 1
+    for mark in "$PWD/$1/.slurm_job" "$PWD/$1"_*/.slurm_job; do
+        if [[ -f $mark && $(< "$mark") == "$SLURM_JOB_ID" ]]; then
+            FOLDER=${mark%/.slurm_job}
+            return
+        fi
     done
+    return 1
+}
+
+zoo_mark() { # folder: it is this Slurm job's
+    [[ -z ${SLURM_JOB_ID:-} ]] || printf '%s\n' "$SLURM_JOB_ID" > "$1/.slurm_job" || die "$1 is not writable"
 }
 
 zoo_log() { # log name: all output from here on goes to it, too; env.log beside it holds the environment
@@ -208,9 +245,9 @@ zoo_distribute() { # target, then CONFIG or, for Ascend, RANK_TABLE_FILE CONFIG
     use_python all
     zoo_devices "$table"
     if [[ $NNODES -gt 1 ]]; then # all hosts use one shared folder
-        FOLDER=$PWD/train_parallel_nodes/node_$NODE_RANK
+        zoo_shared_folder train_parallel_nodes
+        RUN=$FOLDER/run FOLDER=$FOLDER/node_$NODE_RANK
         mkdir -p -- "$FOLDER" || die "$PWD is not writable"
-        RUN=$PWD/train_parallel_nodes/run
     else
         zoo_folder train_parallel
         RUN=$FOLDER/run
@@ -234,12 +271,19 @@ zoo_hosts() { # checks NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT, and sets 
     [[ $NNODES -eq 1 || -n ${MASTER_ADDR:-} ]] || die "NNODES=$NNODES: set MASTER_ADDR to the address of the host with NODE_RANK=0"
     if [[ -z ${MASTER_PORT:-} ]]; then
         MASTER_PORT=8118
-        while [[ $NNODES -eq 1 ]] && (exec 3<> "/dev/tcp/127.0.0.1/$MASTER_PORT") 2> /dev/null; do
+        while [[ $NNODES -eq 1 ]] && zoo_port_is_taken; do
             MASTER_PORT=$((20000 + RANDOM % 10000))
         done
     fi
     [[ $MASTER_PORT =~ ^[0-9]+$ && $MASTER_PORT -le 65535 ]] || die "MASTER_PORT=$MASTER_PORT: expected a port"
+    if [[ $NODE_RANK -eq 0 ]] && zoo_port_is_taken; then
+        die "MASTER_PORT=$MASTER_PORT is in use on this host; set it to a free port, the same for all hosts"
+    fi
     [[ $NNODES -eq 1 || $DEVICE != cpu ]] || zoo_interface
+}
+
+zoo_port_is_taken() {
+    (exec 3<> "/dev/tcp/127.0.0.1/$MASTER_PORT") 2> /dev/null
 }
 
 zoo_interface() { # sets the interface of gloo and MindSpore: by default they use the address of the host's name, which may be local

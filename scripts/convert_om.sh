@@ -11,8 +11,10 @@
 # --lite       with MindSpore Lite's converter_lite, of MS_LITE_HOME
 # --out        by default MODEL.om, or MODEL_lite.mindir, beside the ONNX file
 # --dry-run    prints the command line, writes nothing
+# shellcheck disable=SC2015  # `sh script` is dash on Debian, and bash without its extensions elsewhere
+[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
 set -euo pipefail
-source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/common.sh"
 
 usage() {
     say "usage: bash scripts/convert_om.sh MODEL.onnx --soc VERSION [--precision MODE] [--aipp] [--lite] [--out FILE] [--dry-run]"

@@ -2,8 +2,10 @@
 # Trains Fast-SCNN in both backends from the same weights, evaluates, compares, exports, and leaves runs/quickstart/report.html.
 # usage: bash scripts/quickstart.sh
 #   Street scenes are drawn on the fly; with TWINSEG_DATA set to a folder that holds camvid/, real images are used.
+# shellcheck disable=SC2015  # `sh script` is dash on Debian, and bash without its extensions elsewhere
+[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
 set -euo pipefail
-source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/common.sh"
 [[ $# -eq 0 ]] || die "takes no arguments; TWINSEG_DATA=FOLDER uses the images in FOLDER/camvid"
 use_python all
 cd -- "$ROOT"

@@ -6,6 +6,8 @@
 # PIN_CORES=1 keeps each process on its share of the cores.
 # Ends with status 75 when SIGTERM stopped it: a checkpoint is saved, and RESUME=1 continues.
 # Leaves train_parallel/ (env.log, log.txt, ranks_*/, run/), with several hosts train_parallel_nodes/ (node_*/, run/).
+# shellcheck disable=SC2015  # `sh script` is dash on Debian, and bash without its extensions elsewhere
+[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
 set -euo pipefail
-source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/common.sh"
 zoo_distribute GPU "$@"

@@ -10,8 +10,10 @@
 #   CONFIG=FILE.yaml                 keys of the data set; custom needs them
 #   OUT=FOLDER                       where the program is built (ascend310_infer/out)
 # Leaves infer_310/: preprocess_Result/, result_Files/, time_Result/, result.json and a log of every step.
+# shellcheck disable=SC2015  # `sh script` is dash on Debian, and bash without its extensions elsewhere
+[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
 set -euo pipefail
-source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/common.sh"
 
 usage() {
     say "usage: bash scripts/run_infer_310.sh MODEL_PATH DATASET_NAME DATASET_PATH [DEVICE_ID]"

@@ -3,8 +3,10 @@
 #   bash scripts/train_camvid.sh RECIPE FOLDER [KEY=VALUE...] [STAGE:KEY=VALUE...]
 # Leaves FOLDER/stage1, stage2 and stage3, the result. The same call goes on after an interruption.
 # BACKEND=pytorch|mindspore (PyTorch by default), EPOCHS: those of the stages ('50 40 20' by default).
+# shellcheck disable=SC2015  # `sh script` is dash on Debian, and bash without its extensions elsewhere
+[ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
 set -euo pipefail
-source "$(dirname -- "${BASH_SOURCE[0]}")/common.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/common.sh"
 [[ $# -ge 2 ]] || die 'usage: bash scripts/train_camvid.sh RECIPE FOLDER [KEY=VALUE...] [STAGE:KEY=VALUE...]'
 recipe=$1 folder=$2
 shift 2

@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -579,3 +580,62 @@ def test_pre_commit_and_the_pipeline_run_the_same_checks(tmp_path):
         assert hook['language'] == 'system' and hook['always_run'] and not hook['pass_filenames']
     assert '\nbash scripts/checks.sh\n' in (ROOT / 'scripts' / 'test.sh').read_text()
     assert 'scripts/test.sh' in (ROOT / '.ci' / 'run').read_text()
+
+
+@pytest.mark.parametrize('shell', ['sh', 'bash', 'bash --posix'])
+def test_any_shell_runs_them_through_a_link_with_spaces(place, shell):
+    (place.folder / 'my links').mkdir()
+    link = place.folder / 'my links' / 'train it.sh'
+    link.symlink_to(ROOT / 'scripts' / 'run_standalone_train_gpu.sh')
+    clean = {key: os.environ[key] for key in ('PATH', 'HOME') if key in os.environ}
+    words = [*shell.split(), str(link), '0', 'my.yaml']
+    environment = {**clean, 'TWINSEG_PYTHON': str(place.stub), 'STUB_LOG': str(place.log)}
+    done = subprocess.run(words, cwd=place.folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert place.option('--work-dir') == str(place.folder / 'train_standalone' / 'run')
+
+
+class Job:
+    """A Slurm job's calls of a script: the first one, and those after it was queued again."""
+
+    def __init__(self, place: Place, number: int, **environment: str):
+        self.place, self.environment = place, {'SLURM_JOB_ID': str(number), 'DEVICE_NUM': '2', **environment}
+
+    def folder(self, restarts: int = 0, **more: str) -> str:
+        """The folder that the run of the job is in, by its name."""
+        restarted = {'RESUME': '1', 'SLURM_RESTART_COUNT': str(restarts)} if restarts else {}
+        words = 'run_distribute_train_gpu.sh', 'my.yaml'
+        done = self.place.run(*words, **self.environment, **restarted, **more)
+        assert done.returncode == 0, done.stderr
+        assert ('--resume' in self.place.argv) == bool(restarts or more)
+        return str(Path(self.place.option('--work-dir')).relative_to(self.place.folder))
+
+
+def test_a_job_of_slurm_goes_on_with_its_own_run(place):
+    first, second, third = (Job(place, number) for number in (1, 2, 3))
+    assert (first.folder(), second.folder()) == ('train_parallel/run', 'train_parallel_2/run')
+    assert (first.folder(1), second.folder(1)) == ('train_parallel/run', 'train_parallel_2/run')
+    assert third.folder(1) == 'train_parallel_3/run', 'it was queued again before it had begun'
+    assert third.folder(2) == 'train_parallel_3/run'
+    assert Job(place, 4).folder(RESUME='1') == 'train_parallel_3/run', 'the last one, as was asked for'
+    assert Job(place, 4).folder(1) == 'train_parallel_3/run', 'from then on its own'
+
+
+def test_jobs_of_several_hosts_keep_apart(place):
+    hosts = {'NNODES': '2', 'NODE_RANK': '1', 'MASTER_ADDR': '127.0.0.1'}
+    first, second = (Job(place, number, **hosts) for number in (1, 2))
+    assert first.folder() == first.folder(1) == 'train_parallel_nodes_job1/run'
+    assert Job(place, 3, **hosts).folder(RESUME='1') == 'train_parallel_nodes_job1/run', 'there is one'
+    assert Job(place, 3, **hosts).folder(1) == 'train_parallel_nodes_job1/run', 'from then on its own'
+    assert second.folder(1) == 'train_parallel_nodes_job2/run'
+    refused = place.run('run_distribute_train_gpu.sh', 'my.yaml', **{**second.environment, 'SLURM_JOB_ID': '4'}, RESUME='1')
+    assert refused.returncode == 2 and 'expected one folder' in refused.stderr and 'there are 2' in refused.stderr
+
+
+def test_a_port_in_use_is_named(place):
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        refused = place.run('run_distribute_train_gpu.sh', 'my.yaml', DEVICE_NUM='2', MASTER_PORT=port)
+    assert refused.returncode == 2 and f'MASTER_PORT={port} is in use on this host; set it to a free port' in refused.stderr
