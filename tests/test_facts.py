@@ -267,12 +267,21 @@ def test_an_exported_file_is_compared_too(run, data, tmp_path, monkeypatch, caps
 
 
 def test_a_continued_run_lists_the_settings_that_have_changed(run, data, tmp_path):
-    path = recipe(tmp_path, data, base_lr=0.025, flip_prob=0.0)
+    settings = config.load(recipe(tmp_path, data, base_lr=0.025, flip_prob=0.0), ['max_iters=2'])
     file = checkpoint.latest(run / 'checkpoints')
-    loop.train(config.load(path, ['max_iters=2']), 'pytorch', 'cpu', tmp_path / 'on', start_from=file)
+    with pytest.raises(StateError, match=r'flip_prob: 0.0 \(was 0.5\); base_lr: .* --allow-changed flip_prob,base_lr'):
+        loop.train(settings, 'pytorch', 'cpu', tmp_path / 'on', start_from=file, allow_changed=['flip_prob'])
+    loop.train(settings, 'pytorch', 'cpu', tmp_path / 'on', start_from=file, allow_changed=['flip_prob', 'base_lr'])
     text = (tmp_path / 'on/log.txt').read_text()
-    line = 'continues with other settings than it began with: flip_prob: 0.0 (was 0.5), base_lr: 0.025 (was 0.05), max_iters: 2'
-    assert line in text
+    assert 'which --allow-changed names: flip_prob: 0.0 (was 0.5); base_lr: 0.025 (was 0.05)' in text
+    assert 'continues with other settings than it began with: max_iters: 2 (was 1)' in text
+    assert '2 steps (were 1): learning rates follow the new length' in text
+    changes = checkpoint.load(checkpoint.latest(tmp_path / 'on/checkpoints'))[1].changes
+    assert [(one.step, one.key, one.before, one.now) for one in changes] == [
+        (1, 'flip_prob', 0.5, 0.0),
+        (1, 'base_lr', 0.05, 0.025),
+        (1, 'max_iters', 1, 2),
+    ]
 
 
 def test_initial_weights_of_another_normalisation_are_warned_of(run, data, tmp_path):

@@ -228,8 +228,6 @@ class Run:
                 f'{path}: {meta.step} steps are done, more than the {total} of the configuration; set a greater length '
                 '(epochs, max_iters), or train anew'
             )
-        if meta.step == total and not same_folder:
-            raise StateError(finished_line(path, meta.step))
         for line in (*compared.lines(), *length_line(meta, self.config, self.rates, self.images, meta.step)):
             tell(line)
         try:
@@ -237,6 +235,8 @@ class Run:
         except StateError as error:
             raise StateError(f'{path}: {error}: once it is removed, --resume takes the one before it') from None
         self.trainer.load_state(*adapt(tensors, meta.trainer, self.trainer.state(), compared.changed))
+        if meta.step == total and not same_folder:
+            raise StateError(finished_line(path, meta.step))
         self.meta = self.meta.model_copy(update={'changes': [*meta.changes, *compared.history(meta.step)]})
         comparable = same_folder and not compared.scores
         best, best_at = (meta.best, dict(meta.best_at)) if comparable else (None, {})
