@@ -18,6 +18,7 @@ from twinseg.common.config import DETAIL_KERNEL, Config, Loss
 from twinseg.common.errors import BackendError, UserError, nearest, require
 from twinseg.common.interpolation import Size
 from twinseg.common.parallel.processes import Group
+from twinseg.common.activations import Arrays, Layer, Watcher
 
 PACKAGES = {'pytorch': ('torch', 'twinseg.pytorch_impl.backend'), 'mindspore': ('mindspore', 'twinseg.mindspore_impl.backend')}
 Network = Any  # torch.nn.Module or mindspore.nn.Cell
@@ -201,6 +202,35 @@ class Backend(Protocol):
 
     def output_stride(self, network: Network) -> Optional[int]:
         """Factor by which the logits are smaller than the image; None for a classifier."""
+
+    def watch(self, network: Network, images: np.ndarray, watcher: Watcher, *, auxiliary: bool = False) -> None:
+        """Runs a network in its mode, operator by operator, on normalised images (N, C, H, W) while ``watcher`` looks on."""
+
+    def layers(self, network: Network) -> dict[str, Layer]:
+        """The layers (modules without parts) by name, in the order of definition."""
+
+    def set_training(self, network: Network, training: bool) -> None:
+        """Training or evaluation mode."""
+
+    def copy_of(self, network: Network, double: bool = False) -> Network:
+        """A copy of a network, with ``double`` in float64. BackendError where the backend has none."""
+
+    def activation_gradients(
+        self,
+        network: Network,
+        images: np.ndarray,
+        cotangents: Callable[[Sequence[tuple[int, ...]]], Arrays],
+        *,
+        auxiliary: bool = False,
+    ) -> tuple[State, State, dict[str, Arrays]]:
+        """Gradients of the sum of outputs times ``cotangents(shapes of the outputs)``: by name of the module those of its (first)
+        output at its first call, by name of the parameter, and the inputs of every module at its first call."""
+
+    def module_gradients(
+        self, network: Network, name: str, inputs: Arrays, output_gradient: np.ndarray
+    ) -> tuple[Arrays, State]:
+        """Gradients of one module by itself, for the gradient of its (first) output: those of its inputs, and by name those of
+        its parameters."""
 
     def synchronise(self) -> None:
         """Waits until the device has done all that it was given."""

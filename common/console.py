@@ -179,6 +179,48 @@ def show_parity(result: Mapping[str, Any]) -> None:
     )
 
 
+MOST_ROWS = 40  # most rows of a trace that are printed: those of the modules near the surface, and where the sides part
+
+
+def show_trace(result: Mapping[str, Any]) -> None:
+    """Prints a table by depth, and the answer last."""
+    rows = [row for row in result['rows'] if row['side'] == 'output' and row['own'] is not None]
+    depth = 1
+    while len([row for row in rows if row['layer'].count('.') < depth]) < min(MOST_ROWS // 2, len(rows)):
+        depth += 1
+    shown = [row for row in result['rows'] if row['parts'] or (row in rows and row['layer'].count('.') < depth)]
+
+    def number(value: Any) -> str:
+        return '' if value is None else f'{value:.1e}'
+
+    show(
+        f'{result["first"]} and {result["second"]}: differences, of the largest magnitude',
+        [
+            {
+                'tensor': row['tensor'],
+                'end to end': number(row['end_to_end']),
+                'its noise': number(row['floor_end_to_end']),
+                'by itself': number(row['own']),
+                'most by noise': number(row['limit']),
+                'parts': 'PARTS' if row['parts'] else '',
+            }
+            for row in shown[: 2 * MOST_ROWS]
+        ],
+    )
+    for label, names in result['unmatched'].items():
+        text = f'only in {label}: {", ".join(names[:12])}{f", ... ({len(names)})" if len(names) > 12 else ""}'
+        console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
+    for cause in result['causes'][1:]:
+        console.print(one_line(f'also: {_with_share(cause)}'), markup=False, highlight=False, soft_wrap=True)
+    answer = _with_share(result['causes'][0]) if result['causes'] else result['sentence']
+    console.print(one_line(answer), style='bold', markup=False, highlight=False, soft_wrap=True)
+
+
+def _with_share(cause: Mapping[str, Any]) -> str:
+    share = '' if cause['share'] is None else f' (alone it changes the output by {cause["share"]:.1e} of its largest magnitude)'
+    return f'{cause["sentence"]}{share}'
+
+
 def show_benchmark(result: Mapping[str, Any]) -> None:
     """Prints the measurements of ``benchmark`` and their conditions."""
     names = {'inference': 'inference', 'training': 'training step'}

@@ -30,6 +30,12 @@ from twinseg.mindspore_impl.state import load_state as load_state
 from twinseg.mindspore_impl.state import save_native as save_native
 from twinseg.mindspore_impl.state import state as state
 from twinseg.mindspore_impl.state import tensors
+from twinseg.mindspore_impl.tracing import activation_gradients as activation_gradients
+from twinseg.mindspore_impl.tracing import copy_of as copy_of
+from twinseg.mindspore_impl.tracing import layers as layers
+from twinseg.mindspore_impl.tracing import module_gradients as module_gradients
+from twinseg.mindspore_impl.tracing import set_training as set_training
+from twinseg.mindspore_impl.tracing import watch as watch
 from twinseg.mindspore_impl.trainer import Trainer, batch_is_checked
 
 name = 'mindspore'

@@ -28,6 +28,12 @@ from twinseg.pytorch_impl.sizes import parameters as parameters
 from twinseg.pytorch_impl.state import load_state as load_state
 from twinseg.pytorch_impl.state import save_native as save_native
 from twinseg.pytorch_impl.state import state as state
+from twinseg.pytorch_impl.tracing import activation_gradients as activation_gradients
+from twinseg.pytorch_impl.tracing import copy_of as copy_of
+from twinseg.pytorch_impl.tracing import layers as layers
+from twinseg.pytorch_impl.tracing import module_gradients as module_gradients
+from twinseg.pytorch_impl.tracing import set_training as set_training
+from twinseg.pytorch_impl.tracing import watch as watch
 from twinseg.pytorch_impl.trainer import Trainer
 
 name = 'pytorch'

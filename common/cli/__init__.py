@@ -11,7 +11,7 @@ from typing import Annotated, Any, Callable, Optional
 
 import typer
 
-from twinseg.common.cli import data, deployment, inference, measuring, reporting, training, weights
+from twinseg.common.cli import data, deployment, inference, measuring, reporting, tracing, training, weights
 from twinseg.common.errors import Interrupted, UserError, reason_of
 from twinseg.common.memory import MORE, is_out_of_memory, keep_freed_memory
 from twinseg.common.printable import ESCAPED, one_line
@@ -27,6 +27,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'postprocess': deployment.postprocess,
     'convert': weights.convert,
     'parity': measuring.parity,
+    'trace': tracing.trace,
     'benchmark': measuring.benchmark,
     'browse': data.browse,
     'prepare': data.prepare,

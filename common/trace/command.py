@@ -1,0 +1,77 @@
+"""``twinseg trace`` from its words to its answer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from twinseg.common import config as configuration
+from twinseg.common import tasks
+from twinseg.common.data.open import open_dataset
+from twinseg.common.data.reading import read_image
+from twinseg.common.errors import UserError
+from twinseg.common.files import home_expanded
+from twinseg.common.interpolation import Size
+from twinseg.common.trace.compare import Source, Trace, trace
+from twinseg.common.trace.opening import OpenOptions, open_source
+
+DEFAULT_SIZE = (128, 192)  # size of noise and images where no file says another: enough for an output stride of 32
+
+
+@dataclass(frozen=True)
+class InputRequest:
+    """The images of a trace."""
+
+    files: tuple[str, ...] = ()
+    data: Optional[str] = None  # a recipe: its validation images
+    images: int = 1  # number of them
+    size: Optional[Size] = None
+    seed: int = 0
+
+    def read(self, size: Optional[Size]) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB; ``size``: the only one that a side takes."""
+        if self.size and size and self.size != size:
+            raise UserError(f'--size {self.size[0]}x{self.size[1]}: the exported file takes {size[0]}x{size[1]} only')
+        wanted = self.size or size
+        if self.files and self.data:
+            raise UserError(f'--data {self.data}: give images or a recipe, not both')
+        if self.files:
+            pictures = [read_image(home_expanded(file)) for file in self.files]
+        elif self.data:
+            config = configuration.load(self.data)
+            dataset = open_dataset(config.data, config.data.val_split)
+            wanted = wanted or tasks.of(config.task).input_size(config)
+            pictures = [dataset.read(index)[0] for index in range(min(self.images, len(dataset)))]
+        else:
+            noise = np.random.default_rng(self.seed).integers(0, 256, (self.images, 3, *(wanted or DEFAULT_SIZE)), np.uint8)
+            return noise
+        wanted = wanted or (pictures[0].shape[0], pictures[0].shape[1])
+        resized = [cv2.resize(picture, wanted[::-1]) if picture.shape[:2] != wanted else picture for picture in pictures]
+        return np.ascontiguousarray(np.stack(resized).transpose(0, 3, 1, 2))
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for."""
+
+    first: str
+    second: str
+    inputs: InputRequest
+    options: OpenOptions
+    names: Optional[Path] = None  # YAML: module of the first -> module of the second
+    backward: bool = False
+    steps: int = 0
+    rank: bool = True
+    space: Optional[int] = None  # bytes
+
+
+def run(request: Request) -> Trace:
+    """Opens both sides, reads the input and compares. UserError for what cannot be compared."""
+    first, second = (open_source(text, request.options) for text in (request.first, request.second))
+    if not first.runs and not second.runs:
+        raise UserError(f'{request.first} and {request.second}: one of the two must be something that runs')
+    sizes = [source.size for source in (first, second) if getattr(source, 'size', None)]
+    images = request.inputs.read(sizes[0] if sizes else None)
+    return trace(first, second, images, limit=request.space, rank=request.rank)

@@ -1,0 +1,208 @@
+"""An exported file as one side of a trace: an ONNX whose inner tensors are read by adding outputs to a copy, or replaced by
+cutting the graph at them; of a MINDIR, the output alone."""
+
+from pathlib import Path
+from typing import Any, Mapping, Optional
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from twinseg.common.activations import Layer, Watcher
+from twinseg.common.deploy.engines import ENGINES, open_engine
+from twinseg.common.deploy.metadata import ExportMetadata
+from twinseg.common.deploy.sessions import failure
+from twinseg.common.errors import UserError
+from twinseg.common.interpolation import Size
+from twinseg.common.trace.onnx_mapping import Mapping as TensorMapping
+from twinseg.common.trace.onnx_mapping import layers_of, map_graph
+from twinseg.common.trace.recording import Event, Recording
+from twinseg.common.trace.sources import Statistics
+
+TOGETHER = 1 << 29  # bytes of inner tensors that are read in one run: a graph with larger ones is run several times
+NORMALISED = 'in/normalised'  # the tensor behind the normalisation that `export --uint8` puts before the network
+QUANTISED = ('QuantizeLinear', 'QLinearConv', 'ConvInteger')
+
+
+class OnnxSource:
+    """An exported file in an engine on the host."""
+
+    runs, has_double = True, False
+
+    def __init__(self, label: str, path: Path, engine: Optional[str], statistics: Statistics) -> None:
+        self.label, self.path = label, path
+        self.engine = open_engine(path, engine)
+        self.raw = False
+        if 'mean' in self.engine.metadata:
+            known = ExportMetadata.read(self.engine.metadata, path)
+            statistics, self.raw = (known.mean, known.std), known.input == 'uint8'
+        self.mean, self.std = (np.array(values, np.float32).reshape(1, -1, 1, 1) for values in statistics)
+        shape = self.engine.shape
+        height, width = (shape[1], shape[2]) if self.raw else (shape[2], shape[3])
+        self.size: Optional[Size] = (height, width) if height and width else None
+        self.model: Any = None
+        self.precision = 'float32'
+        self.mapping = TensorMapping({}, [], [])
+        if path.suffix == '.onnx':
+            self.model = onnx.shape_inference.infer_shapes(onnx.load(str(path)), strict_mode=False)
+            if any(node.op_type in QUANTISED for node in self.model.graph.node):
+                self.precision = 'int8'
+            self.types = _types(self.model)
+            if any(kind == TensorProto.FLOAT16 for kind in self.types.values()):
+                self.precision = 'float16'
+            self.mapping = TensorMapping(
+                {name: Event(name, 0, 'output', 0) for node in self.model.graph.node for name in node.output if name in self.types}, [], []
+            )
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB -> the network's input, float32."""
+        return (images.astype(np.float32) - self.mean) / self.std
+
+    def bind(self, recording: Recording, layers: Mapping[str, Layer]) -> None:
+        """Finds out which tensor of the graph is which recorded one."""
+        if self.model is not None:
+            self.mapping = map_graph(self.model, recording, layers)
+            self.types = _types(onnx.shape_inference.infer_shapes(self.model))
+
+    def layers(self) -> Mapping[str, Layer]:
+        """Convolutions and products by the name of the layer whose output they give, a norm that was folded in among them."""
+        return {} if self.model is None else layers_of(self.model, self.mapping.events)
+
+    def double(self) -> None:
+        """None: an engine has no float64."""
+
+    def run(self, inputs: np.ndarray, watcher: Watcher) -> None:
+        """Computes while ``watcher`` (a ``Passage``) looks on."""
+        see = watcher.see  # type: ignore[attr-defined]
+        changed = see(Event('', 0, 'input', 0), inputs)
+        inputs = inputs if changed is None else np.asarray(changed, np.float32)
+        given = self._given(inputs)
+        final = Event('', 0, 'output', 0)
+        if self.model is None:
+            see(final, self.engine(given))
+            return
+        if getattr(watcher, 'forced', False) or getattr(watcher, 'replaced', None):
+            self._run_cut(inputs, watcher)
+        else:
+            self._run_whole(given, watcher)
+        if self.mapping.output is not None and self.mapping.output != final:
+            see(final, self.engine(given)) if not getattr(watcher, 'forced', False) else None
+
+    def _given(self, inputs: np.ndarray) -> np.ndarray:
+        if not self.raw:
+            return inputs
+        pixels = np.rint(inputs * self.std + self.mean).clip(0, 255).astype(np.uint8)
+        return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
+
+    def _run_whole(self, given: np.ndarray, watcher: Any) -> None:
+        """The whole graph with outputs added, as many at once as fit."""
+        names = [name for name in self.mapping.events if name in self.types]
+        batch = [self.model.graph.input[0].name]
+        start = 0
+        while start < len(names):
+            size, stop = 0, start
+            while stop < len(names) and (stop == start or size < TOGETHER):
+                size += 4 * int(np.prod(self.mapping.shapes.get(names[stop], (1 << 20,))))
+                stop += 1
+            model = onnx.ModelProto()
+            model.CopyFrom(self.model)
+            model.graph.ClearField('output')
+            model.graph.output.extend(helper.make_tensor_value_info(name, self.types[name], None) for name in names[start:stop])
+            values = self._execute(model, {batch[0]: given}, names[start:stop])
+            for name in names[start:stop]:
+                watcher.see(self.mapping.events[name], np.asarray(values[name], np.float32))
+            start = stop
+
+    def _run_cut(self, inputs: np.ndarray, watcher: Any) -> None:
+        """Piece by piece: each computes a tensor from those before, as ``watcher`` wants them."""
+        graph = self.model.graph
+        producers = {name: node for node in graph.node for name in node.output}
+        constants = {item.name: item for item in graph.initializer}
+        source = NORMALISED if NORMALISED in producers else graph.input[0].name
+        values: dict[str, np.ndarray] = {source: inputs}
+        names = [name for name in self.mapping.events if name in self.types]
+        pieces = [_piece(name, set(names) | {source}, producers, constants) for name in names]
+        last_use = {name: index for index, (_, borders, _) in enumerate(pieces) for name in borders}
+        for index, (name, (nodes, borders, weights)) in enumerate(zip(names, pieces)):
+            if not all(border in values for border in borders):
+                continue  # depends on the image by another path, such as its size as a tensor
+            feeds = {border: values[border] for border in borders}
+            ports = [helper.make_tensor_value_info(border, self.types.get(border, TensorProto.FLOAT), list(value.shape)) for border, value in feeds.items()]
+            body = helper.make_graph(nodes, 'piece', ports, [helper.make_tensor_value_info(name, self.types[name], None)], weights)
+            model = helper.make_model(body, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
+            value = np.asarray(self._execute(model, feeds, [name])[name], np.float32)
+            changed = watcher.see(self.mapping.events[name], value)
+            values[name] = value if changed is None else np.array(changed, np.float32)
+            for border in [border for border in values if last_use.get(border, -1) <= index and border != name]:
+                del values[border]
+
+    def _execute(self, model: Any, feeds: Mapping[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
+        feeds = {
+            name: value.astype(np.float16) if self.types.get(name) == TensorProto.FLOAT16 else value for name, value in feeds.items()
+        }
+        try:
+            if self.engine.name == 'openvino':
+                import openvino
+
+                core = openvino.Core()
+                compiled = core.compile_model(core.read_model(model.SerializeToString()), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+                results = compiled([np.ascontiguousarray(feeds[port.get_any_name()]) for port in compiled.inputs])
+                return {name: results[index] for index, name in enumerate(outputs)}
+            import onnxruntime
+
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 4
+            session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=['CPUExecutionProvider'])
+            return dict(zip(outputs, session.run(outputs, dict(feeds))))
+        except UserError:
+            raise
+        except Exception as error:  # ONNX Runtime's exception classes share no base
+            raise failure(self.path, f'{"OpenVINO" if self.engine.name == "openvino" else "ONNX Runtime"} cannot run a part of it', error) from None
+
+
+def _types(model: Any) -> dict[str, int]:
+    """Element types of the floating-point tensors."""
+    infos = [*model.graph.value_info, *model.graph.output, *model.graph.input]
+    kinds = {info.name: info.type.tensor_type.elem_type for info in infos}
+    return {name: kind for name, kind in kinds.items() if kind in (TensorProto.FLOAT, TensorProto.FLOAT16)}
+
+
+def _piece(
+    name: str, borders: set[str], producers: Mapping[str, Any], constants: Mapping[str, Any]
+) -> tuple[list[Any], list[str], list[Any]]:
+    """The nodes that compute a tensor from ``borders`` and constants, in order; the borders and constants that they use."""
+    nodes: dict[int, Any] = {}
+    used: dict[str, None] = {}
+    weights: dict[str, Any] = {}
+    waiting = [name]
+    first = True
+    order: list[Any] = []
+    seen: set[int] = set()
+
+    while waiting:
+        tensor = waiting.pop()
+        if not tensor:
+            continue
+        if tensor in borders and not first:
+            used.setdefault(tensor)
+            continue
+        first = False
+        if tensor in constants:
+            weights[tensor] = constants[tensor]
+            continue
+        node = producers.get(tensor)
+        if node is None:
+            used.setdefault(tensor)
+            continue
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        nodes[id(node)] = node
+        waiting += list(node.input)
+        for attribute in node.attribute:
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                waiting += [item for inner in attribute.g.node for item in inner.input]
+    position = {id(node): index for index, node in enumerate({id(n): n for n in producers.values()}.values())}
+    order = sorted(nodes.values(), key=lambda node: position[id(node)])
+    inner = {item for node in order for item in node.output}
+    return order, [item for item in used if item not in inner], list(weights.values())

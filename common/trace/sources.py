@@ -1,0 +1,50 @@
+"""What ``trace`` compares: a network in a backend, an exported file in an engine, a folder of recorded tensors."""
+
+from typing import Mapping, Optional, Sequence
+
+import numpy as np
+
+from twinseg.common.backend import Backend, Network
+from twinseg.common.activations import Layer, Watcher
+
+Statistics = tuple[Sequence[float], Sequence[float]]  # mean and std of the images, in uint8 units
+
+
+class NetworkSource:
+    """A network in a backend."""
+
+    runs = True
+
+    def __init__(
+        self,
+        label: str,
+        backend: Backend,
+        network: Network,
+        statistics: Statistics,
+        *,
+        precision: str = 'float32',
+        auxiliary: bool = False,
+    ) -> None:
+        self.label, self.backend, self.network, self.precision, self.auxiliary = label, backend, network, precision, auxiliary
+        self.mean, self.std = (np.array(values, np.float32).reshape(1, -1, 1, 1) for values in statistics)
+        self.has_double = backend.name == 'pytorch' and precision == 'float32'
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB -> the network's input, float32."""
+        return (images.astype(np.float32) - self.mean) / self.std
+
+    def run(self, inputs: np.ndarray, watcher: Watcher) -> None:
+        """Computes while ``watcher`` looks on."""
+        self.backend.watch(self.network, inputs, watcher, auxiliary=self.auxiliary)
+
+    def layers(self) -> Mapping[str, Layer]:
+        """The layers by name."""
+        return self.backend.layers(self.network)
+
+    def double(self) -> Optional['NetworkSource']:
+        """The same in float64, where the backend has it."""
+        if not self.has_double:
+            return None
+        network = self.backend.copy_of(self.network, double=True)
+        statistics = self.mean.ravel().tolist(), self.std.ravel().tolist()
+        return NetworkSource(self.label, self.backend, network, statistics, auxiliary=self.auxiliary)
