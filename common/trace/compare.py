@@ -10,6 +10,7 @@ from typing import Any, Mapping, Optional, Protocol, Sequence
 
 import numpy as np
 
+from twinseg.common.errors import UserError, first_line_of
 from twinseg.common.trace import guesses
 from twinseg.common.trace.difference import Difference, difference
 from twinseg.common.trace.guesses import Candidate, Guess, Step
@@ -17,6 +18,7 @@ from twinseg.common.trace.recording import Event, Passage, Recording
 from twinseg.common.activations import Layer, Watcher
 
 FACTOR = 20.0  # multiple of its noise floor that a layer's own difference may reach: kernels add in other orders
+HALF_FACTOR = 6.0  # the same below float32, where the rounding of inputs and results makes the most of the floor
 EPSILON = {'float32': 2.0**-24, 'float16': 2.0**-11, 'bfloat16': 2.0**-8, 'int8': 1 / 255}  # rounding errors, relative
 MOST_CAUSES = 8  # most causes that are looked into
 MOST_CANDIDATES = 24  # most recorded tensors that are tried for what lies between layers
@@ -202,11 +204,13 @@ def trace(first: Source, second: Source, images: np.ndarray, *, limit: Optional[
             other.bind(recording, recorded.layers())
         floors = _floors(recorded, other, recording, images)
         rounding = max(EPSILON[recorded.precision], EPSILON[other.precision])
-        limits = {event: FACTOR * max(own, 2 * rounding) for event, (own, _) in floors.items()}
+        factor = FACTOR if rounding == EPSILON['float32'] else HALF_FACTOR
+        limits = {event: factor * max(own, 2 * rounding) for event, (own, _) in floors.items()}
         whole = Comparison(recording, forced=False)
-        other.run(other.prepare(images), whole)
         alone = Comparison(recording, forced=True, limits=limits)
-        other.run(other.prepare(images), alone)
+        stopped = [reason for run in (whole, alone) if (reason := _run(other, images, run)) is not None]
+        if stopped and not alone.differences:
+            raise UserError(f'{other.label}: cannot be run on these images: {stopped[-1]}')
         rows = [
             Row(event, recording.parents[event], whole.differences.get(event), alone.differences.get(event), *floors[event], limits[event])
             for event in recording.content
@@ -223,10 +227,22 @@ def trace(first: Source, second: Source, images: np.ndarray, *, limit: Optional[
             'images': list(images.shape),
             'recorded': recorded.label,
             'recording_bytes': recording.bytes,
-            'factor': FACTOR,
+            'factor': factor,
             'rounding': rounding,
+            **({'stopped': stopped[0]} if stopped else {}),
         }
     return Trace(first.label, second.label, rows, causes, {k: v for k, v in unmatched.items() if v}, conditions, pictures)
+
+
+def _run(source: Source, images: np.ndarray, run: Comparison) -> Optional[str]:
+    """Runs the second side; where it fails, since shapes part, the reason: what was compared until then counts."""
+    try:
+        source.run(source.prepare(images), run)
+    except (UserError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # whatever a framework raises
+        return first_line_of(error)
+    return None
 
 
 def _rank(source: Source) -> int:
