@@ -1,5 +1,6 @@
-"""Drawing: class colours over an image, and a legend of the classes."""
+"""Drawing: class colours over an image, a legend of the classes, pictures as parts of a page."""
 
+import base64
 from typing import Optional, Sequence
 
 import cv2
@@ -9,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 OPACITY = 0.5  # opacity of the class colours over the image
 STRIP = 1 << 20  # pixels that are blended at once
 READABLE = 320  # pixels of the narrowest picture with a legend
+NOTEBOOK = 960  # pixels of the widest picture in a notebook
 MAX_ENLARGED = 1 << 22  # pixels of the largest picture that a small image is enlarged to
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
@@ -87,8 +89,21 @@ def legend(width: int, names: Sequence[str], colours: np.ndarray, notes: Optiona
     return np.array(strip)
 
 
+def data_uri(image: np.ndarray, suffix: str) -> str:
+    """RGB uint8 (H, W, 3) -> a data URI; ``suffix`` is ``.png`` or ``.jpg``."""
+    _, content = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    kind = {'.png': 'png', '.jpg': 'jpeg'}[suffix]
+    return f'data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}'
+
+
 def overlay(
-    image: np.ndarray, ids: np.ndarray, classes: Sequence[str], palette: np.ndarray, *, all_classes: bool = False
+    image: np.ndarray,
+    ids: np.ndarray,
+    classes: Sequence[str],
+    palette: np.ndarray,
+    *,
+    all_classes: bool = False,
+    opacity: float = OPACITY,
 ) -> np.ndarray:
     """An RGB image with class colours and, below it, a legend of the classes present (with their share of the image),
     or of ``all_classes``, so that the pictures of a video have one size.
@@ -105,7 +120,7 @@ def overlay(
     else:
         share_of_class = shares(ids, len(classes))
         present, notes = list(share_of_class), [_percent(share) for share in share_of_class.values()]
-    picture = blend(large, mask, palette)
+    picture = blend(large, mask, palette, opacity)
     if picture.shape[1] < READABLE:
         picture = np.pad(picture, ((0, 0), (0, READABLE - picture.shape[1]), (0, 0)), constant_values=PAPER[0])
     return np.concatenate([picture, legend(picture.shape[1], [classes[i] for i in present], palette[present], notes)])

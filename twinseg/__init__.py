@@ -1,6 +1,7 @@
 """TwinSeg: semantic-segmentation networks, each in PyTorch and in MindSpore, over one framework-free core.
 
-``load`` opens a trained network, ``weights`` reads and converts published ones, ``get_backend`` builds networks. Each is
+``load`` opens a trained network; ``train``, ``evaluate`` and ``export`` do what the commands of these names do; ``weights``
+reads and converts published weights, ``get_backend`` builds networks; ``Callback`` hears of a training. Each is
 imported when it is first used, so that ``import twinseg`` costs nothing.
 """
 
@@ -8,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from twinseg.common import weights as weights
+    from twinseg.common.api import evaluate as evaluate
+    from twinseg.common.api import export as export
+    from twinseg.common.api import train as train
     from twinseg.common.backend import get_backend as get_backend
     from twinseg.common.deploy.load import load as load
+    from twinseg.common.training.callbacks import Callback as Callback
 
     __version__: str
 
-__all__ = ['__version__', 'get_backend', 'load', 'weights']
+__all__ = ['Callback', '__version__', 'evaluate', 'export', 'get_backend', 'load', 'train', 'weights']
 
 
 def __getattr__(name: str) -> Any:
@@ -33,6 +38,14 @@ def __getattr__(name: str) -> Any:
         from twinseg.common import weights
 
         return weights
+    if name in ('evaluate', 'export', 'train'):
+        from twinseg.common import api
+
+        return getattr(api, name)
+    if name == 'Callback':
+        from twinseg.common.training.callbacks import Callback
+
+        return Callback
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

@@ -7,7 +7,6 @@ import typer
 
 from twinseg.common.cli.options import Backend, ConfigName, Device, Json, Settings, choose_backend, load_config, write_json
 from twinseg.common.errors import UserError
-from twinseg.common.files import home_expanded
 
 
 def train(
@@ -41,8 +40,7 @@ def train(
         config = str(work_dir / 'config.yaml')
     chosen = load_config(config, settings, checkpoint)
     name = choose_backend(chosen, backend)
-    given = chosen.runtime.work_dir
-    folder = work_dir or (home_expanded(given) if given else Path(f'runs/{Path(config or chosen.model.arch).stem}-{name}'))
+    folder = work_dir or loop.default_folder(chosen, Path(config).stem if config else None, name)
     if config is None and work_dir is None and launch.rank() == 0:
         print(f'{checkpoint}: continued in {folder}; --work-dir names another folder')
     loop.train(chosen, name, device, folder, resume=resume, start_from=checkpoint, allow_changed=allowed)

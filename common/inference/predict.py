@@ -15,7 +15,7 @@ from twinseg.common.errors import DataError, PartialError, UserError, reason_of
 from twinseg.common.files import made_folder, written_beside
 from twinseg.common.printable import printable
 from twinseg.common.tasks.base import InputFile, Outcome, TrainedNetwork, output_path
-from twinseg.common.tasks.segmentation import ENDINGS, VIDEO_ENDING
+from twinseg.common.tasks.segmentation import ENDINGS, VIDEO_ENDINGS
 from twinseg.common.tasks.video import VIDEOS, is_video
 
 SHOWN = 5  # files that could not be predicted, by name, at the end; each was named when it was met
@@ -89,7 +89,7 @@ def input_files(inputs: Sequence[Path], out: Path = Path('predictions')) -> list
             found.setdefault(where, _Found(file, Path(where).parts[1:], len(Path(below).parts)))
     files = _with_names(list(found.values()))
     for named in files:
-        for ending in (VIDEO_ENDING,) if is_video(named.path) else ENDINGS:
+        for ending in VIDEO_ENDINGS if is_video(named.path) else ENDINGS:
             written = output_path(out, named.name, ending)
             if os.path.abspath(written) in found:
                 raise UserError(f'{written} would be written over: it is an input; choose another folder with --out')

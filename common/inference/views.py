@@ -101,6 +101,20 @@ def shown(
     )
 
 
+def probabilities(predictor: Predictor, images: np.ndarray) -> np.ndarray:
+    """The class probabilities (N, C, H, W), float32, that a predictor, also one behind views, sees in images, uint8
+    (N, 3, H, W). UserError of an exported file that returns class ids."""
+    size = (images.shape[2], images.shape[3])
+    if not isinstance(predictor, TestTimeAugmentation):
+        return _softmax(predictor.logits(images, size))
+    values = predictor.averages(_scaled(images, scaled_size(*size, predictor.size)), size)
+    if predictor.average == 'logits':
+        values = _softmax(values)
+    elif predictor.average == 'exponentials':
+        values = values / values.sum(1, keepdims=True)
+    return values.astype(np.float32)
+
+
 def _scaled(images: np.ndarray, size: Any) -> np.ndarray:
     """uint8 (N, 3, H, W) resized bilinearly to ``size``."""
     if images.shape[2:] == size:

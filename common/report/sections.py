@@ -10,13 +10,12 @@ import numpy as np
 from twinseg.common import tasks
 from twinseg.common.data.base import Dataset
 from twinseg.common.data.open import open_validation
-from twinseg.common.drawing import shrink
+from twinseg.common.drawing import data_uri, shrink
 from twinseg.common.errors import DataError
 from twinseg.common.files import read_bounded
 from twinseg.common.inference.runs import Run
 from twinseg.common.printable import printable
 from twinseg.common.report import chart
-from twinseg.common.report.pictures import data_uri
 from twinseg.common.report.records import MAX_FILE, Record
 from twinseg.common.tasks.base import Picture, PictureRow
 

@@ -18,6 +18,7 @@ from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import default_palette
 from twinseg.common.data.reading import ImageRules, read_image
 from twinseg.common.data.samples import TrainSamples
+from twinseg.common.drawing import OPACITY
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import fitting_name
 from twinseg.common.interpolation import Size
@@ -28,6 +29,7 @@ from twinseg.common.tasks import tiles
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # mmsegmentation's multi-scale test
 SMALLEST = 32  # pixels a side that a network is given: smaller images are padded by repeating their edge
+Shares = Callable[[Predictor, np.ndarray], np.ndarray]  # see ``Task.predict_probabilities``
 MakeLoader = Callable[..., Generator[Batch, None, None]]  # see ``Backend.make_loader``
 
 
@@ -56,6 +58,17 @@ class EvalOptions:
 
 
 PLAIN = EvalOptions()
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How predictions are drawn into files."""
+
+    opacity: float = OPACITY  # of the class colours over the image, 0 to 1
+    palette_png: bool = False  # segmentation: ids in a PNG whose palette has the class colours
+
+
+DRAWING = Drawing()
 
 
 @dataclass(frozen=True)
@@ -207,11 +220,22 @@ class Task(Protocol):
     def logits(self, network: TrainedNetwork, image: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3) -> float32 logits (1, C, h, w) at the head's size, or (1, C)."""
 
+    def predict_probabilities(self, network: TrainedNetwork, image: np.ndarray, name: str, shares: Shares) -> Any:
+        """The same as ``predict_image``, with ``probabilities`` of all classes; ``shares`` gives those that a predictor sees in
+        uint8 (1, 3, H, W) as float32 (1, C, H, W)."""
+
     def predict_image(self, network: TrainedNetwork, image: np.ndarray, name: str) -> Any:
         """The prediction for an image, uint8 (H, W, 3): a ``Segmentation`` or a ``Classification``; ``name`` is what it is
         saved under, without the ending."""
 
-    def predict(self, network: TrainedNetwork, files: Sequence[InputFile], out: Path, outcome: Outcome) -> None:
+    def predict(
+        self,
+        network: TrainedNetwork,
+        files: Sequence[InputFile],
+        out: Path,
+        outcome: Outcome,
+        drawing: Drawing = DRAWING,
+    ) -> None:
         """Writes what a network sees in images and videos into a folder; ``outcome`` hears of every file."""
 
     def random_labels(self, rng: np.random.Generator, count: int, size: Size, classes: int) -> np.ndarray:

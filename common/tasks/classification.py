@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
@@ -14,14 +15,17 @@ from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classification_transforms import eval_image
 from twinseg.common.data.samples import EvaluationImages, TrainImages
 from twinseg.common.data.segmentation_transforms import channels_first
+from twinseg.common.drawing import NOTEBOOK, READABLE, data_uri, legend, shrink
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import write_text
 from twinseg.common.interpolation import Size
 from twinseg.common.metrics import ImageScores, confusion_matrix, rank_of_truth
 from twinseg.common.parallel.processes import ALONE, Group
 from twinseg.common.tasks.base import (
+    DRAWING,
     PLAIN,
     DataNames,
+    Drawing,
     EvalOptions,
     Evaluation,
     InputFile,
@@ -29,6 +33,7 @@ from twinseg.common.tasks.base import (
     Outcome,
     Picture,
     PictureRow,
+    Shares,
     TrainedNetwork,
     output_path,
 )
@@ -150,6 +155,7 @@ class Classification:
     image: np.ndarray  # uint8 (H, W, 3) in RGB
     classes: tuple[Guess, ...]
     name: str  # what it is saved under, without the ending
+    probabilities: Optional[np.ndarray] = None  # float32 (K,), of all classes
 
     def to_json(self) -> list[dict[str, Any]]:
         """``class``, ``index`` and ``probability`` of every guess."""
@@ -163,15 +169,33 @@ class Classification:
         write_text(path, json.dumps(self.to_json(), indent=1) + '\n')
         return [path]
 
+    def overlay(self) -> np.ndarray:
+        """The image with the likeliest classes and their probabilities below it, uint8 (h, w, 3); a small image is enlarged."""
+        factor = max(1, -(-READABLE // self.image.shape[1]))
+        picture = self.image.repeat(factor, 0).repeat(factor, 1)
+        texts = [f'{100 * guess.probability:.1f} %' for guess in self.classes]
+        colours = np.array([[round(255 * (1 - guess.probability))] * 3 for guess in self.classes], np.uint8)
+        return np.concatenate([picture, legend(picture.shape[1], [guess.name for guess in self.classes], colours, texts)])
+
+    def _repr_html_(self) -> str:
+        """The image and the likeliest classes, for notebooks."""
+        return f'<img src="{data_uri(shrink(self.overlay(), NOTEBOOK, smooth=True), ".jpg")}" alt="{escape(self.name)}">'
+
 
 def predict_image(network: TrainedNetwork, image: np.ndarray, name: str) -> Classification:
     shares = _softmax(logits(network, image)[0].astype(np.float64))
     order = np.argsort(-shares, kind='stable')[:LIKELIEST].tolist()
     guesses = (Guess(_name(network.classes, index), index, float(shares[index])) for index in order)
-    return Classification(image, tuple(guesses), name)
+    return Classification(image, tuple(guesses), name, shares.astype(np.float32))
 
 
-def predict(network: TrainedNetwork, files: Sequence[InputFile], out: Path, outcome: Outcome) -> None:
+def predict_probabilities(network: TrainedNetwork, image: np.ndarray, name: str, shares: Shares) -> Classification:
+    return predict_image(network, image, name)  # which has them anyway
+
+
+def predict(
+    network: TrainedNetwork, files: Sequence[InputFile], out: Path, outcome: Outcome, drawing: Drawing = DRAWING
+) -> None:
     """``predictions.json``: of every image, by its path, the likeliest classes with their probabilities."""
     guesses = {}
     for file in files:

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
@@ -15,7 +16,7 @@ from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from twinseg.common.data.samples import LabelledImages, TrainSamples, loaded_images
 from twinseg.common.data.segmentation_transforms import channels_first
-from twinseg.common.drawing import blend, colour_labels, overlay
+from twinseg.common.drawing import NOTEBOOK, OPACITY, blend, colour_labels, data_uri, overlay, shares, shrink
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import written_beside
 from twinseg.common.interpolation import Size
@@ -23,8 +24,10 @@ from twinseg.common.metrics import Scores, boundary_counts, confusion_matrix
 from twinseg.common.parallel.processes import ALONE, Group
 from twinseg.common.tasks import tiles
 from twinseg.common.tasks.base import (
+    DRAWING,
     PLAIN,
     DataNames,
+    Drawing,
     EvalOptions,
     Evaluation,
     InputFile,
@@ -32,11 +35,12 @@ from twinseg.common.tasks.base import (
     Outcome,
     Picture,
     PictureRow,
+    Shares,
     TrainedNetwork,
     output_path,
 )
 from twinseg.common.tasks.card_files import read_array
-from twinseg.common.tasks.video import is_video, rewrite
+from twinseg.common.tasks.video import check_container, frame_rate, is_video, recorded, rewrite
 
 NAME: TaskName = 'segmentation'
 FIGURES: tuple[str, ...] = Scores.FIGURES
@@ -49,7 +53,7 @@ EXPORTED_KEYS: Mapping[str, str] = {'input_size': 'crop_size', 'eval_size': 'eva
 SCORED_OUTPUTS: tuple[str, ...] = ('logits', 'class_ids')
 LABELS = 'label'  # folder of the model zoo's programs
 ENDINGS = ('_overlay.png', '_ids.png')  # ends of the names of an image's predictions
-VIDEO_ENDING = '_overlay.mp4'
+VIDEO_ENDINGS = ('_overlay.mp4', '_mask.mp4')  # of a video: overlay, and class colours alone
 
 
 def input_size(config: Config) -> Size:
@@ -151,19 +155,40 @@ class Segmentation:
     classes: tuple[str, ...]
     palette: np.ndarray  # uint8 (C, 3) in RGB
     name: str  # what it is saved under, without the ending
+    probabilities: Optional[np.ndarray] = None  # float32 (C, H, W), where they were asked for
 
-    def overlay(self, all_classes: bool = False) -> np.ndarray:
+    @property
+    def shares(self) -> dict[str, float]:
+        """Names of the classes present, with their share of the pixels, the largest first."""
+        return {self.classes[index]: share for index, share in shares(self.mask, len(self.classes)).items()}
+
+    def overlay(self, all_classes: bool = False, opacity: float = OPACITY) -> np.ndarray:
         """The image with the classes' colours over it and a legend of those present (or of all) below it, uint8 (h, w, 3); a
-        small image is enlarged."""
-        return overlay(self.image, self.mask, self.classes, self.palette, all_classes=all_classes)
+        small image is enlarged. ``opacity`` of the colours: 0 to 1."""
+        return overlay(self.image, self.mask, self.classes, self.palette, all_classes=all_classes, opacity=opacity)
 
-    def save(self, folder: str | Path = '.') -> list[Path]:
+    def save(self, folder: str | Path = '.', drawing: Drawing = DRAWING) -> list[Path]:
         """Writes ``NAME_overlay.png`` and ``NAME_ids.png`` (the mask) into a folder, made if need be; returns their paths."""
         paths = [output_path(Path(folder), self.name, ending) for ending in ENDINGS]
-        for path, pixels in zip(paths, (self.overlay, lambda: self.mask)):
+        for path, picture in zip(paths, (lambda: Image.fromarray(self.overlay(opacity=drawing.opacity)), self._ids(drawing))):
             with written_beside(path) as part:
-                Image.fromarray(pixels()).save(part)
+                picture().save(part)
         return paths
+
+    def _ids(self, drawing: Drawing) -> Callable[[], Image.Image]:
+        """The mask as a picture: grey levels are class ids, or indices of the palette, which viewers show in its colours."""
+
+        def picture() -> Image.Image:
+            ids = Image.fromarray(self.mask)
+            if drawing.palette_png:
+                ids.putpalette(self.palette.tobytes())  # makes the mode P
+            return ids
+
+        return picture
+
+    def _repr_html_(self) -> str:
+        """The overlay, for notebooks."""
+        return f'<img src="{data_uri(shrink(self.overlay(), NOTEBOOK, smooth=True), ".jpg")}" alt="{escape(self.name)}">'
 
 
 def predict_image(network: TrainedNetwork, image: np.ndarray, name: str) -> Segmentation:
@@ -176,24 +201,39 @@ def predict_image(network: TrainedNetwork, image: np.ndarray, name: str) -> Segm
     return Segmentation(image, ids, tuple(network.classes), network.palette, name)
 
 
+def predict_probabilities(network: TrainedNetwork, image: np.ndarray, name: str, shares: Shares) -> Segmentation:
+    """With the probabilities of all classes. DataError for an image of more than ``tiles.MAX_WHOLE`` pixels."""
+    height, width = image.shape[:2]
+    if height * width > tiles.MAX_WHOLE:
+        raise DataError(
+            f'{name}: probabilities of {width}x{height} pixels; they are for images of at most {tiles.MAX_WHOLE} pixels: give '
+            'parts of it, or leave probabilities out'
+        )
+    probabilities = shares(network.predictor, _planes(image, network.smallest))[0, :, :height, :width]
+    ids = probabilities.argmax(0).astype(np.uint8)
+    return Segmentation(image, ids, tuple(network.classes), network.palette, name, probabilities)
+
+
 def _class_ids(network: TrainedNetwork, image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     return network.predictor.class_ids(_planes(image, network.smallest))[0, :height, :width]
 
 
-def predict(network: TrainedNetwork, files: Sequence[InputFile], out: Path, outcome: Outcome) -> None:
+def predict(
+    network: TrainedNetwork, files: Sequence[InputFile], out: Path, outcome: Outcome, drawing: Drawing = DRAWING
+) -> None:
     """``<name>_overlay.png`` (colours and a legend of the classes present) and ``<name>_ids.png`` (uint8 class ids of the
-    image's size); of a video ``<name>_overlay.mp4``."""
+    image's size); of a video ``<name>_overlay.mp4`` and ``<name>_mask.mp4``."""
     for file in files:
         with outcome.attempt(file):
             if is_video(file.path):
-                outcome.add(_predict_video(network, file, out))
+                outcome.add(*_predict_video(network, file, out, drawing))
             else:
-                outcome.add(*predict_image(network, network.read(file.path), file.name).save(out))
+                outcome.add(*predict_image(network, network.read(file.path), file.name).save(out, drawing))
 
 
-def _predict_video(network: TrainedNetwork, file: InputFile, out: Path) -> Path:
-    path, said = output_path(out, file.name, VIDEO_ENDING), False
+def _predict_video(network: TrainedNetwork, file: InputFile, out: Path, drawing: Drawing) -> list[Path]:
+    paths, said = [output_path(out, file.name, ending) for ending in VIDEO_ENDINGS], False
 
     def drawn(frame: np.ndarray) -> np.ndarray:
         nonlocal said
@@ -201,10 +241,14 @@ def _predict_video(network: TrainedNetwork, file: InputFile, out: Path) -> Path:
             if said:  # the first frame's line is enough
                 warnings.filterwarnings('ignore', '.* overlapping tiles of ')
             said = True
-            return predict_image(network, frame, file.name).overlay(all_classes=True)
+            result = predict_image(network, frame, file.name)
+        record_mask(colour_labels(result.mask, result.palette))
+        return result.overlay(all_classes=True, opacity=drawing.opacity)
 
-    rewrite(file.path, path, drawn)
-    return path
+    check_container(file.path)
+    with recorded(paths[1], frame_rate(file.path)) as record_mask:
+        rewrite(file.path, paths[0], drawn)
+    return paths
 
 
 def _planes(image: np.ndarray, smallest: int) -> np.ndarray:

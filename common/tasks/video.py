@@ -42,36 +42,60 @@ def rewrite(path: Path, out: Path, change: Callable[[np.ndarray], np.ndarray]) -
     video; a warning where frames at its end are missing. Raises OSError where ``out`` cannot be written.
     """
     check_container(path)
-    frames, sink = 0, None
-    with _opened(path) as video, written_beside(out) as part:
-        rate = video.get(cv2.CAP_PROP_FPS)
-        rate = rate if 0 < rate <= 240 else USUAL_RATE
+    frames = 0
+    with _opened(path) as video, recorded(out, _rate(video)) as record:
         expected = video.get(cv2.CAP_PROP_FRAME_COUNT)
-        size: Size = (0, 0)
-        try:
-            while True:
-                read, frame = video.read()
-                if not read:
-                    break
-                picture = _even(change(np.ascontiguousarray(frame[..., ::-1])))
-                if sink is None:
-                    size = (picture.shape[0], picture.shape[1])
-                    sink = _sink(part, rate, size)
-                if picture.shape[:2] != size:  # a video whose frames change their size
-                    picture = cv2.resize(picture, size[::-1])
-                sink.write(picture)
-                frames += 1
+        while True:
+            read, frame = video.read()
+            if not read:
+                break
+            record(change(np.ascontiguousarray(frame[..., ::-1])))
+            frames += 1
+        if not frames:
+            raise DataError(f'{path}: no frame of it can be decoded')
+    if expected > 0 and frames < expected * (1 - FEWER) - 1:
+        warnings.warn(f'{path}: {frames} of about {expected:.0f} frames could be decoded; the rest is missing', stacklevel=2)
+
+
+def frame_rate(path: Path) -> float:
+    """Frames a second of a video; USUAL_RATE where it says nothing, or nonsense."""
+    with _opened(path) as video:
+        return _rate(video)
+
+
+def _rate(video: cv2.VideoCapture) -> float:
+    rate = video.get(cv2.CAP_PROP_FPS)
+    return rate if 0 < rate <= 240 else USUAL_RATE
+
+
+@contextmanager
+def recorded(out: Path, rate: float) -> Iterator[Callable[[np.ndarray], None]]:
+    """A function that takes the frames (uint8 RGB) of an .mp4, which is there when the block ends well and any came; frames of
+    another size than the first one's are scaled to it. Raises OSError where ``out`` cannot be written."""
+    sink: Optional[Sink] = None
+    size: Size = (0, 0)
+    with written_beside(out) as part:
+
+        def record(frame: np.ndarray) -> None:
+            nonlocal sink, size
+            picture = _even(frame)
             if sink is None:
-                raise DataError(f'{path}: no frame of it can be decoded')
-            sink.close()
-            sink = None
-            if not _is_whole(part):
-                raise OSError(0, 'the disk may be full', str(out))
+                size = (picture.shape[0], picture.shape[1])
+                sink = _sink(part, rate, size)
+            if picture.shape[:2] != size:  # a video whose frames change their size
+                picture = cv2.resize(picture, size[::-1])
+            sink.write(picture)
+
+        try:
+            yield record
+            if sink is not None:
+                sink.close()
+                sink = None
+                if not _is_whole(part):
+                    raise OSError(0, 'the disk may be full', str(out))
         finally:
             if sink is not None:
                 sink.abort()
-    if expected > 0 and frames < expected * (1 - FEWER) - 1:
-        warnings.warn(f'{path}: {frames} of about {expected:.0f} frames could be decoded; the rest is missing', stacklevel=2)
 
 
 def check_container(path: Path) -> None:

@@ -30,13 +30,14 @@ from twinseg.common.data.mixing import Mixing, is_active
 from twinseg.common.data.open import open_splits, shared_images, unused_files
 from twinseg.common.data.sampling import steps_per_epoch, training_batches
 from twinseg.common.errors import DataError, DivergedError, Interrupted, LostError, StateError, UserError
-from twinseg.common.files import write_text
+from twinseg.common.files import home_expanded, write_text
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import network_arguments, num_classes
 from twinseg.common.measure.environment import machine_of, versions
 from twinseg.common.parallel.launch import pin
 from twinseg.common.parallel.processes import Group, check_agreement, naming_lost_ranks
 from twinseg.common.training import input_wait, loss_checks
+from twinseg.common.training.callbacks import Callback, Callbacks, TrainingFacts
 from twinseg.common.training.lock import training_alone
 from twinseg.common.training.log import Clock, Log, Silence
 from twinseg.common.training.resume import adapt, compare, finished_line, length_line, names_of
@@ -76,8 +77,9 @@ def train(
     resume: bool = False,
     start_from: Optional[Path] = None,
     allow_changed: Sequence[str] = (),
+    callbacks: Sequence[Callback] = (),
 ) -> dict[str, Any]:
-    """Trains to the end of the schedule and returns the last evaluation.
+    """Trains to the end of the schedule and returns the last evaluation; ``callbacks`` hear of it, on rank 0.
 
     ``resume`` continues from the newest readable checkpoint of ``work_dir``, ``start_from`` from a given one of either
     backend; both continue exactly, so that settings which decide the course must be those of the beginning, but for those that
@@ -113,7 +115,7 @@ def train(
         run.write_config()
         with Silence() if group.rank else Log(work_dir, run.progress.step, resumed=bool(path)) as run.log:
             run.introduce(path, resume, notes)
-            with Stop(group) as stop:
+            with Stop(group) as stop, run.heard_by(() if group.rank else callbacks):
                 while True:
                     try:
                         return run.to_the_end(stop)
@@ -126,6 +128,7 @@ class Run:
     """A training in a folder."""
 
     log: Log
+    callbacks: Callback = Callback()
 
     def __init__(self, config: Config, backend: Backend, device: str, work_dir: Path, group: Group, continued: bool):
         """Opens the data sets and builds the network and its trainer; one that is ``continued`` gets its weights later, and not
@@ -296,6 +299,26 @@ class Run:
         elif resume:
             log.line('no checkpoint to continue from: starts at step 0')
 
+    @contextmanager
+    def heard_by(self, callbacks: Sequence[Callback]) -> Iterator[None]:
+        """A block in which callbacks hear of the training, of its end, too, however it comes."""
+        self.callbacks, self.scores = Callbacks(callbacks), {}
+        self.callbacks.start(
+            TrainingFacts(
+                self.work_dir,
+                self.config.flat(),
+                self.backend.name,
+                self.meta.device or '',
+                tuple(self.meta.classes),
+                self.progress.step,
+                len(self.rates),
+            )
+        )
+        try:
+            yield
+        finally:
+            self.callbacks.end(self.progress.step, self.scores)
+
     def to_the_end(self, stop: Stop) -> dict[str, Any]:
         """Trains from the progress to the last step; returns the last evaluation.
 
@@ -373,17 +396,10 @@ class Run:
         for record, figures in unlogged:
             self._check_finite(record['step'], figures)
             speed = self.clock.figures(record['step'])
-            self.log.step(
-                {
-                    'kind': 'train',
-                    **record,
-                    **figures,
-                    **speed,
-                    'broken': self.broken,
-                },
-                keep=self._is_due(self.config.runtime.log_interval, record['step']),
-                last=len(self.rates),
-            )
+            values = {'kind': 'train', **record, **figures, **speed, 'broken': self.broken}
+            due = self._is_due(self.config.runtime.log_interval, record['step'])
+            self.log.step(values, keep=due, last=len(self.rates))
+            self.callbacks.step(record['step'], values)
             if self.input_advice is None:  # one line a run
                 waited, steps, recipe = speed['data_share'], len(self.clock.spans), self.work_dir / 'config.yaml'
                 self.input_advice = input_wait.advice(waited, steps, self.training, self.config.data, recipe)
@@ -424,6 +440,7 @@ class Run:
             record['confusion'] = matrix.tolist()
         self.log.record(record)
         self.log.scalars('eval', {key: scores[key] for key in headline}, step)
+        self.callbacks.evaluation(step, self.scores)
         self.log.line(f'step {step}  epoch {record["epoch"]:.1f}  {text}')
         improved: list[Optional[str]] = []
         score, best = scores[headline[0]], self.progress.best
@@ -554,6 +571,13 @@ def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = Fals
         if not quiet:
             print(report)
     return network
+
+
+def default_folder(config: Config, title: Optional[str], backend_name: str) -> Path:
+    """The run folder where none is named: ``work_dir`` of the configuration, else runs/<title or arch>-<backend>."""
+    if config.runtime.work_dir:
+        return home_expanded(config.runtime.work_dir)
+    return Path(f'runs/{title or config.model.arch}-{backend_name}')
 
 
 def classes_of(config: Config, dataset: Dataset) -> int:
