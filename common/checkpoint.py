@@ -100,6 +100,7 @@ class RunMeta(_Stored):
     epoch: Optional[float] = None
     best: Optional[float] = None  # the highest score so far
     best_at: dict[str, float] = {}  # the highest score so far at each of more_eval_sizes, named <height>x<width>
+    since_best: Count = 0  # evaluations since the one with the highest score
     left_out: Count = 0  # steps whose batches rollbacks have passed over
     rollbacks: Count = 0
     scores: dict[str, Any] = {}  # scores of the last evaluation

@@ -844,6 +844,20 @@ class Runtime(Group):
     checkpoint_interval: Count = Field(0, description='steps between checkpoints; 0: save_every says how many epochs')
     save_every: Positive = Field(1, description='epochs between checkpoints')
     max_keep_ckpts: Positive = Field(3, description='number of newest checkpoints that are kept, besides the best one')
+    patience: Count = Field(
+        0, description='evaluations without a better score after which the training ends; 0: it goes on to its last step'
+    )
+    max_hours: Optional[Annotated[float, Field(gt=0)]] = Field(
+        None,
+        description='hours after which a process that trains saves its step and ends with status 75, to be resumed, as at '
+        'SIGTERM',
+    )
+    tracker: Literal['none', 'wandb', 'mlflow', 'swanlab'] = Field(
+        'none', description='experiment tracker that gets figures and configuration, beside TensorBoard (twinseg[track])'
+    )
+    tensorboard_images: Count = Field(
+        3, description='validation images that TensorBoard shows at every evaluation: image, truth, prediction, errors'
+    )
     nan_policy: Literal['stop', 'rollback'] = Field(
         'stop',
         description='reaction to a loss or weights that are no longer finite: end the run, or return to the last checkpoint'

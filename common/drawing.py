@@ -12,6 +12,7 @@ STRIP = 1 << 20  # pixels that are blended at once
 READABLE = 320  # pixels of the narrowest picture with a legend
 NOTEBOOK = 960  # pixels of the widest picture in a notebook
 MAX_ENLARGED = 1 << 22  # pixels of the largest picture that a small image is enlarged to
+WRONG = (220, 30, 30)  # pixels of another class than the label's
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
@@ -47,6 +48,15 @@ def colour_labels(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
     return table[label]
+
+
+def error_map(image: np.ndarray, label: np.ndarray, ids: np.ndarray, ignore_index: int = 255) -> np.ndarray:
+    """Where class ids (H, W) differ from the label, in red over the grey RGB image (H, W, 3); what is ignored is black."""
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    drawn = np.repeat((grey // 2 + 96)[..., None], 3, axis=2)
+    drawn[label != ids] = WRONG
+    drawn[label == ignore_index] = 0
+    return drawn
 
 
 def shrink(image: np.ndarray, width: int, smooth: bool = False) -> np.ndarray:

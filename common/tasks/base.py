@@ -269,6 +269,10 @@ class Task(Protocol):
     def augmented(self, dataset: Dataset, config: Config, index: int, epochs: int) -> list[np.ndarray]:
         """A sample as a reader wants to check it, and as the first epochs bring it: uint8 RGB."""
 
+    def validation_picture(self, predictor: Predictor, dataset: Dataset, config: Config, index: int) -> np.ndarray:
+        """An image of a data set, its truth, what a predictor sees in it, and where that is wrong, as one picture, uint8
+        (H, W, 3)."""
+
     def report_pictures(
         self, dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork]
     ) -> list[PictureRow]:

@@ -261,6 +261,18 @@ def augmented(dataset: Dataset, config: Config, index: int, epochs: int) -> list
     return [dataset.read_image(index), *(samples[epoch, index][0].transpose(1, 2, 0) for epoch in range(epochs))]
 
 
+def validation_picture(predictor: Predictor, dataset: Dataset, config: Config, index: int) -> np.ndarray:
+    """The image as evaluation shows it, with its class and the likeliest ones below it."""
+    image, label = EvaluationImages(dataset, config.augment, config.data.image_size, 'skip')[index]
+    shares = _softmax(predictor.logits(image[None])[0].astype(np.float64))
+    order = np.argsort(-shares, kind='stable')[:LIKELIEST].tolist()
+    names = dataset.description.classes
+    guesses = tuple(Guess(_name(names, guess), guess, float(shares[guess])) for guess in order)
+    truth = names[int(label)] if label >= 0 else 'not readable'
+    picture = Classification(image.transpose(1, 2, 0), guesses, '').overlay()
+    return np.concatenate([legend(picture.shape[1], [f'truth: {truth}'], np.zeros((1, 3), np.uint8)), picture])
+
+
 def report_pictures(dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork]) -> list[PictureRow]:
     """All images in one row, each with its class and those that the networks take it for."""
     names, pictures = dataset.description.classes, []

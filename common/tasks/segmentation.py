@@ -16,7 +16,7 @@ from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from twinseg.common.data.samples import LabelledImages, TrainSamples, loaded_images
 from twinseg.common.data.segmentation_transforms import channels_first
-from twinseg.common.drawing import NOTEBOOK, OPACITY, blend, colour_labels, data_uri, overlay, shares, shrink
+from twinseg.common.drawing import NOTEBOOK, OPACITY, blend, colour_labels, data_uri, error_map, overlay, shares, shrink
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import written_beside
 from twinseg.common.interpolation import Size
@@ -51,6 +51,7 @@ DEFAULT_CLASSES = len(CITYSCAPES_CLASSES)
 PRINTED_SIZE: Size = (512, 1024)  # half of Cityscapes
 EXPORTED_KEYS: Mapping[str, str] = {'input_size': 'crop_size', 'eval_size': 'eval_size'}
 SCORED_OUTPUTS: tuple[str, ...] = ('logits', 'class_ids')
+PANEL = 400  # pixels of the widest part of a picture of an evaluation
 LABELS = 'label'  # folder of the model zoo's programs
 ENDINGS = ('_overlay.png', '_ids.png')  # ends of the names of an image's predictions
 VIDEO_ENDINGS = ('_overlay.mp4', '_mask.mp4')  # of a video: overlay, and class colours alone
@@ -309,6 +310,16 @@ def augmented(dataset: Dataset, config: Config, index: int, epochs: int) -> list
     pairs = [samples[epoch, index] for epoch in range(epochs)]
     pale = [blend(planes.transpose(1, 2, 0), ids, palette, opacity=0.35) for planes, ids in pairs]
     return [image, blend(image, label, palette), *pale]
+
+
+def validation_picture(predictor: Predictor, dataset: Dataset, config: Config, index: int) -> np.ndarray:
+    """Image, truth, prediction and errors, side by side."""
+    image, label = LabelledImages(dataset, config.augment)[index]
+    height, width = image.shape[1:]
+    ids = predictor.class_ids(image[None], (height, width))[0]
+    palette, pixels = dataset.description.palette, image.transpose(1, 2, 0)
+    panels = (pixels, colour_labels(label, palette), colour_labels(ids, palette), error_map(pixels, label, ids))
+    return np.concatenate([shrink(panel, PANEL, smooth=number == 0) for number, panel in enumerate(panels)], axis=1)
 
 
 def report_pictures(dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork]) -> list[PictureRow]:

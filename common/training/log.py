@@ -5,11 +5,13 @@ import math
 import sys
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import IO, Any, Iterator, Optional, cast
 
+import numpy as np
 from rich.console import Console
 from rich.live import Live
 from tensorboardX import SummaryWriter
@@ -19,6 +21,7 @@ from twinseg.common.console import Lasting
 from twinseg.common.files import write_text
 from twinseg.common.metrics_file import Line
 from twinseg.common.printable import ESCAPED, printable
+from twinseg.common.training import live
 
 
 class Clock:
@@ -67,6 +70,7 @@ class Log:
         self.began = time.monotonic() - max(earlier, default=0)
         self._open(step if resumed else None)
         self.live = Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
+        self.scores = ''  # of the last evaluation, for the progress on a terminal
 
     def __enter__(self) -> 'Log':
         if self.live:
@@ -115,6 +119,19 @@ class Log:
         for name, value in values.items():
             self.events.add_scalar(f'{group}/{name}', value, step)
 
+    def pictures(self, pictures: Mapping[str, np.ndarray], step: int) -> None:
+        """Pictures for TensorBoard, uint8 (H, W, 3), by name."""
+        for name, picture in pictures.items():
+            self.events.add_image(f'validation/{printable(name)}', picture, step, dataformats='HWC')
+
+    def settings(self, config: Mapping[str, Any], figure: str, best: Optional[float]) -> None:
+        """The configuration for TensorBoard, as text and as hyperparameters of the best score."""
+        lines = (printable(f'    {key}: {value}') for key, value in config.items())  # indented: shown as it is
+        self.events.add_text('configuration', '\n'.join(lines), 0)
+        if best is not None:
+            plain = {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in config.items()}
+            self.events.add_hparams(plain, {f'best/{figure}': best}, name='best')
+
     def step(self, values: dict[str, Any], keep: bool, last: int) -> None:
         """Shows a step, and writes it to the files when ``keep``."""
         self.overflows += int(values.pop('overflow'))
@@ -128,7 +145,7 @@ class Log:
         if values['broken']:
             text += f'  broken samples {values["broken"]}'
         if self.live:
-            self.live.update(text)
+            self.live.update(live.progress(values, last, self.scores))
         if keep:
             self.record(values)
             self.scalars('train', {k: v for k, v in values.items() if isinstance(v, float) and k != 'epoch'}, values['step'])
@@ -142,7 +159,7 @@ class Silence(Log):
     """The log of a process that writes none."""
 
     def __init__(self) -> None:
-        self.overflows, self.live = 0, None
+        self.overflows, self.live, self.scores = 0, None, ''
 
     def __exit__(self, *_: Any) -> None:
         pass
@@ -157,6 +174,12 @@ class Silence(Log):
         pass
 
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
+        pass
+
+    def pictures(self, pictures: Mapping[str, np.ndarray], step: int) -> None:
+        pass
+
+    def settings(self, config: Mapping[str, Any], figure: str, best: Optional[float]) -> None:
         pass
 
 

@@ -34,14 +34,18 @@ from twinseg.common.files import home_expanded, write_text
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import network_arguments, num_classes
 from twinseg.common.measure.environment import machine_of, versions
+from twinseg.common.memory import peak_memory
 from twinseg.common.parallel.launch import pin
 from twinseg.common.parallel.processes import Group, check_agreement, naming_lost_ranks
 from twinseg.common.training import input_wait, loss_checks
 from twinseg.common.training.callbacks import Callback, Callbacks, TrainingFacts
 from twinseg.common.training.lock import training_alone
 from twinseg.common.training.log import Clock, Log, Silence
+from twinseg.common.training.pictures import validation_pictures
 from twinseg.common.training.resume import adapt, compare, finished_line, length_line, names_of
 from twinseg.common.training.signals import STATUS, Stop, Stopped
+from twinseg.common.training.summary import last_lines
+from twinseg.common.training.trackers import tracker
 from twinseg.common.weights import by_name
 
 MAX_CONFUSION = 100  # classes of the largest confusion matrix that is written to metrics.jsonl
@@ -64,6 +68,7 @@ class Progress:
     step: int = 0  # steps done
     best: Optional[float] = None  # highest score so far
     best_at: dict[str, float] = field(default_factory=dict)  # at each of more_eval_sizes, named <height>x<width>
+    since_best: int = 0  # evaluations since the one with the highest score
     left_out: int = 0  # steps whose batches rollbacks have passed over
     rollbacks: int = 0
 
@@ -96,7 +101,9 @@ def train(
     device = backend.setup(
         device or runtime.device_target, seed=runtime.seed, threads=runtime.threads, timeout=runtime.collective_timeout
     )
-    group = backend.group()
+    group, began = backend.group(), time.monotonic()
+    if group.rank == 0 and (sent := tracker(runtime.tracker, runtime.log_interval)):
+        callbacks = [*callbacks, sent]
     if group.size > 1:
         print(f'rank {group.rank} of {group.size}: process {os.getpid()} on {platform.node()}', flush=True)
     notes: list[str] = []  # lines for log.txt, which opens only when the run begins
@@ -107,6 +114,7 @@ def train(
             path = checkpoint.latest(work_dir / checkpoint.FOLDER, notes.append)
         run = Run(config, backend, device, work_dir, group, continued=path is not None)
         run.allowed = tuple(allow_changed)
+        run.began = began
         notes += run.look_at_labels()
         run.open_folder(may_exist=resume or start_from is not None)
         if path:
@@ -118,7 +126,9 @@ def train(
             with Stop(group) as stop, run.heard_by(() if group.rank else callbacks):
                 while True:
                     try:
-                        return run.to_the_end(stop)
+                        scores = run.to_the_end(stop)
+                        run.close()
+                        return scores
                     except DivergedError as error:
                         run.log.line(str(error))
                         run.roll_back(error)
@@ -129,6 +139,7 @@ class Run:
 
     log: Log
     callbacks: Callback = Callback()
+    began: float  # when this process began, by time.monotonic
 
     def __init__(self, config: Config, backend: Backend, device: str, work_dir: Path, group: Group, continued: bool):
         """Opens the data sets and builds the network and its trainer; one that is ``continued`` gets its weights later, and not
@@ -242,8 +253,8 @@ class Run:
             raise StateError(finished_line(path, meta.step))
         self.meta = self.meta.model_copy(update={'changes': [*meta.changes, *compared.history(meta.step)]})
         comparable = same_folder and not compared.scores
-        best, best_at = (meta.best, dict(meta.best_at)) if comparable else (None, {})
-        self.progress = Progress(meta.step, best, best_at, meta.left_out, meta.rollbacks)
+        best, best_at, since_best = (meta.best, dict(meta.best_at), meta.since_best) if comparable else (None, {}, 0)
+        self.progress = Progress(meta.step, best, best_at, since_best, meta.left_out, meta.rollbacks)
         self.scores = meta.scores
 
     def check_agreement(self, facts: Optional[dict[str, bytes]] = None) -> None:
@@ -335,7 +346,7 @@ class Run:
             try:
                 if done.step and self._is_evaluation_due() and self.scores.get('step') != done.step:
                     self.save(self.evaluate(stop))  # a signal came before it
-                while done.step < len(self.rates):
+                while done.step < len(self.rates) and not self.is_out_of_patience:
                     try:
                         self.step(batches, stop)
                     except (DataError, LostError):
@@ -350,19 +361,42 @@ class Run:
                         self.clock.restart()
             except Stopped as stopped:
                 self.leave(stopped.signal)
+        if self.is_out_of_patience and done.step < len(self.rates):
+            self.log.line(f'patience: {done.since_best} evaluations without a better score: ends after step {done.step}')
         if self.validation is None:
             self.log.line(f'the result is the last checkpoint, {checkpoint.step_path(self.folder, done.step)}')
         return self.scores
 
+    @property
+    def is_out_of_patience(self) -> bool:
+        """Whether as many evaluations as ``patience`` have brought no better score."""
+        return 0 < self.config.runtime.patience <= self.progress.since_best
+
+    @property
+    def is_overtime(self) -> bool:
+        """Whether this process has trained for ``max_hours``."""
+        hours = self.config.runtime.max_hours
+        return hours is not None and time.monotonic() - self.began > 3600 * hours
+
     def leave(self, number: signal.Signals) -> NoReturn:
         """Saves the last step that was done, and raises Interrupted."""
-        step = self.progress.step
+        step, by = self.progress.step, number.name
+        if self.is_overtime:
+            by = f'max_hours: {self.config.runtime.max_hours:g}'
         if not step:
-            raise Interrupted(f'stopped by {number.name} before the first step', STATUS[number])
+            raise Interrupted(f'stopped by {by} before the first step', STATUS[number])
         self.save()
-        self.log.line(f'stopped by {number.name} after step {step}')
-        text = f'stopped by {number.name} after step {step}, which is saved: continue with --resume'
-        raise Interrupted(text, STATUS[number])
+        self.log.line(f'stopped by {by} after step {step}')
+        raise Interrupted(f'stopped by {by} after step {step}, which is saved: continue with --resume', STATUS[number])
+
+    def close(self) -> None:
+        """Leaves what a reader wants to know of the whole run: in TensorBoard, and on the terminal with the next commands."""
+        if self.group.rank:
+            return
+        figure, best = self.task.FIGURES[0], self.progress.best
+        self.log.settings(self.config.flat(), figure, best)
+        for line in last_lines(self.work_dir, self.config.task, figure, best):
+            self.log.line(line)
 
     def step(self, batches: Batches, stop: Stop) -> None:
         """Takes and logs one optimizer step; Stopped where the run is to end before or after it."""
@@ -381,6 +415,8 @@ class Run:
             self.trainer.settle()
         self.clock.tick()
         stopped = None
+        if self.is_overtime:
+            stop.end()
         if self.group.size == 1 or not self.trainer.ahead or self._is_due(STOP_INTERVAL):
             stopped, self.broken = stop.asked(len(self.samples.broken))
         record = {'step': self.progress.step, 'epoch': round(self.epoch, 4), 'lr': float(self.rates[index])}
@@ -395,8 +431,9 @@ class Run:
         unlogged, self.unlogged = self.unlogged, []
         for record, figures in unlogged:
             self._check_finite(record['step'], figures)
+            memory = round(self.backend.device_memory() or peak_memory())
             speed = self.clock.figures(record['step'])
-            values = {'kind': 'train', **record, **figures, **speed, 'broken': self.broken}
+            values = {'kind': 'train', **record, **figures, **speed, 'memory_mb': memory, 'broken': self.broken}
             due = self._is_due(self.config.runtime.log_interval, record['step'])
             self.log.step(values, keep=due, last=len(self.rates))
             self.callbacks.step(record['step'], values)
@@ -440,18 +477,33 @@ class Run:
             record['confusion'] = matrix.tolist()
         self.log.record(record)
         self.log.scalars('eval', {key: scores[key] for key in headline}, step)
+        self._show(predictor, scores, step)
         self.callbacks.evaluation(step, self.scores)
         self.log.line(f'step {step}  epoch {record["epoch"]:.1f}  {text}')
         improved: list[Optional[str]] = []
         score, best = scores[headline[0]], self.progress.best
+        self.progress.since_best += 1
         if best is None or score > best:
-            self.progress.best = score
+            self.progress.best, self.progress.since_best = score, 0
             improved.append(None)
+        self.log.scores = f'{headline[0]} {score:.2f}, best {self.progress.best:.2f}'
         for name, others in sizes.items():
             if others[headline[0]] > self.progress.best_at.get(name, -math.inf):
                 self.progress.best_at[name] = others[headline[0]]
                 improved.append(name)
         return improved
+
+    def _show(self, predictor: Predictor, scores: dict[str, Any], step: int) -> None:
+        """Scores of the classes and pictures for TensorBoard, by rank 0."""
+        if self.group.rank:
+            return
+        figure, count = self.task.CLASS_FIGURE, self.config.runtime.tensorboard_images
+        by_class = {name: values[figure] for name, values in scores['classes'].items() if values[figure] is not None}
+        if len(by_class) <= MAX_CONFUSION:
+            self.log.scalars(figure, by_class, step)
+        shown = views.as_published(predictor, self.config)
+        pictures = validation_pictures(shown, self.validation, self.config, count) if count else {}
+        self.log.pictures(pictures, step)
 
     def save(self, best: Sequence[Optional[str]] = ()) -> None:
         """Writes a checkpoint, by rank 0; the others wait for it. DivergedError in all of them when tensors are not finite.

@@ -72,6 +72,10 @@ class Stop:
         finally:
             self.interruptible = False
 
+    def end(self) -> None:
+        """Lets the training end as after SIGTERM."""
+        self.number = self.number or signal.SIGTERM
+
     def _note(self, number: int, _: Any) -> None:
         if number == signal.SIGINT and self.group.size == 1:
             self.interrupts += 1
