@@ -11,6 +11,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence, TextIO
 
 import numpy as np
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
@@ -92,6 +93,17 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     _print(table)
 
 
+def show_entries(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows of long texts: the first value of each on a line of its own, the others below it, as wide as the terminal is."""
+    console.print(f'{title}: {len(rows)}', style='bold', highlight=False)
+    for row in rows:
+        first, *others = row.items()
+        console.print(Text(printable(first[1]), style='bold'), soft_wrap=True)
+        for key, value in others:
+            if value not in (None, ''):
+                console.print(Padding(Text(f'{key}: {printable(value)}'), (0, 0, 0, 4)))
+
+
 def show_image_scores(scores: ImageScores) -> None:
     """The classes and the means of a classification."""
     order = sorted(range(len(scores.classes)), key=lambda index: (np.isnan(scores.accuracy[index]), scores.accuracy[index]))
@@ -135,10 +147,23 @@ def show_pixel_scores(scores: Scores) -> None:
 
 
 def show_facts(facts: Mapping[str, Any]) -> None:
-    """Names and values, a line each."""
+    """Names and values, a line each; mappings and lists in words, numbers of bytes in their unit."""
     for key, value in facts.items():
-        text = f'{value:.3g}' if isinstance(value, float) else str(value)
+        text = f'{value / 1e6:.1f} MB ({value} bytes)' if key == 'bytes' and isinstance(value, int) else fact(value)
         console.print(one_line(f'{key}: {text}'), markup=False, highlight=False, soft_wrap=True)
+
+
+def fact(value: Any) -> str:
+    """A value as people read it."""
+    if isinstance(value, bool):
+        return 'yes' if value else 'no'
+    if isinstance(value, float):
+        return f'{value:.3g}'
+    if isinstance(value, Mapping):
+        return ', '.join(f'{key} {fact(part)}' for key, part in value.items()) or 'none'
+    if isinstance(value, (list, tuple)):
+        return ', '.join(map(fact, value)) or 'none'
+    return 'none' if value is None else str(value)
 
 
 def show_predicted(path: Path) -> None:

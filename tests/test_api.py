@@ -66,7 +66,9 @@ def test_bad_input_is_one_error_that_says_what_to_change(tmp_path, trained):
         "did you mean 'base_lr'": lambda: twinseg.train({'arch': 'enet'}, {'bas_lr': 1}),
         "did you mean 'fast_scnn_toy_street'": lambda: twinseg.train('fast_scnn_toystreet'),
         'absent': lambda: twinseg.evaluate(tmp_path / 'absent'),
-        '--boundary|--real-size': lambda: twinseg.evaluate(trained[0].folder, device='cpu', options=EvalOptions(real_size=True)),
+        '--boundary|--real-size': lambda: twinseg.evaluate(
+            trained[0].folder, device='cpu', options=EvalOptions(real_size=True)
+        ),
         'no readable checkpoint': lambda: twinseg.export(tmp_path),
     }
     for said, attempt in cases.items():
@@ -80,7 +82,10 @@ def test_export_gives_a_file_that_load_opens(trained, backend_name, tmp_path):
     report = twinseg.export(run.folder, tmp_path / 'net.onnx', backend=backend_name)
     assert report.file.difference <= report.file.tolerance
     image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
-    masks = [twinseg.load(path, device=device).predict(image).mask for path, device in ((run.folder, 'cpu'), (tmp_path / 'net.onnx', None))]
+    masks = [
+        twinseg.load(path, device=device).predict(image).mask
+        for path, device in ((run.folder, 'cpu'), (tmp_path / 'net.onnx', None))
+    ]
     assert (masks[0] == masks[1]).mean() > 0.99
 
 
@@ -119,7 +124,11 @@ def test_a_turned_photo_is_predicted_upright(network, tmp_path):
     exif = Image.Exif()
     exif[274] = 6  # a quarter turn
     Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(tmp_path / 'a.jpg', exif=exif)
-    assert network.predict(tmp_path / 'a.jpg').mask.shape == network.predict(Image.open(tmp_path / 'a.jpg')).mask.shape == SIZE[::-1]
+    assert (
+        network.predict(tmp_path / 'a.jpg').mask.shape
+        == network.predict(Image.open(tmp_path / 'a.jpg')).mask.shape
+        == SIZE[::-1]
+    )
 
 
 def test_probabilities_are_those_of_the_mask(network):

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Callable, Optional
 import typer
 
 from twinseg.common.cli import data, deployment, inference, measuring, reporting, tracing, training, weights
+from twinseg.common.cli.help import Command, Commands
 from twinseg.common.errors import Interrupted, UserError, reason_of
 from twinseg.common.memory import MORE, is_out_of_memory, keep_freed_memory
 from twinseg.common.printable import ESCAPED, one_line
@@ -38,17 +39,17 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'results': reporting.results,
 }
 
-RUNNING_NETWORKS = (
-    'train',
-    'eval',
-    'predict',
-    'submit',
-    'benchmark',
-)  # commands that take the same large blocks again and again
+# commands that take the same large blocks of memory again and again
+RUNNING_NETWORKS = ('train', 'eval', 'predict', 'submit', 'benchmark')
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Commands,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={'help_option_names': ['-h', '--help']},
+)
 for name, command in COMMANDS.items():
-    app.command(name)(command)
+    app.command(name, cls=Command)(command)
 app.command('conversion-facts', hidden=True)(deployment.conversion_facts)
 
 
@@ -66,7 +67,7 @@ def global_options(
         bool, typer.Option('--version', help='Print the version and exit.', is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Semantic segmentation networks, each in PyTorch and in MindSpore. `--debug` anywhere shows tracebacks."""
+    """Semantic segmentation networks, each in PyTorch and in MindSpore."""
 
 
 def main(arguments: Optional[list[str]] = None) -> int:

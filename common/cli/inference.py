@@ -1,6 +1,7 @@
 """Commands that run a trained network: ``eval``, ``predict``, ``submit``."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Optional
 
 import typer
@@ -77,47 +78,81 @@ def evaluate(
 
 
 def predict(
-    words: Annotated[list[str], typer.Argument(metavar='[CONFIG] INPUT...', help='images, folders, videos')],
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar='[CONFIG] INPUT...',
+            help="images, videos, folders with all below them, patterns ('**/*.jpg'), addresses, or the number of a camera",
+        ),
+    ],
     checkpoint: CheckpointOrModel = None,
     model: ExportedFile = None,
     engine: Engine = None,
     backend: Backend = None,
     device: Device = None,
     settings: Settings = None,
-    out: Annotated[Path, typer.Option(metavar='FOLDER')] = Path('predictions'),
+    out: Annotated[
+        Optional[Path], typer.Option(metavar='FOLDER', help='by default predictions, or predictions-2, ... where that is full')
+    ] = None,
     ms_flip: MultiScaleFlip = False,
     scales: Scales = None,
     flip: Flip = False,
     slide: Slide = False,
     stride: Stride = None,
+    opacity: Annotated[
+        Optional[float], typer.Option(min=0, max=1, help="of the classes' colours over the image; by default 0.5")
+    ] = None,
+    palette_png: Annotated[
+        bool, typer.Option('--palette-png', help="ids as PNGs that viewers show in the classes' colours")
+    ] = False,
+    seconds: Annotated[Optional[float], typer.Option(min=0, help='camera: how long; by default until Ctrl-C')] = None,
     logits: Annotated[Optional[Path], typer.Option(metavar='FILE.npy', help='raw logits of one image')] = None,
 ) -> None:
-    """Class ids and overlays with a legend, of images, folders with all below them, or videos; of a classifier the five
+    """Class ids and overlays with a legend; of a video or a camera two videos, overlay and mask; of a classifier the five
     likeliest classes.
 
     The exit status is 1 when some of the files could not be read: the others are predicted."""
     from twinseg.common import console
     from twinseg.common.deploy.exported_file import ExportedNetwork
-    from twinseg.common.inference import predict
+    from twinseg.common.inference import predict, sources
     from twinseg.common.inference.runs import load_run
-    from twinseg.common.tasks.base import EvalOptions
+    from twinseg.common.tasks.base import DRAWING, Drawing, EvalOptions
 
     config = words.pop(0) if len(words) > 1 and _is_config(words[0]) else None
     check_network(checkpoint, model, backend=backend, device=device, engine=engine)
-    files = predict.input_files(list(map(Path, words)), out)  # before the network, which takes seconds to load
+    folder, earlier = (out, []) if out is not None else sources.fresh_folder(Path('predictions'))
+    drawing = Drawing(DRAWING.opacity if opacity is None else opacity, palette_png)
+    camera = sources.camera_of(words)
+    if camera is None and seconds is not None:
+        raise UserError('--seconds: is for a camera')
+    if camera is not None and logits is not None:
+        raise UserError('--logits: is for an image')
     options = EvalOptions(ms_flip, slide, scales=parse_scales(scales), flip=flip, stride=parse_size(stride, '--stride'))
-    if model is not None:
-        if settings:
-            raise UserError('--set: has no effect on an exported file, which holds its settings; export it again with others')
-        exported = ExportedNetwork(model, engine)
-        if config is not None:
-            load_config_for_file(exported.metadata, config, None)  # compares the two
-        network = exported.trained(options)
-    else:
-        assert checkpoint is not None
-        chosen = load_config(config, settings, checkpoint)
-        network = load_run(checkpoint, *choose_for_run(chosen, backend, device, settings), chosen).trained(options)
-    predict.predict(network, files, out, logits, console.show_predicted)
+    with TemporaryDirectory(prefix='twinseg-') as fetched:
+        files = []
+        if camera is None:  # before the network, which takes seconds to load
+            with console.progress('downloading') as progress:
+                paths = sources.paths(words, Path(fetched), progress)
+            files = predict.input_files(paths, folder, earlier)
+        if model is not None:
+            if settings:
+                raise UserError(
+                    '--set: has no effect on an exported file, which holds its settings; export it again with others'
+                )
+            exported = ExportedNetwork(model, engine)
+            if config is not None:
+                load_config_for_file(exported.metadata, config, None)  # compares the two
+            network = exported.trained(options)
+        else:
+            assert checkpoint is not None
+            chosen = load_config(config, settings, checkpoint)
+            network = load_run(checkpoint, *choose_for_run(chosen, backend, device, settings), chosen).trained(options)
+        if camera is not None:
+            for path in sources.predict_camera(network, camera, folder, seconds, drawing):
+                console.show_predicted(path)
+            return
+        with console.progress('predicting') as progress:
+            predict.predict(network, files, folder, logits, console.show_predicted, drawing, progress)
 
 
 def submit(

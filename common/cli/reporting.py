@@ -1,35 +1,62 @@
 """Commands that show what there is: ``list``, ``report``, ``results``."""
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
 from twinseg.common.cli.options import Device, Runs
+from twinseg.common.errors import UserError, did_you_mean, similar
 
 
 def list_(
+    what: Annotated[
+        Optional[str],
+        typer.Argument(
+            metavar='WHAT', show_default=False, help='recipes, networks, datasets, weights or keys; by default all but keys'
+        ),
+    ] = None,
+    words: Annotated[
+        Optional[list[str]], typer.Argument(metavar='WORD...', show_default=False, help='only rows in which all of these occur')
+    ] = None,
+    dataset: Annotated[Optional[str], typer.Option(metavar='SET', help='recipes for this data set, such as camvid')] = None,
+    arch: Annotated[Optional[str], typer.Option(metavar='NETWORK', help='recipes of this network, such as stdc1_seg')] = None,
     models: Annotated[bool, typer.Option('--models', help='networks')] = False,
     configs: Annotated[bool, typer.Option('--configs', help='recipes')] = False,
     datasets: Annotated[bool, typer.Option('--datasets', help='data sets')] = False,
     weights: Annotated[bool, typer.Option('--weights', help='weights that have a name')] = False,
     keys: Annotated[bool, typer.Option('--keys', help='keys of the configuration')] = False,
+    as_json: Annotated[bool, typer.Option('--json', help='print JSON: WHAT -> rows')] = False,
 ) -> None:
-    """Networks, recipes, data sets and weights; with --keys every key of the configuration."""
+    """Networks, recipes, data sets and weights; with `keys` every key of the configuration."""
     from twinseg.common import console
     from twinseg.common.report import catalogue
 
-    everything = not (models or configs or datasets or weights or keys)
-    if configs or everything:
-        console.show('recipes', catalogue.configs())
-    if datasets or everything:
-        console.show('data sets', catalogue.datasets())
-    if weights or everything:
-        console.show('weights', catalogue.weights())
-    if keys:
-        console.show('keys', catalogue.keys())
-    if models or everything:
-        console.show('networks', catalogue.models())
+    asked = {'recipes': configs, 'datasets': datasets, 'weights': weights, 'keys': keys, 'networks': models}
+    if what is not None:
+        if what not in asked:
+            raise UserError(
+                f'list {what}: expected {", ".join(asked)}{did_you_mean(similar(what, asked), "`twinseg list -h`")}'
+            )
+        asked[what] = True
+    if dataset is not None or arch is not None:
+        if {name for name, given in asked.items() if given} - {'recipes'}:
+            raise UserError('--dataset and --arch are for `twinseg list recipes`')
+        asked['recipes'] = True
+    if not any(asked.values()):
+        asked = {name: name != 'keys' for name in asked}
+    rows = {name: catalogue.rows(name, words or (), dataset, arch) for name, given in asked.items() if given}
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    for name, found in rows.items():
+        if not found:
+            console.console.print(f'no {name}{" with " + " ".join(words) if words else ""}', highlight=False)
+        elif name in ('recipes', 'weights', 'keys'):
+            console.show_entries(name, found)
+        else:
+            console.show(name, found)
 
 
 def report(

@@ -51,12 +51,27 @@ def recipe(
     settings: Settings = None,
     devices: Annotated[int, typer.Option(min=1, help='devices that train')] = 1,
     batch_size: Annotated[Optional[int], typer.Option(min=1, help="images on each; by default the recipe's")] = None,
+    whole: Annotated[bool, typer.Option('--print', help='print the whole configuration, ready to be a file')] = False,
+    schema: Annotated[bool, typer.Option('--schema', help='print the JSON schema of configurations, for editors')] = False,
     json_file: Json = None,
 ) -> None:
-    """A recipe on other devices than its publisher's: global batch, learning rate and steps against the published ones."""
+    """A recipe on other devices than its publisher's: global batch, learning rate and steps against the published ones.
+
+    --print prints the configuration instead, with every key; --schema, without CONFIG, what an editor completes keys by.
+    """
+    from twinseg.common import config as configuration
     from twinseg.common import console
+    from twinseg.common.settings import schema as schemas
     from twinseg.common.training import rescale
 
+    if schema:
+        if config is not None or whole or settings:
+            raise UserError('--schema: it is that of all configurations; leave CONFIG, --print and --set out')
+        print(schemas.text(configuration.GROUPS))
+        return
+    if whole:
+        print(configuration.dump(load_config(config, settings)), end='')
+        return
     rows = rescale.schedules_for(load_config(config, settings), devices, batch_size)
     console.show(
         f'{config}: published, and on {devices} device{"s" * (devices > 1)}',

@@ -85,7 +85,9 @@ class Model:
         if isinstance(image, (str, Path)):
             return self.network.read(Path(image)), Path(image).stem
         if isinstance(image, PIL.Image.Image):
-            return np.array(PIL.ImageOps.exif_transpose(image).convert('RGB')), Path(getattr(image, 'filename', '')).stem or 'image'
+            return np.array(PIL.ImageOps.exif_transpose(image).convert('RGB')), Path(
+                getattr(image, 'filename', '')
+            ).stem or 'image'
         if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.shape[2:] != (3,) or not image.size:
             given = f'{image.dtype} {image.shape}' if isinstance(image, np.ndarray) else type(image).__name__
             raise DataError(f'image: {given}; expected a file, a uint8 array (H, W, 3), or an image of Pillow')

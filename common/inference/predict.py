@@ -1,5 +1,6 @@
 """Prediction on images, folders and videos."""
 
+import itertools
 import os
 import warnings
 from collections import defaultdict
@@ -10,11 +11,12 @@ from typing import Callable, Optional, Sequence
 import numpy as np
 
 from twinseg.common import tasks
+from twinseg.common.data.base import OnProgress
 from twinseg.common.data.listing import HIDDEN, IMAGE_SUFFIXES, is_image, list_files, some
 from twinseg.common.errors import DataError, PartialError, UserError, reason_of
 from twinseg.common.files import made_folder, written_beside
 from twinseg.common.printable import printable
-from twinseg.common.tasks.base import InputFile, Outcome, TrainedNetwork, output_path
+from twinseg.common.tasks.base import DRAWING, Drawing, InputFile, Outcome, TrainedNetwork, output_path
 from twinseg.common.tasks.segmentation import ENDINGS, VIDEO_ENDINGS
 from twinseg.common.tasks.video import VIDEOS, is_video
 
@@ -27,9 +29,11 @@ def predict(
     out: Path,
     logits: Optional[Path] = None,
     hear: Callable[[Path], None] = lambda path: None,
+    drawing: Drawing = DRAWING,
+    progress: OnProgress = lambda done, total: None,
 ) -> list[Path]:
     """Writes what a network sees in images and videos (see ``input_files``) to the folder ``out``; returns the files written,
-    of which ``hear`` is told at once.
+    of which ``hear`` is told at once; ``progress`` hears how many of the inputs are done.
 
     What they are depends on the task (see ``predict`` there). ``logits`` is a file for the raw logits of a single image as
     ``.npy``, float32 (1, C, h, w) at the head's size, of a classifier (1, C). A file that cannot be read does not end the work:
@@ -38,12 +42,13 @@ def predict(
     task = tasks.of(network.task)
     if logits is not None and (len(files) != 1 or is_video(files[0].path)):
         raise UserError(f'--logits keeps the logits of one image; given {len(files)} files')
-    outcome = Outcome(hear)
+    done = itertools.count(1)
+    outcome = Outcome(hear, lambda: progress(next(done), len(files)))
     try:
         with made_folder(out), warnings.catch_warnings():
             if len(files) == 1:  # the error says it
                 warnings.filterwarnings('ignore', 'not predicted: ')
-            task.predict(network, files, out, outcome)
+            task.predict(network, files, out, outcome, drawing)
         if logits is not None and not outcome.problems:
             with written_beside(logits) as part, part.open('wb') as content:  # np.save would append .npy to other names
                 np.save(content, task.logits(network, network.read(files[0].path)))
@@ -69,13 +74,13 @@ def _failure(problems: dict[Path, str], count: int) -> UserError:
     return DataError(text) if len(problems) == count else PartialError(text)
 
 
-def input_files(inputs: Sequence[Path], out: Path = Path('predictions')) -> list[InputFile]:
+def input_files(inputs: Sequence[Path], out: Path = Path('predictions'), earlier: Sequence[Path] = ()) -> list[InputFile]:
     """Images and videos of paths and of folders with all that is below them, in order, with names for what is written of them
     below ``out``.
 
     The name is the file's, in a folder its path from there, without suffix. Where two would have one name, the suffix stays in
     it (``x.jpg`` and ``x.png`` of one folder), or the folders that tell them apart are put before it. A file that is given
-    twice is predicted once; hidden files, and earlier predictions in ``out``, are passed over; a warning counts other files of
+    twice is predicted once; hidden files, and predictions in ``out`` and in the ``earlier`` folders, are passed over; a warning counts other files of
     the folders by kind. UserError for a path that is neither an image nor a video nor a folder with any of these, and where a
     prediction would be written over an input.
     """
@@ -84,7 +89,7 @@ def input_files(inputs: Sequence[Path], out: Path = Path('predictions')) -> list
         raise DataError(f'{", ".join(map(str, missing))}: no such file or folder')
     found: dict[str, _Found] = {}
     for path in inputs:
-        for file, below in _files_of(path, out):
+        for file, below in _files_of(path, (out, *earlier)):
             where = os.path.abspath(file)
             found.setdefault(where, _Found(file, Path(where).parts[1:], len(Path(below).parts)))
     files = _with_names(list(found.values()))
@@ -96,17 +101,16 @@ def input_files(inputs: Sequence[Path], out: Path = Path('predictions')) -> list
     return files
 
 
-def _files_of(path: Path, out: Path) -> list[tuple[Path, str]]:
+def _files_of(path: Path, written: Sequence[Path]) -> list[tuple[Path, str]]:
     """Images and videos that a path stands for, with their paths below the folder."""
     if path.is_dir():
         listing = list_files(path, IMAGE_SUFFIXES + VIDEOS)
-        folder, earlier = os.path.abspath(path), os.path.join(os.path.abspath(out), '')
-        names = [
-            name for name in listing.names if not os.path.join(folder, name).startswith(earlier) or earlier == folder + os.sep
-        ]
+        folder = os.path.abspath(path)
+        passed = tuple(below for out in written if (below := os.path.join(os.path.abspath(out), '')) != folder + os.sep)
+        names = [name for name in listing.names if not os.path.join(folder, name).startswith(passed)]
         notes = [str(note) for note in listing.notes if note.reason != HIDDEN]
         if len(names) < len(listing.names):
-            notes.append(f'{len(listing.names) - len(names)} in {out}, where predictions are written')
+            notes.append(f'{len(listing.names) - len(names)} in {", ".join(map(str, written))}, where predictions are written')
         if notes:
             warnings.warn(f'{path}: not predicted: {printable(", ".join(notes))}', stacklevel=2)
         if not names:

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Optional, Sequence, Union, get_args, get_origin
 
 from twinseg.common import config as configuration
 from twinseg.common import tasks
@@ -11,7 +11,7 @@ from twinseg.common.backend import Backend, available
 from twinseg.common.data import image_folder
 from twinseg.common.data.classes import CITYSCAPES_CLASSES
 from twinseg.common.data.layouts import DATASETS
-from twinseg.common.errors import UserError
+from twinseg.common.errors import UserError, did_you_mean, similar
 from twinseg.common.settings import published_scores, recipes
 from twinseg.common.settings.published_scores import Published
 from twinseg.common.weights import TABLES, by_name
@@ -19,6 +19,30 @@ from twinseg.common.weights.published import PUBLISHED
 
 Row = dict[str, Any]
 COUNTED = Path(__file__).with_name('networks.json')  # written by scripts/count_networks.py
+
+
+def rows(what: str, words: Sequence[str] = (), dataset: Optional[str] = None, arch: Optional[str] = None) -> list[Row]:
+    """The rows of ``recipes``, ``networks``, ``datasets``, ``weights`` or ``keys`` in which all ``words`` occur, in any case; of
+    recipes those for a data set and of a network. UserError for a data set or a network that there is not."""
+    if what == 'recipes' and (dataset, arch) != (None, None):
+        chosen = [row for row in configs() if _is_of(row['config'], dataset, arch)]
+    else:
+        chosen = {'recipes': configs, 'networks': models, 'datasets': datasets, 'weights': weights, 'keys': keys}[what]()
+    texts = (' '.join(map(str, row.values())).lower() for row in chosen)
+    return [row for row, text in zip(chosen, texts) if all(word.lower() in text for word in words)]
+
+
+def _is_of(recipe: str, dataset: Optional[str], arch: Optional[str]) -> bool:
+    """Whether a recipe is for a data set, and of a network."""
+    known = get_args(configuration.Data.model_fields['set'].annotation)
+    networks = json.loads(COUNTED.read_text(encoding='utf-8'))
+    for name, given, names in (('--dataset', dataset, known), ('--arch', arch, networks)):
+        if given is not None and given not in names:
+            raise UserError(
+                f'{name} {given}: there is none{did_you_mean(similar(given, names), "there are " + ", ".join(names))}'
+            )
+    config = configuration.load(recipe)
+    return dataset in (None, config.data.set) and arch in (None, config.model.arch)
 
 
 def configs() -> list[Row]:

@@ -114,10 +114,10 @@ class InputFile(NamedTuple):
 class Outcome:
     """Files that are predicted one by one: what was written of them, and why others could not be read."""
 
-    def __init__(self, hear: Callable[[Path], None] = lambda path: None):
+    def __init__(self, hear: Callable[[Path], None] = lambda path: None, done: Callable[[], None] = lambda: None):
         self.written: list[Path] = []
         self.problems: dict[Path, str] = {}
-        self._hear = hear
+        self._hear, self._done = hear, done  # a file was written; a file of the input is done with
 
     def add(self, *paths: Path) -> None:
         """Notes files that were written."""
@@ -137,6 +137,8 @@ class Outcome:
             if not is_out_of_memory(error):
                 raise
             self._failed(file, f'{file.path}: {error}' if isinstance(error, UserError) else f'{file.path}: takes {MORE}')
+        finally:
+            self._done()
 
     def _failed(self, file: InputFile, reason: str) -> None:
         self.problems[file.path] = reason

@@ -54,7 +54,15 @@ def test_progress_is_whole_in_two_lines(width):
     console.print(live.progress(FIGURES, 200000, 'mIoU 43.21, best 44.02'))
     lines = console.export_text().splitlines()
     assert len(lines) == 2 and all(len(line) <= width for line in lines)
-    for text in ('epoch 1234.56', '123456/200000', '4 days, 4:00:00 left', 'loss 12.3456', '1234.5 img/s', 'data 99%', '123.5 GB'):
+    for text in (
+        'epoch 1234.56',
+        '123456/200000',
+        '4 days, 4:00:00 left',
+        'loss 12.3456',
+        '1234.5 img/s',
+        'data 99%',
+        '123.5 GB',
+    ):
         assert text in ' '.join(lines)
 
 
@@ -65,7 +73,9 @@ def test_a_training_ends_with_its_score_and_commands_that_run(run):
     assert last[0].startswith(f'best mIoU {best:.2f} at step ') and last[0].endswith('best.safetensors')
     assert [line.split()[1] for line in last[2:]] == ['predict', 'report', 'export']
     command = shlex.split(last[3])
-    assert command[:2] == ['twinseg', 'report'] and cli.main([*command[1:], '--pictures', '0', '--out', str(run / 'r.html')]) == 0
+    assert (
+        command[:2] == ['twinseg', 'report'] and cli.main([*command[1:], '--pictures', '0', '--out', str(run / 'r.html')]) == 0
+    )
 
 
 def test_tensorboard_has_pictures_classes_and_the_configuration(run):
@@ -96,7 +106,9 @@ def test_patience_ends_a_training_whose_score_does_not_rise(data, tmp_path, monk
 
 
 def test_max_hours_saves_and_ends_as_sigterm_does(data, tmp_path):
-    with pytest.raises(Interrupted, match=r'stopped by max_hours: 1e-09 after step 1, which is saved: continue with --resume') as end:
+    with pytest.raises(
+        Interrupted, match=r'stopped by max_hours: 1e-09 after step 1, which is saved: continue with --resume'
+    ) as end:
         train(data, tmp_path / 'run', max_iters=4, max_hours=1e-9)
     assert end.value.status == 75
     assert (tmp_path / 'run' / 'checkpoints' / 'step_00000001.safetensors').is_file()
