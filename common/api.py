@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Mapping, Optional, Sequence
 
 from twinseg.common import config as configuration
-from twinseg.common.backend import Format, preferred
+from twinseg.common.backend import Format, load_installed_plugins, preferred
 from twinseg.common.config import Config
 from twinseg.common.deploy.engines import ENGINES
 from twinseg.common.deploy.export import DEFAULT_OPTIONS, ExportOptions, ExportReport, export_checkpoint
@@ -116,6 +116,7 @@ def export(
 
 
 def _chosen(config: AnyConfig, settings: Settings = None) -> Config:
+    load_installed_plugins()
     if isinstance(config, (str, Path)):
         config = configuration.load(config)
     elif not isinstance(config, Config):

@@ -5,20 +5,24 @@ Arrays go in and out as numpy; parameter names are the canonical ones in both (`
 ``running_var``), so a state of one loads into the other.
 """
 
+import functools
 import importlib
+import importlib.metadata
 import importlib.util
 import inspect
+import sys
 from pathlib import Path
 from typing import Any, Callable, Generator, Iterable, Iterator, Literal, Mapping, Optional, Protocol, Sequence, TypeVar, cast
 
 import numpy as np
 
+from twinseg.common.activations import Arrays, Layer, Watcher
 from twinseg.common.checkpoint import LoadReport, RunMeta, State, TrainerState
 from twinseg.common.config import DETAIL_KERNEL, Config, Loss
-from twinseg.common.errors import BackendError, UserError, nearest, require
+from twinseg.common.errors import BackendError, UserError, nearest, reason_of, require
 from twinseg.common.interpolation import Size
 from twinseg.common.parallel.processes import Group
-from twinseg.common.activations import Arrays, Layer, Watcher
+from twinseg.common.plugins import GROUP, PLUGINS, built
 
 PACKAGES = {'pytorch': ('torch', 'twinseg.pytorch_impl.backend'), 'mindspore': ('mindspore', 'twinseg.mindspore_impl.backend')}
 Network = Any  # torch.nn.Module or mindspore.nn.Cell
@@ -251,7 +255,50 @@ def get_backend(name: str) -> Backend:
         raise BackendError(f'no backend {name!r}: choose {" or ".join(PACKAGES)}')
     framework, module = PACKAGES[name]
     require(framework, name)
-    return cast(Backend, importlib.import_module(module))
+    backend = cast(Backend, importlib.import_module(module))
+    load_installed_plugins()
+    for arch, factories in PLUGINS.networks.items():
+        if name in factories and arch not in backend.MODELS:
+            cast(dict, backend.MODELS)[arch] = built(PLUGINS.networks, arch, name)
+    return backend
+
+
+def load_plugin(path: Path) -> None:
+    """Runs a plugin's file, which its user named, and registers what it has; UserError where that fails."""
+    if not path.is_file():
+        raise UserError(f'--plugin {path}: no such file')
+    name = f'twinseg_plugin_{path.stem}'
+    specification = importlib.util.spec_from_file_location(name, path)
+    if specification is None or specification.loader is None:
+        raise UserError(f'--plugin {path}: expected a Python file, FILE.py')
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # MindSpore looks for the source there
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f'--plugin {path}: {type(error).__name__}: {reason_of(error)}') from error
+    _register(getattr(module, 'register', None), f'--plugin {path}')
+
+
+@functools.lru_cache(maxsize=1)
+def load_installed_plugins() -> None:
+    """Registers what installed packages offer by entry points of the group ``twinseg.plugins``, once; UserError where one
+    fails."""
+    for point in importlib.metadata.entry_points(group=GROUP):
+        try:
+            register = point.load()
+        except Exception as error:
+            raise UserError(f'plugin {point.name} ({point.value}): {reason_of(error)}; uninstall or mend it') from error
+        _register(register, f'plugin {point.name}')
+
+
+def _register(register: Any, source: str) -> None:
+    if not callable(register):
+        raise UserError(f'{source}: has no function register(plugins)')
+    try:
+        register(PLUGINS)
+    except UserError as error:
+        raise UserError(f'{source}: {error}') from None
 
 
 def available() -> list[str]:
@@ -295,7 +342,11 @@ def find_builder(models: Models, arch: str, arguments: Mapping[str, Any]) -> Cal
     """The builder of a network; UserError for a name or an argument that there is not, or that has no effect."""
     if arch not in models:
         near = nearest(arch, models)
-        hint = f'did you mean {near!r}?' if near else f'there are {", ".join(models)}'
+        hint = (
+            f'did you mean {near!r}?'
+            if near
+            else f'there are {", ".join(models)}; a network of a plugin needs --plugin FILE.py'
+        )
         raise UserError(f'arch: no network {arch!r}; {hint}')
     known = inspect.signature(models[arch]).parameters
     for key in arguments:

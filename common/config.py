@@ -19,12 +19,15 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     field_validator,
     model_validator,
 )
 
 from twinseg.common.errors import UserError, did_you_mean, reason_of, similar
 from twinseg.common.files import home_expanded, read_bounded
+from twinseg.common.plugins import PLUGINS
 from twinseg.common.settings import foreign_keys, published_scores, yaml_text, zoo_keys
 from twinseg.common.settings.limits import MAX_CLASS_IDS, MAX_CLASSES, MAX_PIXELS, MAX_SIDE
 from twinseg.common.settings.messages import MAX_NUMBER, Said, first_problem, refuse, shown
@@ -130,6 +133,12 @@ def _distinct(names: str | list[str]) -> str | list[str]:
     if len(set(names)) < len(names):
         refuse(f'expected each split once, found {shown(next(name for name in names if names.count(name) > 1))} twice')
     return names if len(names) > 1 else names[0]
+
+
+def _or_of_a_plugin(value: Any, check: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """A name that a plugin has registered is as good as one of the suite's."""
+    registered = PLUGINS.datasets if info.field_name == 'set' else PLUGINS.losses
+    return value if isinstance(value, str) and value in registered else check(value)
 
 
 Positive = Annotated[int, Field(gt=0, le=MAX_NUMBER)]
@@ -273,8 +282,9 @@ class Model(Group):
 
 
 class Data(Group):
-    set: Literal[
-        'toy_street', 'cityscapes', 'camvid', 'camvid32', 'camvid11of32', 'voc', 'custom', 'imagenet', 'image_folder'
+    set: Annotated[
+        Literal['toy_street', 'cityscapes', 'camvid', 'camvid32', 'camvid11of32', 'voc', 'custom', 'imagenet', 'image_folder'],
+        WrapValidator(_or_of_a_plugin),
     ] = Field(
         'toy_street',
         description='data set. camvid32 merges the 32 classes of the release into 11, camvid11of32 has 11 of them and ignores '
@@ -712,8 +722,9 @@ class Schedule(Group):
         return self
 
 
-LossName = Literal[
-    'cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem', 'focal', 'dice', 'lovasz'
+LossName = Annotated[
+    Literal['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem', 'focal', 'dice', 'lovasz'],
+    WrapValidator(_or_of_a_plugin),
 ]
 Losses = Union[LossName, Annotated[dict[LossName, Annotated[float, Field(gt=0)]], Field(min_length=1)]]
 

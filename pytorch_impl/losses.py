@@ -17,6 +17,7 @@ from torch import Tensor
 from twinseg.common import config
 from twinseg.common.config import DETAIL_KERNEL
 from twinseg.common.data.base import IGNORE
+from twinseg.common.plugins import PLUGINS, built
 from twinseg.common.schedules import DETAIL_LIMIT
 from twinseg.common.training.loss_checks import check, divides_by_count
 from twinseg.pytorch_impl import distributed, strips
@@ -71,6 +72,8 @@ def criterion(
     if logits.ndim == 2:
         targets = labels if labels.ndim == 2 else class_targets(labels, logits.shape[1], loss.label_smoothing)
         return soft_cross_entropy(logits, targets)
+    if name in PLUGINS.losses:
+        return built(PLUGINS.losses, name, 'pytorch')(resize(logits, labels.shape[1:], align_corners), labels)
     weight, average = loss.class_weight, loss.avg_non_ignore
     assert not isinstance(weight, str)
     if name == 'cross_entropy':

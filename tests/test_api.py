@@ -1,4 +1,4 @@
-"""``twinseg.train``, ``evaluate``, ``export`` and ``load`` from Python: what the commands do; examples in their docstrings hold."""
+"""``twinseg.train``, ``evaluate``, ``export``, ``load``: from Python what the commands do; the examples of docstrings hold."""
 
 import doctest
 from pathlib import Path

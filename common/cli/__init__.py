@@ -7,6 +7,8 @@ import io
 import logging
 import sys
 import warnings
+from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Annotated, Any, Callable, Optional
 
 import typer
@@ -15,6 +17,7 @@ from twinseg.common.cli import data, deployment, inference, measuring, reporting
 from twinseg.common.cli.help import Command, Commands
 from twinseg.common.errors import Interrupted, UserError, reason_of
 from twinseg.common.memory import MORE, is_out_of_memory, keep_freed_memory
+from twinseg.common.plugins import GROUP
 from twinseg.common.printable import ESCAPED, one_line
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -76,7 +79,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     end = words.index('--') if '--' in words else len(words)  # behind it are names alone
     debug = '--debug' in words[:end]
-    words = [word for word in words[:end] if word != '--debug'] + words[end:]
+    words, plugins = _without_plugins([word for word in words[:end] if word != '--debug'] + words[end:])
     show_warnings_in_one_line()
     if arguments is None and words[:1] and words[0] in RUNNING_NETWORKS:  # a program, not a call from Python
         keep_freed_memory()
@@ -85,16 +88,17 @@ def main(arguments: Optional[list[str]] = None) -> int:
             stream.reconfigure(errors=ESCAPED)
     status = 1
     try:
-        status = _run(words, debug)
+        status = _run(words, plugins, debug)
     finally:
         if samples := sys.modules.get('twinseg.common.data.thread_loader'):
             samples.leave_hanging(status)
     return status
 
 
-def _run(words: list[str], debug: bool) -> int:
+def _run(words: list[str], plugins: list[str], debug: bool) -> int:
     """The command's exit status, errors explained."""
     try:
+        _load(plugins, words)
         return app(_repeat_set(words) or ['--help'], prog_name='twinseg', standalone_mode=False) or 0
     except KeyboardInterrupt:
         return 130
@@ -105,6 +109,37 @@ def _run(words: list[str], debug: bool) -> int:
         if debug:
             raise
         return explain(error)
+
+
+def _without_plugins(words: list[str]) -> tuple[list[str], list[str]]:
+    """The words without ``--plugin FILE``, which any command takes anywhere, and the files."""
+    left: list[str] = []
+    files: list[str] = []
+    given = iter(words)
+    for word in given:
+        if word == '--':
+            return [*left, word, *given], files
+        if word == '--plugin':
+            files.append(next(given, ''))
+        elif word.startswith('--plugin='):
+            files.append(word.partition('=')[2])
+        else:
+            left.append(word)
+    return left, files
+
+
+def _load(files: list[str], words: list[str]) -> None:
+    """Registers plugins; installed ones only for a command that does something."""
+    asked = not words or any(
+        word in words for word in ('-h', '--help', '--version', '--show-completion', '--install-completion')
+    )
+    if not files and (asked or not entry_points(group=GROUP)):
+        return
+    from twinseg.common.backend import load_installed_plugins, load_plugin
+
+    for file in files:
+        load_plugin(Path(file))
+    load_installed_plugins()
 
 
 def explain(error: Exception) -> int:

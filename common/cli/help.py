@@ -124,4 +124,7 @@ class Commands(TyperGroup):
         with formatter.section('Examples'):
             for example in ('train fast_scnn_toy_street', 'predict --checkpoint ddrnet23_slim_camvid street.jpg'):
                 formatter.write(f'{"":{formatter.current_indent}}twinseg {example}\n')
-        formatter.write('\n`twinseg COMMAND -h` explains a command and its options; `--debug` anywhere shows tracebacks.\n')
+        formatter.write(
+            '\n`twinseg COMMAND -h` explains a command. Any command takes `--debug` (tracebacks)\n'
+            'and `--plugin FILE.py` (networks, losses, data sets and callbacks of yours).\n'
+        )

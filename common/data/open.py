@@ -18,9 +18,11 @@ from twinseg.common.data.custom import custom_spec
 from twinseg.common.data.image_folder import ImageSample, open_image_folder
 from twinseg.common.data.layouts import DATASETS, FOLDERS, open_split
 from twinseg.common.data.listing import some
+from twinseg.common.data.plugin_data import dataset_spec
 from twinseg.common.data.toy_street import ToyStreet
 from twinseg.common.errors import DataError
 from twinseg.common.files import home_expanded
+from twinseg.common.plugins import PLUGINS
 
 USED_BY = {  # data sets -> keys that others of their task do not know
     ('custom',): (
@@ -109,8 +111,9 @@ def description(data: config.Data) -> Optional[Description]:
     classes are their folders, and for a custom set without classes."""
     if data.set == 'toy_street':
         return Description.of(CITYSCAPES_CLASSES, CITYSCAPES_PALETTE)
-    if data.set in DATASETS:
-        return Description.of(DATASETS[data.set].classes, DATASETS[data.set].palette)
+    if data.set in DATASETS or data.set in PLUGINS.datasets:
+        spec = dataset_spec(data.set)
+        return Description.of(spec.classes, spec.palette)
     if data.set == 'custom' and data.classes:
         return Description.of(data.classes, data.palette or default_palette(len(data.classes)))
     return None
@@ -146,7 +149,7 @@ def _check_keys(data: config.Data) -> None:
 
 def _open_split(root: Path, data: config.Data, split: str, check: bool = True) -> FileDataset:
     """A split of image and label files; DataError, too, for impossible keys of ``set: custom``."""
-    spec = custom_spec(data) if data.set == 'custom' else DATASETS[data.set]
+    spec = custom_spec(data) if data.set == 'custom' else dataset_spec(data.set)
     return open_split(spec, root, data, split, check)
 
 

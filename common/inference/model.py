@@ -40,7 +40,7 @@ class Model:
     def predict(self, images: Image, *, channels: Channels = 'rgb', probabilities: bool = False) -> Result: ...
 
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # a list is an Iterable, too
         self, images: list[Any] | tuple[Any, ...], *, channels: Channels = 'rgb', probabilities: bool = False
     ) -> list[Result]: ...
 

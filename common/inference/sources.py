@@ -19,7 +19,7 @@ from twinseg.common.errors import DataError, UserError
 from twinseg.common.files.download import RemoteFile, fetch
 from twinseg.common.tasks.base import DRAWING, Drawing, TrainedNetwork, output_path
 from twinseg.common.tasks.segmentation import VIDEO_ENDINGS
-from twinseg.common.tasks.video import USUAL_RATE, VIDEOS, is_video, recorded
+from twinseg.common.tasks.video import USUAL_RATE, is_video, recorded
 
 ADDRESS = re.compile(r'[a-z][a-z0-9+.-]*://', re.IGNORECASE)  # how an address begins
 SCHEMES = ('http', 'https')
@@ -41,8 +41,8 @@ def camera_of(words: Sequence[str]) -> int | None:
 
 
 def paths(words: Sequence[str], folder: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> list[Path]:
-    """The paths that words name: themselves, what fits a pattern (``*``, ``?``, ``[]``, ``**`` for folders below each other), or
-    a file fetched into ``folder`` from an address. DataError for a pattern that nothing fits, and for an address that gives no
+    """The paths that words name: themselves, what fits a pattern (``*``, ``?``, ``[]``, ``**`` for any folders), or a file
+    fetched into ``folder`` from an address. DataError for a pattern that nothing fits, and for an address that gives no
     image or video of at most MAX_BYTES."""
     named: list[Path] = []
     for number, word in enumerate(words):
@@ -65,7 +65,7 @@ def _fetched(address: str, folder: Path, progress: Callable[[int, int], None]) -
     name = PurePosixPath(unquote(parts.path).replace('\\', '/')).name
     if not is_image(name) and not is_video(Path(name)):
         raise DataError(
-            f'{address}: its file name ends as neither images nor videos do ({", ".join(IMAGE_SUFFIXES[:5] + VIDEOS[:2])}, ...); '
+            f'{address}: its file name ends as neither images nor videos do ({", ".join(IMAGE_SUFFIXES[:5])}, ...); '
             'download it and give the file'
         )
     folder.mkdir(parents=True)

@@ -11,7 +11,9 @@ from twinseg.common.backend import Backend, available
 from twinseg.common.data import image_folder
 from twinseg.common.data.classes import CITYSCAPES_CLASSES
 from twinseg.common.data.layouts import DATASETS
+from twinseg.common.data.plugin_data import dataset_spec
 from twinseg.common.errors import UserError, did_you_mean, similar
+from twinseg.common.plugins import PLUGINS
 from twinseg.common.settings import published_scores, recipes
 from twinseg.common.settings.published_scores import Published
 from twinseg.common.weights import TABLES, by_name
@@ -22,8 +24,8 @@ COUNTED = Path(__file__).with_name('networks.json')  # written by scripts/count_
 
 
 def rows(what: str, words: Sequence[str] = (), dataset: Optional[str] = None, arch: Optional[str] = None) -> list[Row]:
-    """The rows of ``recipes``, ``networks``, ``datasets``, ``weights`` or ``keys`` in which all ``words`` occur, in any case; of
-    recipes those for a data set and of a network. UserError for a data set or a network that there is not."""
+    """The rows of ``recipes``, ``networks``, ``datasets``, ``weights`` or ``keys`` in which all ``words`` occur, in any case;
+    of recipes those for a data set and of a network. UserError for a data set or a network that there is not."""
     if what == 'recipes' and (dataset, arch) != (None, None):
         chosen = [row for row in configs() if _is_of(row['config'], dataset, arch)]
     else:
@@ -68,7 +70,8 @@ def keys() -> list[Row]:
 
 def datasets() -> list[Row]:
     """The data sets and the files that each expects."""
-    rows = [{'set': name, 'classes': str(len(spec.classes)), 'below data_url': spec.layout} for name, spec in DATASETS.items()]
+    specs = {name: dataset_spec(name) for name in (*DATASETS, *PLUGINS.datasets)}
+    rows = [{'set': name, 'classes': str(len(spec.classes)), 'below data_url': spec.layout} for name, spec in specs.items()]
     return [
         {'set': 'toy_street', 'classes': str(len(CITYSCAPES_CLASSES)), 'below data_url': 'nothing: it is drawn'},
         *rows,

@@ -37,6 +37,7 @@ from twinseg.common.measure.environment import machine_of, versions
 from twinseg.common.memory import peak_memory
 from twinseg.common.parallel.launch import pin
 from twinseg.common.parallel.processes import Group, check_agreement, naming_lost_ranks
+from twinseg.common.plugins import PLUGINS
 from twinseg.common.training import input_wait, loss_checks
 from twinseg.common.training.callbacks import Callback, Callbacks, TrainingFacts
 from twinseg.common.training.lock import training_alone
@@ -102,6 +103,7 @@ def train(
         device or runtime.device_target, seed=runtime.seed, threads=runtime.threads, timeout=runtime.collective_timeout
     )
     group, began = backend.group(), time.monotonic()
+    callbacks = [*callbacks, *PLUGINS.callbacks]
     if group.rank == 0 and (sent := tracker(runtime.tracker, runtime.log_interval)):
         callbacks = [*callbacks, sent]
     if group.size > 1:

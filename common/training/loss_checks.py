@@ -6,7 +6,7 @@ from twinseg.common.config import Loss
 from twinseg.common.errors import UserError
 
 BY_COUNT = {'cross_entropy', 'sigmoid_cross_entropy', 'focal'}  # losses whose divisor is known before the logits are
-OF_THE_BATCH = {'ohem', 'ohem_pixel_sampler', 'stdc_ohem', 'lovasz'}  # losses that compare all pixels of a step
+BY_IMAGE = {'dice'}  # means over images; all others, also those of plugins, may compare all pixels of a step
 
 
 def _names(loss: Loss) -> set[str]:
@@ -20,7 +20,7 @@ def divides_by_count(loss: Loss) -> bool:
 
 def needs_whole_batch(loss: Loss) -> bool:
     """Whether the loss of a batch is another than the mean of those of its parts, whatever they are divided by."""
-    return bool(OF_THE_BATCH & _names(loss))
+    return bool(_names(loss) - BY_COUNT - BY_IMAGE)
 
 
 def check(loss: Loss, outputs: Iterable[str], num_classes: Optional[int] = None) -> None:

@@ -1,4 +1,4 @@
-"""What ``predict`` looks at beside files and folders: patterns, addresses, cameras; how it draws; and that nothing is written over."""
+"""What ``predict`` looks at beside files and folders: patterns, addresses, cameras; how it draws; nothing is written over."""
 
 import functools
 import http.server

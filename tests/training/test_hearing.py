@@ -1,4 +1,4 @@
-"""What a person sees of a training: progress, pictures, trackers, an end with the next commands; and its two ways to end early."""
+"""What a person sees of a training: progress, pictures, trackers, an end with the next commands, and how it ends early."""
 
 import json
 import shlex
