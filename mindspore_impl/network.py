@@ -65,7 +65,9 @@ class AverageStatistics(nn.Cell):
 
     def __init__(self, network: nn.Cell):
         super().__init__(auto_prefix=False)
-        norms = [cell for _, cell in network.cells_and_names() if isinstance(cell, BatchNorm2d) and not cell.sync and not cell.frozen]
+        norms = [
+            cell for _, cell in network.cells_and_names() if isinstance(cell, BatchNorm2d) and not cell.sync and not cell.frozen
+        ]
         self.statistics = ms.ParameterTuple([each for norm in norms for each in (norm.moving_mean, norm.moving_variance)])
 
     def construct(self) -> None:

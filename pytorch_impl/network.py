@@ -52,7 +52,9 @@ def synchronise_norms(network: nn.Module, sync: SyncBN) -> None:
 
 def statistics_of_processes(network: nn.Module) -> list[torch.Tensor]:
     """The running statistics that each process computes by itself; none where there is one process."""
-    norms = [module for module in network.modules() if isinstance(module, BatchNorm2d) and not module.sync and not module.frozen]
+    norms = [
+        module for module in network.modules() if isinstance(module, BatchNorm2d) and not module.sync and not module.frozen
+    ]
     return [each for norm in norms for each in (norm.running_mean, norm.running_var)] if distributed.size() > 1 else []
 
 

@@ -497,7 +497,7 @@ class Run:
 
     def _show(self, predictor: Predictor, scores: dict[str, Any], step: int) -> None:
         """Scores of the classes and pictures for TensorBoard, by rank 0."""
-        if self.group.rank:
+        if self.group.rank or self.validation is None:
             return
         figure, count = self.task.CLASS_FIGURE, self.config.runtime.tensorboard_images
         by_class = {name: values[figure] for name, values in scores['classes'].items() if values[figure] is not None}

@@ -3,7 +3,7 @@
 ``golden/training/`` holds what mmsegmentation's ``model.train_step`` and davidtvs' ``Train.run_epoch`` did with the weights
 and batches that ``golden.py`` makes. The same steps show that the twins stay together, so ``models/test_matrix.py`` need not
 take steps with these networks again. Every run takes the two steps whose movements are recorded, ``--slow`` all four.
-MindSpore compiles those of ``OPERATORS`` for longer than it computes them: it takes them operator by operator without ``--slow``.
+MindSpore compiles those of ``OPERATORS`` for longer than it computes them: only ``--slow`` compiles them.
 """
 
 import json
