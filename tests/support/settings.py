@@ -60,7 +60,7 @@ def values(annotation: Any, metadata: Sequence[Any] = ()) -> st.SearchStrategy[A
         lists = st.lists(values(arguments[0]), min_size=limits.get('min_length', 0), max_size=limits.get('max_length', 3))
         return lists.filter(lambda value: _is_valid(whole, value))
     if get_origin(annotation) is dict:
-        return st.dictionaries(*map(values, arguments), max_size=3)
+        return st.dictionaries(*map(values, arguments), min_size=limits.get('min_length', 0), max_size=3)
     if annotation is int:
         lowest = limits['gt'] + 1 if 'gt' in limits else limits.get('ge', -MAX_NUMBER)
         return st.integers(lowest, limits.get('le', MAX_NUMBER))
