@@ -11,7 +11,7 @@ from twinseg.common.data.base import IGNORE
 def mean_count(batches: Sequence[Batch], class_weight: Optional[Sequence[float]] = None) -> np.ndarray:
     """(2,) float32: the number of the pixels that are not ignored, and the sum of their classes' weights, as means over the
     batches, whose labels are uint8 (N, H, W)."""
-    counts = sum(np.bincount(labels.ravel(), minlength=IGNORE + 1) for _, labels in batches)[:IGNORE]
+    counts = np.sum([np.bincount(labels.ravel(), minlength=IGNORE + 1) for _, labels in batches], axis=0)[:IGNORE]
     pixels = counts.sum()
     weights = pixels if class_weight is None else counts[: len(class_weight)] @ np.array(class_weight)
     return (np.array([pixels, weights]) / len(batches)).astype(np.float32)

@@ -37,6 +37,8 @@ CASES = {  # name -> steps, keys
     'ohem_pixel_sampler': (2, {'loss': 'ohem_pixel_sampler', 'ohem_min_kept': 90, 'ohem_thresh': 0.1}),
     'stdc_ohem': (2, {'loss': 'stdc_ohem', 'ohem_min_kept': 300}),
     'stdc_ohem_largest': (2, {'loss': 'stdc_ohem', 'ohem_min_kept': 900, 'ohem_thresh': 0.01}),
+    'ohem_accumulated': (2, {'loss': 'ohem', 'ohem_min_kept': 300, 'ohem_thresh': 0.1, 'accumulation_step': 2}),
+    'lovasz': (2, {'loss': {'lovasz': 1.0, 'focal': 0.5}, 'class_weight': [1.0, 2.0, 0.5, 1.0, 3.0]}),
     'mixed': (3, AUGMENTED),
     'compiled': (3, {}),
 }

@@ -170,6 +170,16 @@ def test_a_skipped_step_leaves_all_as_it_was(backend, monkeypatch, optimizer):
     assert moved == {'model.block.bn.running_mean', 'model.block.bn.running_var'}
 
 
+def test_accumulated_batches_whose_pixels_are_compared(backend, monkeypatch):
+    with pretended_device(monkeypatch) as device:
+        losses = {'ohem': 1.0, 'lovasz': 0.5, 'dice': 1.0, 'focal': 1.0}
+        trainer = tiny(backend, loss=losses, ohem_min_kept=100, accumulation_step=2)
+        trainer.step([batch(0), batch(1)], 0.1)
+        device.reset()
+        trainer.step([batch(2), batch(3)], 0.1)
+        assert (dict(device.reads), dict(device.blocking)) == ({}, {})
+
+
 def test_a_classifier_never_waits(backend, monkeypatch):
     with pretended_device(monkeypatch) as device:
         network = tiny_classifier(backend.name, 0.4).to(device.device)

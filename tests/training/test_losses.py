@@ -50,6 +50,10 @@ CASES = {  # recorded case -> settings of ours
     },
     'stdc_ohem': {'loss': 'stdc_ohem', 'ohem_thresh': 0.7, 'ohem_min_kept': 1000},
     'stdc_ohem_n_min': {'loss': 'stdc_ohem', 'ohem_thresh': 0.05, 'ohem_min_kept': 4000},
+    'mmseg_dice': {'loss': 'dice', 'avg_non_ignore': False},
+    'mmseg_lovasz_softmax': {'loss': 'lovasz'},
+    'yassouali_lovasz': {'loss': 'lovasz'},
+    'yassouali_focal': {'loss': 'focal', 'avg_non_ignore': False},
 }
 DETAIL = {'stdc_detail': 1, 'mmseg_stdc_detail': 2}  # recorded case -> channels of the head
 
@@ -128,6 +132,51 @@ def test_pixel_losses(framework, recorded, scores, name):
     (value, part), gradient = framework.gradient(function, *scores)
     assert value == part
     agree(recorded[name], [value], gradient)
+
+
+def test_losses_are_added(framework, recorded, scores):
+    """Of mmsegmentation's recorded losses, each of which has its own gradient."""
+    chosen = framework.settings(config.Loss(loss={'cross_entropy': 0.5, 'lovasz': 2.0}), {'logits': False})
+
+    def function(logits, labels):
+        parts = framework.losses.segmentation_loss({'logits': logits}, labels, chosen, {'logits': False})
+        return parts['loss'], parts['loss_logits']
+
+    (value, _), _ = framework.gradient(function, *scores)
+    expected = 0.5 * recorded['cross_entropy']['values']['loss'] + 2.0 * recorded['mmseg_lovasz_softmax']['values']['loss']
+    assert value == pytest.approx(expected, rel=VALUE)
+
+
+def test_class_weights_of_lovasz(framework, recorded, scores):
+    """mmsegmentation's class_weight: of each class's loss before their mean."""
+    classes = np.unique(scores[1][scores[1] != 255])
+    weights = [float(number) for number in np.arange(19)]
+
+    def value(class_weight):
+        function = lambda logits, labels: (framework.losses.lovasz(logits, labels, class_weight),) * 2  # noqa: E731
+        with operator_by_operator():
+            return framework.gradient(function, *scores)[0][0]
+
+    alone = [value([float(number == chosen) for number in range(19)]) for chosen in classes[:3]]
+    without = value([0.0 if number in classes[:3] else 1.0 for number in range(19)])
+    assert sum(alone) + without == pytest.approx(recorded['mmseg_lovasz_softmax']['values']['loss'], rel=VALUE)
+    assert value(weights) > value(None)
+
+
+def test_what_dice_makes_of_ignored_pixels(framework):
+    """Left out, they are as good as not there."""
+    rng = np.random.default_rng(0)
+    logits, labels = rng.standard_normal((2, 4, 6, 5)).astype(np.float32), rng.integers(0, 4, (2, 6, 5)).astype(np.int32)
+    hidden = np.concatenate([labels, np.full((2, 3, 5), 255, np.int32)], 1)
+    more = np.concatenate([logits, rng.standard_normal((2, 4, 3, 5)).astype(np.float32)], 2)
+
+    def value(logits, labels, avg_non_ignore):
+        function = lambda logits, labels: (framework.losses.softmax_dice(logits, labels, avg_non_ignore),) * 2  # noqa: E731
+        with operator_by_operator():
+            return framework.gradient(function, logits, labels)[0][0]
+
+    assert value(more, hidden, True) == pytest.approx(value(logits, labels, True), rel=VALUE)
+    assert value(more, hidden, False) > value(more, hidden, True) + 0.01
 
 
 HRNET = {  # of each output its own: experiments/cityscapes/ddrnet23_slim.yaml, BALANCE_WEIGHTS
@@ -223,7 +272,9 @@ def test_dice(framework, recorded, scores):
     agree(recorded['mmseg_dice'], [value], gradient)
 
 
-@pytest.mark.parametrize('name', ['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem'])
+@pytest.mark.parametrize(
+    'name', ['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem', 'focal', 'lovasz']
+)
 @pytest.mark.parametrize('avg_non_ignore', [True, False])
 def test_nothing_to_learn_from(framework, name, avg_non_ignore):
     settings = framework.settings(config.Loss(loss=name, avg_non_ignore=avg_non_ignore, ohem_min_kept=3), {'logits': False})
