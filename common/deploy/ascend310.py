@@ -18,6 +18,7 @@ from twinseg.common import tasks
 from twinseg.common.config import IMAGE_FOLDERS, Config, Data
 from twinseg.common.data.base import OnProgress
 from twinseg.common.data.open import open_validation
+from twinseg.common.deploy.engines import OnnxRuntime, half_weights
 from twinseg.common.deploy.exported_file import ExportedNetwork
 from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.deploy.verify import TOLERANCE
@@ -52,7 +53,7 @@ class Prepared(BaseModel):
     split: str
     classes: tuple[str, ...]
     ignore_index: int
-    input: Literal['float32', 'uint8']
+    input: Literal['float32', 'float16', 'uint8']
     input_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     samples: tuple[PreparedImage, ...] = Field(min_length=1)
 
@@ -124,7 +125,7 @@ def preprocess(
             planes, label = images[index]
             scaled += planes.shape[1:] != network.size
             pixels = network.pixels(planes[None])
-            given = (pixels if uint8 else network.inputs(pixels))[0]
+            given = (pixels if uint8 else network.inputs(pixels).astype(network.input_type))[0]
             given.tofile(out / INPUTS / f'{name}.bin')
             yield name, label
             if progress:
@@ -189,7 +190,8 @@ def conversion_facts(model: Path, aipp: bool = False) -> list[str]:
     raw = network.metadata.input == 'uint8'
     if raw and aipp:
         raise UserError(f'{model}: normalises its images itself; leave out --aipp')
-    lines = ['NHWC' if raw else 'NCHW', f'image:{",".join(map(str, network.engine.shape))}']
+    assert isinstance(network.engine, OnnxRuntime)
+    lines = ['NHWC' if raw else 'NCHW', f'{network.engine.input}:{",".join(map(str, network.engine.shape))}']
     if aipp:
         height, width = network.size
         lines += [
@@ -215,8 +217,11 @@ def postprocess(
     model: Path, inputs: Path, results: Path, precision: CardPrecision = 'fp32', progress: Optional[OnProgress] = None
 ) -> tuple[Evaluation, Comparison]:
     """Scores the results of the inputs that ``preprocess`` wrote, and compares a sample of them with the exported ``model``, in
-    the ``precision`` that the results were computed with. UserError when a result is absent or of a wrong size."""
+    the ``precision`` that the results were computed with, half at best where the model's weights are. UserError when a result
+    is absent or of a wrong size."""
     network, prepared = ExportedNetwork(model), _read(inputs / META)
+    if precision == 'fp32' and half_weights(model):
+        precision = 'fp16'
     task, images = tasks.of(network.metadata.task), prepared.samples
     if not all(task.fits(image.label) for image in images):
         raise DataError(f'{inputs}: was not written for {task.NAME}, which {model} is for')
@@ -226,7 +231,8 @@ def postprocess(
     given = np.stack(
         [read_array(inputs / INPUTS / f'{images[index].name}.bin', prepared.input, prepared.input_shape) for index in chosen]
     )
-    expected = network.run(given if prepared.input == network.metadata.input else network.inputs(given))
+    raw = prepared.input == 'uint8' and network.metadata.input != 'uint8'  # the card normalises them
+    expected = network.run(network.inputs(given) if raw else given)
 
     def result(image: PreparedImage) -> np.ndarray:
         return read_result(results, image.name, expected.shape[1:], expected.dtype)[None]

@@ -97,6 +97,14 @@ def memory_for(images: np.ndarray) -> int:
     return MEMORY + 64 * 4 * images.size
 
 
+def half_weights(path: Path) -> list[str]:
+    """Names of the weights in half precision of an ONNX file, which somebody has converted; none for a file of another kind."""
+    if path.suffix != '.onnx':
+        return []
+    weights = onnx.load(str(path), load_external_data=False).graph.initializer
+    return [tensor.name for tensor in weights if tensor.data_type in (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)]
+
+
 def onnx_metadata(path: Path) -> dict[str, str]:
     """The notes in an ONNX file, read without its weights' own files; UserError when it is broken."""
     try:

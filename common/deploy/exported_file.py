@@ -37,6 +37,11 @@ class ExportedNetwork:
             np.array(values, np.float32).reshape(1, 3, 1, 1) for values in (self.metadata.mean, self.metadata.std)
         )
 
+    @property
+    def input_type(self) -> str:
+        """The type of the numbers that the file takes: uint8, float32, or float16 where somebody has converted it."""
+        return 'float16' if getattr(self.engine, 'half', False) else self.metadata.input
+
     def pixels(self, images: np.ndarray) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 (N, h, w, 3) of the file's size."""
         channels_last = np.ascontiguousarray(images.transpose(0, 2, 3, 1))

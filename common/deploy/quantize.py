@@ -12,7 +12,7 @@ from twinseg.common import tasks
 from twinseg.common.config import Config
 from twinseg.common.data.base import OnProgress
 from twinseg.common.data.open import open_dataset
-from twinseg.common.deploy.engines import OnnxRuntime
+from twinseg.common.deploy.engines import OnnxRuntime, half_weights
 from twinseg.common.deploy.exported_file import ExportedNetwork, evaluate_exported
 from twinseg.common.deploy.sessions import failure
 from twinseg.common.errors import UserError, reason_of, require
@@ -53,7 +53,7 @@ def quantize(
     DequantizeLinear nodes (QDQ), and evaluates both on the validation split.
 
     The ranges of the activations are those on ``images`` random ones of the training split, prepared as in evaluation.
-    UserError for a file that is no ONNX or that is quantised.
+    UserError for a file that is no ONNX, that is quantised, or whose weights are in half precision.
     """
     if model.suffix != '.onnx' or out.suffix != '.onnx':
         raise UserError(f'{model if model.suffix != ".onnx" else out}: int8 is for ONNX; expected a name with .onnx')
@@ -96,6 +96,11 @@ def _write(model: Path, out: Path, inputs: Iterator[dict[str, np.ndarray]]) -> N
             return next(inputs, None)
 
     source = onnx.load(str(model))
+    if halves := half_weights(model):
+        raise UserError(
+            f'{model}: {len(halves)} of its weights are float16 numbers (first {halves[0][:80]}), but int8 is made of float32; '
+            'give the file that `twinseg export` wrote'
+        )
     if any(node.op_type == 'QuantizeLinear' for node in source.graph.node):
         raise UserError(f'{model}: is quantised already')
     root = logging.getLogger()

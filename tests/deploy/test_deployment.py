@@ -743,3 +743,51 @@ def test_a_quantiser_that_fails_is_one_line(place, monkeypatch, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == 'twinseg: error: net.onnx: ONNX Runtime cannot quantise it: no'
     assert not Path('net_int8.onnx').exists()
+
+
+def renamed(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Input and output under the names that another converter gives."""
+    names = {'image': 'pixel_values', 'logits': 'output_0'}
+    for node in model.graph.node:
+        for ends in (node.input, node.output):
+            ends[:] = [names.get(name, name) for name in ends]
+    for end in (*model.graph.input, *model.graph.output):
+        end.name = names[end.name]
+    return model
+
+
+def in_half(model: onnx.ModelProto, keep_io_types: bool) -> onnx.ModelProto:
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return convert_float_to_float16(model, keep_io_types=keep_io_types)
+
+
+SECOND_HAND = {  # what somebody made of a file -> the status of quantize, and what it says
+    'float16': (lambda model: in_half(model, False), 2, 'its weights are float16 numbers (first mean)'),
+    'float16 between float32': (lambda model: in_half(model, True), 2, 'its weights are float16 numbers (first mean)'),
+    'renamed': (renamed, 0, 'mIoU lost'),
+}
+
+
+@pytest.mark.parametrize('case', SECOND_HAND)
+def test_files_that_came_through_other_hands(place, case, capsys):
+    change, status, said = SECOND_HAND[case]
+    expected = scores(place, 'recipe.yaml', '--model', 'net.onnx')
+    onnx.save(change(onnx.load('net.onnx')), 'other.onnx')
+    found = scores(place, 'recipe.yaml', '--model', 'other.onnx')
+    assert found['mIoU'] == pytest.approx(expected['mIoU'], abs=0.5)
+    assert twinseg('predict', '--model', 'other.onnx', 'streets/images/val/000.png', '--out', 'predicted') == 0
+    assert twinseg('quantize', 'other.onnx', 'recipe.yaml', '--images', '2') == status
+    assert said in ''.join(capsys.readouterr())
+    assert twinseg('preprocess', 'other.onnx', 'custom', 'streets', '--config', 'recipe.yaml') == 0
+    kind = np.float16 if case == 'float16' else np.float32
+    assert all(path.stat().st_size == 3 * 64 * 96 * kind(0).itemsize for path in Path('preprocess_Result/00_data').iterdir())
+    engine = OnnxRuntime(Path('other.onnx'))
+    Path('result_Files').mkdir()
+    for path in Path('preprocess_Result/00_data').iterdir():
+        result = engine(np.fromfile(path, kind).reshape(engine.shape))
+        result.astype(np.float16 if 'float16' in case else np.float32).tofile(f'result_Files/{path.stem}_0.bin')
+    assert twinseg('postprocess', 'other.onnx', '--json', 'found.json') == 0
+    assert json.loads(Path('found.json').read_text())['confusion'] == found['confusion']
+    shown = script('convert_om.sh', 'other.onnx', *SOC, '--dry-run').stdout
+    assert f'--input_shape={"pixel_values" if case == "renamed" else "image"}:1\\,3\\,64\\,96' in shown
