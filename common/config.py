@@ -821,9 +821,10 @@ class Precision(Group):
         'but logits differ from those of a CPU by up to a tenth of the largest instead of 1e-5',
     )
     keep_bn_fp32: bool = Field(True, description='O2: whether batch norm computes in float32')
-    loss_scale: Annotated[float, Field(gt=0)] = Field(
-        1.0,
-        description='factor of the loss that keeps small gradients in the range of float16; of dynamic scaling the first one',
+    loss_scale: Optional[Annotated[float, Field(gt=0)]] = Field(
+        None,
+        description='factor of the loss that keeps small gradients in the range of float16; of dynamic scaling the first one; by '
+        'default 1, of dynamic scaling 65536 (torch.amp.GradScaler)',
     )
     is_dynamic_loss_scale: bool = Field(
         False,

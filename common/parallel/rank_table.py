@@ -100,7 +100,7 @@ def parse_host(text: str) -> tuple[str, list[tuple[int, str]]]:
 def read(path: Path) -> list[list[int]]:
     """The numbers of the devices of every host; UserError when the table cannot be used."""
     try:
-        content = json.loads(read_bounded(path, MAX_BYTES).decode())
+        content = json.loads(read_bounded(path, MAX_BYTES).decode('utf-8-sig'))
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{path}: not a rank table: {reason_of(error)}') from None
     table = validate(content, str(path))

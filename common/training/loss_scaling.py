@@ -7,6 +7,9 @@ from twinseg.common.checkpoint import LossScale
 from twinseg.common.errors import UserError
 
 
+FIRST_DYNAMIC = 2.0**16  # where torch.amp.GradScaler starts; one that is too large halves with each of the first steps
+
+
 def check_overflow_is_seen(settings: config.Precision, overflows: Callable[[], bool]) -> None:
     """UserError for a dynamic scale on a device that saturates, unless it ``overflows``: its largest number takes the place of
     infinity there, so that the scale would double for ever."""
@@ -26,7 +29,8 @@ class LossScaler:
 
     def __init__(self, settings: config.Precision):
         self.dynamic, self.window = settings.is_dynamic_loss_scale, settings.scale_window
-        self.scale, self.good_steps = float(settings.loss_scale), 0
+        first = settings.loss_scale or (FIRST_DYNAMIC if self.dynamic else 1.0)
+        self.scale, self.good_steps = float(first), 0
 
     def update(self, finite: bool) -> None:
         """Counts a step, with ``finite`` gradients or with an overflow."""

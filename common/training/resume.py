@@ -108,6 +108,8 @@ def compare(before: RunMeta, now: RunMeta, path: Any) -> Comparison:
         effect = EFFECT.get(key)
         if key == 'num_classes':  # by default the data set's
             was, asked = before.num_classes or was, now.num_classes or asked
+        if key == 'loss_scale':  # 1 was the default of earlier versions; a dynamic one is in the checkpoint
+            was, asked = was or 1.0, asked or 1.0
         if was == asked or effect == 'none' or key == 'optimizer' and SAME.get(was, was) == SAME.get(asked, asked):
             continue
         if key == 'batch_size' and before.world_size != now.world_size:

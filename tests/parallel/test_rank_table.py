@@ -85,6 +85,12 @@ def test_the_command_writes_and_checks(tmp_path, capsys):
     assert cli.main(['ranks', str(tmp_path / 'absent.json')]) == 2
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    path = rank_table.write(tmp_path, {'10.0.0.1': [(0, '192.168.100.101')]})
+    path.write_bytes(b'\xef\xbb\xbf' + path.read_bytes())
+    assert rank_table.read(path) == [[0]]
+
+
 def test_a_device_without_end_is_no_table():
     with pytest.raises(UserError, match='/dev/zero: not a rank table: more than 4194304 bytes'):
         rank_table.read(Path('/dev/zero'))

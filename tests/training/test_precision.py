@@ -39,8 +39,10 @@ def trainer(backend, **settings):
             [(8, 1), (16, 0), (16, 1), (8, 0), (8, 1), (16, 0), (8, 0)],
         ),
         ({'loss_scale': 2.0, 'is_dynamic_loss_scale': True}, '---', [(1, 0), (1, 0), (1, 0)]),
+        ({'is_dynamic_loss_scale': True}, '-+', [(32768, 0), (32768, 1)]),
+        ({}, '-+', [(1, 0), (1, 0)]),
     ],
-    ids=['static', 'dynamic', 'never below 1'],
+    ids=['static', 'dynamic', 'never below 1', 'dynamic by default', 'static by default'],
 )
 def test_scale_after_each_step(settings, steps, expected):
     scaler = LossScaler(config.Precision(**settings))

@@ -57,6 +57,7 @@ CHANGES = {  # a change -> what follows
     'the optimizer': (meta({'optimizer': 'adam'}), {'network': ['optimizer']}),
     'its other name': (meta({'optimizer': 'sgd'}), {}),
     'the number of classes, said': (meta({'num_classes': 3}), {}),
+    'the scale of earlier versions, said': (meta({'loss_scale': 1.0}), {}),
     'the length': (meta({'epochs': 4}), {'said': ['epochs']}),
     'evaluation': (meta({'eval_flip': True, 'val_split': None}), {'scores': ['val_split', 'eval_flip']}),
     'the machine': (meta({'data_url': '/x', 'threads': 3, 'device_target': 'GPU', 'pretrained': 'x', 'log_interval': 1}), {}),
