@@ -823,8 +823,8 @@ class Precision(Group):
     keep_bn_fp32: bool = Field(True, description='O2: whether batch norm computes in float32')
     loss_scale: Optional[Annotated[float, Field(gt=0)]] = Field(
         None,
-        description='factor of the loss that keeps small gradients in the range of float16; of dynamic scaling the first one; by '
-        'default 1, of dynamic scaling 65536 (torch.amp.GradScaler)',
+        description='factor of the loss that keeps small gradients in the range of float16, of dynamic scaling the first one; '
+        'by default 1, of dynamic scaling 65536 (torch.amp.GradScaler)',
     )
     is_dynamic_loss_scale: bool = Field(
         False,

@@ -6,7 +6,6 @@ from twinseg.common import config
 from twinseg.common.checkpoint import LossScale
 from twinseg.common.errors import UserError
 
-
 FIRST_DYNAMIC = 2.0**16  # where torch.amp.GradScaler starts; one that is too large halves with each of the first steps
 
 

@@ -199,9 +199,9 @@ def test_an_image_that_cannot_be_read_ends_a_training_with_workers(backend_name,
         keys = streets.settings(folder, **TINY)
         image = folder / 'images' / split / '006.png'
 
-    def spoiled(*arguments):  # the data sets are opened, and the training begins
+    def spoiled(*arguments, **options):  # the data sets are opened, and the training begins
         image.write_bytes(image.read_bytes()[:60]) if what == 'broken' else image.unlink(missing_ok=True)
-        return make_loader(*arguments)
+        return make_loader(*arguments, **options)
 
     monkeypatch.setattr(backend, 'make_loader', spoiled)
     mode = {'graph_mode': 1} if backend_name == 'mindspore' else {}  # nothing is compiled

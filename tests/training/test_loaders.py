@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -46,8 +47,8 @@ def killing(number):
     return lambda: os.kill(os.getpid(), number)
 
 
-def loader(backend_name, fate=lambda: None, workers=2, last=100):
-    return get_backend(backend_name).make_loader(Samples(fate), ([number, number] for number in range(last)), workers)
+def loader(backend_name, fate=lambda: None, workers=2, last=100, timeout=None):
+    return get_backend(backend_name).make_loader(Samples(fate), ([number, number] for number in range(last)), workers, timeout)
 
 
 @pytest.mark.parametrize('workers', [0, 2])
@@ -108,6 +109,45 @@ def test_workers_leave_signals_to_the_trainer():
             os.kill(worker.pid, number)
     assert len(list(batches)) == 96
     assert multiprocessing.active_children() == []
+
+
+def test_a_read_that_hangs_has_a_limit(backend_name):
+    released = threading.Event()
+    try:
+        with pytest.raises(LostError, match='no batch came within 1 seconds .data_timeout.: a read hangs'):
+            list(loader(backend_name, lambda: released.wait(60), timeout=1))
+    finally:
+        released.set()
+    assert multiprocessing.active_children() == []
+
+
+def test_small_shared_memory_is_passed_around(monkeypatch, caplog):
+    data = pytest.importorskip('twinseg.pytorch_impl.data')
+    expected = [images.sum() for images, _ in loader('pytorch', last=6)]
+    assert not caplog.records
+    statvfs = os.statvfs
+    small = os.statvfs_result((4096, 4096, 1, 1, 1, 1, 1, 1, 0, 255))  # a block is free
+    monkeypatch.setattr(os, 'statvfs', lambda path: small if path == data.SHARED else statvfs(path))
+    monkeypatch.setattr(data, 'AHEAD', 100)
+    assert [images.sum() for images, _ in loader('pytorch', last=6)] == expected
+    (line,) = (record.message for record in caplog.records)
+    assert '/dev/shm is too small for batches of 0 MB: they go through pipes' in line
+
+
+HANGS = """import time
+from tests.training.test_loaders import Samples
+from twinseg.common.data import thread_loader
+from twinseg.common.errors import LostError
+thread_loader.PATIENCE = 0.2
+try:
+    list(thread_loader.make_loader(Samples(lambda: time.sleep(1000)), ([n] for n in range(9)), 2, 1))
+except LostError:
+    thread_loader.leave_hanging(3)
+"""
+
+
+def test_a_program_ends_though_a_read_hangs():
+    assert subprocess.run([sys.executable, '-c', HANGS], env=ranks.environment(), timeout=90).returncode == 3
 
 
 LEFT = """import sys, time
