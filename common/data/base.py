@@ -43,17 +43,23 @@ class Sample:
 
 def packed(samples: Sequence[Sample]) -> Sequence[Sample]:
     """The same samples, in a tenth of the memory."""
-    images, labels = (Texts(_text(path) for path in map(attrgetter(name), samples)) for name in ('image', 'label'))
-    return Packed(_sample, Texts(each.name for each in samples), images, labels)
+    if isinstance(samples, Packed):
+        return samples
+    images, labels = ([_text(path) for path in map(attrgetter(name), samples)] for name in ('image', 'label'))
+    return packed_files([each.name for each in samples], images, labels)
+
+
+def packed_files(names: Sequence[str], images: Sequence[Optional[str]], labels: Sequence[Optional[str]]) -> Sequence[Sample]:
+    """Samples from their names and their files' paths."""
+    return Packed(_sample, *map(Texts, (names, images, labels)))
 
 
 def _text(path: Optional[Path]) -> Optional[str]:
     return None if path is None else str(path)
 
 
-def _sample(name: str, *paths: Optional[str]) -> Sample:
-    image, label = (None if path is None else Path(path) for path in paths)
-    return Sample(name, image, label)
+def _sample(name: str, image: Optional[str], label: Optional[str]) -> Sample:
+    return Sample(name, None if image is None else Path(image), None if label is None else Path(label))
 
 
 class Dataset(ABC):

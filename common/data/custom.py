@@ -10,6 +10,7 @@ from twinseg.common.data.classes import default_palette
 from twinseg.common.data.labels import IGNORE, UNMAPPED, Colour
 from twinseg.common.data.layouts import DatasetSpec, Split, SplitFiles, colour_of, labelled
 from twinseg.common.data.listing import Tally
+from twinseg.common.data.packed import Joined
 from twinseg.common.data.pairs import Ending, PairFiles
 from twinseg.common.errors import DataError
 
@@ -106,7 +107,7 @@ def _find(data: config.Data, split: Split) -> SplitFiles:
     if listed is not None:
         _count_unlisted(data, split, pairs, listed)
         absent = [Sample(name, pairs.folder / name, pairs.labels.folder / name) for name in listed.absent]
-        files = replace(files, samples=files.samples + absent, missing=listed.missing + files.missing)
+        files = replace(files, samples=Joined((files.samples, absent)), missing=listed.missing + files.missing)
     return replace(files, facts=pairs.facts(images))
 
 

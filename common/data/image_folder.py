@@ -11,6 +11,7 @@ import os
 import reprlib
 import sys
 import tarfile
+from array import array
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Iterator, Optional, Sequence
@@ -126,8 +127,8 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
         _sample,
         Texts('/'.join(names) for names, _ in images),
         Texts(path for _, (path, _, _) in images),
-        np.array([offset for _, (_, offset, _) in images], np.int64),
-        np.array([WHOLE if size is None else size for _, (_, _, size) in images], np.int64),
+        array('q', (offset for _, (_, offset, _) in images)),
+        array('q', (WHOLE if size is None else size for _, (_, _, size) in images)),
     )
     folders = [names[0] for names, _ in images]
     if data.class_file is not None:
@@ -162,8 +163,8 @@ def open_image_folder(root: Path, data: config.Data, split: str) -> ImageFolder:
     return ImageFolder(data.set, split, description, samples, labels, image_rules_of(data), facts)
 
 
-def _sample(name: str, path: str, offset: np.int64, size: np.int64) -> ImageSample:
-    return ImageSample(name, path, int(offset), None if size == WHOLE else int(size))
+def _sample(name: str, path: str, offset: int, size: int) -> ImageSample:
+    return ImageSample(name, path, offset, None if size == WHOLE else size)
 
 
 def _member(sample: ImageSample, where: str) -> io.BytesIO:

@@ -11,7 +11,7 @@ from typing import Callable, Literal, Mapping, Optional, Sequence
 
 from twinseg.common import config
 from twinseg.common.data import splits
-from twinseg.common.data.base import Description, FileDataset, Sample, image_rules_of
+from twinseg.common.data.base import Description, FileDataset, Sample, image_rules_of, packed_files
 from twinseg.common.data.classes import (
     CAMVID32,
     CAMVID_CLASSES,
@@ -87,7 +87,7 @@ class SplitFiles:
     """The samples of a split; what is missing, a line each, with paths of the missing files in the samples; and what is known
     of the other files."""
 
-    samples: list[Sample]
+    samples: Sequence[Sample]
     missing: list[str]
     facts: FileFacts
 
@@ -169,8 +169,8 @@ def labelled(
 ) -> SplitFiles:
     """Samples of some of the images, each with the label that is ``given`` for it, or else that of its name, followed by one of
     the ``tags``. With ``orphans``, labels that belong to no image are counted as not used."""
-    samples, without = [], []
-    names: set[str] = set()
+    names, labels, without = [], [], []
+    taken: set[str] = set()
     for image in images:
         stem = pairs.stem(image)
         label = given.get(image) if given else None
@@ -181,9 +181,9 @@ def labelled(
         if label is None:
             without.append(image)
             label = pairs.labels.ending.usual(stem + tags[0])
-        name = image if stem in names or not stem else stem
-        names.add(name)
-        samples.append(Sample(name, pairs.folder / image, pairs.labels.folder / label))
+        names.append(image if stem in taken or not stem else stem)
+        labels.append(label)
+        taken.add(names[-1])
     missing = []
     if without:
         unused = pairs.labels.unused()
@@ -195,6 +195,8 @@ def labelled(
         )
     if orphans:
         pairs.count_orphans(tags)
+    image_paths = [f'{pairs.folder}/{image}' for image in images]
+    samples = packed_files(names, image_paths, [f'{pairs.labels.folder}/{label}' for label in labels])
     return SplitFiles(samples, missing, pairs.facts(images))
 
 
