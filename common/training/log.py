@@ -14,7 +14,6 @@ from typing import IO, Any, Iterator, Optional, cast
 import numpy as np
 from rich.console import Console
 from rich.live import Live
-from tensorboardX import SummaryWriter
 
 from twinseg.common import metrics_file
 from twinseg.common.console import Lasting
@@ -22,6 +21,20 @@ from twinseg.common.files import write_text
 from twinseg.common.metrics_file import Line
 from twinseg.common.printable import ESCAPED, printable
 from twinseg.common.training import live
+
+
+def _summary_writer() -> type:
+    """tensorboardX's writer. It imports PyTorch where that is installed, for tensors that it never gets here: a second of a
+    MindSpore run."""
+    absent = 'torch' not in sys.modules
+    if absent:
+        sys.modules['torch'] = None  # type: ignore[assignment] # importing it is an ImportError
+    try:
+        from tensorboardX import SummaryWriter
+    finally:
+        if absent:
+            del sys.modules['torch']
+    return SummaryWriter
 
 
 class Clock:
@@ -96,7 +109,7 @@ class Log:
         write_text(path, ''.join(json.dumps(line) + '\n' for line in earlier))
         self.overflows = max((line.get('overflows', 0) for line in earlier), default=0)
         self.metrics = path.open('a', encoding='utf-8')
-        self.events = SummaryWriter(str(self.work_dir / 'tensorboard'), purge_step=None if step is None else step + 1)
+        self.events = _summary_writer()(str(self.work_dir / 'tensorboard'), purge_step=None if step is None else step + 1)
 
     def line(self, text: str) -> None:
         """A line for people: on the terminal and in log.txt."""
