@@ -95,7 +95,7 @@ def for_host(network: Network) -> Network:
     for norm, conv in before.items():
         if conv is not None and list(before.values()).count(conv) == 1:
             _fold(norm, conv)
-    copied = copied.to(memory_format=torch.channels_last)
+    copied = copied.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     try:
         logits = copied(image.contiguous(memory_format=torch.channels_last))['logits']
     except RuntimeError:  # a view of features that only the usual layout has

@@ -16,6 +16,7 @@ import io
 import json
 import os
 import resource
+import shutil
 import statistics
 import subprocess
 import sys
@@ -484,6 +485,9 @@ def install(folder: Path) -> None:
     if not done.is_file() or done.read_text() != '\n'.join(packages):
         command = [sys.executable, '-m', 'pip', 'install', '--quiet', '--upgrade', '--no-deps', '--target', str(folder)]
         if subprocess.run([*command, *packages]).returncode == 0:
+            looking = {**os.environ, 'PYTHONPATH': str(folder)}
+            if subprocess.run([sys.executable, '-c', 'import torchvision'], env=looking, capture_output=True).returncode:
+                shutil.rmtree(folder / 'torchvision')  # built for another PyTorch: timm alone goes without it
             done.write_text('\n'.join(packages))
 
 
