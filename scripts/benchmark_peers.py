@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import types
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -98,8 +99,26 @@ def matrix() -> Work:
     return lambda: confusion_matrix(label, prediction, CLASSES)
 
 
+class Operators(types.ModuleType):
+    """``mmcv.ops``, which mmcv-lite has no compiled part for: names that mmsegmentation imports, and nothing here calls."""
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+def open_mmsegmentation() -> None:
+    sys.modules.setdefault('mmcv.ops', Operators('mmcv.ops'))
+    from mmseg.utils import register_all_modules
+
+    register_all_modules()
+
+
 def mmsegmentations_matrix() -> Work:
     import torch
+
+    open_mmsegmentation()
     from mmseg.evaluation import IoUMetric
 
     label, prediction = (torch.from_numpy(part.astype(np.int64)) for part in label_and_prediction())
@@ -209,9 +228,8 @@ def mmsegmentations_step(name: str) -> Callable[[], Work]:
         from mmengine.structures import PixelData
         from mmseg.registry import MODELS
         from mmseg.structures import SegDataSample
-        from mmseg.utils import register_all_modules
 
-        register_all_modules()
+        open_mmsegmentation()
         settings = Config.fromfile(str(Path(mmseg.__path__[0]) / '.mim' / 'configs' / name)).model
         settings.pop('pretrained', None)
         settings = json.loads(json.dumps(settings.to_dict()).replace('"SyncBN"', '"BN"'))
@@ -314,9 +332,8 @@ def segmentation_sample() -> Work:
 
 def mmsegmentations_sample() -> Work:
     from mmcv.transforms import Compose
-    from mmseg.utils import register_all_modules
 
-    register_all_modules()
+    open_mmsegmentation()
     image, label = street_file()
     pipeline = Compose(
         [
