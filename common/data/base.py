@@ -45,13 +45,13 @@ def packed(samples: Sequence[Sample]) -> Sequence[Sample]:
     """The same samples, in a tenth of the memory."""
     if isinstance(samples, Packed):
         return samples
-    images, labels = ([_text(path) for path in map(attrgetter(name), samples)] for name in ('image', 'label'))
-    return packed_files([each.name for each in samples], images, labels)
+    images, labels = (Texts(_text(path) for path in map(attrgetter(name), samples)) for name in ('image', 'label'))
+    return packed_files(Texts(each.name for each in samples), images, labels)
 
 
-def packed_files(names: Sequence[str], images: Sequence[Optional[str]], labels: Sequence[Optional[str]]) -> Sequence[Sample]:
-    """Samples from their names and their files' paths."""
-    return Packed(_sample, *map(Texts, (names, images, labels)))
+def packed_files(names: Texts, images: Texts, labels: Texts) -> Sequence[Sample]:
+    """Samples from their names and the paths of their files."""
+    return Packed(_sample, names, images, labels)
 
 
 def _text(path: Optional[Path]) -> Optional[str]:

@@ -27,6 +27,7 @@ from twinseg.common.data.classes import (
 )
 from twinseg.common.data.labels import IGNORE, Colour, LabelRules
 from twinseg.common.data.listing import FileFacts, list_files, some
+from twinseg.common.data.packed import Texts
 from twinseg.common.data.pairs import Ending, Labels, PairFiles, find_pairs, likely_label_suffix
 from twinseg.common.errors import DataError
 
@@ -195,8 +196,7 @@ def labelled(
         )
     if orphans:
         pairs.count_orphans(tags)
-    image_paths = [f'{pairs.folder}/{image}' for image in images]
-    samples = packed_files(names, image_paths, [f'{pairs.labels.folder}/{label}' for label in labels])
+    samples = packed_files(Texts(names), Texts(images, f'{pairs.folder}/'), Texts(labels, f'{pairs.labels.folder}/'))
     return SplitFiles(samples, missing, pairs.facts(images))
 
 

@@ -35,13 +35,14 @@ class Indexed(Sequence[Item]):
 
 
 class Texts(Indexed[Optional[str]]):
-    """Texts, or None, as one string of bytes; what they all begin with is in it once."""
+    """Texts, or None, as one string of bytes; what they all begin with is in it once. ``start`` is put before each of them."""
 
-    def __init__(self, texts: Iterable[Optional[str]]):
+    def __init__(self, texts: Iterable[Optional[str]], start: str = ''):
         given = list(texts)
         present = [text for text in given if text is not None]
-        self.start = os.path.commonprefix([min(present), max(present)]) if present else ''
-        parts = [ABSENT if text is None else _bytes(text[len(self.start) :]) for text in given]
+        common = os.path.commonprefix([min(present), max(present)]) if present else ''
+        parts = [ABSENT if text is None else _bytes(text[len(common) :]) for text in given]
+        self.start = start + common
         self.length = len(parts)
         self.ends = array('q', accumulate(map(len, parts), initial=0))  # quicker than NumPy's to index
         self.content = b''.join(parts)

@@ -30,6 +30,10 @@ def test_texts_are_what_was_given(case):
     )
 
 
+def test_what_begins_all_of_them_may_be_given_once():
+    assert list(Texts(['b/1', None, 'b/2'], 'a/')) == ['a/b/1', None, 'a/b/2']
+
+
 @pytest.mark.parametrize('samples', [SAMPLES, [Sample('drawn', None, None)], [Sample('unlabelled', Path('a.png'), None)], []])
 def test_samples_are_those_that_were_packed(samples):
     found = packed(samples)
