@@ -8,7 +8,7 @@ from tests.report.test_report import fake_run
 from twinseg.common import metrics_file
 from twinseg.common.cli import main
 from twinseg.common.errors import UserError
-from twinseg.common.report import write_report
+from twinseg.common.report.page import write_report
 from twinseg.common.report.records import read_run
 from twinseg.common.training.log import Log
 

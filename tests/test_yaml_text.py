@@ -8,7 +8,7 @@ import yaml
 
 from tests.support.settings import WORDS
 from twinseg.common.errors import UserError
-from twinseg.common.settings import yaml_text
+from twinseg.common.settings import recipes, yaml_text
 from twinseg.common.settings.yaml_text import parse
 
 SECONDS = 20  # the longest that a hostile text may take; none of these takes a tenth of it
@@ -121,3 +121,14 @@ def test_many_keys_take_time_in_proportion():
     start = time.process_time()
     assert len(parse(''.join(f'k{number}: 1\n' for number in range(10_000)), 'x')) == 10_000
     assert time.process_time() - start < SECONDS
+
+
+@pytest.mark.parametrize('loader', ['CSafeLoader', 'SafeLoader'])
+def test_both_parsers_read_the_same(monkeypatch, loader):
+    if not hasattr(yaml, loader):
+        pytest.skip('PyYAML without libyaml')
+    texts = [path.read_text(encoding='utf-8') for path in recipes.recipes()[::10]]
+    texts += ['a: [1, "2", yes]  # é\nb: {c: ~, d: 1e-4}\n', 'a: |\n  one\n  two\n', "- 'it''s'\n- \"\\u00e4\\n\"\n", '', '3']
+    expected = [yaml_text._value(yaml.parse(text, Loader=yaml.SafeLoader)) for text in texts]
+    monkeypatch.setattr(yaml_text, '_FAST', getattr(yaml, loader))
+    assert [parse(text, 'a') for text in texts] == expected

@@ -66,7 +66,7 @@ def report(
     device: Device = None,
 ) -> None:
     """One self-contained page for one or several runs: curves, classes, confusion matrix, pictures."""
-    from twinseg.common.report import write_report
+    from twinseg.common.report.page import write_report
 
     print(write_report(runs, out, pictures=pictures, device=device))
 

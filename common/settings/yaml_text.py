@@ -5,6 +5,7 @@ number that begins with 0 is refused, since versions of YAML disagree about it. 
 """
 
 import re
+from contextlib import suppress
 from typing import Any, Callable, Iterator, NamedTuple
 
 import yaml
@@ -39,6 +40,9 @@ _Dumper.add_representer(str, _text)
 _Dumper.add_implicit_resolver('tag:yaml.org,2002:float', re.compile(rf'^{DECIMAL.pattern}$'), list('-+.0123456789'))
 
 
+_FAST: Any = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)  # libyaml's parser, where PyYAML was built with it
+
+
 class _Open(NamedTuple):
     """A list or a table that is being read."""
 
@@ -52,7 +56,9 @@ def parse(text: str, where: str) -> Any:
     UserError, which begins with ``where`` and gives the line, for a text that is not YAML or exceeds the limits above. Takes
     time in proportion to the text.
     """
-    try:
+    with suppress(yaml.YAMLError, _Refused, ValueError, OverflowError, RecursionError):
+        return _value(yaml.parse(text, Loader=_FAST))
+    try:  # the message, and the verdict, are those of the parser that is everywhere
         return _value(yaml.parse(text, Loader=yaml.SafeLoader))
     except _Refused as error:
         raise UserError(f'{where}: {error}') from None

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from twinseg.common import config as configuration
-from twinseg.common import report
 from twinseg.common.checkpoint import RunMeta
 from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.inference.runs import Run
 from twinseg.common.metrics import Scores
+from twinseg.common.report import page as report
 
 CONFIG = configuration.from_flat({'set': 'toy_street', 'val_samples': 3, 'image_size': [64, 128]})
 VOID = {'meta', 'br', 'img', 'link'}

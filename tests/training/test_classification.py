@@ -18,7 +18,7 @@ from twinseg.common.inference.runs import load_run
 from twinseg.common.measure.benchmark import benchmark
 from twinseg.common.measure.parity import parity
 from twinseg.common.metrics import ImageScores
-from twinseg.common.report import write_report
+from twinseg.common.report.page import write_report
 from twinseg.common.tasks import classification
 from twinseg.common.tasks.base import EvalOptions
 from twinseg.common.training.loop import train

@@ -1,0 +1,52 @@
+"""One self-contained HTML page for one or several runs: what they reached, how they got there, and what they see."""
+
+import html
+from pathlib import Path
+from string import Template
+from typing import Optional, Sequence
+
+from twinseg.common.errors import UserError
+from twinseg.common.files import write_text
+from twinseg.common.inference.runs import Run, load_run
+from twinseg.common.report import sections
+from twinseg.common.report.records import Record, read_runs
+
+PAGE = Path(__file__).with_name('page.html')
+
+
+def write_report(runs: Sequence[Path], out: Path, *, pictures: int = 4, device: Optional[str] = None) -> Path:
+    """Writes the page of some run folders, their curves over each other, and returns its path.
+
+    ``pictures`` images of the validation split are run through every network; where that is not possible (no checkpoint, no
+    data, no such framework here) the page says why. ``parity*.json`` and ``export*.json`` in a run folder or beside the page
+    are shown too. Raises UserError for a folder that is no run, and for runs over different classes.
+    """
+    records = read_runs(runs)
+    networks, excuses = _load(records, device)
+    parts = [
+        sections.summary(records, networks),
+        sections.curves(records),
+        sections.classes(records, networks),
+        sections.pictures(networks, excuses, pictures),
+        sections.confusion(records),
+        sections.files(records, out.parent),
+        sections.settings(records),
+    ]
+    title = f'{" and ".join(dict.fromkeys(record.config.model.arch for record in records))} on {records[0].config.data.set}'
+    page = Template(PAGE.read_text(encoding='utf-8')).substitute(title=html.escape(title), body='\n'.join(parts))
+    try:
+        write_text(out, page)
+    except OSError as error:
+        raise UserError(f'{out}: not written: {error.strerror}; choose another place') from None
+    return out
+
+
+def _load(records: Sequence[Record], device: Optional[str]) -> tuple[dict[str, Run], dict[str, str]]:
+    """The networks that can be run here, and why the others cannot."""
+    networks, excuses = {}, {}
+    for record in records:
+        try:
+            networks[record.name] = load_run(record.folder, device=device)
+        except UserError as error:
+            excuses[record.name] = str(error)
+    return networks, excuses
