@@ -56,6 +56,14 @@ class ExportedNetwork:
             return pixels
         return np.ascontiguousarray((pixels.transpose(0, 3, 1, 2) - self._mean) / self._std)
 
+    def _inputs_of(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB -> the file's inputs, but for the number of images."""
+        if self.metadata.input == 'uint8' or self.size not in (None, images.shape[2:]):
+            return self.inputs(self.pixels(images))
+        normalised = images - self._mean  # the same numbers, without turning the axes there and back
+        normalised /= self._std
+        return normalised
+
     def run(self, inputs: np.ndarray) -> np.ndarray:
         """The file's output for any number of ``inputs``; the last batch is filled up by repeating."""
         step = self.batch or len(inputs)
@@ -91,12 +99,12 @@ class ExportedNetwork:
         classifier (N, C)."""
         if self.metadata.output != 'logits':
             raise UserError(f'{self.path}: its output is class ids, but logits are needed here; export it without --argmax')
-        logits = self.run(self.inputs(self.pixels(images)))
+        logits = self.run(self._inputs_of(images))
         return logits if size is None else resize_bilinear(logits, size, bool(self.metadata.align_corners))
 
     def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
-        return self.ids(self.run(self.inputs(self.pixels(images))), size or (images.shape[2], images.shape[3]))
+        return self.ids(self.run(self._inputs_of(images)), size or (images.shape[2], images.shape[3]))
 
     def ids(self, outputs: np.ndarray, size: Size) -> np.ndarray:
         """Outputs for several images -> uint8 class ids (N, h, w): logits are resized bilinearly, class ids to the nearest."""
