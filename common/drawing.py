@@ -16,6 +16,17 @@ WRONG = (220, 30, 30)  # pixels of another class than the label's
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
+def encoded(image: np.ndarray, suffix: str = '.png') -> bytes:
+    """An RGB image (H, W, 3) or a grey one (H, W), uint8, as the content of a ``.png`` or ``.jpg`` file.
+
+    OpenCV's PNG compresses runs of equal bytes: of overlays and class ids it makes files as small as zlib's level 6 does, in a
+    sixth of the time.
+    """
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
+    pixels = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(suffix, pixels, options if suffix == '.png' else [])[1].tobytes()
+
+
 def blend(image: np.ndarray, ids: np.ndarray, palette: np.ndarray, opacity: float = OPACITY) -> np.ndarray:
     """An RGB image (H, W, 3) with the classes' colours over it and a pale line between classes.
 
@@ -101,9 +112,8 @@ def legend(width: int, names: Sequence[str], colours: np.ndarray, notes: Optiona
 
 def data_uri(image: np.ndarray, suffix: str) -> str:
     """RGB uint8 (H, W, 3) -> a data URI; ``suffix`` is ``.png`` or ``.jpg``."""
-    _, content = cv2.imencode(suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
     kind = {'.png': 'png', '.jpg': 'jpeg'}[suffix]
-    return f'data:image/{kind};base64,{base64.b64encode(content.tobytes()).decode()}'
+    return f'data:image/{kind};base64,{base64.b64encode(encoded(image, suffix)).decode()}'
 
 
 def overlay(

@@ -1,13 +1,14 @@
 """Segmentation: a class for every pixel. The functions are those of ``base.Task``."""
 
+import io
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 import numpy as np
-from PIL import Image
 
 from twinseg.common import console, metrics
 from twinseg.common.backend import Predictor
@@ -16,7 +17,18 @@ from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from twinseg.common.data.samples import LabelledImages, TrainSamples, loaded_images
 from twinseg.common.data.segmentation_transforms import channels_first
-from twinseg.common.drawing import NOTEBOOK, OPACITY, blend, colour_labels, data_uri, error_map, overlay, shares, shrink
+from twinseg.common.drawing import (
+    NOTEBOOK,
+    OPACITY,
+    blend,
+    colour_labels,
+    data_uri,
+    encoded,
+    error_map,
+    overlay,
+    shares,
+    shrink,
+)
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import written_beside
 from twinseg.common.interpolation import Size
@@ -171,21 +183,20 @@ class Segmentation:
     def save(self, folder: str | Path = '.', drawing: Drawing = DRAWING) -> list[Path]:
         """Writes ``NAME_overlay.png`` and ``NAME_ids.png`` (the mask) into a folder, made if need be; returns their paths."""
         paths = [output_path(Path(folder), self.name, ending) for ending in ENDINGS]
-        for path, picture in zip(paths, (lambda: Image.fromarray(self.overlay(opacity=drawing.opacity)), self._ids(drawing))):
+        contents = (lambda: encoded(self.overlay(opacity=drawing.opacity)), lambda: self._ids(drawing.palette_png))
+        for path, content in zip(paths, contents):
             with written_beside(path) as part:
-                picture().save(part)
+                part.write_bytes(content())
         return paths
 
-    def _ids(self, drawing: Drawing) -> Callable[[], Image.Image]:
-        """The mask as a picture: grey levels are class ids, or indices of the palette, which viewers show in its colours."""
-
-        def picture() -> Image.Image:
-            ids = Image.fromarray(self.mask)
-            if drawing.palette_png:
-                ids.putpalette(self.palette.tobytes())  # makes the mode P
-            return ids
-
-        return picture
+    def _ids(self, with_palette: bool) -> bytes:
+        """The mask as a PNG: grey levels are class ids, or indices of the palette, which viewers show in its colours."""
+        if not with_palette:
+            return encoded(self.mask)
+        ids, file = Image.fromarray(self.mask), io.BytesIO()
+        ids.putpalette(self.palette.tobytes())  # makes the mode P
+        ids.save(file, 'PNG')
+        return file.getvalue()
 
     def _repr_html_(self) -> str:
         """The overlay, for notebooks."""
@@ -225,12 +236,42 @@ def predict(
 ) -> None:
     """``<name>_overlay.png`` (colours and a legend of the classes present) and ``<name>_ids.png`` (uint8 class ids of the
     image's size); of a video ``<name>_overlay.mp4`` and ``<name>_mask.mp4``."""
-    for file in files:
-        with outcome.attempt(file):
-            if is_video(file.path):
-                outcome.add(*_predict_video(network, file, out, drawing))
-            else:
-                outcome.add(*predict_image(network, network.read(file.path), file.name).save(out, drawing))
+    with _Writer(out, outcome, drawing) as writer:
+        for file in files:
+            with outcome.attempt(file):
+                if is_video(file.path):
+                    writer.wait()
+                    outcome.add(*_predict_video(network, file, out, drawing))
+                else:
+                    writer.save(file, predict_image(network, network.read(file.path), file.name))
+
+
+class _Writer:
+    """Draws and writes the prediction of an image while the next one is computed; after the block all are written."""
+
+    def __init__(self, out: Path, outcome: Outcome, drawing: Drawing):
+        self.out, self.outcome, self.drawing = out, outcome, drawing
+        self.executor = ThreadPoolExecutor(1)
+        self.pending: Optional[tuple[InputFile, Future[list[Path]]]] = None
+
+    def __enter__(self) -> '_Writer':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self.executor:
+            self.wait()
+
+    def save(self, file: InputFile, prediction: Segmentation) -> None:
+        """Begins to write a prediction, when the one before it is written."""
+        self.wait()
+        self.pending = file, self.executor.submit(prediction.save, self.out, self.drawing)
+
+    def wait(self) -> None:
+        """Waits for the prediction that is being written, and tells the outcome. Raises OSError where it cannot be written."""
+        if self.pending is not None:
+            (file, written), self.pending = self.pending, None
+            with self.outcome.attempt(file):
+                self.outcome.add(*written.result())
 
 
 def _predict_video(network: TrainedNetwork, file: InputFile, out: Path, drawing: Drawing) -> list[Path]:
