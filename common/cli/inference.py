@@ -25,6 +25,7 @@ from twinseg.common.cli.options import (
     choose_for_run,
     load_config,
     load_config_for_file,
+    load_network,
     parse_scales,
     parse_size,
     report_scores,
@@ -55,7 +56,6 @@ def evaluate(
     from twinseg.common import console
     from twinseg.common.deploy.exported_file import ExportedNetwork, evaluate_exported
     from twinseg.common.inference.evaluate import evaluate_run
-    from twinseg.common.inference.runs import load_run
     from twinseg.common.parallel import launch
     from twinseg.common.tasks.base import EvalOptions
 
@@ -71,7 +71,7 @@ def evaluate(
         else:
             assert checkpoint is not None
             chosen = load_config(config, settings, checkpoint)
-            run = load_run(checkpoint, *choose_for_run(chosen, backend, device, settings), chosen)
+            run = load_network(checkpoint, chosen, backend, device, settings, engine)
             evaluation = evaluate_run(run, options, None if launch.rank() else progress)
     if launch.rank() == 0:
         report_scores(evaluation, json_file)
@@ -115,7 +115,6 @@ def predict(
     from twinseg.common import console
     from twinseg.common.deploy.exported_file import ExportedNetwork
     from twinseg.common.inference import predict, sources
-    from twinseg.common.inference.runs import load_run
     from twinseg.common.tasks.base import DRAWING, Drawing, EvalOptions
 
     config = words.pop(0) if len(words) > 1 and _is_config(words[0]) else None
@@ -146,7 +145,7 @@ def predict(
         else:
             assert checkpoint is not None
             chosen = load_config(config, settings, checkpoint)
-            network = load_run(checkpoint, *choose_for_run(chosen, backend, device, settings), chosen).trained(options)
+            network = load_network(checkpoint, chosen, backend, device, settings, engine).trained(options)
         if camera is not None:
             for path in sources.predict_camera(network, camera, folder, seconds, drawing):
                 console.show_predicted(path)

@@ -12,6 +12,7 @@ from twinseg.common.files import write_text
 if TYPE_CHECKING:
     from twinseg.common.config import Config
     from twinseg.common.deploy.metadata import ExportMetadata
+    from twinseg.common.inference.runs import Run
     from twinseg.common.interpolation import Size
     from twinseg.common.tasks.base import Evaluation
 
@@ -39,7 +40,10 @@ InputSize = Annotated[Optional[str], typer.Option(metavar='HxW', help='input siz
 ExportedFile = Annotated[Optional[Path], typer.Option(metavar='FILE', help='exported .onnx or .mindir instead')]
 Engine = Annotated[
     Optional[Literal['onnxruntime', 'openvino', 'mindspore']],
-    typer.Option(help='engine that runs --model: by default onnxruntime for .onnx, mindspore for .mindir'),
+    typer.Option(
+        help='engine on the CPU: of --model by default onnxruntime for .onnx, mindspore for .mindir; onnxruntime and openvino '
+        'also run a checkpoint, faster than its framework, which does by default'
+    ),
 ]
 MultiScaleFlip = Annotated[bool, typer.Option('--ms-flip', help='average over six scales, mirrored too')]
 Slide = Annotated[bool, typer.Option('--slide', help='average over overlapping windows of the crop size')]
@@ -62,9 +66,13 @@ def check_network(
     """UserError unless there is one network, a checkpoint or an exported file, and for an option without effect on it."""
     if (checkpoint is None) == (model is None):
         raise UserError('give the network: a checkpoint (--checkpoint) or an exported file (--model)')
-    for name, given in {'--engine': engine}.items() if model is None else {'--backend': backend, '--device': device}.items():
+    if model is None and engine == 'mindspore':
+        raise UserError('--engine mindspore: runs .mindir files; of a checkpoint give --backend mindspore')
+    if model is None and engine is not None and device not in (None, 'cpu'):
+        raise UserError(f'--engine {engine}: runs on the CPU, not on --device {device}; leave one of the two out')
+    for name, given in {'--backend': backend, '--device': device}.items() if model is not None else ():
         if given is not None and (name, given) != ('--device', 'cpu'):  # the engines run there
-            raise UserError(f'{name} {given}: has no effect on {"a checkpoint" if model is None else "an exported file"}')
+            raise UserError(f'{name} {given}: has no effect on an exported file')
 
 
 def load_config(name: Optional[str], settings: Optional[list[str]], checkpoint: Optional[Path] = None) -> 'Config':
@@ -78,6 +86,26 @@ def load_config(name: Optional[str], settings: Optional[list[str]], checkpoint: 
     from twinseg.common.inference.runs import stored_config
 
     return config.override(stored_config(checkpoint), settings or ())
+
+
+def load_network(
+    checkpoint: Path,
+    config: 'Config',
+    backend: Optional[str],
+    device: Optional[str],
+    settings: Optional[list[str]],
+    engine: Optional[str],
+) -> 'Run':
+    """A checkpoint's network on the backend and the device that are asked for, or on an engine."""
+    from twinseg.common.inference.runs import load_run
+
+    chosen, device = choose_for_run(config, backend, device, settings)
+    run = load_run(checkpoint, chosen, 'cpu' if engine else device, config)
+    if engine is None:
+        return run
+    from twinseg.common.deploy.on_engine import on_engine
+
+    return on_engine(run, engine)
 
 
 def load_config_for_file(metadata: 'ExportMetadata', name: Optional[str], settings: Optional[list[str]]) -> 'Config':

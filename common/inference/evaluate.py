@@ -34,6 +34,7 @@ def evaluate_run(run: Run, options: EvalOptions = PLAIN, progress: Optional[OnPr
         'arch': run.config.model.arch,
         'backend': run.backend.name,
         'device': run.device,
+        **({'engine': run.engine} if run.engine else {}),
         'processes': group.size,
         **evaluation.conditions,
         'amp_level': run.config.precision.amp_level,

@@ -27,6 +27,7 @@ class Run(NamedTuple):
     device: str
     network: Network
     predictor: Predictor
+    engine: Optional[str] = None  # program that runs the network in place of its framework (``deploy/on_engine.py``)
 
     @property
     def num_classes(self) -> int:

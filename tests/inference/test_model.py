@@ -82,8 +82,8 @@ def test_a_run_folder_is_opened_by_the_backend_that_trained_it(segmenter, backen
 def test_what_an_opened_file_does_not_use_is_refused(tmp_path):
     with pytest.raises(UserError, match="backend: 'pytorch' is not for .*an exported file, which an engine runs"):
         twinseg.load(tmp_path / 'net.onnx', backend='pytorch')
-    with pytest.raises(UserError, match="engine: 'openvino' is not for .*no exported file"):
-        twinseg.load(tmp_path / 'net.safetensors', engine='openvino')
+    with pytest.raises(UserError, match="engine: 'mindspore' is not for .*no exported file; choose onnxruntime or openvino"):
+        twinseg.load(tmp_path / 'net.safetensors', engine='mindspore')
 
 
 @pytest.mark.parametrize(

@@ -234,10 +234,35 @@ def test_what_makes_no_sense_is_said(checkpoint, tmp_path, capsys):
         run(tmp_path / 'absent.onnx', [one], tmp_path / 'out')
     assert main(['predict', str(one)]) == 2
     assert 'give the network' in capsys.readouterr().err
-    assert main(['predict', str(one), '--checkpoint', str(checkpoint), '--engine', 'openvino']) == 2
-    assert '--engine openvino: has no effect on a checkpoint' in capsys.readouterr().err
+    for words, said in (
+        (['--engine', 'mindspore'], '--engine mindspore: runs .mindir files; of a checkpoint give --backend mindspore'),
+        (['--engine', 'openvino', '--device', 'gpu'], '--engine openvino: runs on the CPU, not on --device gpu'),
+    ):
+        assert main(['predict', str(one), '--checkpoint', str(checkpoint), *words]) == 2
+        assert said in capsys.readouterr().err
     assert main(['predict', str(tmp_path / 'absent.png'), '--checkpoint', str(tmp_path / 'absent.safetensors')]) == 2
     assert 'absent.png: no such file' in capsys.readouterr().err  # the inputs are looked at before the network
+
+
+@pytest.mark.parametrize('engine', [pytest.param('onnxruntime', marks=pytest.mark.slow), 'openvino'])
+def test_an_engine_runs_a_checkpoint(engine, checkpoint, tmp_path):
+    pytest.importorskip(engine)
+    sizes = [SIZE, (20, 130)]
+    images = [str(saved(tmp_path / f'{number}.png', size, number)) for number, size in enumerate(sizes)]
+    for out, words in (('plain', []), ('engine', ['--engine', engine])):
+        assert main(['predict', *images, '--checkpoint', str(checkpoint), '--out', str(tmp_path / out), *words]) == 0
+    for number, size in enumerate(sizes):
+        plain, fast = (read(tmp_path / out / f'{number}_ids.png') for out in ('plain', 'engine'))
+        assert plain.shape == fast.shape == size and (plain != fast).mean() <= DIFFERENT
+
+
+def test_a_prediction_that_cannot_be_written_ends_the_work(checkpoint, tmp_path):
+    """It is written while the next image is predicted, and by the end of the work at the latest."""
+    for names in (['a'], ['a', 'b', 'c']):
+        out = tmp_path / f'out{len(names)}'
+        (out / 'a_ids.png').mkdir(parents=True)  # in the way
+        with pytest.raises(UserError, match='a_ids.png: cannot be written'):
+            run(checkpoint, [saved(tmp_path / f'{name}.png') for name in names], out)
 
 
 def test_run_folders_hold_their_network(checkpoint, tmp_path):
