@@ -6,9 +6,10 @@ recipes, whose keys are taken first. ``published:`` says what others scored with
 (``settings/published_scores.py``). In code the keys live in typed groups: ``config.optimizer.base_lr``.
 """
 
+import math
 import re
 from pathlib import Path
-from typing import Annotated, Any, Iterable, Literal, Mapping, NamedTuple, Optional, Union
+from typing import Annotated, Any, Iterable, Literal, Mapping, NamedTuple, Optional, Union, get_args
 
 import yaml
 from pydantic import (
@@ -726,7 +727,21 @@ LossName = Annotated[
     Literal['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem', 'focal', 'dice', 'lovasz'],
     WrapValidator(_or_of_a_plugin),
 ]
-Losses = Union[LossName, Annotated[dict[LossName, Annotated[float, Field(gt=0)]], Field(min_length=1)]]
+
+
+def _losses(value: Any) -> Any:
+    """Refuses what is neither a loss nor a table of losses and weights above 0."""
+    names, table = get_args(LossName), value if isinstance(value, dict) else {value: 1.0} if isinstance(value, str) else {}
+    for name in table:
+        if name not in names:
+            near = did_you_mean(similar(str(name), names), f'there are {", ".join(names)}')
+            refuse(f'there is no loss {shown(name)}{near}')
+    if not table or not all(type(weight) in (int, float) and 0 < weight < math.inf for weight in table.values()):
+        refuse(f'expected a loss, or weights above 0, such as {{cross_entropy: 1.0, dice: 3.0}}, found {shown(value)}')
+    return value
+
+
+Losses = Annotated[Union[LossName, dict[LossName, float]], BeforeValidator(_losses), Said('a loss, or weights of several')]
 
 
 class Loss(Group):

@@ -179,6 +179,22 @@ def test_what_dice_makes_of_ignored_pixels(framework):
     assert value(more, hidden, False) > value(more, hidden, True) + 0.01
 
 
+@pytest.mark.parametrize('key', ['loss', 'losses'])
+@pytest.mark.parametrize(
+    'value, message',
+    [
+        ('dise', "there is no loss 'dise'; did you mean 'dice'"),
+        ({'cross_entropy': 1.0, 'huber': 1.0}, "there is no loss 'huber'; there are cross_entropy, "),
+        ({'dice': 0}, 'expected a loss, or weights above 0, such as'),
+        ({}, 'expected a loss, or weights above 0, such as'),
+        (3, 'expected a loss, or weights above 0, such as'),
+    ],
+)
+def test_other_losses_are_refused(key, value, message):
+    with pytest.raises(UserError, match=f'{key}: .*{message}'):
+        config.from_flat({key: value if key == 'loss' else {'logits': value}})
+
+
 HRNET = {  # of each output its own: experiments/cityscapes/ddrnet23_slim.yaml, BALANCE_WEIGHTS
     'losses': {'logits': 'ohem'},
     'logits_weight': 0.4,
