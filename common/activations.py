@@ -11,7 +11,9 @@ class Layer(NamedTuple):
     """A module or cell without parts, as data."""
 
     kind: str  # conv, conv_transpose, linear, norm, relu, prelu, sigmoid, avg_pool, max_pool, dropout; else the class's name
-    settings: dict[str, Any]  # stride, dilation (H, W), padding (top, bottom, left, right) or 'same', groups, eps, ceil_mode, ...
+    settings: dict[
+        str, Any
+    ]  # stride, dilation (H, W), padding (top, bottom, left, right) or 'same', groups, eps, ceil_mode, ...
     parameters: dict[str, np.ndarray]  # weight, bias, running_mean, running_var, as far as the layer has them
 
 

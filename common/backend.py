@@ -227,8 +227,8 @@ class Backend(Protocol):
         *,
         auxiliary: bool = False,
     ) -> tuple[State, State, dict[str, Arrays]]:
-        """Gradients of the sum of outputs times ``cotangents(shapes of the outputs)``: by name of the module those of its (first)
-        output at its first call, by name of the parameter, and the inputs of every module at its first call."""
+        """Gradients of the sum of outputs times ``cotangents(shapes of the outputs)``: by name of the module those of its
+        (first) output at its first call, by name of the parameter, and the inputs of every module at its first call."""
 
     def module_gradients(
         self, network: Network, name: str, inputs: Arrays, output_gradient: np.ndarray

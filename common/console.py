@@ -218,8 +218,10 @@ def show_trace(result: Mapping[str, Any]) -> None:
     def number(value: Any) -> str:
         return '' if value is None else f'{value:.1e}'
 
+    console.print(one_line(f'A: {result["first"]}'), markup=False, highlight=False, soft_wrap=True)
+    console.print(one_line(f'B: {result["second"]}'), markup=False, highlight=False, soft_wrap=True)
     show(
-        f'{result["first"]} and {result["second"]}: differences, of the largest magnitude',
+        'differences between A and B, of the largest magnitude',
         [
             {
                 'tensor': row['tensor'],
@@ -235,8 +237,15 @@ def show_trace(result: Mapping[str, Any]) -> None:
     for label, names in result['unmatched'].items():
         text = f'only in {label}: {", ".join(names[:12])}{f", ... ({len(names)})" if len(names) > 12 else ""}'
         console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
+    for key in ('layers matched', 'weights', 'stopped'):
+        if key in result['conditions']:
+            value = result['conditions'][key]
+            text = ', '.join(f'{count} by {how}' for how, count in value.items()) if isinstance(value, dict) else value
+            console.print(one_line(f'{key}: {text}'), markup=False, highlight=False, soft_wrap=True)
     for cause in result['causes'][1:]:
         console.print(one_line(f'also: {_with_share(cause)}'), markup=False, highlight=False, soft_wrap=True)
+    for section in result['sections']:
+        console.print(one_line(section['sentence']), markup=False, highlight=False, soft_wrap=True)
     answer = _with_share(result['causes'][0]) if result['causes'] else result['sentence']
     console.print(one_line(answer), style='bold', markup=False, highlight=False, soft_wrap=True)
 

@@ -11,8 +11,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn
 
-from twinseg.common.errors import BackendError
 from twinseg.common.activations import Arrays, Layer, Watcher, map_tensors
+from twinseg.common.errors import BackendError
 from twinseg.mindspore_impl import precision
 from twinseg.mindspore_impl.network import _LEAVES
 from twinseg.mindspore_impl.sizes import uncompiled
@@ -120,11 +120,12 @@ def module_gradients(
     with uncompiled():
         positions = tuple(range(len(given)))
         if not names:
-            by_input, by_parameter = ms.grad(weighted_sum, positions)(*given), ()
+            by_input, by_parameter = ms.grad(weighted_sum, positions)(*given), []
         else:
             by_input, by_parameter = ms.grad(weighted_sum, positions, ms.ParameterTuple(names.values()))(*given)
     by_input = by_input if isinstance(by_input, tuple) else (by_input,)
-    return [_array(x).copy() for x in by_input], {key: _array(x).copy() for key, x in zip(names, by_parameter)}
+    gradients = {key: _array(value).copy() for key, value in zip(names, by_parameter)}
+    return [_array(value).copy() for value in by_input], gradients
 
 
 def _parameter_names(cell: nn.Cell, prefix: str) -> dict[str, ms.Parameter]:
@@ -186,7 +187,10 @@ def _layer(cell: Any) -> Layer:
         settings['padding_mode'] = 'zeros'
     elif kind in ('avg_pool', 'max_pool'):
         around = getattr(cell, 'around', getattr(cell, 'padding', 0) if cell.pad_mode.lower() == 'pad' else 0)
-        settings = {'kernel': _pair(getattr(cell, 'reach', cell.kernel_size)), 'stride': _pair(getattr(cell, 'step', cell.stride))}
+        settings = {
+            'kernel': _pair(getattr(cell, 'reach', cell.kernel_size)),
+            'stride': _pair(getattr(cell, 'step', cell.stride)),
+        }
         settings |= {'padding': 'same' if cell.pad_mode.lower() == 'same' else _sides(around)}
         settings |= {'ceil_mode': bool(getattr(cell, 'ceil_mode', False))}
         settings |= {'count_include_pad': bool(getattr(cell, 'count_include_pad', True))} if kind == 'avg_pool' else {}

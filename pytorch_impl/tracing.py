@@ -65,7 +65,11 @@ def copy_of(network: nn.Module, double: bool = False) -> nn.Module:
 
 
 def activation_gradients(
-    network: nn.Module, images: np.ndarray, cotangents: Callable[[Sequence[tuple[int, ...]]], Arrays], *, auxiliary: bool = False
+    network: nn.Module,
+    images: np.ndarray,
+    cotangents: Callable[[Sequence[tuple[int, ...]]], Arrays],
+    *,
+    auxiliary: bool = False,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Arrays]]:
     """Gradients of the sum of outputs times ``cotangents(shapes of the outputs)``: by name of the module those of its (first)
     output at its first call, by name of the parameter, and the inputs of every module at its first call."""

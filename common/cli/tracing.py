@@ -13,13 +13,18 @@ Side = typer.Argument(metavar='A', show_default=False)
 
 def trace(
     first: Annotated[
-        str, typer.Argument(metavar='A', help='checkpoint, run, exported file, folder or FILE.py:CLASS, with @pytorch, @openvino, ...')
+        str,
+        typer.Argument(
+            metavar='A', help='checkpoint, run, exported file, folder or FILE.py:CLASS, with @pytorch, @openvino, ...'
+        ),
     ],
     second: Annotated[str, typer.Argument(metavar='B', help='the other side, likewise')],
     inputs: Annotated[Optional[list[str]], typer.Argument(metavar='INPUT...', help='images; by default drawn noise')] = None,
     data: Annotated[Optional[str], typer.Option(metavar='CONFIG', help='recipe whose validation images are the input')] = None,
     images: Annotated[int, typer.Option(min=1, help='images of --data, or of noise')] = 1,
-    size: Annotated[Optional[str], typer.Option(metavar='HxW', help='size of the input; by default the file\'s, else 128x192')] = None,
+    size: Annotated[
+        Optional[str], typer.Option(metavar='HxW', help="size of the input; by default the file's, else 128x192")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help='seed of the noise')] = 0,
     weights: Annotated[Optional[Path], typer.Option(metavar='FILE', help='weights of networks of yours')] = None,
     names: Annotated[Optional[Path], typer.Option(metavar='FILE', help='YAML: module of A: module of B')] = None,
@@ -42,8 +47,15 @@ def trace(
     if out is not None and not out.absolute().parent.is_dir():
         raise UserError(f'{out}: there is no folder {out.parent}')
     request = command.Request(
-        first, second, command.InputRequest(tuple(inputs or ()), data, images, parse_size(size), seed),
-        OpenOptions(weights=weights), names, backward, steps, rank, int(space * 1e9),
+        first,
+        second,
+        command.InputRequest(tuple(inputs or ()), data, images, parse_size(size), seed),
+        OpenOptions(weights=weights),
+        names,
+        backward,
+        steps,
+        rank,
+        int(space * 1e9),
     )
     result = command.run(request)
     console.show_trace(result.to_json())

@@ -23,6 +23,7 @@ LOGITS = 1e-5
 GRADIENT, GRADIENT_MEDIAN = 1e-3, 1e-5
 PARAMETERS, FIRST_STEPS = 1e-4, 3
 LOSS, DRIFT = 0.01, 2.0  # share of the loss, or multiple of PyTorch's drift between its precision and a higher one
+PARAMETER_DRIFT = 3.0  # multiple of PyTorch's drift, to float64 and to itself from weights one rounding error apart
 MAX_LEARNING_RATE = 0.01  # beyond it, from fresh weights, rounding alone drives two runs of one program apart
 
 
@@ -77,7 +78,8 @@ def parity(
     and gradients are float32 in evaluation mode; ``steps`` SGD steps at ``learning_rate`` follow (Adam's first steps turn the
     rounding of tiny gradients into whole steps), with the precision of the configuration or ``amp`` (O0 to O3), on street
     scenes drawn at ``size``, ``batch_size`` a step; for classifiers the labels are random. PyTorch's own drift is measured by
-    the same steps in float64, or in float32 for half precision.
+    the same steps in float64, or in float32 for half precision; that of the parameters, too, by its first steps from weights
+    one rounding error apart. The twins may differ by PARAMETERS, or by PARAMETER_DRIFT times the larger of the two drifts.
     """
     config = (config if amp is None else _at(config, amp)).replace(optimizer='sgd')
     weights = weights and find_weights(weights)
@@ -88,9 +90,9 @@ def parity(
         backend.setup('cpu', seed=config.runtime.seed, threads=config.runtime.threads)
     arguments, state, classes = _start(config, weights, backends['pytorch'])
 
-    def build(name: str) -> Any:
+    def build(name: str, weights: Mapping[str, np.ndarray] = state) -> Any:
         network = backends[name].build_model(config.model.arch, seed=None, **arguments)
-        backends[name].load_state(network, state)
+        backends[name].load_state(network, weights)
         return network
 
     batches = street_batches(steps, batch_size, size, classes)
@@ -110,7 +112,9 @@ def parity(
     )
     trainer = make_trainer(build('pytorch'), _at(config, 'O0'))
     losses[other], parameters[other] = _train(trainer, batches, learning_rate(config))
-    rows += _training(losses, parameters, level)
+    trainer = backends['pytorch'].make_trainer(build('pytorch', one_rounding_error_apart(state)), config)
+    _, parameters['pytorch, one rounding error apart'] = _train(trainer, batches[:FIRST_STEPS], learning_rate(config))
+    rows += _training(losses, parameters)
     conditions = {
         'arch': config.model.arch,
         'weights': str(weights or f'seed {config.runtime.seed}'),
@@ -121,6 +125,16 @@ def parity(
         'learning_rate': learning_rate(config),
     }
     return ParityResult(rows, losses, conditions)
+
+
+def one_rounding_error_apart(state: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
+    """Weights whose numbers are each the next float32 above or below, by chance; zeros stay."""
+    rng = np.random.default_rng(seed)
+    moved = {}
+    for name, value in state.items():
+        factor = rng.choice(np.array([1 - 2.0**-23, 1 + 2.0**-23], np.float32), value.shape)
+        moved[name] = (value * factor).astype(np.float32)
+    return moved
 
 
 def _at(config: Config, level: str) -> Config:
@@ -197,17 +211,18 @@ def _train(trainer: Trainer, batches: list[Batch], rate: float) -> tuple[list[fl
     return losses, parameters
 
 
-def _training(losses: Mapping[str, list[float]], parameters: Mapping[str, np.ndarray], level: str) -> list[Row]:
+def _training(losses: Mapping[str, list[float]], parameters: Mapping[str, np.ndarray]) -> list[Row]:
     ours, twin, other = (np.array(values) for values in losses.values())
     apart, drift = np.abs(ours - twin) / np.abs(ours), np.maximum.accumulate(np.abs(ours - other) / np.abs(ours))
     tolerance = np.maximum(LOSS, DRIFT * drift)
     worst = int(np.argmax(apart / tolerance))
-    ours, twin, other = parameters.values()
+    ours, twin, *others = parameters.values()
+    drifted = max(_l2(ours, other) for other in others)
     return [
         Row(
             f'parameters after {min(FIRST_STEPS, len(apart))} steps',
             _l2(ours, twin),
-            PARAMETERS if level == 'O0' else max(PARAMETERS, DRIFT * _l2(ours, other)),
+            max(PARAMETERS, PARAMETER_DRIFT * drifted),
         ),
         Row(f'loss, worst of {len(apart)} steps (step {worst + 1})', float(apart[worst]), float(tolerance[worst])),
     ]

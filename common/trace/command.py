@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Mapping, Optional
 
 import cv2
 import numpy as np
@@ -14,8 +14,12 @@ from twinseg.common.data.reading import read_image
 from twinseg.common.errors import UserError
 from twinseg.common.files import home_expanded
 from twinseg.common.interpolation import Size
+from twinseg.common.trace.backward import trace_backward
 from twinseg.common.trace.compare import Source, Trace, trace
 from twinseg.common.trace.opening import OpenOptions, open_source
+from twinseg.common.trace.sources import NetworkSource
+from twinseg.common.trace.steps import trace_steps
+from twinseg.common.trace.user_networks import RenamedSource, pair, read_names
 
 DEFAULT_SIZE = (128, 192)  # size of noise and images where no file says another: enough for an output stride of 32
 
@@ -72,6 +76,43 @@ def run(request: Request) -> Trace:
     first, second = (open_source(text, request.options) for text in (request.first, request.second))
     if not first.runs and not second.runs:
         raise UserError(f'{request.first} and {request.second}: one of the two must be something that runs')
-    sizes = [source.size for source in (first, second) if getattr(source, 'size', None)]
+    second, matched = _matched(first, second, request)
+    sizes = [size for source in (first, second) if (size := getattr(source, 'size', None))]
     images = request.inputs.read(sizes[0] if sizes else None)
-    return trace(first, second, images, limit=request.space, rank=request.rank)
+    result = trace(first, second, images, limit=request.space, rank=request.rank)
+    result.conditions.update(matched)
+    if request.backward or request.steps:
+        one, other, names = _networks(first, second)
+        if request.backward:
+            result.sections.append(trace_backward(one, other, names, images))
+        if request.steps:
+            result.sections.append(trace_steps(one, other, request.steps))
+    return result
+
+
+def _networks(first: Source, second: Source) -> tuple[NetworkSource, NetworkSource, Mapping[str, str]]:
+    """Both networks and the names of the second one's modules in the first; UserError where one side is no network."""
+    names: Mapping[str, str] = {}
+    network = second
+    if isinstance(second, RenamedSource):
+        network, names = second.source, second.names
+    if not isinstance(first, NetworkSource) or not isinstance(network, NetworkSource):
+        raise UserError('--backward and --steps: are for two networks that run in a backend')
+    return first, network, names
+
+
+def _matched(first: Source, second: Source, request: Request) -> tuple[Source, dict[str, Any]]:
+    """The second side under the first one's names, where a user wrote one of two networks; how many layers were matched how."""
+    networks = isinstance(first, NetworkSource) and isinstance(second, NetworkSource)
+    if request.names is not None and not networks:
+        raise UserError('--names: has an effect on two networks that run in a backend only')
+    if request.options.weights is not None and not any(getattr(side, 'written_by_user', False) for side in (first, second)):
+        raise UserError('--weights: has an effect on networks of yours (FILE.py:CLASS) only')
+    if not networks:
+        return second, {}
+    assert isinstance(first, NetworkSource) and isinstance(second, NetworkSource)
+    if not request.names and not (first.written_by_user or second.written_by_user):
+        return second, {}
+    carry = second.written_by_user and (request.options.weights is None or bool(second.unloaded))
+    paired, how = pair(first, second, read_names(request.names), carry)
+    return paired, {'layers matched': how, 'weights': f'those of {first.label}' if carry else 'of each side'}

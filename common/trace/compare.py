@@ -5,17 +5,17 @@ by itself: there every tensor is replaced, once it was compared, by the recorded
 computed from equal values. The second kind tells a cause from its consequences.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Mapping, Optional, Protocol, Sequence
 
 import numpy as np
 
+from twinseg.common.activations import Layer, Watcher
 from twinseg.common.errors import UserError, first_line_of
 from twinseg.common.trace import guesses
 from twinseg.common.trace.difference import Difference, difference
 from twinseg.common.trace.guesses import Candidate, Guess, Step
 from twinseg.common.trace.recording import Event, Passage, Recording
-from twinseg.common.activations import Layer, Watcher
 
 FACTOR = 20.0  # multiple of its noise floor that a layer's own difference may reach: kernels add in other orders
 HALF_FACTOR = 6.0  # the same below float32, where the rounding of inputs and results makes the most of the floor
@@ -144,6 +144,16 @@ class Cause:
 
 
 @dataclass(frozen=True)
+class Section:
+    """Gradients or training steps, compared beside the outputs of the layers."""
+
+    name: str
+    ok: bool
+    sentence: str
+    rows: list[dict[str, Any]]  # JSON
+
+
+@dataclass(frozen=True)
 class Trace:
     """What ``trace`` has to say."""
 
@@ -153,12 +163,13 @@ class Trace:
     causes: list[Cause]  # in the order of execution
     unmatched: dict[str, list[str]]  # label -> modules that the other side does not have
     conditions: dict[str, Any]
+    sections: list[Section] = field(default_factory=list)
     pictures: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)  # worst channel of both sides, by cause
 
     @property
     def ok(self) -> bool:
         """Whether no layer parts."""
-        return not self.causes
+        return not self.causes and all(section.ok for section in self.sections)
 
     @property
     def worst(self) -> Optional[Row]:
@@ -186,6 +197,7 @@ class Trace:
             'causes': [cause.to_json() for cause in self.causes],
             'rows': [row.to_json() for row in self.rows],
             'unmatched': self.unmatched,
+            'sections': [asdict(section) for section in self.sections],
             'conditions': self.conditions,
         }
 
@@ -212,7 +224,14 @@ def trace(first: Source, second: Source, images: np.ndarray, *, limit: Optional[
         if stopped and not alone.differences:
             raise UserError(f'{other.label}: cannot be run on these images: {stopped[-1]}')
         rows = [
-            Row(event, recording.parents[event], whole.differences.get(event), alone.differences.get(event), *floors[event], limits[event])
+            Row(
+                event,
+                recording.parents[event],
+                whole.differences.get(event),
+                alone.differences.get(event),
+                *floors[event],
+                limits[event],
+            )
             for event in recording.content
         ]
         names = {'recorded': recorded.label, 'other': other.label}
@@ -231,7 +250,8 @@ def trace(first: Source, second: Source, images: np.ndarray, *, limit: Optional[
             'rounding': rounding,
             **({'stopped': stopped[0]} if stopped else {}),
         }
-    return Trace(first.label, second.label, rows, causes, {k: v for k, v in unmatched.items() if v}, conditions, pictures)
+    present = {label: names for label, names in unmatched.items() if names}
+    return Trace(first.label, second.label, rows, causes, present, conditions, pictures=pictures)
 
 
 def _run(source: Source, images: np.ndarray, run: Comparison) -> Optional[str]:
@@ -357,8 +377,10 @@ def _candidates(event: Event, parent: str, recording: Recording) -> list[Candida
         inside = before.side == 'output' and before.layer.rpartition('.')[0] in (module, *_lists(module, before.layer))
         entered = before.side == 'input' and before.layer == module
         if inside or entered:
-            candidates.setdefault(recording.content[before], Candidate(f'the {before}' if entered else str(before), np.array(recording[before])))
-        if len(candidates) >= MOST_CANDIDATES or entered and before.index == 0:
+            candidates.setdefault(
+                recording.content[before], Candidate(f'the {before}' if entered else str(before), np.array(recording[before]))
+            )
+        if len(candidates) >= MOST_CANDIDATES or entered and before.number == 0:
             break
     return list(candidates.values())
 
@@ -375,8 +397,14 @@ def _cause(
     recorded, other = sides
     if guess is not None and swapped:
         guess = guess.turned()
-    earlier = [one.end_to_end.relative for one in rows if one.event.layer == row.event.layer and one.event.call == row.event.call
-               and one.event.side == 'input' and one.end_to_end is not None]
+    earlier = [
+        one.end_to_end.relative
+        for one in rows
+        if one.event.layer == row.event.layer
+        and one.event.call == row.event.call
+        and one.event.side == 'input'
+        and one.end_to_end is not None
+    ]
     inputs = max(earlier, default=0.0)
     where = name
     if between:
@@ -391,7 +419,8 @@ def _cause(
     second = (other if not swapped else recorded).label
     text = f'{where}: same inputs, {differs} (noise explains {_number(row.limit)})'
     if not between and inputs:
-        text = f'{where}: inputs equal to {_number(inputs)} end to end, by itself its {differs} (noise explains {_number(row.limit)})'
+        text = f'{where}: inputs equal to {_number(inputs)} end to end, '
+        text += f'by itself its {differs} (noise explains {_number(row.limit)})'
     if guess is not None:
         text += f': {second} computes it {guess}; with that, {_number(guess.remains)} remains'
     else:
@@ -403,16 +432,19 @@ def _number(value: float) -> str:
     return '0' if value == 0 else f'{value:.2g}' if value >= 0.001 else f'{value:.1e}'
 
 
-def _ranked(causes: Sequence[Cause], recording: Recording, alone: Comparison, recorded: Source, images: np.ndarray) -> list[Cause]:
+def _ranked(
+    causes: Sequence[Cause], recording: Recording, alone: Comparison, recorded: Source, images: np.ndarray
+) -> list[Cause]:
     """The causes with the part of the final difference that each makes alone: the recorded side is run with that one tensor
     replaced by what the other side makes of the same inputs."""
-    from dataclasses import replace
-
     final = [event for event in recording.content if not event.layer and event.side == 'output'][:1]
-    shares = []
+    shares: list[Optional[float]] = []
     for cause in causes:
         array = alone.captured.get(cause.row.event)
         shape = recording.shapes[cause.row.event]
+        if final and cause.row.event == final[0] and cause.row.own is not None:
+            shares.append(cause.row.own.relative)
+            continue
         if not final or array is None or array.shape != shape:
             shares.append(None)
             continue

@@ -23,7 +23,7 @@ def difference(reference: np.ndarray, other: np.ndarray) -> Difference:
         return Difference(float('inf'), float('inf'), float(np.abs(reference).max(initial=0)), 0, other.shape)
     largest = magnitude = 0.0
     channel = 0
-    for image, (a, b) in enumerate(zip(_by_image(reference), _by_image(other))):  # one image at a time: memory
+    for a, b in zip(_by_image(reference), _by_image(other)):  # one image at a time: memory
         apart = np.abs(a.astype(np.float64) - b) if max(a.dtype.itemsize, b.dtype.itemsize) > 4 else np.abs(a - b)
         if not np.isfinite(apart).all():
             equal = (np.asarray(a) == b) | (np.isnan(a) & np.isnan(b))

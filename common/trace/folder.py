@@ -12,10 +12,10 @@ from typing import Any, Mapping
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from twinseg.common.activations import Layer, Watcher
 from twinseg.common.errors import UserError, reason_of
 from twinseg.common.settings.messages import first_problem
 from twinseg.common.trace.recording import Event, Side
-from twinseg.common.activations import Layer, Watcher
 
 LIST = 'trace.json'
 MAX_LIST = 1 << 24  # bytes of the list

@@ -2,18 +2,21 @@
 given only when it makes the difference vanish."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import Any, Callable, Iterator, Mapping, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from twinseg.common.activations import Layer
 from twinseg.common.trace.difference import difference
 from twinseg.common.trace.reference import compute, resized
-from twinseg.common.activations import Layer
 
 VANISHED = 1e-5  # difference, of the largest magnitude, below which two tensors of float32 are equal
 BETTER = 0.1  # share of the difference that may remain where it is small itself
-ROUNDED = 0.35  # share, as root mean square, that may remain after rounding to a half precision: the last bit depends on the order
+ROUNDED = (
+    0.35  # share, as root mean square, that may remain after rounding to a half precision: the last bit depends on the order
+)
 EPSILONS = (1e-3, 1e-5, 1e-6, 1e-4, 1e-2, 1e-8, 0.0)
 MOST_CHANNELS = 4096  # most channels whose order is looked for
 Channels = np.ndarray
@@ -43,9 +46,10 @@ class Variation(NamedTuple):
     this: str
     instead_of: str
     layer: Optional[Layer]  # None: ``function``
-    function: Optional[Callable[[np.ndarray], np.ndarray]] = None
+    function: Optional[Callable[[np.ndarray], Optional[np.ndarray]]] = None
 
-    def __call__(self, x: np.ndarray) -> Optional[np.ndarray]:
+    def compute(self, x: np.ndarray) -> Optional[np.ndarray]:
+        """The output for a recorded input."""
         return compute(self.layer, x) if self.layer is not None else self.function(x) if self.function else None
 
 
@@ -73,12 +77,12 @@ def of_layer(steps: Sequence[Step], mine: np.ndarray, theirs: np.ndarray, other:
     ``mine`` into ``theirs``; ``other``: the other side's last layer, whose variations are tried the other way round."""
     before = difference(mine, theirs).relative
     for position, (layer, x) in enumerate(steps):
-        base = _chain(steps[position:], lambda x, layer=layer: compute(layer, x), x)
+        base = _chain(steps[position:], _computing(layer), x)
         if base is None or not vanishes(difference(mine, base).relative, max(before, VANISHED)):
             continue  # the layer is not what its settings say: nothing can be learnt from varying them
         twin = other if position == len(steps) - 1 or other is not None and other.kind == layer.kind else None
         for variation in _variations(layer, twin, x, theirs if position == len(steps) - 1 else None):
-            y = _chain(steps[position:], variation, x)
+            y = _chain(steps[position:], variation.compute, x)
             if y is not None and y.shape == theirs.shape:
                 if variation.cause == 'precision':
                     remaining, whole = _rms(y - theirs), _rms(mine.astype(np.float64) - theirs)
@@ -91,10 +95,12 @@ def of_layer(steps: Sequence[Step], mine: np.ndarray, theirs: np.ndarray, other:
         base = compute(other, steps[0].x)
         if base is not None and vanishes(difference(theirs, base).relative, max(before, VANISHED)):
             for variation in _variations(other, None, steps[0].x, mine):
-                y = variation(steps[0].x)
+                y = variation.compute(steps[0].x)
                 if y is not None and y.shape == mine.shape and vanishes(difference(mine, y).relative, before):
                     guess = Guess(variation.cause, variation.this, variation.instead_of, difference(mine, y).relative)
-                    return guess if variation.cause in ('weight', 'channels') else guess.turned()  # a transposition is its inverse
+                    return (
+                        guess if variation.cause in ('weight', 'channels') else guess.turned()
+                    )  # a transposition is its inverse
     return _constant(steps, mine, theirs, before)
 
 
@@ -127,9 +133,11 @@ def between(mine: np.ndarray, theirs: np.ndarray, candidates: Sequence[Candidate
     return next((guess for attempt in tried if (guess := attempt()) is not None), None)
 
 
-def _chain(
-    steps: Sequence[Step], first: Callable[[np.ndarray], Optional[np.ndarray]], x: np.ndarray
-) -> Optional[np.ndarray]:
+def _computing(layer: Layer) -> Callable[[np.ndarray], Optional[np.ndarray]]:
+    return lambda x: compute(layer, x)
+
+
+def _chain(steps: Sequence[Step], first: Callable[[np.ndarray], Optional[np.ndarray]], x: np.ndarray) -> Optional[np.ndarray]:
     y = first(x)
     for layer, _ in steps[1:]:
         y = None if y is None else compute(layer, y)
@@ -157,7 +165,7 @@ def _variations(layer: Layer, other: Optional[Layer], x: np.ndarray, theirs: Opt
         yield Variation('missing', 'as if this layer were missing', 'with it', None, lambda x: x)
     if layer.kind in ('conv', 'linear'):
         for name, rounded in _ROUNDINGS.items():
-            yield Variation('precision', f'in {name}', 'in float32', None, lambda x, rounded=rounded: _in_precision(layer, x, rounded))
+            yield Variation('precision', f'in {name}', 'in float32', None, partial(_in_precision, layer, rounded))
 
 
 def _as_the_other_says(layer: Layer, other: Layer) -> Iterator[Variation]:
@@ -176,14 +184,18 @@ def _as_the_other_says(layer: Layer, other: Layer) -> Iterator[Variation]:
     differing = {
         key: value
         for key, value in other.parameters.items()
-        if key not in layer.parameters or layer.parameters[key].shape != value.shape or not np.array_equal(layer.parameters[key], value)
+        if key not in layer.parameters
+        or layer.parameters[key].shape != value.shape
+        or not np.array_equal(layer.parameters[key], value)
     }
     missing = set(layer.parameters) - set(other.parameters)
     if differing or missing:
         parameters = {key: other.parameters.get(key, value) for key, value in layer.parameters.items() if key not in missing}
         names = sorted({*differing, *missing})
         if missing and not differing:
-            yield Variation(_cause_of(names[0]), f'without {" and ".join(names)}', 'with it', layer._replace(parameters=parameters))
+            yield Variation(
+                _cause_of(names[0]), f'without {" and ".join(names)}', 'with it', layer._replace(parameters=parameters)
+            )
         else:
             changed = layer._replace(parameters={**parameters, **differing})
             yield Variation(_cause_of(names[0]), f'with other values of {", ".join(names)}', 'the same', changed)
@@ -225,30 +237,68 @@ def _convolutions(layer: Layer, x: np.ndarray, theirs: Optional[np.ndarray]) -> 
     yield from _weights(layer)
     said = _shown(settings['padding'])
     reach = [settings['dilation'][axis] * (weight.shape[2 + axis] - 1) for axis in (0, 1)]
-    options = [dict.fromkeys([(0, 0), (r // 2, r - r // 2), (r - r // 2, r // 2), *((p, p) for p in range(1, r + 1)), (0, r), (r, 0), *product(range(3), repeat=2)]) for r in reach]
-    sides = [(*rows, *columns) for rows, columns in product(*options) if all(s <= max(r, 2) for s, r in zip((*rows, *columns), (reach[0], reach[0], reach[1], reach[1])))]
+    options = [
+        dict.fromkeys(
+            [
+                (0, 0),
+                (r // 2, r - r // 2),
+                (r - r // 2, r // 2),
+                *((p, p) for p in range(1, r + 1)),
+                (0, r),
+                (r, 0),
+                *product(range(3), repeat=2),
+            ]
+        )
+        for r in reach
+    ]
+    sides = [
+        (*rows, *columns)
+        for rows, columns in product(*options)
+        if all(s <= max(r, 2) for s, r in zip((*rows, *columns), (reach[0], reach[0], reach[1], reach[1])))
+    ]
     same = sorted(sides, key=lambda s: (s[:2] != s[2:], s[0] != s[1]))
     yield Variation('padding', "with padding 'same' (TensorFlow's rule)", said, _with(layer, padding='same'))
     for value in same[:64]:
         if value != settings['padding']:
             yield Variation('padding', f'with padding {_shown(value)}', said, _with(layer, padding=value))
     for mode in ('reflect', 'replicate', 'circular'):
-        yield Variation('padding', f'with padding mode {mode}', settings.get('padding_mode', 'zeros'), _with(layer, padding_mode=mode))
+        yield Variation(
+            'padding', f'with padding mode {mode}', settings.get('padding_mode', 'zeros'), _with(layer, padding_mode=mode)
+        )
     for dilation in (1, 2, 4, 6, 12, 18):
         if settings['padding'] != 'same' and (dilation, dilation) != settings['dilation']:
             moved = tuple(side * dilation // max(settings['dilation'][0], 1) for side in settings['padding'])
-            yield Variation('dilation', f'with dilation {dilation}', _shown(settings['dilation']), _with(layer, dilation=(dilation, dilation), padding=moved))
+            yield Variation(
+                'dilation',
+                f'with dilation {dilation}',
+                _shown(settings['dilation']),
+                _with(layer, dilation=(dilation, dilation), padding=moved),
+            )
 
 
 def _weights(layer: Layer) -> Iterator[Variation]:
     weight = layer.parameters['weight']
     if weight.ndim == 2 and weight.shape[0] == weight.shape[1] or weight.ndim == 4 and weight.shape[0] == weight.shape[1]:
-        yield Variation('weight', 'with its weight transposed (inputs and outputs exchanged)', 'with its weight', _but(layer, weight=weight.swapaxes(0, 1)))
+        yield Variation(
+            'weight',
+            'with its weight transposed (inputs and outputs exchanged)',
+            'with its weight',
+            _but(layer, weight=weight.swapaxes(0, 1)),
+        )
     if weight.ndim == 4 and weight.shape[2] == weight.shape[3] > 1:
-        yield Variation('weight', 'with its weight transposed (rows and columns exchanged)', 'with its weight', _but(layer, weight=weight.swapaxes(2, 3)))
-        yield Variation('weight', 'with its kernel turned by 180 degrees', 'with its weight', _but(layer, weight=weight[:, :, ::-1, ::-1]))
+        yield Variation(
+            'weight',
+            'with its weight transposed (rows and columns exchanged)',
+            'with its weight',
+            _but(layer, weight=weight.swapaxes(2, 3)),
+        )
+        yield Variation(
+            'weight', 'with its kernel turned by 180 degrees', 'with its weight', _but(layer, weight=weight[:, :, ::-1, ::-1])
+        )
     if weight.ndim == 4 and weight.shape[1] == 3:
-        yield Variation('channels', 'with the input channels reversed (BGR)', 'in their order (RGB)', _but(layer, weight=weight[:, ::-1]))
+        yield Variation(
+            'channels', 'with the input channels reversed (BGR)', 'in their order (RGB)', _but(layer, weight=weight[:, ::-1])
+        )
     yield Variation('weight', 'with a weight of zeros (missing?)', 'with its weight', _but(layer, weight=np.zeros_like(weight)))
 
 
@@ -263,7 +313,9 @@ def _norms(layer: Layer, x: np.ndarray, theirs: Optional[np.ndarray]) -> Iterato
     for value in EPSILONS:
         if value != layer.settings['eps']:
             yield Variation('eps', f'with epsilon {value:g}', said, _with(layer, eps=value))
-    yield Variation('statistics', 'with the statistics of the batch', 'with the running ones', _with(layer, batch_statistics=True))
+    yield Variation(
+        'statistics', 'with the statistics of the batch', 'with the running ones', _with(layer, batch_statistics=True)
+    )
     if 'bias' in parameters:
         yield Variation('bias', 'without bias', 'with it', _but(layer, bias=np.zeros_like(parameters['bias'])))
     if 'weight' in parameters:
@@ -272,10 +324,17 @@ def _norms(layer: Layer, x: np.ndarray, theirs: Optional[np.ndarray]) -> Iterato
         mean, variance = parameters['running_mean'], parameters['running_var']
         zeros, ones = np.zeros_like(mean), np.ones_like(variance)
         yield Variation('statistics', 'with a running mean of 0', 'with its running mean', _but(layer, running_mean=zeros))
-        yield Variation('statistics', 'with a running variance of 1', 'with its running variance', _but(layer, running_var=ones))
+        yield Variation(
+            'statistics', 'with a running variance of 1', 'with its running variance', _but(layer, running_var=ones)
+        )
         fresh = _but(layer, running_mean=zeros, running_var=ones)
         yield Variation('statistics', 'with fresh statistics (mean 0, variance 1)', 'with its running statistics', fresh)
-        yield Variation('statistics', 'with the variance taken for a standard deviation', 'a variance', _with(layer, variance_as_deviation=True))
+        yield Variation(
+            'statistics',
+            'with the variance taken for a standard deviation',
+            'a variance',
+            _with(layer, variance_as_deviation=True),
+        )
     if theirs is not None and theirs.shape == x.shape and 'running_var' in parameters:
         eps = _fitted_epsilon(layer, x, theirs)
         if eps is not None:
@@ -304,15 +363,27 @@ def _pools(layer: Layer, x: np.ndarray, theirs: Optional[np.ndarray]) -> Iterato
     else:
         yield Variation('padding', 'padded with zeros that may win', 'by what never wins', _with(layer, padding_counts=True))
     words = {True: 'in ceil mode', False: 'in floor mode'}
-    yield Variation('ceil_mode', words[not settings['ceil_mode']], words[settings['ceil_mode']], _with(layer, ceil_mode=not settings['ceil_mode']))
+    yield Variation(
+        'ceil_mode',
+        words[not settings['ceil_mode']],
+        words[settings['ceil_mode']],
+        _with(layer, ceil_mode=not settings['ceil_mode']),
+    )
     kind = {'avg_pool': 'max_pool', 'max_pool': 'avg_pool'}[layer.kind]
     yield Variation('kind', f'as {kind.replace("_", " ")}', layer.kind.replace('_', ' '), layer._replace(kind=kind))
     reach = range(max(settings['kernel']))
-    options = [(top, bottom, left, right) for top, bottom, left, right in product(reach, repeat=4) if top - bottom == left - right]
+    options = [
+        (top, bottom, left, right) for top, bottom, left, right in product(reach, repeat=4) if top - bottom == left - right
+    ]
     for value in ('same', *sorted(options, key=lambda s: (s[:2] != s[2:], s[0] != s[1]))):
         if value != settings['padding']:
             for ceil in (settings['ceil_mode'], not settings['ceil_mode']):
-                yield Variation('padding', f'with padding {_shown(value)}', _shown(settings['padding']), _with(layer, padding=value, ceil_mode=ceil))
+                yield Variation(
+                    'padding',
+                    f'with padding {_shown(value)}',
+                    _shown(settings['padding']),
+                    _with(layer, padding=value, ceil_mode=ceil),
+                )
 
 
 def _dropouts(layer: Layer, x: np.ndarray, theirs: np.ndarray) -> Iterator[Variation]:
@@ -379,7 +450,7 @@ _ROUNDINGS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def _in_precision(layer: Layer, x: np.ndarray, rounded: Callable[[np.ndarray], np.ndarray]) -> Optional[np.ndarray]:
+def _in_precision(layer: Layer, rounded: Callable[[np.ndarray], np.ndarray], x: np.ndarray) -> Optional[np.ndarray]:
     parameters = {key: rounded(value.astype(np.float32)) for key, value in layer.parameters.items()}
     y = compute(layer._replace(parameters=parameters), rounded(np.asarray(x, np.float32)))
     return y if y is None or rounded is _ROUNDINGS['TF32'] else rounded(y.astype(np.float32))
@@ -388,7 +459,10 @@ def _in_precision(layer: Layer, x: np.ndarray, rounded: Callable[[np.ndarray], n
 def _activation(mine: np.ndarray, theirs: np.ndarray, before: float) -> Optional[Guess]:
     for name, function in _ACTIVATIONS.items():
         if name != 'none':
-            for second, first, x, y in (('with no activation', name, theirs, mine), (f'with {name}', 'no activation', mine, theirs)):
+            for second, first, x, y in (
+                ('with no activation', name, theirs, mine),
+                (f'with {name}', 'no activation', mine, theirs),
+            ):
                 if name == 'relu' and (y < 0).any():
                     continue
                 remains = difference(y, function(x.astype(np.float64))).relative
@@ -405,14 +479,16 @@ def _order(mine: np.ndarray, theirs: np.ndarray, before: float) -> Optional[Gues
     keys = np.random.default_rng(0).standard_normal((a.shape[1], 2)) / np.sqrt(a.shape[1])
     first, second = a @ keys, b @ keys
     used: set[int] = set()
-    source = []
+    source: list[int] = []
     for index in range(len(b)):
         near = np.argsort(np.abs(first - second[index]).sum(1), kind='stable')
         ties = [int(i) for i in near if int(i) not in used][:64]
         if not ties:
             return None
         following = source[-1] + 1 if source else index
-        best = following if following in ties and np.allclose(first[following], second[index], rtol=1e-5, atol=1e-6) else ties[0]
+        best = (
+            following if following in ties and np.allclose(first[following], second[index], rtol=1e-5, atol=1e-6) else ties[0]
+        )
         used.add(best)
         source.append(best)
     if source == list(range(len(b))):
@@ -443,8 +519,12 @@ def _resize(mine: np.ndarray, theirs: np.ndarray, before: float, candidates: Seq
     scale = float(np.abs(mine).max())
     size = (mine.shape[2], mine.shape[3])
     smaller = [
-        one for one in candidates
-        if one.x.ndim == 4 and one.x.shape[2:] != size and 1 < one.x.shape[2] * one.x.shape[3] and one.x.shape[1] <= mine.shape[1]
+        one
+        for one in candidates
+        if one.x.ndim == 4
+        and one.x.shape[2:] != size
+        and 1 < one.x.shape[2] * one.x.shape[3]
+        and one.x.shape[1] <= mine.shape[1]
         and len(one.x) == len(mine)
     ]
     for rule, other in product(_RULES, repeat=2):
@@ -487,7 +567,7 @@ def _addition(mine: np.ndarray, theirs: np.ndarray, before: float, candidates: S
 
 
 def _scale(mine: np.ndarray, theirs: np.ndarray, before: float) -> Optional[Guess]:
-    """Channels stretched and shifted, by few numbers: another mean and standard deviation of images; in both orders of channels."""
+    """Channels stretched and shifted, by few numbers: another mean and standard deviation of images."""
     if mine.ndim != 4 or mine.shape[1] > 4 or mine.shape[2] * mine.shape[3] < 16:
         return None
     for order in ('RGB', 'BGR') if mine.shape[1] == 3 else ('RGB',):
@@ -498,7 +578,12 @@ def _scale(mine: np.ndarray, theirs: np.ndarray, before: float) -> Optional[Gues
         if vanishes(remains, before):
             factors, shifts = (', '.join(f'{fit[i]:.4g}' for fit in fits) for i in (0, 1))
             bgr = ', and in the order BGR' if order == 'BGR' else ''
-            return Guess('scale', f'with images multiplied by {factors} and {shifts} added{bgr} (another mean or std)', 'as they are', remains)
+            return Guess(
+                'scale',
+                f'with images multiplied by {factors} and {shifts} added{bgr} (another mean or std)',
+                'as they are',
+                remains,
+            )
     return None
 
 

@@ -6,8 +6,8 @@ others by what flows into and out of these. A norm that was folded into a convol
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Mapping as Map
-from typing import Optional
+from typing import Any, Optional
+from typing import Mapping as Map
 
 import numpy as np
 from onnx import helper, numpy_helper
@@ -54,7 +54,11 @@ def map_graph(model: Any, recording: Recording, layers: Map[str, Layer]) -> Mapp
         return name or None
 
     weighted = [
-        node for node in nodes if node.op_type in WITH_PARAMETERS and len(node.input) > 1 and constant(node.input[1]) is not None
+        node
+        for node in nodes
+        if node.op_type in WITH_PARAMETERS
+        and len(node.input) > 1
+        and constant(node.input[1]) is not None
         and (node.op_type != 'MatMul' or len(constants[constant(node.input[1]) or '']) == 2)
     ]
     chosen = _by_name(weighted, {id(node): constant(node.input[1]) or '' for node in weighted}, layers, recording)
@@ -88,9 +92,9 @@ def map_graph(model: Any, recording: Recording, layers: Map[str, Layer]) -> Mapp
         kind = WITHOUT.get(node.op_type)
         tensor = _unquantised(node.input[0], producers) if node.input else ''
         if kind is not None and tensor in known and node.output[0] not in known:
-            result = _consumer(recording, known[tensor], kind, layers)
-            if result is not None and result not in known.values():
-                events[node.output[0]] = known[node.output[0]] = result
+            after = _consumer(recording, known[tensor], kind, layers)
+            if after is not None and after not in known.values():
+                events[node.output[0]] = known[node.output[0]] = after
     cuts: dict[int, list[tuple[Any, str, str]]] = {}
     for node, entry in entries:  # and by what flows out of them
         tensor, origin = _unquantised(node.input[0], producers), recording.origin(entry)
@@ -157,10 +161,16 @@ def _by_name(weighted: list[Any], names: Map[int, str], layers: Map[str, Layer],
 
 
 def _by_position(
-    weighted: list[Any], chosen: dict[int, str], shapes: Map[int, tuple[int, ...]], layers: Map[str, Layer], recording: Recording
+    weighted: list[Any],
+    chosen: dict[int, str],
+    shapes: Map[int, tuple[int, ...]],
+    layers: Map[str, Layer],
+    recording: Recording,
 ) -> None:
     """Nodes without a known name take the next layer in the order of execution whose weight has their shape."""
-    executed = list(dict.fromkeys(event.layer for event in recording.content if event.side == 'input' and event.layer in layers))
+    executed = list(
+        dict.fromkeys(event.layer for event in recording.content if event.side == 'input' and event.layer in layers)
+    )
     rest = [name for name in executed if name not in chosen.values() and 'weight' in layers[name].parameters]
     for node in weighted:
         if id(node) in chosen:

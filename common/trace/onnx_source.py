@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from twinseg.common.activations import Layer, Watcher
-from twinseg.common.deploy.engines import ENGINES, open_engine
+from twinseg.common.deploy.engines import open_engine
 from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.deploy.sessions import failure
 from twinseg.common.errors import UserError
@@ -51,7 +51,14 @@ class OnnxSource:
             if any(kind == TensorProto.FLOAT16 for kind in self.types.values()):
                 self.precision = 'float16'
             self.mapping = TensorMapping(
-                {name: Event(name, 0, 'output', 0) for node in self.model.graph.node for name in node.output if name in self.types}, [], []
+                {
+                    name: Event(name, 0, 'output', 0)
+                    for node in self.model.graph.node
+                    for name in node.output
+                    if name in self.types
+                },
+                [],
+                [],
             )
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
@@ -127,8 +134,13 @@ class OnnxSource:
             if not all(border in values for border in borders):
                 continue  # depends on the image by another path, such as its size as a tensor
             feeds = {border: values[border] for border in borders}
-            ports = [helper.make_tensor_value_info(border, self.types.get(border, TensorProto.FLOAT), list(value.shape)) for border, value in feeds.items()]
-            body = helper.make_graph(nodes, 'piece', ports, [helper.make_tensor_value_info(name, self.types[name], None)], weights)
+            ports = [
+                helper.make_tensor_value_info(border, self.types.get(border, TensorProto.FLOAT), list(value.shape))
+                for border, value in feeds.items()
+            ]
+            body = helper.make_graph(
+                nodes, 'piece', ports, [helper.make_tensor_value_info(name, self.types[name], None)], weights
+            )
             model = helper.make_model(body, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
             value = np.asarray(self._execute(model, feeds, [name])[name], np.float32)
             changed = watcher.see(self.mapping.events[name], value)
@@ -138,14 +150,17 @@ class OnnxSource:
 
     def _execute(self, model: Any, feeds: Mapping[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
         feeds = {
-            name: value.astype(np.float16) if self.types.get(name) == TensorProto.FLOAT16 else value for name, value in feeds.items()
+            name: value.astype(np.float16) if self.types.get(name) == TensorProto.FLOAT16 else value
+            for name, value in feeds.items()
         }
         try:
             if self.engine.name == 'openvino':
                 import openvino
 
                 core = openvino.Core()
-                compiled = core.compile_model(core.read_model(model.SerializeToString()), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+                compiled = core.compile_model(
+                    core.read_model(model.SerializeToString()), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}
+                )
                 results = compiled([np.ascontiguousarray(feeds[port.get_any_name()]) for port in compiled.inputs])
                 return {name: results[index] for index, name in enumerate(outputs)}
             import onnxruntime
@@ -157,7 +172,9 @@ class OnnxSource:
         except UserError:
             raise
         except Exception as error:  # ONNX Runtime's exception classes share no base
-            raise failure(self.path, f'{"OpenVINO" if self.engine.name == "openvino" else "ONNX Runtime"} cannot run a part of it', error) from None
+            raise failure(
+                self.path, f'{"OpenVINO" if self.engine.name == "openvino" else "ONNX Runtime"} cannot run a part of it', error
+            ) from None
 
 
 def _types(model: Any) -> dict[str, int]:

@@ -1,20 +1,17 @@
 """What the two words of ``twinseg trace`` name: ``WHAT[@WHERE[:PRECISION]]``."""
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-import numpy as np
-
 from twinseg.common import weights
-from twinseg.common.backend import PACKAGES, Backend, get_backend, preferred
-from twinseg.common.config import Augment
+from twinseg.common.backend import PACKAGES, get_backend, preferred
+from twinseg.common.config import from_flat
 from twinseg.common.deploy.engines import ENGINES
 from twinseg.common.errors import UserError, did_you_mean, similar
 from twinseg.common.files import home_expanded
-from twinseg.common.inference.runs import load_run
+from twinseg.common.inference.runs import load_run, network_arguments
 from twinseg.common.trace.compare import Source
 from twinseg.common.trace.folder import FolderSource
 from twinseg.common.trace.onnx_source import OnnxSource
@@ -43,7 +40,9 @@ class Word:
         where, colon, precision = place.partition(':')
         known = [*PACKAGES, *(engine for engines in ENGINES.values() for engine in engines if engine not in PACKAGES)]
         if at and where not in known:
-            raise UserError(f'{text}: no backend or engine {where!r}{did_you_mean(similar(where, known), "choose " + ", ".join(known))}')
+            raise UserError(
+                f'{text}: no backend or engine {where!r}{did_you_mean(similar(where, known), "choose " + ", ".join(known))}'
+            )
         if colon and precision not in PRECISIONS:
             raise UserError(f'{text}: no precision {precision!r}; choose {", ".join(PRECISIONS)}')
         return cls(what, where or None, precision or 'float32')
@@ -64,7 +63,9 @@ def open_source(text: str, options: OpenOptions = OpenOptions()) -> Source:
     if match := IN_PYTHON.match(word.what):
         if word.where not in PACKAGES:
             raise UserError(f'{text}: say which framework it is written in: {word.what}@pytorch or @mindspore')
-        return open_network(text, Path(match['file']), match['name'], get_backend(word.where), options.weights, (options.mean, options.std))
+        return open_network(
+            text, Path(match['file']), match['name'], get_backend(word.where), options.weights, (options.mean, options.std)
+        )
     path = home_expanded(word.what)
     if path.suffix in ENGINES:
         if word.where in PACKAGES and word.where != 'mindspore':
@@ -86,20 +87,21 @@ def _open_checkpoint(text: str, word: Word) -> Source:
         if word.precision == 'float32' and level.amp_level != 'O0':  # float32 unless a word says otherwise
             backend.make_predictor(network, run.config.replace(amp_level='O0'))
         config = run.config
+        arguments = network_arguments(config, run.num_classes)
     else:
-        from twinseg.common.config import from_flat
-
         converted = weights.load(path)
         backend = get_backend(word.where or preferred())
         backend.setup('cpu')
         network = backend.build_model(converted.arch, seed=None, **converted.arguments)
         backend.load_state(network, converted.state)
         config = from_flat({'arch': converted.arch}, str(path), trusted=True)
-        augment = config.augment
+        augment, arguments = config.augment, converted.arguments
     precision = 'float32'
     if word.precision not in ('float32', 'O0'):
         half = word.precision in ('float16', 'bfloat16')
         precision = word.precision if half else config.precision.dtype
         changed = config.replace(amp_level='O3' if half else word.precision, dtype=precision)
         backend.make_predictor(network, changed)
-    return NetworkSource(text, backend, network, (augment.mean, augment.std), precision=precision, auxiliary=True)
+    source = NetworkSource(text, backend, network, (augment.mean, augment.std), precision=precision, auxiliary=True)
+    source.config, source.rebuild = config, lambda: backend.build_model(config.model.arch, seed=None, **arguments)
+    return source

@@ -37,7 +37,12 @@ def write_page(trace: Trace, out: Path) -> None:
             series('most that noise explains by itself', [row.limit for row in outputs]),
         ],
     )
-    body = [f'<p class="answer">{html.escape(trace.sentence)}</p>', '<section><h2>Difference against depth</h2>', lines, '</section>']
+    body = [
+        f'<p class="answer">{html.escape(trace.sentence)}</p>',
+        '<section><h2>Difference against depth</h2>',
+        lines,
+        '</section>',
+    ]
     if trace.pictures:
         body.append('<section><h2>Where they part</h2>')
         for cause in trace.causes:
@@ -46,7 +51,14 @@ def write_page(trace: Trace, out: Path) -> None:
             if pair is not None:
                 body.append(_pictures(trace, pair))
         body.append('</section>')
-    body += ['<section><h2>The network</h2>', _graph(trace.rows), '</section>', '<section><h2>All tensors</h2>', _table(trace.rows), '</section>']
+    body += [
+        '<section><h2>The network</h2>',
+        _graph(trace.rows),
+        '</section>',
+        '<section><h2>All tensors</h2>',
+        _table(trace.rows),
+        '</section>',
+    ]
     if trace.unmatched:
         body.append('<section><h2>Not matched</h2>')
         for label, names in trace.unmatched.items():
@@ -92,7 +104,8 @@ def _graph(rows: list[Row]) -> str:
         said = f'{name}: by itself {row.own.relative:.1e}' if row.own else name
         short = name[len(parent) + 1 :] if parent else name
         inner = ''.join(box(child, name) for child in children.get(name, ()))
-        return f'<div class="box" style="border-color:{_colour(row)}" title="{html.escape(said)}"><b style="background:{_colour(row)}">{html.escape(short)}</b>{inner}</div>'
+        head = f'<b style="background:{_colour(row)}">{html.escape(short)}</b>'
+        return f'<div class="box" style="border-color:{_colour(row)}" title="{html.escape(said)}">{head}{inner}</div>'
 
     return f'<div class="graph">{"".join(box(name, "") for name in children.get("", ()))}</div>'
 
@@ -114,12 +127,16 @@ def _table(rows: list[Row]) -> str:
 def _pictures(trace: Trace, pair: tuple[np.ndarray, np.ndarray]) -> str:
     """The worst channel of both sides, on one scale, and their difference."""
     first, second = (np.asarray(plane, np.float64) for plane in pair)
-    low, high = (function([np.nanmin(first), np.nanmin(second)] if function is min else [np.nanmax(first), np.nanmax(second)]) for function in (min, max))
+    low = float(min(np.nanmin(first), np.nanmin(second)))
+    high = float(max(np.nanmax(first), np.nanmax(second)))
     named = [(trace.first, _grey(first, low, high)), (trace.second, _grey(second, low, high))]
     if first.shape == second.shape:
         apart = np.abs(first - second)
         named.append(('difference', _grey(apart, 0, float(np.nanmax(apart)))))
-    figures = ''.join(f'<figure><img alt="" src="{_data(image)}"><figcaption>{html.escape(name)}</figcaption></figure>' for name, image in named)
+    figures = ''.join(
+        f'<figure><img alt="" src="{_data(image)}"><figcaption>{html.escape(name)}</figcaption></figure>'
+        for name, image in named
+    )
     return f'<div class="pictures">{figures}</div>'
 
 
@@ -129,7 +146,12 @@ def _grey(plane: np.ndarray, low: float, high: float) -> np.ndarray:
     factor = max(1, 256 // max(image.shape))
     image = image.repeat(factor, 0).repeat(factor, 1)
     if image.shape[1] > MOST_WIDTH:
-        image = cv2.resize(image, (MOST_WIDTH, max(1, image.shape[0] * MOST_WIDTH // image.shape[1])), interpolation=cv2.INTER_AREA)
+        size = (MOST_WIDTH, max(1, image.shape[0] * MOST_WIDTH // image.shape[1]))
+        return _coloured(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
+    return _coloured(image)
+
+
+def _coloured(image: np.ndarray) -> np.ndarray:
     return cv2.applyColorMap(image, cv2.COLORMAP_VIRIDIS)
 
 

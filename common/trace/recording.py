@@ -9,8 +9,8 @@ from typing import Literal, NamedTuple, Optional
 
 import numpy as np
 
-from twinseg.common.errors import UserError
 from twinseg.common.activations import Arrays
+from twinseg.common.errors import UserError
 
 RESERVE = 1 << 30  # bytes that a recording leaves free on its disk
 Side = Literal['input', 'output']
@@ -22,13 +22,17 @@ class Event(NamedTuple):
     layer: str  # name of the module, '' for the network
     call: int  # number of the call of this module, from 0
     side: Side
-    index: int  # position among the floating-point tensors
+    number: int  # position among the floating-point tensors
 
     def __str__(self) -> str:
         name = self.layer or 'network'
         call = f' (call {self.call + 1})' if self.call else ''
-        index = f' {self.index + 1}' if self.index else ''
-        return f'{self.side}{index} of {name}{call}' if self.side == 'input' else f'{name}{call}{f", output{index}" if index else ""}'
+        index = f' {self.number + 1}' if self.number else ''
+        return (
+            f'{self.side}{index} of {name}{call}'
+            if self.side == 'input'
+            else f'{name}{call}{f", output{index}" if index else ""}'
+        )
 
 
 class Passage:
@@ -96,7 +100,8 @@ class Recording(Passage):
         self.bytes += size
         if self.limit is not None and self.bytes > self.limit:
             raise UserError(
-                f'the recording takes more than {self.limit / 1e9:.1f} GB of disk: give smaller or fewer images, or a larger --space'
+                f'the recording takes more than {self.limit / 1e9:.1f} GB of disk: '
+                'give smaller or fewer images, or a larger --space'
             )
         if shutil.disk_usage(self.folder).free < size + RESERVE:
             raise UserError(f'{self.folder.parent}: no space for the recording; free some, or choose another folder in TMPDIR')

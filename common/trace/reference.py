@@ -4,8 +4,8 @@ from typing import Any, Mapping, Optional
 
 import numpy as np
 
-from twinseg.common.interpolation import bilinear_matrix
 from twinseg.common.activations import Layer
+from twinseg.common.interpolation import bilinear_matrix
 
 Sides = tuple[int, int, int, int]  # top, bottom, left, right
 HALF = {'float16': np.float16, 'float32': np.float32}
@@ -64,7 +64,12 @@ def _conv(layer: Layer, x: np.ndarray) -> np.ndarray:
     for row in range(weight.shape[2]):
         for column in range(weight.shape[3]):
             top, left = row * dilation[0], column * dilation[1]
-            taps = x[:, :, top : top + (height - 1) * stride[0] + 1 : stride[0], left : left + (width - 1) * stride[1] + 1 : stride[1]]
+            taps = x[
+                :,
+                :,
+                top : top + (height - 1) * stride[0] + 1 : stride[0],
+                left : left + (width - 1) * stride[1] + 1 : stride[1],
+            ]
             taps = taps.reshape(n, groups, x.shape[1] // groups, height * width)
             y += weight[:, :, row, column].reshape(1, groups, outputs // groups, -1) @ taps
     y = y.reshape(n, outputs, height, width)
@@ -115,13 +120,17 @@ def _pool(layer: Layer, x: np.ndarray) -> np.ndarray:
     x, inside = _padded(x, sides, value=outside), np.pad(inside, ((0, 0), (0, 0), (0, missing[0]), (0, missing[1])))
     x = np.pad(x, ((0, 0), (0, 0), (0, missing[0]), (0, missing[1])), constant_values=-np.inf if largest else 0.0)
     windows = [
-        (slice(row, row + (lengths[0] - 1) * stride[0] + 1, stride[0]), slice(column, column + (lengths[1] - 1) * stride[1] + 1, stride[1]))
+        (
+            slice(row, row + (lengths[0] - 1) * stride[0] + 1, stride[0]),
+            slice(column, column + (lengths[1] - 1) * stride[1] + 1, stride[1]),
+        )
         for row in range(kernel[0])
         for column in range(kernel[1])
     ]
     if largest:
         return np.max([x[:, :, rows, columns] for rows, columns in windows], 0)
-    return sum(x[:, :, rows, columns] for rows, columns in windows) / sum(inside[:, :, rows, columns] for rows, columns in windows)
+    total = np.sum([x[:, :, rows, columns] for rows, columns in windows], 0)
+    return total / sum(inside[:, :, rows, columns] for rows, columns in windows)
 
 
 def resized(x: np.ndarray, size: tuple[int, int], rule: str) -> np.ndarray:
@@ -130,6 +139,7 @@ def resized(x: np.ndarray, size: tuple[int, int], rule: str) -> np.ndarray:
         rows, columns = (np.arange(new) * old // new for new, old in zip(size, x.shape[2:]))
         return x[:, :, rows][:, :, :, columns]
     down, across = (
-        bilinear_matrix(old, new, rule == 'align_corners', rule == 'half_pixel').astype(np.float64) for old, new in zip(x.shape[2:], size)
+        bilinear_matrix(old, new, rule == 'align_corners', rule == 'half_pixel').astype(np.float64)
+        for old, new in zip(x.shape[2:], size)
     )
     return down @ (np.asarray(x, np.float64) @ across.T)

@@ -1,11 +1,12 @@
 """What ``trace`` compares: a network in a backend, an exported file in an engine, a folder of recorded tensors."""
 
-from typing import Mapping, Optional, Sequence
+from typing import Callable, Mapping, Optional, Sequence
 
 import numpy as np
 
-from twinseg.common.backend import Backend, Network
 from twinseg.common.activations import Layer, Watcher
+from twinseg.common.backend import Backend, Network
+from twinseg.common.config import Config
 
 Statistics = tuple[Sequence[float], Sequence[float]]  # mean and std of the images, in uint8 units
 
@@ -27,6 +28,10 @@ class NetworkSource:
     ) -> None:
         self.label, self.backend, self.network, self.precision, self.auxiliary = label, backend, network, precision, auxiliary
         self.mean, self.std = (np.array(values, np.float32).reshape(1, -1, 1, 1) for values in statistics)
+        self.config: Optional[Config] = None  # of its training
+        self.rebuild: Optional[Callable[[], Network]] = None  # makes the network again, with other weights
+        self.written_by_user = False
+        self.unloaded: list[str] = []  # tensors of a user's network that its file of weights does not have
         self.has_double = backend.name == 'pytorch' and precision == 'float32'
 
     def prepare(self, images: np.ndarray) -> np.ndarray:

@@ -1,17 +1,19 @@
 """Networks that a user wrote: a class or function in a Python file, which is executed, as the user asks by naming it."""
 
-import importlib.util
 import inspect
 import sys
+from collections import Counter
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Mapping, Optional
 
 import numpy as np
 
 from twinseg.common import weights as weight_files
-from twinseg.common.activations import Layer
+from twinseg.common.activations import Arrays, Layer, Watcher
 from twinseg.common.backend import Backend
-from twinseg.common.errors import UserError
+from twinseg.common.errors import UserError, reason_of
+from twinseg.common.settings.yaml_text import parse
 from twinseg.common.trace.sources import NetworkSource, Statistics
 
 
@@ -22,12 +24,12 @@ def open_network(
     if not file.is_file():
         raise UserError(f'{file}: no such file')
     backend.setup('cpu')
-    specification = importlib.util.spec_from_file_location(f'twinseg_trace_{file.stem}', file)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
+    module = ModuleType(f'twinseg_trace_{file.stem}')
+    module.__file__ = str(file)
+    sys.modules[module.__name__] = module  # where the classes are looked up
     sys.path.insert(0, str(file.absolute().parent))  # what the file imports from beside it
     try:
-        specification.loader.exec_module(module)
+        exec(compile(file.read_bytes(), str(file), 'exec'), vars(module))
         network: Any = module
         for part in name.split('.'):
             network = getattr(network, part)
@@ -40,9 +42,92 @@ def open_network(
         sys.path.pop(0)
     backend.set_training(network, False)
     source = NetworkSource(label, backend, network, statistics)
+    source.written_by_user = True
     if weights is not None:
         source.unloaded = load_weights(source, read_state(weights))
     return source
+
+
+class RenamedSource:
+    """A side whose modules have the other side's names; modules without a partner are passed over."""
+
+    def __init__(self, source: NetworkSource, names: Mapping[str, str]) -> None:
+        self.source, self.names = source, {'': '', **names}
+        self.label, self.precision, self.runs, self.has_double = source.label, source.precision, True, source.has_double
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB -> the network's input, float32."""
+        return self.source.prepare(images)
+
+    def run(self, inputs: np.ndarray, watcher: Watcher) -> None:
+        """Computes while ``watcher`` looks on."""
+        self.source.run(inputs, _Renaming(watcher, self.names))
+
+    def layers(self) -> Mapping[str, Layer]:
+        """The layers by the other side's names."""
+        return {self.names[name]: layer for name, layer in self.source.layers().items() if name in self.names}
+
+    def double(self) -> Optional['RenamedSource']:
+        """The same in float64, where the backend has it."""
+        double = self.source.double()
+        return None if double is None else RenamedSource(double, self.names)
+
+
+class _Renaming:
+    def __init__(self, watcher: Watcher, names: Mapping[str, str]) -> None:
+        self.watcher, self.names = watcher, names
+
+    def enter(self, name: str, inputs: Arrays) -> Optional[Arrays]:
+        return self.watcher.enter(self.names.get(name, f'{name} (here alone)'), inputs)
+
+    def leave(self, name: str, outputs: Arrays) -> Optional[Arrays]:
+        return self.watcher.leave(self.names.get(name, f'{name} (here alone)'), outputs)
+
+
+def pair(
+    first: NetworkSource, second: NetworkSource, table: Mapping[str, str], carry: bool
+) -> tuple[RenamedSource, dict[str, int]]:
+    """The second network under the first one's names, and how many layers were matched how. ``carry``: with the first one's
+    weights. UserError where its weights do not fit."""
+    mine, theirs = first.layers(), second.layers()
+    names, how = matched(mine, theirs, table)
+    if carry:
+        state, own = first.backend.state(first.network), second.backend.state(second.network)
+        carried = {}
+        for name, value in own.items():
+            layer, _, leaf = name.rpartition('.')
+            source = f'{names[layer]}.{leaf}' if layer in names else name
+            if source in state and state[source].shape == value.shape:
+                carried[name] = state[source]
+        if not carried:
+            raise UserError(
+                f'{second.label}: takes no weights of {first.label}: no module of both has one name, or kind and shape'
+            )
+        second.backend.load_state(second.network, {**own, **carried})
+    if all(name == other for name, other in names.items()):
+        names = {name: name for name in _modules(second)}  # modules with parts, too, are each other's
+    return RenamedSource(second, names), dict(Counter(how.values()))
+
+
+def _modules(source: NetworkSource) -> list[str]:
+    names = dict.fromkeys(source.layers())
+    for name in list(names):
+        while name := name.rpartition('.')[0]:
+            names.setdefault(name)
+    return list(names)
+
+
+def read_names(path: Optional[Path]) -> dict[str, str]:
+    """Module of the first network -> module of the second, from a YAML file; UserError for anything else."""
+    if path is None:
+        return {}
+    try:
+        content = parse(path.read_text(encoding='utf-8'), str(path))
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: not readable: {reason_of(error)}') from None
+    if not isinstance(content, dict) or not all(isinstance(word, str) for item in content.items() for word in item):
+        raise UserError(f'{path}: expected lines of the kind "module of A: module of B"')
+    return content
 
 
 def read_state(path: Path) -> dict[str, np.ndarray]:
@@ -58,7 +143,9 @@ def load_weights(source: NetworkSource, state: Mapping[str, np.ndarray]) -> list
     return sorted(set(own) - set(fitting))
 
 
-def matched(first: Mapping[str, Layer], second: Mapping[str, Layer], table: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+def matched(
+    first: Mapping[str, Layer], second: Mapping[str, Layer], table: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
     """Layers of the second network -> those of the first: by ``table`` (first -> second), else by name, else by order, kind and
     shape of parameters; and how each was matched."""
     names: dict[str, str] = {}

@@ -113,8 +113,14 @@ def same_padding(bench):
     if bench.ms:
         from mindspore import ops
 
-        module.conv2d = ops.Conv2D(module.out_channels, module.kernel_size, pad_mode='same', stride=module.stride,
-                                   dilation=module.dilation, group=module.group)
+        module.conv2d = ops.Conv2D(
+            module.out_channels,
+            module.kernel_size,
+            pad_mode='same',
+            stride=module.stride,
+            dilation=module.dilation,
+            group=module.group,
+        )
         module.pad_mode, module.padding = 'same', 0
     else:
         module.same, module.padding = True, (0, 0)
@@ -184,7 +190,9 @@ def missing_norm_bias(bench):
 
 
 def bgr(bench):
-    name = next(name for name, layer in bench.layers.items() if layer.kind == 'conv' and layer.parameters['weight'].shape[1] == 3)
+    name = next(
+        name for name, layer in bench.layers.items() if layer.kind == 'conv' and layer.parameters['weight'].shape[1] == 3
+    )
     bench.change_state(f'{name}.weight', lambda weight: weight[:, ::-1])
     return Planted(name, ('channels', 'weight'))
 
@@ -194,7 +202,9 @@ def normalisation(bench):
 
 
 def align_corners(bench):
-    names = [name for name, module in bench.modules.items() if name and isinstance(getattr(module, 'align_corners', None), bool)]
+    names = [
+        name for name, module in bench.modules.items() if name and isinstance(getattr(module, 'align_corners', None), bool)
+    ]
     if not names:
         return None
     name = names[bench.rng.integers(len(names))]
@@ -270,7 +280,12 @@ def ceil_mode(bench):
 
         if bench.layers[name].kind != 'max_pool':
             return None
-        bench.wrap(name, lambda forward, x: ops.max_pool2d(x, settings['kernel'], settings['stride'], settings['padding'][0], ceil_mode=True))
+        bench.wrap(
+            name,
+            lambda forward, x: ops.max_pool2d(
+                x, settings['kernel'], settings['stride'], settings['padding'][0], ceil_mode=True
+            ),
+        )
     else:
         module.ceil_mode = True
     return Planted(name, ('ceil_mode', 'padding'))
@@ -280,9 +295,12 @@ def concat_order(bench):
     blocks = f'twinseg.{bench.backend.name}_impl.layers.blocks'
     names = [name for name, module in bench.modules.items() if type(module).__name__ == 'PyramidPooling']
     if names:
-        return Planted(names[0], ('order',), patch=(blocks, 'concat', lambda concat: lambda features: concat(list(features)[::-1])))
+        return Planted(
+            names[0], ('order',), patch=(blocks, 'concat', lambda concat: lambda features: concat(list(features)[::-1]))
+        )
     names = [name for name, module in bench.modules.items() if type(module).__name__ in ('DAPPM', 'PyramidAggregation')] or [
-        name for name in bench.modules if name == 'spp']
+        name for name in bench.modules if name == 'spp'
+    ]
     if not names:
         return None
     module = type(bench.modules[names[0]]).__module__
@@ -510,7 +528,13 @@ def run_case(case: Case, images=None) -> Optional[Outcome]:
     right = cause is not None and any(name == named or name in said.split() for name in names)
     stated = cause.guess.cause if cause is not None and cause.guess is not None else None
     return Outcome(
-        case, names[0], named, stated, right, None if stated is None else stated in causes, time.process_time() - started,
+        case,
+        names[0],
+        named,
+        stated,
+        right,
+        None if stated is None else stated in causes,
+        time.process_time() - started,
         result.sentence,
     )
 
@@ -545,7 +569,7 @@ def planted_file(case, pytorch, first, rng):
         source = OnnxSource(f'port.onnx@{case.side}', file, case.side, statistics)
         if names[0].endswith('.conv'):  # the norm behind it is folded in
             names = (*names, names[0].removesuffix('conv') + 'bn')
-        follower = {f'{stem}.{n}' for stem, _, leaf in (name.rpartition('.') for name in names) for n in (str(int(leaf) + 1),) if leaf.isdigit()}
+        follower = [f'{stem}.{int(leaf) + 1}' for stem, _, leaf in (name.rpartition('.') for name in names) if leaf.isdigit()]
         if case.bug not in ('activation missing', 'leaky relu'):
             names = (*names, *follower, *(name.replace('.conv', '.bn') for name in names))
         return names, causes, source
@@ -576,14 +600,29 @@ def main() -> None:
         if outcome is None:
             continue
         outcomes.append(outcome)
-        mark = 'ok' if outcome.layer_right and outcome.cause_right else 'LAYER' if not outcome.layer_right else 'no cause' if outcome.cause is None else 'CAUSE'
-        print(f'| {case.bug} | {case.network} | {case.side} | {outcome.planted} | {outcome.named} | {outcome.cause} | {mark} | {outcome.seconds:.1f} s |', flush=True)
+        mark = (
+            'ok'
+            if outcome.layer_right and outcome.cause_right
+            else 'LAYER'
+            if not outcome.layer_right
+            else 'no cause'
+            if outcome.cause is None
+            else 'CAUSE'
+        )
+        print(
+            f'| {case.bug} | {case.network} | {case.side} | {outcome.planted} | {outcome.named} | {outcome.cause} | {mark} | '
+            f'{outcome.seconds:.1f} s |',
+            flush=True,
+        )
         if mark != 'ok':
             print('    ', outcome.sentence, flush=True)
     right = sum(outcome.layer_right for outcome in outcomes)
     stated = [outcome for outcome in outcomes if outcome.cause is not None]
     wrong = [outcome for outcome in stated if not (outcome.layer_right and outcome.cause_right)]
-    print(f'{right} of {len(outcomes)} named to the layer, {len(stated) - len(wrong)} with the cause, {len(wrong)} with a wrong cause')
+    print(
+        f'{right} of {len(outcomes)} named to the layer, {len(stated) - len(wrong)} with the cause, '
+        f'{len(wrong)} with a wrong cause'
+    )
 
 
 if __name__ == '__main__':

@@ -1,0 +1,207 @@
+"""``trace``: where two computations part, and nothing where they do not."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.trace.mutations import STATISTICS, Case, build, cases, run_case
+from twinseg.common.backend import get_backend
+from twinseg.common.cli import main
+from twinseg.common.trace.compare import trace
+from twinseg.common.trace.difference import difference
+from twinseg.common.trace.folder import FolderSource
+from twinseg.common.trace.recording import Recording
+from twinseg.common.trace.sources import NetworkSource
+
+DEFAULT_CASES = [  # bug, network, side: one of each kind of guess
+    ("padding 'same'", 'fast_scnn', 'mindspore'),
+    ('BN epsilon', 'fast_scnn', 'mindspore'),
+    ('align_corners', 'fast_scnn', 'pytorch'),
+    ('count_include_pad', 'ddrnet23_slim_seg', 'pytorch'),
+    ('order of concat', 'fast_scnn', 'mindspore'),
+    ('activation missing', 'fast_scnn', 'onnxruntime'),
+    ('weight transposed', 'fast_scnn', 'openvino'),
+    ('bias missing', 'fast_scnn', 'onnxruntime'),
+    ('dropout active', 'fast_scnn', 'pytorch'),
+    ('one layer in float16', 'fast_scnn', 'pytorch'),
+]
+
+
+@pytest.mark.parametrize(('bug', 'network', 'side'), DEFAULT_CASES)
+def test_a_planted_bug_is_named(bug, network, side):
+    pytest.importorskip('torch')
+    if side in ('mindspore', 'onnxruntime', 'openvino'):
+        pytest.importorskip(side)
+    outcome = run_case(Case(bug, network, side, 0))
+    assert outcome.layer_right, outcome.sentence
+    assert outcome.cause_right, outcome.sentence
+
+
+@pytest.mark.slow
+def test_bugs_are_named_in_three_networks_on_every_side():
+    for package in ('torch', 'mindspore', 'onnxruntime', 'openvino'):
+        pytest.importorskip(package)
+    outcomes = [outcome for case in cases() if (outcome := run_case(case)) is not None]
+    right = [outcome for outcome in outcomes if outcome.layer_right]
+    wrong = [outcome for outcome in outcomes if outcome.cause is not None and not (outcome.layer_right and outcome.cause_right)]
+    assert len(right) >= 0.95 * len(outcomes), [outcome.sentence for outcome in outcomes if not outcome.layer_right]
+    assert not wrong
+
+
+def images(size=(64, 96)):
+    return np.random.default_rng(0).integers(0, 256, (1, 3, *size), np.uint8)
+
+
+def sources(arch='fast_scnn'):
+    pytest.importorskip('torch')
+    pytest.importorskip('mindspore')
+    pytorch, mindspore = (get_backend(name) for name in ('pytorch', 'mindspore'))
+    for backend in (pytorch, mindspore):
+        backend.setup('cpu')
+    first = build(pytorch, arch)
+    second = build(mindspore, arch, pytorch.state(first))
+    return (
+        NetworkSource(f'{arch}@pytorch', pytorch, first, STATISTICS, auxiliary=True),
+        NetworkSource(f'{arch}@mindspore', mindspore, second, STATISTICS, auxiliary=True),
+    )
+
+
+def test_twins_do_not_part():
+    first, second = sources()
+    result = trace(first, second, images())
+    assert result.ok, result.sentence
+    assert not result.unmatched
+    assert result.sentence.startswith('no layer parts')
+
+
+def test_the_recorded_side_is_the_one_with_float64_whichever_is_named_first():
+    first, second = sources()
+    result = trace(second, first, images())
+    assert result.ok, result.sentence
+    assert result.conditions['recorded'] == first.label
+
+
+def test_a_folder_of_recorded_tensors_is_a_side(tmp_path):
+    first, _ = sources()
+    tensors = []
+    with Recording() as recording:
+        first.run(first.prepare(images()), recording)
+        for number, event in enumerate(recording.content):
+            array = np.array(recording[event])
+            if event.layer == 'feature_fusion.higher.conv' and event.side == 'output':
+                array += 0.01 * np.abs(array).max()
+            file = f'{number}.npy' if number % 2 else f'{number}.bin'
+            np.save(tmp_path / file, array) if number % 2 else array.tofile(tmp_path / file)
+            if event.side == 'output' or not event.layer:
+                tensors.append(
+                    {
+                        'file': file,
+                        'layer': event.layer,
+                        'side': event.side,
+                        'call': event.call,
+                        'index': event.number,
+                        'shape': list(array.shape),
+                    }
+                )
+    (tmp_path / 'trace.json').write_text(json.dumps({'tensors': tensors}))
+    result = trace(first, FolderSource('card', tmp_path), images())
+    assert [cause.row.event.layer for cause in result.causes][0] == 'feature_fusion.higher.conv'
+
+
+@pytest.mark.parametrize(
+    ('content', 'words'),
+    [
+        ('[]', 'trace.json'),
+        ('{"tensors": [{"file": "../x.npy", "layer": ""}]}', 'leaves the folder'),
+        ('{"tensors": [{"file": "x.npy", "layer": ""}]}', 'not readable'),
+        ('{"tensors": [{"file": "x.bin", "layer": "", "dtype": "object"}]}', 'dtype'),
+    ],
+)
+def test_a_bad_folder_is_one_line(tmp_path, content, words):
+    from twinseg.common.errors import UserError
+
+    (tmp_path / 'trace.json').write_text(content)
+    (tmp_path / 'x.bin').write_bytes(b'0000')
+    (tmp_path / 'x.npy').write_bytes(b'no array')
+    with pytest.raises(UserError, match=words):
+        source = FolderSource('card', tmp_path)
+        source.run(np.zeros(1), Recording())
+
+
+def test_a_recording_has_a_limit():
+    from twinseg.common.errors import UserError
+
+    first, second = sources()
+    with pytest.raises(UserError, match='--space'):
+        trace(first, second, images(), limit=1000)
+
+
+def test_differences_know_shapes_and_what_is_not_finite():
+    a = np.ones((1, 2, 3, 3), np.float32)
+    b = a.copy()
+    b[0, 1] = 1.5
+    assert difference(a, b)[:4] == (0.5, 0.5, 1.0, 1)
+    assert difference(a, a[:, :1]).relative == np.inf
+    b[0, 0, 0, 0] = np.nan
+    assert difference(a, b).relative == np.inf
+    assert difference(b, b).relative == 0
+
+
+NET = {
+    'pytorch': """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.out = nn.Conv2d(8, 4, 1)
+    def forward(self, x):
+        return self.out(self.stem(x).relu())
+""",
+    'mindspore': """
+from mindspore import nn, ops
+class Net(nn.Cell):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 8, 3, 2, has_bias=True)
+        self.last = nn.Conv2d(8, 4, 1, has_bias=True)
+    def construct(self, x):
+        return self.last(ops.relu(self.first(x)))
+""",
+}
+
+
+def test_networks_of_a_user_are_matched_by_order_and_the_page_says_it(tmp_path, capsys):
+    for name in NET:
+        pytest.importorskip({'pytorch': 'torch'}.get(name, name))
+        (tmp_path / f'{name}.py').write_text(NET[name])
+    words = ['trace', f'{tmp_path}/pytorch.py:Net@pytorch', f'{tmp_path}/mindspore.py:Net@mindspore', '--size', '32x32']
+    status = main([*words, '--json', str(tmp_path / 't.json'), '--out', str(tmp_path / 't.html')])
+    assert status == 1
+    written = json.loads((tmp_path / 't.json').read_text())
+    assert written['causes'][0]['layer'] == 'stem'
+    assert written['causes'][0]['cause'] == 'padding'
+    assert written['conditions']['layers matched'] == {'order': 2}
+    page = (tmp_path / 't.html').read_text()
+    assert 'stem' in page
+    assert 'data:image/png' in page
+    assert 'with padding same instead of 1' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['a@torch', 'b'], "did you mean 'pytorch'"),
+        (['a@pytorch:float12', 'b'], 'no precision'),
+        (['missing.onnx', 'missing.onnx'], 'no such file'),
+        (['missing.py:Net', 'b'], 'which framework'),
+        (['missing.py:Net@pytorch', 'b'], 'no such file'),
+        (['a', 'b', '--out', 'x.txt'], '*.html'),
+    ],
+)
+def test_what_cannot_be_traced_is_one_line(words, message, capsys):
+    assert main(['trace', *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count('\n') == 1
