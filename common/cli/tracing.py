@@ -5,10 +5,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from twinseg.common.cli.options import Json, parse_size, write_json
+from twinseg.common.cli.options import Json, Settings, parse_size, write_json
 from twinseg.common.errors import UserError
-
-Side = typer.Argument(metavar='A', show_default=False)
 
 
 def trace(
@@ -21,6 +19,7 @@ def trace(
     second: Annotated[str, typer.Argument(metavar='B', help='the other side, likewise')],
     inputs: Annotated[Optional[list[str]], typer.Argument(metavar='INPUT...', help='images; by default drawn noise')] = None,
     data: Annotated[Optional[str], typer.Option(metavar='CONFIG', help='recipe whose validation images are the input')] = None,
+    settings: Settings = None,
     images: Annotated[int, typer.Option(min=1, help='images of --data, or of noise')] = 1,
     size: Annotated[
         Optional[str], typer.Option(metavar='HxW', help="size of the input; by default the file's, else 128x192")
@@ -49,7 +48,7 @@ def trace(
     request = command.Request(
         first,
         second,
-        command.InputRequest(tuple(inputs or ()), data, images, parse_size(size), seed),
+        command.InputRequest(tuple(inputs or ()), data, tuple(settings or ()), images, parse_size(size), seed),
         OpenOptions(weights=weights),
         names,
         backward,

@@ -9,6 +9,7 @@ import numpy as np
 
 from twinseg.common import config as configuration
 from twinseg.common import tasks
+from twinseg.common.config import Config
 from twinseg.common.data.open import open_dataset
 from twinseg.common.data.reading import read_image
 from twinseg.common.errors import UserError
@@ -16,7 +17,9 @@ from twinseg.common.files import home_expanded
 from twinseg.common.interpolation import Size
 from twinseg.common.trace.backward import trace_backward
 from twinseg.common.trace.compare import Source, Trace, trace
+from twinseg.common.trace.onnx_source import OnnxSource
 from twinseg.common.trace.opening import OpenOptions, open_source
+from twinseg.common.trace.quantised import rank_layers
 from twinseg.common.trace.sources import NetworkSource
 from twinseg.common.trace.steps import trace_steps
 from twinseg.common.trace.user_networks import RenamedSource, pair, read_names
@@ -30,9 +33,15 @@ class InputRequest:
 
     files: tuple[str, ...] = ()
     data: Optional[str] = None  # a recipe: its validation images
+    settings: tuple[str, ...] = ()  # keys of the recipe
     images: int = 1  # number of them
     size: Optional[Size] = None
     seed: int = 0
+
+    def configuration(self) -> Config:
+        """The recipe of ``data``."""
+        assert self.data is not None
+        return configuration.load(self.data, self.settings)
 
     def read(self, size: Optional[Size]) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB; ``size``: the only one that a side takes."""
@@ -44,7 +53,7 @@ class InputRequest:
         if self.files:
             pictures = [read_image(home_expanded(file)) for file in self.files]
         elif self.data:
-            config = configuration.load(self.data)
+            config = self.configuration()
             dataset = open_dataset(config.data, config.data.val_split)
             wanted = wanted or tasks.of(config.task).input_size(config)
             pictures = [dataset.read(index)[0] for index in range(min(self.images, len(dataset)))]
@@ -81,6 +90,14 @@ def run(request: Request) -> Trace:
     images = request.inputs.read(sizes[0] if sizes else None)
     result = trace(first, second, images, limit=request.space, rank=request.rank)
     result.conditions.update(matched)
+    if (
+        isinstance(first, OnnxSource)
+        and isinstance(second, OnnxSource)
+        and second.precision == 'int8'
+        and first.precision != 'int8'
+    ):
+        config = request.inputs.configuration() if request.inputs.data else None
+        result.sections.append(rank_layers(first, second, images, config if request.rank else None))
     if request.backward or request.steps:
         one, other, names = _networks(first, second)
         if request.backward:

@@ -50,7 +50,8 @@ class Variation(NamedTuple):
 
     def compute(self, x: np.ndarray) -> Optional[np.ndarray]:
         """The output for a recorded input."""
-        return compute(self.layer, x) if self.layer is not None else self.function(x) if self.function else None
+        with np.errstate(all='ignore'):
+            return compute(self.layer, x) if self.layer is not None else self.function(x) if self.function else None
 
 
 class Step(NamedTuple):
@@ -465,7 +466,8 @@ def _activation(mine: np.ndarray, theirs: np.ndarray, before: float) -> Optional
             ):
                 if name == 'relu' and (y < 0).any():
                     continue
-                remains = difference(y, function(x.astype(np.float64))).relative
+                with np.errstate(all='ignore'):
+                    remains = difference(y, function(x.astype(np.float64))).relative
                 if vanishes(remains, before):
                     return Guess('activation', second, first, remains)
     return None

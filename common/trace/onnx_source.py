@@ -83,7 +83,7 @@ class OnnxSource:
         see = watcher.see  # type: ignore[attr-defined]
         changed = see(Event('', 0, 'input', 0), inputs)
         inputs = inputs if changed is None else np.asarray(changed, np.float32)
-        given = self._given(inputs)
+        given = self.given(inputs)
         final = Event('', 0, 'output', 0)
         if self.model is None:
             see(final, self.engine(given))
@@ -95,7 +95,8 @@ class OnnxSource:
         if self.mapping.output is not None and self.mapping.output != final:
             see(final, self.engine(given)) if not getattr(watcher, 'forced', False) else None
 
-    def _given(self, inputs: np.ndarray) -> np.ndarray:
+    def given(self, inputs: np.ndarray) -> np.ndarray:
+        """The network's input as the file takes it."""
         if not self.raw:
             return inputs
         pixels = np.rint(inputs * self.std + self.mean).clip(0, 255).astype(np.uint8)

@@ -1,6 +1,6 @@
 """Training steps compared: the first parameter, optimizer slot or statistic that moves differently, and what differs."""
 
-from typing import Any, Mapping, NamedTuple, Optional
+from typing import Mapping, NamedTuple, Optional
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from twinseg.common.trace.sources import NetworkSource
 FACTOR = 10.0  # multiple of the drift from weights one rounding error apart that a tensor's difference may reach
 LEAST = 1e-6  # and the share of the movement that it may in any case
 FITS = 0.02  # share of a difference that may remain unexplained by a guess
+LOOSE = 0.7  # the same a step later, when the gradients are others, too
+CHANGES = 0.02  # least change of a momentum that is told from that
 BATCH, SIZE = 4, (64, 96)
 
 
@@ -28,7 +30,7 @@ class Moved(NamedTuple):
 
 
 def trace_steps(first: NetworkSource, second: NetworkSource, steps: int) -> Section:
-    """Both sides train for ``steps`` steps from the first one's weights on the same drawn scenes, each with its configuration."""
+    """Both sides train from the first one's weights on the same drawn scenes, each with its configuration."""
     for side in (first, second):
         if side.rebuild is None or side.config is None:
             raise UserError(f'--steps: {side.label} has no configuration of a training; give runs or checkpoints')
@@ -36,11 +38,9 @@ def trace_steps(first: NetworkSource, second: NetworkSource, steps: int) -> Sect
     state = first.backend.state(first.network)
     classes = first.config.model.num_classes or _classes(first)
     rng, task = np.random.default_rng(0), tasks.of(first.config.task)
-    batches = [
-        (images, task.labels_of_streets(rng, labels, classes)) for images, labels in street_batches(steps, BATCH, SIZE, classes)
-    ]
-    mine = _states(first, state, batches)
-    theirs = _states(second, state, batches)
+    scenes = street_batches(steps, BATCH, SIZE, classes)
+    batches = [(images, task.labels_of_streets(rng, labels, classes)) for images, labels in scenes]
+    mine, theirs = _states(first, state, batches), _states(second, state, batches)
     nudged = _states(first, one_rounding_error_apart(state), batches)
     start = {f'model.{name}': value for name, value in state.items()}
     moved = [one for step in range(steps) for one in _moved(step, [start, *mine], theirs, nudged)]
@@ -50,10 +50,9 @@ def trace_steps(first: NetworkSource, second: NetworkSource, steps: int) -> Sect
     here = [one for one in moved if one.step == moved[0].step]
     worst = min(here, key=_order)
     guess = _guess(worst.step, {one.name for one in here}, [start, *mine], [start, *theirs])
-    text = f'steps: step {worst.step + 1}: {worst.name} and {len(here) - 1} more tensors move differently, by {worst.apart:.2g} of their movement '
-    text += f'(noise explains {worst.limit:.1e}): ' + (
-        f'{second.label} trains with {guess}' if guess else 'none of the usual mistakes explains it'
-    )
+    text = f'steps: step {worst.step + 1}: {worst.name} and {len(here) - 1} more tensors move differently, '
+    text += f'by {worst.apart:.2g} of their movement (noise explains {worst.limit:.1e}): '
+    text += f'{second.label} trains with {guess}' if guess else 'none of the usual mistakes explains it'
     return Section('steps', False, text, rows)
 
 
@@ -98,47 +97,50 @@ def _order(one: Moved) -> tuple[int, float]:
 
 
 def _guess(step: int, names: set[str], mine: list[State], theirs: list[State]) -> Optional[str]:
-    """What explains the differences of one step: momentum of the norms, weight decay, momentum, clipping, learning rate."""
+    """What explains the differences of one step: momentum of the norms, weight decay, momentum, clipping, learning rate.
+
+    The slot of SGD is b' = m b + g + w p (momentum m, gradient g, weight decay w, parameters p).
+    """
+
+    def of(states: list[State], at: int, chosen: list[str]) -> np.ndarray:
+        return np.concatenate([states[at][name].ravel().astype(np.float64) for name in chosen])
+
     statistics = [name for name in names if name.startswith('model.') and 'running' in name]
     slots = [name for name in names if name.startswith('optimizer.momentum.')]
-    if statistics and len(statistics) >= len(names) / 2 or statistics and not slots:
-        ratio = _factor(
-            [theirs[step + 1][n] - mine[step][n] for n in statistics], [mine[step + 1][n] - mine[step][n] for n in statistics]
-        )
-        if ratio is not None:
-            return f'a momentum of batch norm {ratio:.3g} times as large'
-    if slots:
-        weights = [name.replace('optimizer.momentum.', 'model.') for name in slots]
-        apart = [theirs[step + 1][n] - mine[step + 1][n] for n in slots]
-        decay = _factor(apart, [mine[step][n] for n in weights])
-        if decay is not None:
-            return f'a weight decay larger by {decay:.3g}' if decay > 0 else f'a weight decay smaller by {-decay:.3g}'
-        ratio = _factor([theirs[step + 1][n] for n in slots], [mine[step + 1][n] for n in slots])
-        if ratio is not None:
-            return (
-                f'gradients {ratio:.3g} times as large (clipped by another norm, or the loss is scaled or averaged differently)'
-            )
-        if step:
-            momentum = _factor(apart, [mine[step][n] for n in slots])
-            if momentum is not None:
-                return f'a momentum {"larger" if momentum > 0 else "smaller"} by {abs(momentum):.3g}'
     weights = [name for name in names if name.startswith('model.') and 'running' not in name]
-    if weights and not slots:
-        ratio = _factor(
-            [theirs[step + 1][n] - mine[step][n] for n in weights], [mine[step + 1][n] - mine[step][n] for n in weights]
-        )
+    if statistics and not slots and (step == 0 or not weights):
+        before = of(mine, step, statistics)
+        ratio = _fit(of(theirs, step + 1, statistics) - before, of(mine, step + 1, statistics) - before)
         if ratio is not None:
-            return f'a learning rate {ratio:.3g} times as large'
-        decay = _factor([theirs[step + 1][n] - mine[step + 1][n] for n in weights], [mine[step][n] for n in weights])
-        if decay is not None:
-            return f'a decay of the weights by {-decay:.3g} more a step'
+            return f'a momentum of batch norm {ratio[0]:.3g} times as large'
+    if slots:
+        parameters = of(mine, step, [name.replace('optimizer.momentum.', 'model.') for name in slots])
+        ours, other = of(mine, step + 1, slots), of(theirs, step + 1, slots)
+        if (decay := _fit(other - ours, parameters)) is not None:
+            return f'a weight decay {"larger" if decay[0] > 0 else "smaller"} by {abs(decay[0]):.3g}'
+        if step and (momentum := _fit(other - ours, of(mine, step, slots))) is not None:
+            return f'a momentum {"larger" if momentum[0] > 0 else "smaller"} by {abs(momentum[0]):.3g}'
+        if not step and (scale := _fit(other, ours, parameters)) is not None:
+            return f'gradients {scale[0]:.3g} times as large (another clipping, scale or mean of the loss)'
+    if weights and not slots:
+        before = of(mine, step, weights)
+        ratio = _fit(of(theirs, step + 1, weights) - before, of(mine, step + 1, weights) - before)
+        if ratio is not None:
+            later = [name for name in mine[step + 1] if name.startswith('optimizer.momentum.')]
+            if step + 2 >= len(mine) or not later:
+                return f'steps {ratio[0]:.3g} times as large (learning rate or Nesterov momentum; more --steps tell them apart)'
+            apart = of(theirs, step + 2, later) - of(mine, step + 2, later)
+            momentum = _fit(apart, of(mine, step + 1, later), tolerance=LOOSE)
+            if momentum is not None and abs(momentum[0]) > CHANGES:
+                return f'a Nesterov momentum {"larger" if momentum[0] > 0 else "smaller"} by about {abs(momentum[0]):.2g}'
+            return f'a learning rate {ratio[0]:.3g} times as large'
     return None
 
 
-def _factor(left: list[Any], right: list[Any]) -> Optional[float]:
-    """The one number with which ``right`` gives ``left``, by least squares; None where there is no such number."""
-    a, b = (np.concatenate([np.ravel(value).astype(np.float64) for value in values]) for values in (left, right))
-    if not b.any() or not a.any():
+def _fit(left: np.ndarray, *right: np.ndarray, tolerance: float = FITS) -> Optional[np.ndarray]:
+    """The factors with which the vectors of ``right`` add up to ``left``, by least squares; None where they do not."""
+    matrix = np.stack(right, 1)
+    if not left.any() or not matrix.any(0).all():
         return None
-    factor = float(a @ b / (b @ b))
-    return factor if np.linalg.norm(a - factor * b) <= FITS * np.linalg.norm(a) else None
+    factors = np.linalg.lstsq(matrix, left, rcond=None)[0]
+    return factors if np.linalg.norm(left - matrix @ factors) <= tolerance * np.linalg.norm(left) else None

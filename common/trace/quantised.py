@@ -1,0 +1,117 @@
+"""What each layer of an int8 file costs: the file is run with one layer at a time in float32, then with the worst together."""
+
+import tempfile
+from pathlib import Path
+from typing import Any, Iterable, Optional
+
+import numpy as np
+import onnx
+
+from twinseg.common import tasks
+from twinseg.common.config import Config
+from twinseg.common.deploy.engines import open_engine
+from twinseg.common.deploy.exported_file import ExportedNetwork, evaluate_exported
+from twinseg.common.errors import UserError
+from twinseg.common.trace.compare import Section
+from twinseg.common.trace.onnx_mapping import QUANTISING
+from twinseg.common.trace.onnx_source import OnnxSource
+
+WORST = 3  # layers that are tried in float32 together
+WEIGHTED = ('Conv', 'ConvTranspose', 'MatMul', 'Gemm')
+
+
+def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, config: Optional[Config] = None) -> Section:
+    """Layers of an int8 file by the share of the logits' difference from the float32 file (root mean square, on ``images``) that
+    vanishes when they alone stay in float32. With ``config``, the scores of both files and with the WORST layers in float32, on
+    its validation split."""
+    inputs = exact.prepare(images)
+    wanted = exact.engine(exact.given(inputs))
+    names = weighted_nodes(quantised.model)
+    with tempfile.TemporaryDirectory(prefix='twinseg-trace-') as folder:
+        file = Path(folder) / 'mixed.onnx'
+
+        def left(chosen: Iterable[str]) -> float:
+            onnx.save(in_float(quantised.model, exact.model, set(chosen)), str(file))
+            output = open_engine(file, quantised.engine.name)(quantised.given(inputs))
+            return float(np.sqrt(np.mean(np.square(output.astype(np.float64) - wanted))))
+
+        whole = left(())
+        shares = {name: 1 - left((name,)) / whole for name in names} if whole else {}
+        worst = sorted(shares, key=lambda name: -shares[name])[:WORST]
+        rows: list[dict[str, Any]] = [
+            {'layer': layer_name(quantised.model, name), 'node': name, 'share': share}
+            for name, share in sorted(shares.items(), key=lambda item: -item[1])
+        ]
+        if not worst:
+            return Section('int8', True, 'int8: gives what float32 gives', rows)
+        together = 1 - left(worst) / whole
+        said = ', '.join(f'{layer_name(quantised.model, name)} ({100 * shares[name]:.0f} %)' for name in worst)
+        text = (
+            f'int8: the most of the difference comes from {said}; with these in float32 {100 * together:.0f} % of it vanishes'
+        )
+        if config is not None:
+            figure = tasks.of(config.task).FIGURES[0]
+            scores = {}
+            for label, chosen in (('int8', ()), ('mixed', worst), *((name, (name,)) for name in worst)):
+                onnx.save(in_float(quantised.model, exact.model, set(chosen)), str(file))
+                evaluation = evaluate_exported(ExportedNetwork(file, quantised.engine.name), config)
+                scores[label] = evaluation.scores.to_json()[figure]
+            scores['float32'] = evaluate_exported(ExportedNetwork(exact.path, exact.engine.name), config).scores.to_json()[
+                figure
+            ]
+            for row in rows:
+                if row['node'] in scores:
+                    row[figure] = scores[row['node']]
+            each = ', '.join(f'{layer_name(quantised.model, name)} alone {scores[name]:.2f}' for name in worst)
+            text += (
+                f'; {figure} {scores["float32"]:.2f} in float32, {scores["int8"]:.2f} in int8, '
+                f'{scores["mixed"]:.2f} with the {len(worst)} in float32 ({each})'
+            )
+    return Section('int8', True, text, rows)
+
+
+def weighted_nodes(model: Any) -> list[str]:
+    """Outputs of the nodes with quantised weights."""
+    producers = {name: node for node in model.graph.node for name in node.output}
+    return [
+        node.output[0]
+        for node in model.graph.node
+        if node.op_type in WEIGHTED
+        and any(name in producers and producers[name].op_type == 'DequantizeLinear' for name in node.input)
+    ]
+
+
+def layer_name(model: Any, output: str) -> str:
+    """The layer of a node by the name of its weight, else the name of its output."""
+    node = next(node for node in model.graph.node if output in node.output)
+    name = node.input[1].removeprefix('network.').removesuffix('_DequantizeLinear_Output')
+    return name.removesuffix('_quantized').removesuffix('.weight') if '.weight' in name else output
+
+
+def in_float(quantised: Any, exact: Any, outputs: set[str]) -> Any:
+    """A copy of the int8 model in which the nodes with these outputs take float32 inputs and weights; UserError where the
+    float32 model does not have them."""
+    model = onnx.ModelProto()
+    model.CopyFrom(quantised)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    originals = {node.output[0]: node for node in exact.graph.node if node.output}
+    constants = {item.name: item for item in exact.graph.initializer}
+    present = {item.name for item in model.graph.initializer}
+    for output in outputs:
+        node, original = producers[output], originals.get(output)
+        if original is None or original.op_type != node.op_type:
+            raise UserError(f'{output}: the float32 file has no such node: give the file that the int8 one was made from')
+        name = node.input[0]
+        while name in producers and producers[name].op_type in QUANTISING:
+            name = producers[name].input[0]
+        node.input[0] = name
+        for index, weight in list(enumerate(original.input))[1:]:
+            if weight in constants:
+                fresh = f'{weight}/float'
+                if fresh not in present:
+                    item = model.graph.initializer.add()
+                    item.CopyFrom(constants[weight])
+                    item.name = fresh
+                    present.add(fresh)
+                node.input[index] = fresh
+    return model
