@@ -41,19 +41,26 @@ def export(
     """Writes ONNX, MINDIR or AIR, runs the file on the host and compares it with the network there, in float32; --device is
     for AIR alone."""
     from twinseg.common import console
-    from twinseg.common.deploy.export import ExportOptions, export_checkpoint
+    from twinseg.common.deploy.export import ExportError, ExportOptions, export_checkpoint
 
     chosen = load_config(config, settings, checkpoint)
     backend_name, device_name = choose_for_run(chosen, backend, device, settings)
-    report = export_checkpoint(
-        checkpoint,
-        out or Path(f'{chosen.model.arch}.{format}'),
-        format,
-        ExportOptions(parse_size(size), batch, dynamic, uint8, argmax),
-        backend_name=backend_name,
-        device=device_name,
-        config=chosen,
-    ).to_json()
+    file = out or Path(f'{chosen.model.arch}.{format}')
+    try:
+        report = export_checkpoint(
+            checkpoint,
+            file,
+            format,
+            ExportOptions(parse_size(size), batch, dynamic, uint8, argmax),
+            backend_name=backend_name,
+            device=device_name,
+            config=chosen,
+        ).to_json()
+    except ExportError as error:
+        if format != 'onnx':
+            raise
+        trace = f'twinseg trace {checkpoint}@{backend_name} {file}.rejected'
+        raise ExportError(f'{error}; trace it: {trace}') from None
     console.show_facts({key: value for key, value in report.items() if key != 'operators'})
     write_json(json_file, report)
 

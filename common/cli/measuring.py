@@ -17,6 +17,7 @@ from twinseg.common.cli.options import (
     parse_size,
     write_json,
 )
+from twinseg.common.printable import printable
 
 
 def parity(
@@ -46,6 +47,10 @@ def parity(
     console.show_parity(result.to_json())
     write_json(json_file, result.to_json())
     if not result.ok:
+        side = weights or config
+        training = f' --backward --steps {min(steps, 3)}'
+        if side is not None:
+            print(printable(f'trace it: twinseg trace {side}@pytorch {side}@mindspore{training}'))
         raise typer.Exit(1)
 
 

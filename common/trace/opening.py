@@ -1,17 +1,20 @@
 """What the two words of ``twinseg trace`` name: ``WHAT[@WHERE[:PRECISION]]``."""
 
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from twinseg.common import weights
-from twinseg.common.backend import PACKAGES, get_backend, preferred
-from twinseg.common.config import from_flat
+from twinseg.common.backend import PACKAGES, Backend, Network, get_backend, preferred
+from twinseg.common.config import Config, from_flat
+from twinseg.common.config import load as load_recipe
 from twinseg.common.deploy.engines import ENGINES
 from twinseg.common.errors import UserError, did_you_mean, similar
 from twinseg.common.files import home_expanded
 from twinseg.common.inference.runs import load_run, network_arguments
+from twinseg.common.settings import recipes
 from twinseg.common.trace.compare import Source
 from twinseg.common.trace.folder import FolderSource
 from twinseg.common.trace.onnx_source import OnnxSource
@@ -67,13 +70,45 @@ def open_source(text: str, options: OpenOptions = OpenOptions()) -> Source:
             text, Path(match['file']), match['name'], get_backend(word.where), options.weights, (options.mean, options.std)
         )
     path = home_expanded(word.what)
+    if path.name.endswith('.onnx.rejected'):  # what `export` leaves of a file that differs
+        link = Path(tempfile.mkdtemp(prefix='twinseg-trace-')) / path.stem
+        link.symlink_to(path.absolute())
+        path = link
     if path.suffix in ENGINES:
         if word.where in PACKAGES and word.where != 'mindspore':
             raise UserError(f'{text}: an exported file runs in an engine: {" or ".join(ENGINES[path.suffix])}')
         return OnnxSource(text, path, word.where, (options.mean, options.std))
     if path.is_dir() and (path / 'trace.json').is_file():
         return FolderSource(text, path)
+    if path.name.endswith(('.yaml', '.yml')) or recipes.named(word.what) is not None:
+        return _open_recipe(text, word)
     return _open_checkpoint(text, word)
+
+
+def _open_recipe(text: str, word: Word) -> Source:
+    """The network of a recipe with the initial weights of its seed."""
+    config = load_recipe(word.what)
+    backend = get_backend(word.where or preferred(config.runtime.backend))
+    backend.setup('cpu', seed=config.runtime.seed)
+    classes = config.model.num_classes
+    arguments = network_arguments(config, classes) if classes else config.model.arguments()
+    network = backend.build_model(config.model.arch, seed=config.runtime.seed, **arguments)
+    return _network(text, word, backend, network, config, arguments)
+
+
+def _network(
+    text: str, word: Word, backend: Backend, network: Network, config: Config, arguments: dict[str, Any]
+) -> NetworkSource:
+    precision = 'float32'
+    if word.precision not in ('float32', 'O0'):
+        half = word.precision in ('float16', 'bfloat16')
+        precision = word.precision if half else config.precision.dtype
+        changed = config.replace(amp_level='O3' if half else word.precision, dtype=precision)
+        backend.make_predictor(network, changed)
+    statistics = config.augment.mean, config.augment.std
+    source = NetworkSource(text, backend, network, statistics, precision=precision, auxiliary=True)
+    source.config, source.rebuild = config, lambda: backend.build_model(config.model.arch, seed=None, **arguments)
+    return source
 
 
 def _open_checkpoint(text: str, word: Word) -> Source:
@@ -82,7 +117,7 @@ def _open_checkpoint(text: str, word: Word) -> Source:
     path = find_weights(word.what)
     if path.is_dir() or path.suffix == '.safetensors':
         run = load_run(path, word.where, 'cpu')
-        backend, network, augment = run.backend, run.network, run.config.augment
+        backend, network = run.backend, run.network
         level = run.config.precision
         if word.precision == 'float32' and level.amp_level != 'O0':  # float32 unless a word says otherwise
             backend.make_predictor(network, run.config.replace(amp_level='O0'))
@@ -95,13 +130,5 @@ def _open_checkpoint(text: str, word: Word) -> Source:
         network = backend.build_model(converted.arch, seed=None, **converted.arguments)
         backend.load_state(network, converted.state)
         config = from_flat({'arch': converted.arch}, str(path), trusted=True)
-        augment, arguments = config.augment, converted.arguments
-    precision = 'float32'
-    if word.precision not in ('float32', 'O0'):
-        half = word.precision in ('float16', 'bfloat16')
-        precision = word.precision if half else config.precision.dtype
-        changed = config.replace(amp_level='O3' if half else word.precision, dtype=precision)
-        backend.make_predictor(network, changed)
-    source = NetworkSource(text, backend, network, (augment.mean, augment.std), precision=precision, auxiliary=True)
-    source.config, source.rebuild = config, lambda: backend.build_model(config.model.arch, seed=None, **arguments)
-    return source
+        arguments = converted.arguments
+    return _network(text, word, backend, network, config, arguments)

@@ -21,7 +21,7 @@ WEIGHTED = ('Conv', 'ConvTranspose', 'MatMul', 'Gemm')
 
 
 def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, config: Optional[Config] = None) -> Section:
-    """Layers of an int8 file by the share of the logits' difference from the float32 file (root mean square, on ``images``) that
+    """Layers of an int8 file by the share of the logits' difference from float32 (root mean square, on ``images``) that
     vanishes when they alone stay in float32. With ``config``, the scores of both files and with the WORST layers in float32, on
     its validation split."""
     inputs = exact.prepare(images)

@@ -7,6 +7,7 @@ import numpy as np
 from twinseg.common import tasks
 from twinseg.common.backend import Batch, Trainer
 from twinseg.common.checkpoint import State
+from twinseg.common.config import Optimizer
 from twinseg.common.errors import UserError
 from twinseg.common.measure.parity import learning_rate, one_rounding_error_apart, street_batches
 from twinseg.common.trace.compare import Section
@@ -15,8 +16,6 @@ from twinseg.common.trace.sources import NetworkSource
 FACTOR = 10.0  # multiple of the drift from weights one rounding error apart that a tensor's difference may reach
 LEAST = 1e-6  # and the share of the movement that it may in any case
 FITS = 0.02  # share of a difference that may remain unexplained by a guess
-LOOSE = 0.7  # the same a step later, when the gradients are others, too
-CHANGES = 0.02  # least change of a momentum that is told from that
 BATCH, SIZE = 4, (64, 96)
 
 
@@ -49,7 +48,8 @@ def trace_steps(first: NetworkSource, second: NetworkSource, steps: int) -> Sect
         return Section('steps', True, f'steps: after {steps} nothing has moved differently', rows)
     here = [one for one in moved if one.step == moved[0].step]
     worst = min(here, key=_order)
-    guess = _guess(worst.step, {one.name for one in here}, [start, *mine], [start, *theirs])
+    names = {one.name for one in here}
+    guess = _guess(worst.step, names, [start, *mine], [start, *theirs], first.config.optimizer)
     text = f'steps: step {worst.step + 1}: {worst.name} and {len(here) - 1} more tensors move differently, '
     text += f'by {worst.apart:.2g} of their movement (noise explains {worst.limit:.1e}): '
     text += f'{second.label} trains with {guess}' if guess else 'none of the usual mistakes explains it'
@@ -96,7 +96,7 @@ def _order(one: Moved) -> tuple[int, float]:
     return kind, -one.apart
 
 
-def _guess(step: int, names: set[str], mine: list[State], theirs: list[State]) -> Optional[str]:
+def _guess(step: int, names: set[str], mine: list[State], theirs: list[State], optimizer: Optimizer) -> Optional[str]:
     """What explains the differences of one step: momentum of the norms, weight decay, momentum, clipping, learning rate.
 
     The slot of SGD is b' = m b + g + w p (momentum m, gradient g, weight decay w, parameters p).
@@ -126,21 +126,16 @@ def _guess(step: int, names: set[str], mine: list[State], theirs: list[State]) -
         before = of(mine, step, weights)
         ratio = _fit(of(theirs, step + 1, weights) - before, of(mine, step + 1, weights) - before)
         if ratio is not None:
-            later = [name for name in mine[step + 1] if name.startswith('optimizer.momentum.')]
-            if step + 2 >= len(mine) or not later:
-                return f'steps {ratio[0]:.3g} times as large (learning rate or Nesterov momentum; more --steps tell them apart)'
-            apart = of(theirs, step + 2, later) - of(mine, step + 2, later)
-            momentum = _fit(apart, of(mine, step + 1, later), tolerance=LOOSE)
-            if momentum is not None and abs(momentum[0]) > CHANGES:
-                return f'a Nesterov momentum {"larger" if momentum[0] > 0 else "smaller"} by about {abs(momentum[0]):.2g}'
-            return f'a learning rate {ratio[0]:.3g} times as large'
+            said = f'a learning rate {ratio[0]:.3g} times as large'
+            momentum = ratio[0] * (1 + optimizer.momentum) - 1
+            return f'{said}, or a Nesterov momentum of {momentum:.3g}' if optimizer.use_nesterov and 0 <= momentum < 1 else said
     return None
 
 
-def _fit(left: np.ndarray, *right: np.ndarray, tolerance: float = FITS) -> Optional[np.ndarray]:
+def _fit(left: np.ndarray, *right: np.ndarray) -> Optional[np.ndarray]:
     """The factors with which the vectors of ``right`` add up to ``left``, by least squares; None where they do not."""
     matrix = np.stack(right, 1)
     if not left.any() or not matrix.any(0).all():
         return None
     factors = np.linalg.lstsq(matrix, left, rcond=None)[0]
-    return factors if np.linalg.norm(left - matrix @ factors) <= tolerance * np.linalg.norm(left) else None
+    return factors if np.linalg.norm(left - matrix @ factors) <= FITS * np.linalg.norm(left) else None
