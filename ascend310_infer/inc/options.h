@@ -19,6 +19,7 @@ struct Options {
   std::string precision_mode;  // empty: the engine's default
   std::string result_path = "./result_Files";
   std::string time_path = "./time_Result";
+  std::string dump;   // empty: nothing is dumped
   Shape input_shape;  // empty: the model's
   int device_id = 0;
   int warmup = 1;

@@ -67,6 +67,8 @@ const std::vector<Flag> &Flags() {
       {{"result_path"}, "FOLDER", "results (default ./result_Files): <input's name up to its first dot>_<output>.bin",
        Text(&Options::result_path)},
       {{"time_path"}, "FOLDER", "timing (default ./time_Result): test_perform_static.txt", Text(&Options::time_path)},
+      {{"dump"}, "FOLDER", "input and all outputs of the first batch, with trace.json, for `twinseg trace`",
+       Text(&Options::dump)},
   };
   return flags;
 }

@@ -23,8 +23,10 @@ double MillisecondsSince(Clock::time_point start) {
 class Runner {
  public:
   Runner(Engine *engine, const std::vector<Path> &inputs, const Options &options)
-      : inputs_(inputs), folder_(options.result_path), outputs_(engine->outputs) {
+      : inputs_(inputs), folder_(options.result_path), outputs_(engine->outputs), input_(engine->inputs.front()),
+        dump_(options.dump) {
     const Tensor &input = engine->inputs.front();
+    if (!dump_.empty()) MakeFolder(dump_);
     batch_ = input.shape.empty() ? 1 : static_cast<size_t>(input.shape.front());
     sample_bytes_ = input.bytes / batch_;
     for (const Path &file : inputs) CheckSize(file, sample_bytes_, "one sample of " + Describe(input));
@@ -54,6 +56,7 @@ class Runner {
       request->Run();
       const double milliseconds = MillisecondsSince(start);
       WriteResults(request, batch);
+      if (batch == 0 && !dump_.empty()) Dump(request);
       const std::lock_guard<std::mutex> lock(mutex_);
       timing_.inferences.push_back(milliseconds);
     }
@@ -84,9 +87,43 @@ class Runner {
     }
   }
 
+  // What `twinseg trace` reads: floating-point tensors of a whole batch, and a list of them by name.
+  void Dump(Request *request) const {
+    std::string list;
+    const auto add = [&](const Tensor &tensor, const std::string &file, const std::string &layer, const std::string &side) {
+      if (tensor.type.rfind("float", 0) != 0) return;
+      std::string shape;
+      for (const int64_t size : tensor.shape) shape += (shape.empty() ? "" : ", ") + std::to_string(size);
+      list += list.empty() ? "  " : ",\n  ";
+      list += "{\"file\": \"" + file + "\", \"layer\": \"" + Escaped(layer) + "\", \"side\": \"" + side + "\", ";
+      list += "\"dtype\": \"" + tensor.type + "\", \"shape\": [" + shape + "]}";
+    };
+    Write(dump_ / "input.bin", request->Input(), input_.bytes);
+    add(input_, "input.bin", "", "input");
+    for (size_t output = 0; output < outputs_.size(); ++output) {
+      const std::string file = "output_" + std::to_string(output) + ".bin";
+      Write(dump_ / file, request->Output(output), outputs_[output].bytes);
+      add(outputs_[output], file, outputs_[output].name, "output");
+      if (output == 0) add(outputs_[output], file, "", "output");
+    }
+    list = "{\"tensors\": [\n" + list + "\n]}\n";
+    Write(dump_ / "trace.json", list.data(), list.size());
+  }
+
+  static std::string Escaped(const std::string &text) {
+    std::string escaped;
+    for (const char c : text) {
+      if (c == '"' || c == '\\') escaped += '\\';
+      if (static_cast<unsigned char>(c) >= 0x20) escaped += c;
+    }
+    return escaped;
+  }
+
   const std::vector<Path> &inputs_;
   Path folder_;
   std::vector<Tensor> outputs_;
+  Tensor input_;
+  Path dump_;  // empty: nothing is dumped
   size_t batch_;
   size_t sample_bytes_;
   size_t batches_;

@@ -31,6 +31,9 @@ def trace(
     steps: Annotated[int, typer.Option(min=0, help='training steps, too')] = 0,
     rank: Annotated[bool, typer.Option(help='how much of the final difference each layer causes')] = True,
     space: Annotated[float, typer.Option(min=0.01, metavar='GB', help='most disk for recorded values')] = 20.0,
+    outputs: Annotated[
+        Optional[Path], typer.Option(metavar='FILE.onnx', help='copy of an ONNX side whose inner tensors are outputs')
+    ] = None,
     json_file: Json = None,
     out: Annotated[Optional[Path], typer.Option(metavar='FILE.html', help='page that shows it')] = None,
 ) -> None:
@@ -55,6 +58,7 @@ def trace(
         steps,
         rank,
         int(space * 1e9),
+        outputs,
     )
     result = command.run(request)
     console.show_trace(result.to_json())

@@ -78,6 +78,7 @@ class Request:
     steps: int = 0
     rank: bool = True
     space: Optional[int] = None  # bytes
+    outputs: Optional[Path] = None  # file that gets the ONNX side with its inner tensors as outputs
 
 
 def run(request: Request) -> Trace:
@@ -85,11 +86,20 @@ def run(request: Request) -> Trace:
     first, second = (open_source(text, request.options) for text in (request.first, request.second))
     if not first.runs and not second.runs:
         raise UserError(f'{request.first} and {request.second}: one of the two must be something that runs')
+    _share_statistics(first, second)
     second, matched = _matched(first, second, request)
     sizes = [size for source in (first, second) if (size := getattr(source, 'size', None))]
     images = request.inputs.read(sizes[0] if sizes else None)
-    result = trace(first, second, images, limit=request.space, rank=request.rank)
+    batches = [batch for source in (first, second) if (batch := getattr(source, 'batch', None))]
+    traced = images[: min(batches)] if batches else images  # a file for one image: the others are for the ranking
+    from_files = bool(request.inputs.files or request.inputs.data)
+    result = trace(first, second, traced, limit=request.space, rank=request.rank, recorded_input=not from_files)
     result.conditions.update(matched)
+    if request.outputs is not None:
+        files = [source for source in (first, second) if isinstance(source, OnnxSource)]
+        if not files:
+            raise UserError('--outputs: neither side is an ONNX file')
+        files[-1].write_with_outputs(request.outputs)
     if (
         isinstance(first, OnnxSource)
         and isinstance(second, OnnxSource)
@@ -101,10 +111,17 @@ def run(request: Request) -> Trace:
     if request.backward or request.steps:
         one, other, names = _networks(first, second)
         if request.backward:
-            result.sections.append(trace_backward(one, other, names, images))
+            result.sections.append(trace_backward(one, other, names, traced))
         if request.steps:
             result.sections.append(trace_steps(one, other, request.steps))
     return result
+
+
+def _share_statistics(first: Source, second: Source) -> None:
+    """A side that does not say how images are normalised takes them as the other side does."""
+    for side, other in ((first, second), (second, first)):
+        if not getattr(side, 'knows_statistics', True) and getattr(other, 'knows_statistics', False):
+            side.mean, side.std = other.mean, other.std  # type: ignore[attr-defined]
 
 
 def _networks(first: Source, second: Source) -> tuple[NetworkSource, NetworkSource, Mapping[str, str]]:

@@ -202,11 +202,20 @@ class Trace:
         }
 
 
-def trace(first: Source, second: Source, images: np.ndarray, *, limit: Optional[int] = None, rank: bool = True) -> Trace:
+def trace(
+    first: Source,
+    second: Source,
+    images: np.ndarray,
+    *,
+    limit: Optional[int] = None,
+    rank: bool = True,
+    recorded_input: bool = True,
+) -> Trace:
     """Compares two sides on uint8 images (N, 3, H, W); the first is taken for right, and sentences speak of the second.
 
     ``limit``: most bytes of disk for the recording. ``rank``: has the share of the final difference computed that every cause
-    makes alone, where the recorded side runs.
+    makes alone, where the recorded side runs. ``recorded_input``: a folder's recorded input, where it has one, takes the place of the
+    images.
     """
     swapped = not second.runs or (first.runs and _rank(second) > _rank(first))
     recorded, other = (second, first) if swapped else (first, second)
@@ -218,9 +227,12 @@ def trace(first: Source, second: Source, images: np.ndarray, *, limit: Optional[
         rounding = max(EPSILON[recorded.precision], EPSILON[other.precision])
         factor = FACTOR if rounding == EPSILON['float32'] else HALF_FACTOR
         limits = {event: factor * max(own, 2 * rounding) for event, (own, _) in floors.items()}
+        start = Event('', 0, 'input', 0)
+        from_recording = recorded_input and not recorded.runs and start in recording
+        inputs = np.array(recording[start]) if from_recording else other.prepare(images)
         whole = Comparison(recording, forced=False)
         alone = Comparison(recording, forced=True, limits=limits)
-        stopped = [reason for run in (whole, alone) if (reason := _run(other, images, run)) is not None]
+        stopped = [reason for run in (whole, alone) if (reason := _run(other, inputs, run)) is not None]
         if stopped and not alone.differences:
             raise UserError(f'{other.label}: cannot be run on these images: {stopped[-1]}')
         rows = [
@@ -254,10 +266,10 @@ def trace(first: Source, second: Source, images: np.ndarray, *, limit: Optional[
     return Trace(first.label, second.label, rows, causes, present, conditions, pictures=pictures)
 
 
-def _run(source: Source, images: np.ndarray, run: Comparison) -> Optional[str]:
+def _run(source: Source, inputs: np.ndarray, run: Comparison) -> Optional[str]:
     """Runs the second side; where it fails, since shapes part, the reason: what was compared until then counts."""
     try:
-        source.run(source.prepare(images), run)
+        source.run(inputs, run)
     except (UserError, KeyboardInterrupt):
         raise
     except Exception as error:  # whatever a framework raises

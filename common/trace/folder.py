@@ -71,7 +71,8 @@ class FolderSource:
     def run(self, inputs: np.ndarray, watcher: Watcher) -> None:
         """Shows the recorded tensors to ``watcher`` (a ``Passage``), in the order of the list."""
         for tensor in self.tensors:
-            watcher.see(Event(tensor.layer, tensor.call, tensor.side, tensor.index), self._read(tensor))  # type: ignore[attr-defined]
+            layer = tensor.layer.rpartition(':')[2]  # AscendCL's names are operator:number:output
+            watcher.see(Event(layer, tensor.call, tensor.side, tensor.index), self._read(tensor))  # type: ignore[attr-defined]
 
     def layers(self) -> Mapping[str, Layer]:
         """None: a recording does not know its layers."""

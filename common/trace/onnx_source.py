@@ -12,7 +12,8 @@ from twinseg.common.activations import Layer, Watcher
 from twinseg.common.deploy.engines import open_engine
 from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.deploy.sessions import failure
-from twinseg.common.errors import UserError
+from twinseg.common.errors import UserError, reason_of
+from twinseg.common.files import written_beside
 from twinseg.common.interpolation import Size
 from twinseg.common.trace.onnx_mapping import Mapping as TensorMapping
 from twinseg.common.trace.onnx_mapping import layers_of, map_graph
@@ -33,11 +34,13 @@ class OnnxSource:
         self.label, self.path = label, path
         self.engine = open_engine(path, engine)
         self.raw = False
-        if 'mean' in self.engine.metadata:
+        self.knows_statistics = 'mean' in self.engine.metadata
+        if self.knows_statistics:
             known = ExportMetadata.read(self.engine.metadata, path)
             statistics, self.raw = (known.mean, known.std), known.input == 'uint8'
         self.mean, self.std = (np.array(values, np.float32).reshape(1, -1, 1, 1) for values in statistics)
         shape = self.engine.shape
+        self.batch = shape[0]  # None: any number of images
         height, width = (shape[1], shape[2]) if self.raw else (shape[2], shape[3])
         self.size: Optional[Size] = (height, width) if height and width else None
         self.model: Any = None
@@ -94,6 +97,31 @@ class OnnxSource:
             self._run_whole(given, watcher)
         if self.mapping.output is not None and self.mapping.output != final:
             see(final, self.engine(given)) if not getattr(watcher, 'forced', False) else None
+
+    def write_with_outputs(self, out: Path) -> None:
+        """Writes a copy of the file whose inner tensors are outputs, too, named after their layers: for a converter of a card
+        and ``ascend310_infer --dump``. UserError where it cannot be written."""
+        if self.model is None:
+            raise UserError(f'{self.path}: --outputs is for ONNX')
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        taken = {name for node in model.graph.node for name in node.output} | {item.name for item in model.graph.output}
+        for name, event in self.mapping.events.items():
+            layer = event.layer
+            if name not in self.types or event.side != 'output' or event.call or not layer:
+                continue
+            if layer not in taken:
+                model.graph.node.append(helper.make_node('Identity', [name], [layer]))
+            elif layer != name:
+                continue
+            if layer not in {item.name for item in model.graph.output}:
+                shape = self.mapping.shapes.get(name)
+                model.graph.output.append(helper.make_tensor_value_info(layer, self.types[name], shape))
+        try:
+            with written_beside(out) as part:
+                onnx.save(model, str(part))
+        except OSError as error:
+            raise UserError(f'{out}: cannot be written ({reason_of(error)})') from None
 
     def given(self, inputs: np.ndarray) -> np.ndarray:
         """The network's input as the file takes it."""

@@ -24,16 +24,20 @@ def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, co
     """Layers of an int8 file by the share of the logits' difference from float32 (root mean square, on ``images``) that
     vanishes when they alone stay in float32. With ``config``, the scores of both files and with the WORST layers in float32, on
     its validation split."""
-    inputs = exact.prepare(images)
-    wanted = exact.engine(exact.given(inputs))
+    step = exact.batch or len(images)
+    batches = [exact.prepare(images[start : start + step]) for start in range(0, len(images) - step + 1, step)]
+    if not batches:
+        raise UserError(f'{exact.path}: takes {step} images at once; give as many (--images {step})')
+    wanted = [exact.engine(exact.given(inputs)) for inputs in batches]
     names = weighted_nodes(quantised.model)
     with tempfile.TemporaryDirectory(prefix='twinseg-trace-') as folder:
         file = Path(folder) / 'mixed.onnx'
 
         def left(chosen: Iterable[str]) -> float:
             onnx.save(in_float(quantised.model, exact.model, set(chosen)), str(file))
-            output = open_engine(file, quantised.engine.name)(quantised.given(inputs))
-            return float(np.sqrt(np.mean(np.square(output.astype(np.float64) - wanted))))
+            engine = open_engine(file, quantised.engine.name)
+            apart = [engine(quantised.given(inputs)) - logits for inputs, logits in zip(batches, wanted)]
+            return float(np.sqrt(np.mean(np.square(np.stack(apart), dtype=np.float64))))
 
         whole = left(())
         shares = {name: 1 - left((name,)) / whole for name in names} if whole else {}

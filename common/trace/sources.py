@@ -31,6 +31,7 @@ class NetworkSource:
         self.config: Optional[Config] = None  # of its training
         self.rebuild: Optional[Callable[[], Network]] = None  # makes the network again, with other weights
         self.written_by_user = False
+        self.knows_statistics = True
         self.unloaded: list[str] = []  # tensors of a user's network that its file of weights does not have
         self.has_double = backend.name == 'pytorch' and precision == 'float32'
 

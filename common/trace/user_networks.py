@@ -42,7 +42,7 @@ def open_network(
         sys.path.pop(0)
     backend.set_training(network, False)
     source = NetworkSource(label, backend, network, statistics)
-    source.written_by_user = True
+    source.written_by_user, source.knows_statistics = True, False
     if weights is not None:
         source.unloaded = load_weights(source, read_state(weights))
     return source
