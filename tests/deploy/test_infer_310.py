@@ -20,6 +20,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.fuzz.program import fuzz
+from twinseg.common.trace.compare import trace
+from twinseg.common.trace.folder import FolderSource
+from twinseg.common.trace.onnx_source import OnnxSource
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / 'ascend310_infer'
@@ -271,6 +274,21 @@ def test_results_are_those_of_onnx_runtime(program, batch, streams, inferences):
     mean, p50, p99 = (float(times[i]) for i in (1, 3, 4))
     assert (int(times[2]), int(times[5])) == (inferences, COUNT)
     assert 0 < p50 <= p99 and mean <= p99 and (inferences > 1 or mean == p50 == p99)
+
+
+@pytest.mark.parametrize('broken, layers', [(False, []), (True, ['logits'])])
+def test_a_dump_is_one_side_of_a_trace(program, broken, layers):
+    model = program.folder / onnx_model(program.folder / 'net.onnx')
+    done = program.run(model.name, '--dump=dump')
+    assert done.returncode == 0, done.stderr
+    if broken:
+        features = np.fromfile(program.folder / 'dump' / 'output_0.bin', np.float32)
+        (features + 0.01).tofile(program.folder / 'dump' / 'output_0.bin')
+    plain = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    source = OnnxSource('net.onnx', model, 'onnxruntime', plain)
+    result = trace(source, FolderSource('card', program.folder / 'dump'), np.zeros((2, *SHAPE), np.uint8))
+    assert [cause.row.event.layer for cause in result.causes if cause.row.event.layer] == layers
+    assert result.ok is not broken
 
 
 def test_a_model_of_any_size_takes_the_shape_that_is_given(program):
