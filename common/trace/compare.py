@@ -20,7 +20,8 @@ from twinseg.common.trace.recording import Event, Passage, Recording
 FACTOR = 20.0  # multiple of its noise floor that a layer's own difference may reach: kernels add in other orders
 HALF_FACTOR = 6.0  # the same below float32, where the rounding of inputs and results makes the most of the floor
 EPSILON = {'float32': 2.0**-24, 'float16': 2.0**-11, 'bfloat16': 2.0**-8, 'int8': 1 / 255}  # rounding errors, relative
-MOST_CAUSES = 8  # most causes that are looked into
+MOST_CAUSES = 64  # most causes that are looked into
+MOST_CAPTURED = 1 << 30  # bytes of the second side's tensors that are held for that
 MOST_CANDIDATES = 24  # most recorded tensors that are tried for what lies between layers
 
 
@@ -73,7 +74,7 @@ class Comparison(Passage):
         self.last = event
         reference = self.recording[event]
         apart = self.differences[event] = difference(reference, array)
-        if self.limits is not None and apart.relative > self.limits[event] and len(self.captured) < MOST_CAUSES:
+        if self.limits is not None and apart.relative > self.limits[event] and self._has_room(array):
             self.captured[event] = np.array(array)
         if event in self.replaced:
             return self.replaced[event]
@@ -82,6 +83,10 @@ class Comparison(Passage):
         if not self.nudge:
             return reference
         return np.asarray(reference) * (1 + self.nudge * self.rng.choice(np.array([-1, 1], np.float32), reference.shape))
+
+    def _has_room(self, array: np.ndarray) -> bool:
+        held = sum(one.nbytes for one in self.captured.values())
+        return len(self.captured) < MOST_CAUSES and held + array.nbytes <= MOST_CAPTURED
 
 
 @dataclass(frozen=True)
@@ -324,10 +329,12 @@ def _causes(
         if row.own is not None and row.own.relative <= explained:
             continue
         array = alone.captured.get(event)
-        if array is None:
-            causes.append(_cause(row, rows, None, event.layer or 'network', True, (recorded, other), swapped))
-            continue
         is_layer = event.side == 'output' and event.layer in mine and (event.layer, event.call) == _entered(recording, event)
+        if array is None:
+            causes.append(
+                _cause(row, rows, None, event.layer or 'network', not is_layer, (recorded, other), swapped, tried=False)
+            )
+            continue
         name, is_between = event.layer, not is_layer
         reference = np.array(recording[event])
         if is_layer:
@@ -435,8 +442,10 @@ def _cause(
         text += f'by itself its {differs} (noise explains {_number(row.limit)})'
     if guess is not None:
         text += f': {second} computes it {guess}; with that, {_number(guess.remains)} remains'
-    else:
+    elif tried:
         text += '; none of the usual mistakes explains it'
+    else:
+        text += '; not looked into, after so many others'
     return Cause(row, name, between, inputs, guess, text)
 
 

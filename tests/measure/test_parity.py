@@ -104,3 +104,40 @@ def test_labels_beyond_the_classes_are_ignored():
     (images, labels), *others = comparing.street_batches(2, 3, (32, 48), 4)
     assert len(others) == 1 and images.shape == (3, 3, 32, 48) and images.dtype == labels.dtype == np.uint8
     assert set(np.unique(labels)) <= {0, 1, 2, 3, 255}
+
+
+def test_a_data_sets_images_are_compared_pixel_by_pixel(tmp_path, monkeypatch, capsys):
+    """Two checkpoints stand in for two backends: they differ in one classifier, and the worst images become pictures."""
+    pytest.importorskip('torch')
+    pytest.importorskip('mindspore')
+    from twinseg.common.measure import parity_on_data as on_data
+
+    class Halves:
+        def __init__(self, wrong):
+            self.wrong = wrong
+
+        def class_ids(self, images, size):
+            ids = np.zeros((len(images), *size), np.uint8)
+            ids[:, : size[0] // 2] = 1
+            if self.wrong:
+                ids[:, :2] = 2
+            return ids
+
+    class Run:
+        def __init__(self, name, config):
+            self.config, self.predictor = config, Halves(name == 'mindspore')
+
+    monkeypatch.setattr(on_data, 'load_run', lambda path, name, device, config: Run(name, config))
+    monkeypatch.setattr(on_data.views, 'as_published', lambda predictor, config: predictor)
+    from twinseg.common import config as configuration
+
+    config = configuration.from_flat({'set': 'toy_street', 'image_size': [32, 48], 'val_samples': 3})
+    result = on_data.parity_on_data(tmp_path / 'any.safetensors', config, tmp_path / 'pictures', most=2)
+    assert result.images == 2 and result.pixels == 2 * 32 * 48 and result.differing == 2 * 2 * 48 and not result.ok
+    assert [path.name for path in result.pictures] == ['0000.png', '0001.png']
+    assert set(result.scores) == {'pytorch', 'mindspore'}
+
+
+def test_options_of_data_alone_are_refused_without_it(capsys):
+    assert main(['parity', 'fast_scnn_toy_street', '--images', '3']) == 2
+    assert '--data' in capsys.readouterr().err

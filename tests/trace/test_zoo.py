@@ -1,4 +1,4 @@
-"""No false alarm: every network of the zoo, PyTorch against MindSpore and against its ONNX in two engines, forward and backward."""
+"""No false alarm: every network of the zoo against its twin, forward and backward, and against its ONNX in two engines."""
 
 import numpy as np
 import onnx
