@@ -318,6 +318,7 @@ def _causes(
 ) -> tuple[list[Cause], dict[str, tuple[np.ndarray, np.ndarray]]]:
     mine, theirs = recorded.layers(), other.layers()
     causes: list[Cause] = []
+    labels = other.label, (recorded if swapped else other).label
     pictures = {}
     rounded: dict[str, float] = {}  # digest of what one side rounds to a half precision -> difference that this explains next
     for row in rows:
@@ -331,9 +332,7 @@ def _causes(
         array = alone.captured.get(event)
         is_layer = event.side == 'output' and event.layer in mine and (event.layer, event.call) == _entered(recording, event)
         if array is None:
-            causes.append(
-                _cause(row, rows, None, event.layer or 'network', not is_layer, (recorded, other), swapped, tried=False)
-            )
+            causes.append(_cause(row, rows, None, event.layer or 'network', not is_layer, labels, tried=False))
             continue
         name, is_between = event.layer, not is_layer
         reference = np.array(recording[event])
@@ -346,9 +345,11 @@ def _causes(
             if skipped and guess is None:
                 guess = None
             is_between = not skipped
+        if guess is not None and swapped:
+            guess = guess.turned()
         if guess is not None and guess.cause == 'precision' and row.own is not None:
             rounded[recording.content[event]] = FACTOR * row.own.relative
-        causes.append(_cause(row, rows, guess, name, is_between, (recorded, other), swapped))
+        causes.append(_cause(row, rows, guess, name, is_between, labels))
         channel = row.own.channel if row.own else 0
         if reference.ndim == 4 and array.ndim == 4 and channel < min(reference.shape[1], array.shape[1]):
             pair = (reference[0, channel], array[0, channel])
@@ -411,11 +412,10 @@ def _lists(module: str, layer: str) -> list[str]:
 
 
 def _cause(
-    row: Row, rows: Sequence[Row], guess: Optional[Guess], name: str, between: bool, sides: tuple[Source, Source], swapped: bool
+    row: Row, rows: Sequence[Row], guess: Optional[Guess], name: str, between: bool, labels: tuple[str, str], tried: bool = True
 ) -> Cause:
-    recorded, other = sides
-    if guess is not None and swapped:
-        guess = guess.turned()
+    """``labels``: of the side that was run against the recording, and of the second."""
+    run, second = labels
     earlier = [
         one.end_to_end.relative
         for one in rows
@@ -434,8 +434,7 @@ def _cause(
         differs = f'output differs by {_number(row.own.relative)} of its largest magnitude'
     else:
         shapes = f'shape {"x".join(map(str, row.own.shape))}'
-        differs = f'output of {other.label} has {shapes}' if row.own.magnitude > 0 else 'output differs without bound'
-    second = (other if not swapped else recorded).label
+        differs = f'output of {run} has {shapes}' if row.own.magnitude > 0 else 'output differs without bound'
     text = f'{where}: same inputs, {differs} (noise explains {_number(row.limit)})'
     if not between and inputs:
         text = f'{where}: inputs equal to {_number(inputs)} end to end, '
