@@ -144,7 +144,7 @@ class OnnxSource:
             model.CopyFrom(self.model)
             model.graph.ClearField('output')
             model.graph.output.extend(helper.make_tensor_value_info(name, self.types[name], None) for name in names[start:stop])
-            values = self._execute(model, {batch[0]: given}, names[start:stop])
+            values = self.execute(model, {batch[0]: given}, names[start:stop])
             for name in names[start:stop]:
                 watcher.see(self.mapping.events[name], np.asarray(values[name], np.float32))
             start = stop
@@ -171,13 +171,14 @@ class OnnxSource:
                 nodes, 'piece', ports, [helper.make_tensor_value_info(name, self.types[name], None)], weights
             )
             model = helper.make_model(body, opset_imports=self.model.opset_import, ir_version=self.model.ir_version)
-            value = np.asarray(self._execute(model, feeds, [name])[name], np.float32)
+            value = np.asarray(self.execute(model, feeds, [name])[name], np.float32)
             changed = watcher.see(self.mapping.events[name], value)
             values[name] = value if changed is None else np.array(changed, np.float32)
             for border in [border for border in values if last_use.get(border, -1) <= index and border != name]:
                 del values[border]
 
-    def _execute(self, model: Any, feeds: Mapping[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
+    def execute(self, model: Any, feeds: Mapping[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
+        """Outputs of a model that was made from the file's, in the file's engine."""
         feeds = {
             name: value.astype(np.float16) if self.types.get(name) == TensorProto.FLOAT16 else value
             for name, value in feeds.items()

@@ -9,7 +9,6 @@ import onnx
 
 from twinseg.common import tasks
 from twinseg.common.config import Config
-from twinseg.common.deploy.engines import open_engine
 from twinseg.common.deploy.exported_file import ExportedNetwork, evaluate_exported
 from twinseg.common.errors import UserError
 from twinseg.common.trace.compare import Section
@@ -34,9 +33,12 @@ def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, co
         file = Path(folder) / 'mixed.onnx'
 
         def left(chosen: Iterable[str]) -> float:
-            onnx.save(in_float(quantised.model, exact.model, set(chosen)), str(file))
-            engine = open_engine(file, quantised.engine.name)
-            apart = [engine(quantised.given(inputs)) - logits for inputs, logits in zip(batches, wanted)]
+            model = in_float(quantised.model, exact.model, set(chosen))
+            image, output = model.graph.input[0].name, model.graph.output[0].name
+            apart = [
+                quantised.execute(model, {image: quantised.given(inputs)}, [output])[output] - logits
+                for inputs, logits in zip(batches, wanted)
+            ]
             return float(np.sqrt(np.mean(np.square(np.stack(apart), dtype=np.float64))))
 
         whole = left(())

@@ -205,3 +205,48 @@ def test_what_cannot_be_traced_is_one_line(words, message, capsys):
     error = capsys.readouterr().err
     assert message in error
     assert error.count('\n') == 1
+
+
+def test_the_layer_that_costs_an_int8_file_the_most_is_named(tmp_path):
+    """One of two convolutions is quantised by steps ten times as coarse as the other's."""
+    pytest.importorskip('onnxruntime')
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    from twinseg.common.trace.onnx_source import OnnxSource
+    from twinseg.common.trace.quantised import rank_layers
+
+    rng = np.random.default_rng(0)
+    weights = [rng.standard_normal((4, channels, 3, 3), np.float32) for channels in (3, 4)]
+
+    def graph(quantised):
+        nodes, constants, x = [], [], 'image'
+        for number, (weight, steps) in enumerate(zip(weights, (4, 100))):
+            name = f'network.conv{number}.weight'
+            step = np.float32(np.abs(weight).max() / steps)
+            if quantised:
+                constants.append(numpy_helper.from_array(np.rint(weight / step).astype(np.int8), f'{name}_quantized'))
+                constants.append(numpy_helper.from_array(np.array(step), f'{name}_scale'))
+                constants.append(numpy_helper.from_array(np.array(0, np.int8), f'{name}_zero'))
+                inputs = [f'{name}_quantized', f'{name}_scale', f'{name}_zero']
+                nodes.append(helper.make_node('DequantizeLinear', inputs, [f'{name}_DequantizeLinear_Output']))
+            else:
+                constants.append(numpy_helper.from_array(weight, name))
+            used = f'{name}_DequantizeLinear_Output' if quantised else name
+            nodes.append(helper.make_node('Conv', [x, used], [f'out{number}'], pads=[1, 1, 1, 1]))
+            x = f'out{number}'
+        ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, c, 16, 16]) for name, c in (('image', 3), (x, 4))]
+        return helper.make_model(
+            helper.make_graph(nodes, 'net', ports[:1], ports[1:], constants),
+            opset_imports=[helper.make_opsetid('', 17)],
+            ir_version=8,
+        )
+
+    sources = []
+    for name, quantised in (('float', False), ('int8', True)):
+        onnx.save(graph(quantised), str(tmp_path / f'{name}.onnx'))
+        sources.append(OnnxSource(name, tmp_path / f'{name}.onnx', 'onnxruntime', STATISTICS))
+    section = rank_layers(*sources, images((16, 16)))
+    assert [row['layer'] for row in section.rows] == ['conv0', 'conv1']
+    assert section.rows[0]['share'] > 0.8
+    assert '100 % of it vanishes' in section.sentence
