@@ -87,6 +87,10 @@ def run(request: Request) -> Trace:
     if not first.runs and not second.runs:
         raise UserError(f'{request.first} and {request.second}: one of the two must be something that runs')
     _share_statistics(first, second)
+    if isinstance(first, OnnxSource) or isinstance(second, OnnxSource):
+        for source in (first, second):
+            if isinstance(source, NetworkSource):
+                source.auxiliary = False  # an exported file has the logits alone
     second, matched = _matched(first, second, request)
     sizes = [size for source in (first, second) if (size := getattr(source, 'size', None))]
     images = request.inputs.read(sizes[0] if sizes else None)

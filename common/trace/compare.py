@@ -251,14 +251,16 @@ def trace(
             )
             for event in recording.content
         ]
-        names = {'recorded': recorded.label, 'other': other.label}
         causes, pictures = _causes(rows, recording, alone, recorded, other, swapped)
         if rank and recorded.runs and len(causes):
             causes = _ranked(causes, recording, alone, recorded, images)
         seen = {event.layer for event in alone.differences}
         missing = sorted({event.layer for event in recording.content} - seen)
         extra = sorted({event.layer for event in alone.unknown} - {event.layer for event in recording.content})
-        unmatched = {names['recorded']: missing, names['other']: extra}
+        mapping = getattr(other, 'mapping', None)
+        if mapping is not None and recorded.runs:  # a graph has no modules: what counts is layers and nodes with weights
+            missing, extra = mapping.layers_without_node, mapping.nodes_without_layer
+        unmatched = {recorded.label: missing, other.label: extra}
         conditions = {
             'images': list(images.shape),
             'recorded': recorded.label,

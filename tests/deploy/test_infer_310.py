@@ -331,7 +331,7 @@ def test_flags_have_aliases_and_two_forms(program):
         f'--{name}'
         for name in (
             'mindir_path model_path input0_path dataset_path input_path dataset_name device_id device_type engine '
-            'precision_mode input_shape streams num_threads warmup result_path time_path'
+            'precision_mode input_shape streams num_threads warmup result_path time_path dump'
         ).split()
     }
 
