@@ -101,10 +101,12 @@ def in_float(quantised: Any, exact: Any, outputs: set[str]) -> Any:
     model.CopyFrom(quantised)
     producers = {name: node for node in model.graph.node for name in node.output}
     originals = {node.output[0]: node for node in exact.graph.node if node.output}
+    named = {node.name: node for node in exact.graph.node if node.name}
     constants = {item.name: item for item in exact.graph.initializer}
     present = {item.name for item in model.graph.initializer}
     for output in outputs:
-        node, original = producers[output], originals.get(output)
+        node = producers[output]
+        original = originals.get(output) or named.get(node.name)  # the last node's output is renamed
         if original is None or original.op_type != node.op_type:
             raise UserError(f'{output}: the float32 file has no such node: give the file that the int8 one was made from')
         name = node.input[0]

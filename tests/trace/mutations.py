@@ -378,7 +378,9 @@ def in_graph(bug, model, rng):
         _attribute(node, 'pads', [0, 0, 1, 1])
         return layer(node), ('padding',)
     if bug == 'align_corners':
-        node = pick(_nodes(graph, 'Resize'))
+        shapes = {item.name: [side.dim_value for side in item.type.tensor_type.shape.dim] for item in graph.value_info}
+        one = [name for name, shape in shapes.items() if shape[2:] == [1, 1]]  # a single pixel: no rule makes a difference
+        node = pick(_nodes(graph, 'Resize', lambda node: node.input[0] not in one))
         mode = _get(node, 'coordinate_transformation_mode', b'half_pixel').decode()
         _attribute(node, 'coordinate_transformation_mode', 'half_pixel' if mode == 'align_corners' else 'align_corners')
         return '', ('align_corners', 'interpolation')
