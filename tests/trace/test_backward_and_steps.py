@@ -1,0 +1,90 @@
+"""``trace --backward`` and ``--steps`` on a network of three layers."""
+
+import numpy as np
+import pytest
+
+from tests.support.tiny import CLASSES, tiny_network
+from tests.trace.mutations import STATISTICS
+from twinseg.common import config as configuration
+from twinseg.common.backend import get_backend
+from twinseg.common.trace.backward import trace_backward
+from twinseg.common.trace.sources import NetworkSource
+from twinseg.common.trace.steps import trace_steps
+
+RECIPE = {
+    'arch': 'fast_scnn',
+    'num_classes': CLASSES,
+    'optimizer': 'sgd',
+    'momentum': 0.9,
+    'weight_decay': 1e-3,
+    'base_lr': 0.01,
+}
+
+
+def source(name, **changes):
+    pytest.importorskip({'pytorch': 'torch'}.get(name, name))
+    backend = get_backend(name)
+    backend.setup('cpu')
+    side = NetworkSource(f'tiny@{name}', backend, tiny_network(name), STATISTICS)
+    backend.set_training(side.network, False)
+    side.config, side.rebuild = configuration.from_flat({**RECIPE, **changes}), lambda: tiny_network(name)
+    return side
+
+
+def images():
+    return np.random.default_rng(0).integers(0, 256, (2, 3, 32, 48), np.uint8)
+
+
+@pytest.mark.parametrize('second', ['pytorch', 'mindspore'])
+def test_gradients_of_twins_do_not_part(second):
+    section = trace_backward(source('pytorch'), source(second), {}, images())
+    assert section.ok, section.sentence
+    assert {row['kind'] for row in section.rows} == {'activation', 'parameter'}
+
+
+def test_a_gradient_that_is_cut_off_is_named():
+    first, second = source('pytorch'), source('pytorch')
+    norm = second.network.block.bn
+    forward = norm.forward
+    norm.forward = lambda x: 0.5 * forward(x) + 0.5 * forward(x).detach()
+    section = trace_backward(first, second, {}, images())
+    assert not section.ok
+    assert section.sentence.startswith('backward: block.bn: ')
+
+
+def test_a_frozen_parameter_is_named():
+    first, second = source('pytorch'), source('pytorch')
+    second.network.classifier.bias.requires_grad_(False)
+    section = trace_backward(first, second, {}, images())
+    assert not section.ok
+    assert 'classifier' in section.sentence
+
+
+STEPS = [  # what the second side's configuration has, and what is said of it
+    ({}, 'nothing has moved differently'),
+    ({'weight_decay': 2e-3}, 'a weight decay larger by 0.001'),
+    ({'momentum': 0.8}, 'a momentum smaller by 0.1'),
+    ({'base_lr': 0.005}, 'a learning rate 0.5 times as large'),
+    ({'clip_global_norm': True, 'clip_global_norm_value': 0.1}, 'another clipping, scale or mean of the loss'),
+]
+
+
+@pytest.mark.parametrize(('changes', 'said'), STEPS)
+def test_what_moves_differently_is_named(changes, said):
+    section = trace_steps(source('pytorch'), source('pytorch', **changes), 2)
+    assert section.ok is (not changes), section.sentence
+    assert said in section.sentence
+
+
+def test_the_momentum_of_a_norm_is_named():
+    first, second = source('pytorch'), source('pytorch')
+
+    def rebuild():
+        network = tiny_network('pytorch')
+        network.block.bn.momentum = 0.03
+        return network
+
+    second.rebuild = rebuild
+    section = trace_steps(first, second, 1)
+    assert not section.ok
+    assert 'a momentum of batch norm 0.3 times as large' in section.sentence
