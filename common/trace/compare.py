@@ -22,6 +22,7 @@ HALF_FACTOR = 6.0  # the same below float32, where the rounding of inputs and re
 EPSILON = {'float32': 2.0**-24, 'float16': 2.0**-11, 'bfloat16': 2.0**-8, 'int8': 1 / 255}  # rounding errors, relative
 MOST_CAUSES = 64  # most causes that are looked into
 MOST_CAPTURED = 1 << 30  # bytes of the second side's tensors that are held for that
+MOST_RANKED = 8  # layers below float32 whose share of the final difference is computed
 MOST_CANDIDATES = 24  # most recorded tensors that are tried for what lies between layers
 
 
@@ -254,6 +255,9 @@ def trace(
         causes, pictures = _causes(rows, recording, alone, recorded, other, swapped)
         if rank and recorded.runs and len(causes):
             causes = _ranked(causes, recording, alone, recorded, images)
+        sections = []
+        if rank and recorded.runs and not causes and rounding > EPSILON['float32']:
+            sections.append(_shares(rows, recording, recorded, other, images))
         seen = {event.layer for event in alone.differences}
         missing = sorted({event.layer for event in recording.content} - seen)
         extra = sorted({event.layer for event in alone.unknown} - {event.layer for event in recording.content})
@@ -270,7 +274,7 @@ def trace(
             **({'stopped': stopped[0]} if stopped else {}),
         }
     present = {label: names for label, names in unmatched.items() if names}
-    return Trace(first.label, second.label, rows, causes, present, conditions, pictures=pictures)
+    return Trace(first.label, second.label, rows, causes, present, conditions, sections, pictures)
 
 
 def _run(source: Source, inputs: np.ndarray, run: Comparison) -> Optional[str]:
@@ -448,6 +452,27 @@ def _cause(
     else:
         text += '; not looked into, after so many others'
     return Cause(row, name, between, inputs, guess, text)
+
+
+def _shares(rows: Sequence[Row], recording: Recording, recorded: Source, other: Source, images: np.ndarray) -> Section:
+    """The layers with the largest own differences in a precision below float32, and the change of the output that each makes
+    alone: the recorded side is run with that one tensor replaced by what the other side makes of the same inputs."""
+    layers = recorded.layers()
+    own = {row.event: row.own.relative for row in rows if row.event.layer in layers and row.event.side == 'output' and row.own}
+    chosen = sorted(own, key=lambda event: -own[event])[:MOST_RANKED]
+    limits = {event: -1.0 if event in chosen else float('inf') for event in recording.content}
+    alone = Comparison(recording, forced=True, limits=limits)
+    other.run(other.prepare(images), alone)
+    final = next((event for event in recording.content if not event.layer and event.side == 'output'), None)
+    changes: list[dict[str, Any]] = []
+    for event, array in alone.captured.items():
+        run = Comparison(recording, forced=False, replaced={event: array})
+        recorded.run(recorded.prepare(images), run)
+        if final in run.differences:
+            changes.append({'layer': event.layer, 'own': own[event], 'change': run.differences[final].relative})
+    changes.sort(key=lambda item: -item['change'])
+    said = ', '.join(f'{item["layer"]} ({item["change"]:.1e})' for item in changes[:3])
+    return Section('shares', True, f'change of the output that a layer makes alone, the largest: {said}', changes)
 
 
 def _number(value: float) -> str:

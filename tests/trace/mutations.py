@@ -361,6 +361,7 @@ def _change_weight(graph, name, change):
 def in_graph(bug, model, rng):
     """Plants a bug in a graph; the name of the layer is that of its weight, or empty where the node has none (then the node's
     consumer or producer with a weight names it). None where the graph has no such thing."""
+    import onnx
     from onnx import helper
 
     graph = model.graph
@@ -378,7 +379,8 @@ def in_graph(bug, model, rng):
         _attribute(node, 'pads', [0, 0, 1, 1])
         return layer(node), ('padding',)
     if bug == 'align_corners':
-        shapes = {item.name: [side.dim_value for side in item.type.tensor_type.shape.dim] for item in graph.value_info}
+        known = onnx.shape_inference.infer_shapes(model).graph.value_info
+        shapes = {item.name: [side.dim_value for side in item.type.tensor_type.shape.dim] for item in known}
         one = [name for name, shape in shapes.items() if shape[2:] == [1, 1]]  # a single pixel: no rule makes a difference
         node = pick(_nodes(graph, 'Resize', lambda node: node.input[0] not in one))
         mode = _get(node, 'coordinate_transformation_mode', b'half_pixel').decode()

@@ -1,5 +1,6 @@
 """``trace``: where two computations part, and nothing where they do not."""
 
+import copy
 import json
 
 import numpy as np
@@ -80,6 +81,21 @@ def test_the_recorded_side_is_the_one_with_float64_whichever_is_named_first():
     result = trace(second, first, images())
     assert result.ok, result.sentence
     assert result.conditions['recorded'] == first.label
+
+
+def test_below_float32_noise_is_larger_and_layers_are_ranked():
+    first, _ = sources()
+    network = copy.deepcopy(first.network)
+    from twinseg.pytorch_impl import precision
+
+    half = NetworkSource(
+        'half', first.backend, precision.apply(network, 'O2', 'bfloat16'), STATISTICS, precision='bfloat16', auxiliary=True
+    )
+    result = trace(first, half, images())
+    assert result.ok, result.sentence
+    changes = [row['change'] for row in result.sections[0].rows]
+    assert changes == sorted(changes, reverse=True)
+    assert changes[0] > 0
 
 
 def test_a_folder_of_recorded_tensors_is_a_side(tmp_path):
