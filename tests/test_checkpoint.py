@@ -153,6 +153,7 @@ def test_a_whole_meta_comes_back(tmp_path):
         epoch=2.25,
         best=31.5,
         best_at={'512x1024': 30.5},
+        since_best=1,
         left_out=2,
         rollbacks=1,
         scores={'mIoU': None, 'classes': {}},

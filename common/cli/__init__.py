@@ -13,7 +13,7 @@ from typing import Annotated, Any, Callable, Optional
 
 import typer
 
-from twinseg.common.cli import data, deployment, inference, measuring, reporting, tracing, training, weights
+from twinseg.common.cli import data, deployment, inference, measuring, reporting, showing, tracing, training, weights
 from twinseg.common.cli.help import Command, Commands
 from twinseg.common.errors import Interrupted, UserError, reason_of
 from twinseg.common.memory import MORE, is_out_of_memory, keep_freed_memory
@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'train': training.train,
     'eval': inference.evaluate,
     'predict': inference.predict,
+    'demo': showing.demo,
     'submit': inference.submit,
     'export': deployment.export,
     'quantize': deployment.quantize,

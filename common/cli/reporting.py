@@ -64,11 +64,12 @@ def report(
     out: Annotated[Path, typer.Option(metavar='FILE')] = Path('report.html'),
     pictures: Annotated[int, typer.Option(min=0, help='validation images shown')] = 4,
     device: Device = None,
+    png: Annotated[Optional[Path], typer.Option(metavar='FOLDER', help='each chart as PNG, for a paper')] = None,
 ) -> None:
     """One self-contained page for one or several runs: curves, classes, confusion matrix, pictures."""
     from twinseg.common.report.page import write_report
 
-    print(write_report(runs, out, pictures=pictures, device=device))
+    print(write_report(runs, out, pictures=pictures, device=device, png=png))
 
 
 def results(

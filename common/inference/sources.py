@@ -88,9 +88,9 @@ def predict_camera(
 ) -> list[Path]:
     """Writes what a network sees in a camera as two videos, overlay and class colours, until Ctrl-C or for some ``seconds``;
     returns their paths. DataError where the camera gives no picture, UserError for a classifier."""
-    if network.task != 'segmentation':
-        raise UserError(f'{number}: a camera; a classifier takes images')
     task, written = tasks.of(network.task), [output_path(out, f'camera{number}', ending) for ending in VIDEO_ENDINGS]
+    if not task.HAS_COLOURS:
+        raise UserError(f'{number}: a camera; a classifier takes images')
     with _frames(number) as frames:
         began, first = time.monotonic(), []
 

@@ -7,7 +7,8 @@ from typing import NamedTuple, Sequence
 import numpy as np
 
 WIDTH, HEIGHT = 480, 270
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30  # margins
+LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 46  # margins
+STYLES = 8  # distinct colours of page.html
 MAX_POINTS = 400  # most points of a curve
 SMOOTHING = 0.9  # weight of the past in the exponential mean over the points shown
 
@@ -19,10 +20,12 @@ class Series(NamedTuple):
     points: np.ndarray
 
 
-def lines(title: str, series: Sequence[Series], *, smooth: bool = False, markers: bool = False) -> str:
+def lines(
+    title: str, series: Sequence[Series], *, x: str = '', y: str = '', smooth: bool = False, markers: bool = False
+) -> str:
     """A figure with some curves over each other; every second one is dashed, so that equal ones stay visible.
 
-    ``smooth`` draws an exponential mean over a pale curve of the values themselves. Without any points: a figure that says so.
+    ``x`` and ``y`` name the axes. ``smooth`` draws an exponential mean over a pale curve of the values themselves. Without any points: a figure that says so.
     """
     curves = [(index, one.name, _thin(one.points)) for index, one in enumerate(series) if len(one.points)]
     heading = f'<figcaption>{html.escape(title)}</figcaption>'
@@ -38,7 +41,7 @@ def lines(title: str, series: Sequence[Series], *, smooth: bool = False, markers
         y = HEIGHT - BOTTOM - (points[:, 1] - low_y) / ((high_y - low_y) or 1) * (HEIGHT - TOP - BOTTOM)
         return np.stack([x, y], 1)
 
-    parts = []
+    parts = _axis_names(x, y)
     for tick in ticks_y:
         y = to_picture(np.array([[low_x, tick]]))[0, 1]
         parts.append(
@@ -50,7 +53,7 @@ def lines(title: str, series: Sequence[Series], *, smooth: bool = False, markers
         parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{_number(tick)}</text>')
     for index, name, points in curves:
         if smooth:
-            parts.append(_path(to_picture(points), f's{index % 4} pale'))
+            parts.append(_path(to_picture(points), f's{index % STYLES} pale'))
             points = np.stack([points[:, 0], _smoothed(points[:, 1])], 1)
         parts.append(_path(to_picture(points), _style(index)))
         if markers:
@@ -66,8 +69,21 @@ def lines(title: str, series: Sequence[Series], *, smooth: bool = False, markers
     )
 
 
+def _axis_names(x: str, y: str) -> list[str]:
+    middle = (HEIGHT - BOTTOM + TOP) / 2
+    return [
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(x)}</text>',
+        f'<text transform="translate(14 {middle:.0f}) rotate(-90)" text-anchor="middle">{html.escape(y)}</text>',
+    ]
+
+
+def scatter(title: str, points: Sequence[tuple[str, float, float]], *, x: str, y: str) -> str:
+    """A figure with a named point for each (name, x, y); both axes begin below the smallest value."""
+    return lines(title, [Series(name, np.array([[across, up]])) for name, across, up in points], x=x, y=y, markers=True)
+
+
 def _style(index: int) -> str:
-    return f's{index % 4}{" dashed" if index % 2 else ""}'
+    return f's{index % STYLES}{" dashed" if index % 2 else ""}'
 
 
 def _path(points: np.ndarray, style: str) -> str:

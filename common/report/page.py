@@ -8,25 +8,31 @@ from typing import Optional, Sequence
 from twinseg.common.errors import UserError
 from twinseg.common.files import write_text
 from twinseg.common.inference.runs import Run, load_run
-from twinseg.common.report import sections
+from twinseg.common.report import figures, sections
 from twinseg.common.report.records import Record, read_runs
 
 PAGE = Path(__file__).with_name('page.html')
 
 
-def write_report(runs: Sequence[Path], out: Path, *, pictures: int = 4, device: Optional[str] = None) -> Path:
+def write_report(
+    runs: Sequence[Path], out: Path, *, pictures: int = 4, device: Optional[str] = None, png: Optional[Path] = None
+) -> Path:
     """Writes the page of some run folders, their curves over each other, and returns its path.
 
     ``pictures`` images of the validation split are run through every network; where that is not possible (no checkpoint, no
     data, no such framework here) the page says why. ``parity*.json`` and ``export*.json`` in a run folder or beside the page
-    are shown too. Raises UserError for a folder that is no run, and for runs over different classes.
+    are shown too. ``png``: folder for each chart as a picture for a paper. Raises UserError for a folder that is no run, and for runs over different classes.
     """
     records = read_runs(runs)
+    if png is not None:
+        figures.write(records, png)
     networks, excuses = _load(records, device)
     parts = [
         sections.summary(records, networks),
         sections.curves(records),
         sections.classes(records, networks),
+        sections.classes_over_time(records),
+        sections.speed(records),
         sections.pictures(networks, excuses, pictures),
         sections.confusion(records),
         sections.files(records, out.parent),
@@ -37,7 +43,7 @@ def write_report(runs: Sequence[Path], out: Path, *, pictures: int = 4, device: 
     try:
         write_text(out, page)
     except OSError as error:
-        raise UserError(f'{out}: not written: {error.strerror}; choose another place') from None
+        raise UserError(f'{out}: not written: {error.strerror}; choose another path') from None
     return out
 
 

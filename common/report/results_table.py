@@ -63,12 +63,12 @@ def row(folder: Path) -> dict[str, Any]:
     several = _several_scales(folder, config, figure)
     return {
         'data': config.data.set,
-        'recipe': _recipe(config),
+        'recipe': recipe_of(config),
         'backend': meta.backend,
         'seed': config.runtime.seed,
         'steps': record.steps[-1]['step'] if record.steps else record.best['step'],
         'hours': hours(record),
-        'hardware': _hardware(meta),
+        'hardware': hardware(meta),
         'score': f'{figure} {record.best[figure]:.2f}{_kind_of_score(config)}',
         'multi-scale, flip': several,
         'parameters, M': sizes and f'{sizes[0] / 1e6:.3f}',
@@ -87,7 +87,7 @@ def hours(record: Record) -> Optional[str]:
 def published(config: Config) -> Optional[str]:
     """The published scores of a run's recipe that were counted as the run's: on its data set and split, by the recipe's
     protocol, at its size of evaluation, nothing left out; None where there is none."""
-    known = published_scores.of_recipe(config.runtime.recipe).scores
+    known = published_scores.ofrecipe_of(config.runtime.recipe).scores
     if not known:
         return None
     recipe = configuration.load(RECIPES / f'{config.runtime.recipe}.yaml')
@@ -121,7 +121,7 @@ def _kind_of_score(config: Config) -> str:
     return f' ({"; ".join(notes)})' if notes else ''
 
 
-def _recipe(config: Config) -> str:
+def recipe_of(config: Config) -> str:
     """The recipe, and the keys that were changed."""
     if config.runtime.recipe is None:
         return config.model.arch
@@ -144,7 +144,7 @@ def _value(key: str, value: Any) -> Any:
     return Path(*Path(value).parts[-3:]) if key == 'pretrained' and value else value
 
 
-def _hardware(meta: checkpoint.RunMeta) -> str:
+def hardware(meta: checkpoint.RunMeta) -> str:
     machine = meta.machine
     if 'gpu' in machine:
         return f'{meta.world_size} x {machine["gpu"]}'

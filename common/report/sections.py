@@ -2,6 +2,7 @@
 
 import html
 import json
+import shlex
 from pathlib import Path
 from typing import Any, Iterable, Optional, Sequence
 
@@ -15,12 +16,14 @@ from twinseg.common.errors import DataError
 from twinseg.common.files import read_bounded
 from twinseg.common.inference.runs import Run
 from twinseg.common.printable import printable
-from twinseg.common.report import chart
+from twinseg.common.report import chart, verdicts
 from twinseg.common.report.records import MAX_FILE, Record
+from twinseg.common.report.results_table import hardware, hours, recipe_of
 from twinseg.common.tasks.base import Picture, PictureRow
 
 MOST_CLASSES = 100  # most classes in their table
 WIDTH = 512  # pixels of a picture
+LOOKED_AT = 16  # validation images among which the worst are chosen
 
 
 def escape(text: str) -> str:
@@ -42,16 +45,27 @@ def summary(records: Sequence[Record], networks: dict[str, Run]) -> str:
             speed = [] if last.get('img_per_s') is None else [f'{last["img_per_s"]:.1f} images/s']
             facts += [f'{last["step"]} steps', *speed, f'{last.get("overflows", 0)} steps skipped']
         if record.name in networks:
-            facts += [f'{name} {version}' for name, version in networks[record.name].meta.versions.items()]
+            meta = networks[record.name].meta
+            facts += [hardware(meta)] if meta.machine else []
+            facts += [f'{name} {version}' for name, version in meta.versions.items()]
+        facts += [f'{time} hours'] if (time := hours(record)) is not None else []
+        facts += [f'recipe {recipe_of(record.config)}']
         figures = ''.join(
             f'<div><b>{_figure(best.get(key))}</b><span>{key}{"" if key == "loss" else ", %"}</span></div>'
             for key in record.figures
         )
         cards.append(
             f'<article class="card {_style(index)}"><h3>{escape(record.name)}</h3>'
-            f'<div class="figures">{figures}</div><p>{escape(" · ".join(facts))}</p></article>'
+            f'<div class="figures">{figures}</div><p>{escape(" · ".join(facts))}</p>'
+            f'<p><code>{escape(command_of(record))}</code></p></article>'
         )
-    return f'<section class="cards">{"".join(cards)}</section>'
+    return f'<section>{_verdict(verdicts.of_scores(records))}<div class="cards">{"".join(cards)}</div></section>'
+
+
+def command_of(record: Record) -> str:
+    """The command that trains a run again: from its recipe, where it has one, with the device's defaults."""
+    name = record.config.runtime.recipe
+    return f'twinseg train {name or shlex.quote(str(record.folder / "config.yaml"))}'
 
 
 def curves(records: Sequence[Record]) -> str:
@@ -64,12 +78,67 @@ def curves(records: Sequence[Record]) -> str:
             curves.append(chart.Series(record.name, np.array(points, float).reshape(-1, 2)))
         return curves
 
+    figure = records[0].figures[0]
     charts = [
-        chart.lines('Training loss', series('steps', 'loss'), smooth=True),
-        chart.lines(f'Validation {records[0].figures[0]}, %', series('evaluations', records[0].figures[0]), markers=True),
-        chart.lines('Learning rate', series('steps', 'lr')),
+        chart.lines('Training loss', series('steps', 'loss'), x='step', y='loss', smooth=True),
+        chart.lines(f'Validation {figure}', series('evaluations', figure), x='step', y=f'{figure}, %', markers=True),
+        chart.lines('Learning rate', series('steps', 'lr'), x='step', y='learning rate'),
     ]
-    return f'<section><h2>Curves</h2><div class="charts">{"".join(charts)}</div></section>'
+    verdict = _verdict(verdicts.of_curves(records))
+    return f'<section><h2>Curves</h2>{verdict}<div class="charts">{"".join(charts)}</div></section>'
+
+
+def classes_over_time(records: Sequence[Record]) -> str:
+    """The scores of the hardest classes over the steps, a chart for each run."""
+    charts = []
+    for record in records:
+        key = tasks.of(record.config.task).CLASS_FIGURE
+        if record.best is None or len(record.evaluations) < 2:
+            continue
+        scored = {name: values[key] for name, values in record.best['classes'].items() if values[key] is not None}
+        hardest = sorted(scored, key=lambda name: scored[name])[: chart.STYLES]
+        curves = [
+            chart.Series(
+                name,
+                np.array(
+                    [
+                        (line['step'], line['classes'][name][key])
+                        for line in record.evaluations
+                        if line['classes'].get(name, {}).get(key) is not None
+                    ],
+                    float,
+                ).reshape(-1, 2),
+            )
+            for name in hardest
+        ]
+        charts.append(
+            chart.lines(f'{record.name}: {key} of the hardest classes', curves, x='step', y=f'{key}, %', markers=True)
+        )
+    return f'<section><h2>Classes over time</h2><div class="charts">{"".join(charts)}</div></section>' if charts else ''
+
+
+def speed(records: Sequence[Record]) -> str:
+    """Accuracy against the latency that ``twinseg benchmark --json RUN/benchmark.json`` measured."""
+    points, figure = [], records[0].figures[0]
+    for record in records:
+        milliseconds = _latency(record.folder)
+        if milliseconds is not None and record.best and record.best[figure] is not None:
+            points.append((record.name, milliseconds, record.best[figure]))
+    if not points:
+        return ''
+    fastest = min(points, key=lambda point: point[1])
+    verdict = _verdict(f'{fastest[0]} is the fastest: {fastest[1]:.1f} ms for {fastest[2]:.2f} {figure}.')
+    drawn = chart.scatter('Speed against accuracy', points, x='median latency, ms', y=f'{figure}, %')
+    return f'<section><h2>Speed and accuracy</h2>{verdict}<div class="charts">{drawn}</div></section>'
+
+
+def _latency(folder: Path) -> Optional[float]:
+    for path in sorted(folder.glob('benchmark*.json')):
+        try:
+            return 1000 * float(json.loads(read_bounded(path, MAX_FILE))['inference']['median'])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
+            continue  # another kind of file
+    return None
 
 
 def classes(records: Sequence[Record], networks: dict[str, Run]) -> str:
@@ -84,9 +153,10 @@ def classes(records: Sequence[Record], networks: dict[str, Run]) -> str:
             f'<td class="bar {_style(index)}"><i style="width:{value or 0:.1f}%"></i><span>{_figure(value)}</span></td>'
             for (index, _, _), value in zip(shown, values)
         )
-        return _row(head, bars + (f'<td class="number">{_difference(*values)}</td>' if len(shown) == 2 else ''))
+        return _row(head, bars + ''.join(f'<td class="number">{_difference(values[0], value)}</td>' for value in values[1:]))
 
-    head = ['class', *(escape(name) for _, name, _ in shown), *(['difference'] if len(shown) == 2 else [])]
+    names = [escape(name) for _, name, _ in shown]
+    head = ['class', *names, *(['difference'] if len(shown) == 2 else [f'{name} - {names[0]}' for name in names[1:]])]
     task = tasks.of(records[0].config.task)
     key = task.CLASS_FIGURE
     first = shown[0][2]['classes']
@@ -102,7 +172,7 @@ def classes(records: Sequence[Record], networks: dict[str, Run]) -> str:
     rows.append(row('<b>mean</b>', [best[f'm{key}'] for _, _, best in shown]))
     note = f' {len(first) - len(chosen)} classes with higher values are left out.' if len(chosen) < len(first) else ''
     return (
-        f'<section><h2>{key} per class, %</h2>{_table("classes", rows, head)}'
+        f'<section><h2>{key} per class, %</h2>{_verdict(verdicts.of_classes(records))}{_table("classes", rows, head)}'
         f'<p class="note">n/a: the class is absent; it is left out of the mean.{note}</p></section>'
     )
 
@@ -125,7 +195,7 @@ def confusion(records: Sequence[Record]) -> str:
         return ''
     counted = tasks.of(records[0].config.task).COUNTED
     return (
-        f'<section><h2>Confusion matrix</h2><p class="note">Rows: the truth; columns: the prediction. Percent of the '
+        f'<section><h2>Confusion matrix</h2>{_verdict(verdicts.of_confusion(records))}<p class="note">Rows: the truth; columns: the prediction. Percent of the '
         f"{counted} of the row's class; what is below 1 is left blank.</p>"
         f'<div class="matrices">{"".join(figures)}</div></section>'
     )
@@ -139,10 +209,11 @@ def pictures(networks: dict[str, Run], excuses: dict[str, str], count: int) -> s
         config = next(iter(networks.values())).config
         try:
             dataset = open_validation(config.data)
-            chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int)).tolist()
+            chosen = np.unique(np.linspace(0, len(dataset) - 1, max(count, LOOKED_AT)).astype(int)).tolist()
             task, trained = tasks.of(config.task), {name: run.trained() for name, run in networks.items()}
-            rows = task.report_pictures(dataset, chosen, trained)
-            body = (_legend(dataset) if task.HAS_COLOURS else '') + ''.join(map(_pictures, rows))
+            rows = task.report_pictures(dataset, chosen, trained, count)
+            body = _verdict(f'Of {len(chosen)} validation images, those of which the networks see least come first.')
+            body += (_legend(dataset) if task.HAS_COLOURS else '') + ''.join(map(_pictures, rows))
         except DataError as error:
             notes.append(str(error))
     body += ''.join(f'<p class="note">No pictures of {escape(note)}</p>' for note in notes)
@@ -228,8 +299,12 @@ def _share(name: str, other: str, share: float) -> str:
     return f'<td style="--p:{share:.0f}%" title="{name} seen as {other}: {share:.2f} %">{text}</td>'
 
 
+def _verdict(text: str) -> str:
+    return f'<p class="verdict">{escape(text)}</p>' if text else ''
+
+
 def _style(index: int) -> str:
-    return f's{index % 4}'
+    return f's{index % chart.STYLES}'
 
 
 def _figure(value: Optional[float]) -> str:

@@ -276,9 +276,9 @@ class Task(Protocol):
         (H, W, 3)."""
 
     def report_pictures(
-        self, dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork]
+        self, dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork], count: int
     ) -> list[PictureRow]:
-        """Images of a data set, their labels, and what networks see in them."""
+        """``count`` of some images of a data set, their labels, and what networks see in them: the worst first."""
 
 
 def output_path(folder: Path, name: str, ending: str) -> Path:

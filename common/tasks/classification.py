@@ -273,15 +273,19 @@ def validation_picture(predictor: Predictor, dataset: Dataset, config: Config, i
     return np.concatenate([legend(picture.shape[1], [f'truth: {truth}'], np.zeros((1, 3), np.uint8)), picture])
 
 
-def report_pictures(dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork]) -> list[PictureRow]:
-    """All images in one row, each with its class and those that the networks take it for."""
+def report_pictures(
+    dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork], count: int
+) -> list[PictureRow]:
+    """``count`` images in one row, each with its class and those that the networks take it for; those that most networks take for
+    another class, and for their own class least, first."""
     names, pictures = dataset.description.classes, []
     for index in indices:
         image, label = dataset.read(index)
-        lines = [f'truth: {names[int(label)]}']
+        lines, wrong, of_truth = [f'truth: {names[int(label)]}'], 0, 0.0
         for name, network in networks.items():
             shares = _softmax(logits(network, image)[0])
             best = int(shares.argmax())
+            wrong, of_truth = wrong + (best != int(label)), of_truth + float(shares[int(label)])
             lines.append(f'{name}: {_name(names, best)} ({100 * shares[best]:.0f} %)')
-        pictures.append(Picture(lines, image, True))
-    return [PictureRow(None, pictures)]
+        pictures.append((-wrong, of_truth, index, Picture(lines, image, True)))
+    return [PictureRow(None, [picture for *_, picture in sorted(pictures, key=lambda entry: entry[:3])[:count]])]

@@ -5,6 +5,7 @@ import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from html import escape
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
@@ -363,17 +364,43 @@ def validation_picture(predictor: Predictor, dataset: Dataset, config: Config, i
     return np.concatenate([shrink(panel, PANEL, smooth=number == 0) for number, panel in enumerate(panels)], axis=1)
 
 
-def report_pictures(dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork]) -> list[PictureRow]:
-    """A row for each image: itself, its label, and what each network sees."""
+def report_pictures(
+    dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork], count: int
+) -> list[PictureRow]:
+    """A row for each of ``count`` images: itself, its label, and of each network what it sees, over the image, and where that is
+    wrong. The images with the lowest IoU come first; of several networks, half are those in which they differ most."""
     palette, ignored = dataset.description.palette, dataset.description.ignore_index
-    rows = []
+    seen: dict[int, dict[str, np.ndarray]] = {}
+    scores: dict[int, dict[str, float]] = {}
     for index in indices:
         image, label = dataset.read(index)
+        planes, size = channels_first(image)[None], (image.shape[0], image.shape[1])
+        seen[index] = {name: network.predictor.class_ids(planes, size)[0] for name, network in networks.items()}
+        scores[index] = {name: _iou(label, ids, len(palette), ignored) for name, ids in seen[index].items()}
+    worst = sorted(indices, key=lambda index: float(np.mean(list(scores[index].values()))))
+    apart = {index: _apart(list(ids.values())) for index, ids in seen.items()}
+    if len(networks) > 1:
+        most = sorted(indices, key=lambda index: -apart[index])[: count // 2]
+        worst = [index for index in worst if index not in most][: count - len(most)] + most
+    rows = []
+    for index in worst[:count]:
+        image, label = dataset.read(index)
         pictures = [Picture(['image'], image, True), Picture(['truth'], colour_labels(label, palette), False)]
-        for name, network in networks.items():
-            predicted = network.predictor.class_ids(channels_first(image)[None], (image.shape[0], image.shape[1]))[0]
-            matrix = confusion_matrix(label, predicted, len(palette), ignored)
-            text = f'{name}: {100 * np.trace(matrix) / max(1, matrix.sum()):.1f} % of the pixels right'
-            pictures.append(Picture([text], colour_labels(predicted, palette), False))
-        rows.append(PictureRow(dataset.samples[index].name, pictures))
+        for name, ids in seen[index].items():
+            pictures.append(Picture([f'{name}: IoU {scores[index][name]:.1f}'], blend(image, ids, palette), True))
+            pictures.append(Picture([f'{name}: errors in red'], error_map(image, label, ids, ignored), False))
+        note = f', networks differ in {100 * apart[index]:.2f} % of the pixels' if len(networks) > 1 else ''
+        rows.append(PictureRow(f'{dataset.samples[index].name}{note}', pictures))
     return rows
+
+
+def _iou(label: np.ndarray, ids: np.ndarray, classes: int, ignored: int) -> float:
+    """The mean IoU of the classes that an image or its prediction has, in per cent; 100 where nothing is labelled."""
+    matrix = confusion_matrix(label, ids, classes, ignored)
+    union = matrix.sum(0) + matrix.sum(1) - np.diag(matrix)
+    return float(100 * (np.diag(matrix)[union > 0] / union[union > 0]).mean()) if union.any() else 100.0
+
+
+def _apart(masks: Sequence[np.ndarray]) -> float:
+    """The largest share of the pixels in which two of some masks differ."""
+    return max((float((one != other).mean()) for one, other in combinations(masks, 2)), default=0.0)

@@ -397,7 +397,7 @@ class Run:
             return
         figure, best = self.task.FIGURES[0], self.progress.best
         self.log.settings(self.config.flat(), figure, best)
-        for line in last_lines(self.work_dir, self.config.task, figure, best):
+        for line in last_lines(self.work_dir, figure, best):
             self.log.line(line)
 
     def step(self, batches: Batches, stop: Stop) -> None:

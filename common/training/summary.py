@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Optional
 
 from twinseg.common import checkpoint
-from twinseg.common.config import TaskName
 from twinseg.common.errors import StateError
 
 
-def last_lines(folder: Path, task: TaskName, figure: str, score: Optional[float]) -> list[str]:
+def last_lines(folder: Path, figure: str, score: Optional[float]) -> list[str]:
     """Lines for people: the best ``score``, per cent, under the name of the ``figure``, with its step and file; then three
     commands for the run in ``folder``."""
     run = shlex.quote(str(folder))
@@ -19,7 +18,7 @@ def last_lines(folder: Path, task: TaskName, figure: str, score: Optional[float]
         lines.append(f'best {figure} {score:.2f}{_step_of(best)}: {best}')
     lines.append('next:')
     commands = (
-        f'twinseg predict --checkpoint {run} {"street.jpg" if task == "segmentation" else "photo.jpg"}',
+        f'twinseg predict --checkpoint {run} photo.jpg',
         f'twinseg report {run}',
         f'twinseg export --checkpoint {run} --format onnx',
     )

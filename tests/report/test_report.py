@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from twinseg.common import config as configuration
 from twinseg.common.checkpoint import RunMeta
@@ -111,12 +112,58 @@ def write(tmp_path: Path, *runs: Path, **options) -> tuple[Page, str]:
 def test_two_runs_side_by_side(tmp_path, networks):
     page, text = write(tmp_path, fake_run(tmp_path / 'pytorch'), fake_run(tmp_path / 'mindspore', shift=0.1), pictures=3)
     names = open_dataset(CONFIG.data, 'val').description.classes
-    assert page.count['svg'] == 3
-    assert page.count['polyline'] == 4 + 2 + 2  # loss with its pale curve, mIoU, learning rate
-    assert page.count['img'] == 3 * (2 + 2)  # image, truth, two predictions
+    assert page.count['svg'] == 3 + 2  # and the classes of each run
+    assert page.count['polyline'] == 4 + 2 + 2 + 2 * 8  # loss with its pale curve, mIoU, learning rate, eight classes
+    assert page.count['img'] == 3 * (2 + 2 * 2)  # image, truth; of both predictions over the image and errors
     assert page.count['article'] == 2
     assert text.count('class="confusion"') == 2
     assert all(name in page.text for name in [*names, 'pytorch', 'mindspore', 'difference', 'n/a', 'torch 0.0'])
+
+
+SAID = (
+    r'pytorch reaches \d+\.\d\d mIoU at step \d+, 0\.00 more than mindspore',
+    r'the mean loss of a quarter went from \S+ to \S+\.',
+    r'The score rose by \d+\.\d\d points over the last third',
+    r'pytorch finds .+ hardest \(\d',
+    r'pytorch takes \d+ % of .+ for .+, its most frequent mistake',
+    r'Of 3 validation images, those of which the networks see least come first',
+    r'networks differ in 0\.00 % of the pixels',
+    r'twinseg train \S*config\.yaml',
+    r'hours',
+)
+
+
+def test_each_section_has_a_sentence_of_verdict(tmp_path, networks):
+    page, text = write(tmp_path, fake_run(tmp_path / 'pytorch'), fake_run(tmp_path / 'mindspore', shift=0.1))
+    assert [pattern for pattern in SAID if not re.search(pattern, page.text)] == []
+    assert all(f'>{name}</text>' in text for name in ('step', 'loss', 'mIoU, %', 'learning rate'))
+
+
+def test_three_runs_are_compared_with_the_first(tmp_path, networks):
+    runs = [fake_run(tmp_path / name) for name in ('a', 'b', 'c')]
+    page, text = write(tmp_path, *runs, pictures=0)
+    assert 'b - a' in page.text and 'c - a' in page.text and 'class="s2"' in text
+
+
+def test_the_worst_images_come_first(tmp_path, networks):
+    page, _ = write(tmp_path, fake_run(tmp_path / 'run'), pictures=3)
+    scores = [float(score) for score in re.findall(r'run: IoU (\d+\.\d)', page.text)]
+    assert len(scores) == 3 and scores == sorted(scores)
+
+
+def test_speed_stands_against_accuracy_where_it_was_measured(tmp_path, networks):
+    folder = fake_run(tmp_path / 'run')
+    (folder / 'benchmark.json').write_text(json.dumps({'inference': {'median': 0.0125}}))
+    (folder / 'benchmark_bad.json').write_text('[1]')
+    page, _ = write(tmp_path, folder, pictures=0)
+    assert re.search(r'run is the fastest: 12\.5 ms for \d+\.\d\d mIoU', page.text)
+
+
+def test_charts_are_written_for_a_paper(tmp_path, networks):
+    pytest.importorskip('matplotlib')
+    write(tmp_path, fake_run(tmp_path / 'run'), pictures=0, png=tmp_path / 'charts')
+    sizes = {path.name: Image.open(path).size for path in (tmp_path / 'charts').iterdir()}
+    assert sizes == dict.fromkeys(('loss.png', 'score.png', 'learning_rate.png'), (1500, 960))
 
 
 def test_nothing_is_loaded_from_elsewhere(tmp_path, networks):
@@ -168,7 +215,7 @@ def test_a_run_that_has_only_begun(tmp_path, networks):
 
 def test_a_single_value_and_a_flat_curve_are_drawn(tmp_path, networks):
     page, text = write(tmp_path, fake_run(tmp_path / 'run', steps=10), pictures=0)
-    assert page.count['svg'] == 3 and not re.search(r'\bnan\b', text)
+    assert page.count['svg'] == 3 and 'Classes over time' not in text and not re.search(r'\bnan\b', text)
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path, networks):

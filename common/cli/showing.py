@@ -1,0 +1,33 @@
+"""Commands that show and share: ``demo``, ``card``."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from twinseg.common.cli.options import Device
+
+
+def demo(
+    checkpoint: Annotated[
+        Optional[list[Path]],
+        typer.Option(metavar='PATH | NAME', help='checkpoint or run folder, several times; by default those that ship'),
+    ] = None,
+    model: Annotated[
+        Optional[list[Path]], typer.Option(metavar='FILE', help='exported .onnx or .mindir, several times')
+    ] = None,
+    device: Device = None,
+    host: Annotated[str, typer.Option(help='address to listen on: of this machine alone by default')] = '127.0.0.1',
+    port: Annotated[Optional[int], typer.Option(min=1, max=65535, help='by default the first free one from 7860')] = None,
+) -> None:
+    """A page on this machine: drop an image, or take one from the camera, and see what networks see in it, side by side."""
+    import sys
+
+    from twinseg.common import demo
+    from twinseg.common.errors import require
+
+    require('gradio', 'demo')
+    offered = demo.choices(checkpoint or [], model or [])
+    if host not in (demo.LOCAL, 'localhost', '::1'):
+        print(f'twinseg: warning: --host {host}: everybody who reaches this machine can use the page', file=sys.stderr)
+    demo.serve(demo.Networks(offered, device), host, port)
