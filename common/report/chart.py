@@ -25,7 +25,8 @@ def lines(
 ) -> str:
     """A figure with some curves over each other; every second one is dashed, so that equal ones stay visible.
 
-    ``x`` and ``y`` name the axes. ``smooth`` draws an exponential mean over a pale curve of the values themselves. Without any points: a figure that says so.
+    ``x`` and ``y`` name the axes. ``smooth`` draws an exponential mean over a pale curve of the values themselves. Without any
+    points: a figure that says so.
     """
     curves = [(index, one.name, _thin(one.points)) for index, one in enumerate(series) if len(one.points)]
     heading = f'<figcaption>{html.escape(title)}</figcaption>'

@@ -13,8 +13,8 @@ DPI = 300
 
 
 def write(records: Sequence[Record], folder: Path) -> list[Path]:
-    """Writes ``loss.png``, ``score.png`` and ``learning_rate.png`` into a folder; returns their paths. UserError where it cannot
-    be written, BackendError without matplotlib."""
+    """Writes ``loss.png``, ``score.png`` and ``learning_rate.png`` into a folder; returns their paths. UserError where it
+    cannot be written, BackendError without matplotlib."""
     require('matplotlib', 'report')
     figure = records[0].figures[0]
     charts = {

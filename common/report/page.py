@@ -21,7 +21,8 @@ def write_report(
 
     ``pictures`` images of the validation split are run through every network; where that is not possible (no checkpoint, no
     data, no such framework here) the page says why. ``parity*.json`` and ``export*.json`` in a run folder or beside the page
-    are shown too. ``png``: folder for each chart as a picture for a paper. Raises UserError for a folder that is no run, and for runs over different classes.
+    are shown too. ``png``: folder for each chart as a picture for a paper. Raises UserError for a folder that is no run, and
+    for runs over different classes.
     """
     records = read_runs(runs)
     if png is not None:

@@ -63,9 +63,10 @@ def summary(records: Sequence[Record], networks: dict[str, Run]) -> str:
 
 
 def command_of(record: Record) -> str:
-    """The command that trains a run again: from its recipe, where it has one, with the device's defaults."""
+    """The command that trains a run again: from its recipe, or where keys of it were changed from its own configuration."""
     name = record.config.runtime.recipe
-    return f'twinseg train {name or shlex.quote(str(record.folder / "config.yaml"))}'
+    unchanged = name is not None and recipe_of(record.config) == name
+    return f'twinseg train {name if unchanged else shlex.quote(str(record.folder / "config.yaml"))}'
 
 
 def curves(records: Sequence[Record]) -> str:
@@ -195,7 +196,8 @@ def confusion(records: Sequence[Record]) -> str:
         return ''
     counted = tasks.of(records[0].config.task).COUNTED
     return (
-        f'<section><h2>Confusion matrix</h2>{_verdict(verdicts.of_confusion(records))}<p class="note">Rows: the truth; columns: the prediction. Percent of the '
+        f'<section><h2>Confusion matrix</h2>{_verdict(verdicts.of_confusion(records))}'
+        f'<p class="note">Rows: the truth; columns: the prediction. Percent of the '
         f"{counted} of the row's class; what is below 1 is left blank.</p>"
         f'<div class="matrices">{"".join(figures)}</div></section>'
     )

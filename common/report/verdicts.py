@@ -7,6 +7,7 @@ import numpy as np
 from twinseg.common import tasks
 from twinseg.common.report.records import Record
 
+EQUAL = 0.005  # points below which two scores are printed alike
 FLAT = 0.5  # points by which a score may rise over the last third of a training and still have settled
 
 
@@ -19,7 +20,8 @@ def of_scores(records: Sequence[Record]) -> str:
     best = first.best or {}
     text = f'{first.name} reaches {_score(first):.2f} {figure} at step {best["step"]}'
     if len(ranked) > 1:
-        text += f', {_score(first) - _score(ranked[1]):.2f} more than {ranked[1].name}'
+        ahead = _score(first) - _score(ranked[1])
+        text += f', {ahead:.2f} more than {ranked[1].name}' if ahead >= EQUAL else f', as {ranked[1].name} does'
     if len(ranked) > 2:
         text += f' and {_score(first) - _score(ranked[-1]):.2f} more than {ranked[-1].name}'
     return f'{text}.'

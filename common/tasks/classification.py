@@ -276,8 +276,8 @@ def validation_picture(predictor: Predictor, dataset: Dataset, config: Config, i
 def report_pictures(
     dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork], count: int
 ) -> list[PictureRow]:
-    """``count`` images in one row, each with its class and those that the networks take it for; those that most networks take for
-    another class, and for their own class least, first."""
+    """``count`` images in one row, each with its class and those that the networks take it for; those that most networks take
+    for another class, and for their own class least, first."""
     names, pictures = dataset.description.classes, []
     for index in indices:
         image, label = dataset.read(index)

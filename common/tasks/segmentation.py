@@ -367,8 +367,8 @@ def validation_picture(predictor: Predictor, dataset: Dataset, config: Config, i
 def report_pictures(
     dataset: Dataset, indices: Sequence[int], networks: Mapping[str, TrainedNetwork], count: int
 ) -> list[PictureRow]:
-    """A row for each of ``count`` images: itself, its label, and of each network what it sees, over the image, and where that is
-    wrong. The images with the lowest IoU come first; of several networks, half are those in which they differ most."""
+    """A row for each of ``count`` images: itself, its label, and of each network what it sees, over the image, and where that
+    is wrong. The images with the lowest IoU come first; of several networks, half are those in which they differ most."""
     palette, ignored = dataset.description.palette, dataset.description.ignore_index
     seen: dict[int, dict[str, np.ndarray]] = {}
     scores: dict[int, dict[str, float]] = {}
