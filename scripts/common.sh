@@ -234,7 +234,13 @@ zoo_distribute() { # target, then CONFIG or, for Ascend, RANK_TABLE_FILE CONFIG
     local target=$1 table='' expected=CONFIG status=0 resume=()
     shift
     [[ $target == Ascend ]] && expected='RANK_TABLE_FILE CONFIG'
-    [[ $# -eq $([[ $target == Ascend ]] && echo 2 || echo 1) ]] || zoo_usage "$expected"
+    local words=1
+    [[ $target == Ascend ]] && words=2
+    if [[ $# -eq $((words + 1)) && ${!#} =~ ^[0-9]+$ ]]; then # as mmsegmentation's dist_train.sh has it: CONFIG GPUS
+        DEVICE_NUM=${!#}
+        set -- "${@:1:words}"
+    fi
+    [[ $# -eq $words ]] || zoo_usage "$expected [DEVICE_NUM]"
     if [[ $target == Ascend ]]; then
         [[ -f $1 ]] || die "RANK_TABLE_FILE $1: no such file; \`twinseg ranks\` writes one"
         table=$(realpath -- "$1") # PyTorch takes no link

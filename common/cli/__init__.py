@@ -5,6 +5,8 @@ A command imports what it works with when it is called, so that ``--help`` and `
 
 import io
 import logging
+import os
+import re
 import sys
 import warnings
 from importlib.metadata import entry_points
@@ -31,6 +33,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'preprocess': deployment.preprocess,
     'postprocess': deployment.postprocess,
     'convert': weights.convert,
+    'card': showing.card,
     'parity': measuring.parity,
     'trace': tracing.trace,
     'benchmark': measuring.benchmark,
@@ -81,6 +84,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     end = words.index('--') if '--' in words else len(words)  # behind it are names alone
     debug = '--debug' in words[:end]
     words, plugins = _without_plugins([word for word in words[:end] if word != '--debug'] + words[end:])
+    words = _without_local_rank(words)
     show_warnings_in_one_line()
     if arguments is None and words[:1] and words[0] in RUNNING_NETWORKS:  # a program, not a call from Python
         keep_freed_memory()
@@ -110,6 +114,16 @@ def _run(words: list[str], plugins: list[str], debug: bool) -> int:
         if debug:
             raise
         return explain(error)
+
+
+def _without_local_rank(words: list[str]) -> list[str]:
+    """The words without ``--local-rank=N``, which ``python -m torch.distributed.launch`` adds; N goes into the environment, where
+    torchrun has it."""
+    for word in words:
+        if (match := re.fullmatch('--local[-_]rank=([0-9]+)', word)) is not None:
+            os.environ.setdefault('LOCAL_RANK', match[1])
+            return [other for other in words if other != word]
+    return words
 
 
 def _without_plugins(words: list[str]) -> tuple[list[str], list[str]]:

@@ -31,3 +31,20 @@ def demo(
     if host not in (demo.LOCAL, 'localhost', '::1'):
         print(f'twinseg: warning: --host {host}: everybody who reaches this machine can use the page', file=sys.stderr)
     demo.serve(demo.Networks(offered, device), host, port)
+
+
+def card(
+    source: Annotated[Path, typer.Argument(metavar='RUN', help='run folder, checkpoint, or the name of one that ships')],
+    out: Annotated[Optional[Path], typer.Option(metavar='FOLDER', help='by default RUN-card')] = None,
+    licence: Annotated[
+        Optional[str], typer.Option('--licence', '--license', metavar='SPDX', help='licence of the weights, such as apache-2.0')
+    ] = None,
+) -> None:
+    """A folder in Hugging Face's layout: model card, weights alone, configuration. `--checkpoint` and `twinseg.load` take it.
+
+    Nothing is uploaded."""
+    from twinseg.common import console
+    from twinseg.common.report.card import write_card
+
+    written = write_card(source, out, licence)
+    console.show_facts({'folder': written.folder, 'files': written.files})

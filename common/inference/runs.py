@@ -16,6 +16,8 @@ from twinseg.common.parallel import launch
 from twinseg.common.tasks.base import PLAIN, EvalOptions, TrainedNetwork, names_and_colours
 from twinseg.common.weights import by_name
 
+SHARED = 'model.safetensors'  # the weights in a folder of ``twinseg card``, as Hugging Face's hub names them
+
 
 class Run(NamedTuple):
     """A trained network, ready to run."""
@@ -126,10 +128,13 @@ def network_arguments(config: Config, classes: int) -> dict[str, Any]:
 
 
 def find_checkpoint(path: Path) -> Path:
-    """The checkpoint file itself, or one that ships under that name, or of a run folder the best one, else the latest."""
+    """The checkpoint file itself, or one that ships under that name; of a run folder the best one, else the latest; of a folder
+    of ``twinseg card`` its weights."""
     path = by_name.find_checkpoint(path)
     if not path.is_dir():
         return path
+    if (path / SHARED).is_file():
+        return path / SHARED
     folder = path / checkpoint.FOLDER
     best = folder / checkpoint.BEST
     newest = best if best.is_file() else checkpoint.latest(folder)
