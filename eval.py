@@ -10,7 +10,9 @@ from pathlib import Path
 from twinseg.common.cli import main
 
 if __name__ == '__main__':
-    parser = argparse.ArgumentParser(description='Scores a checkpoint; the last lines are those of the model zoo (Top1 acc, mIoU).')
+    parser = argparse.ArgumentParser(
+        description='Scores a checkpoint; the last lines are those of the model zoo (Top1 acc, mIoU).'
+    )
     parser.add_argument('--ddr_config', metavar='CONFIG', help='recipe or YAML file; by default what the checkpoint carries')
     parser.add_argument('--pretrained', required=True, metavar='CKPT', help='checkpoint or run folder')
     parser.add_argument('--device_target', default=None, choices=['Ascend', 'GPU', 'CPU'])

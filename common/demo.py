@@ -24,6 +24,7 @@ from twinseg.common.deploy.load import load
 from twinseg.common.drawing import OPACITY, error_map
 from twinseg.common.errors import DataError, UserError, require
 from twinseg.common.inference.model import Model, Result
+from twinseg.common.inference.runs import load_run, stored_config
 from twinseg.common.printable import printable
 from twinseg.common.tasks.segmentation import Segmentation
 from twinseg.common.weights import by_name
@@ -73,10 +74,18 @@ class Networks:
         with self._lock:
             if title not in self._opened:
                 choice = self.offered[title]
-                self._opened[title] = load(choice.path, choice.backend, device=self.device if choice.backend else None)
+                self._opened[title] = _open(choice, self.device)
             began = time.perf_counter()
             result = self._opened[title].predict(image)
             return result, time.perf_counter() - began
+
+
+def _open(choice: Choice, device: Optional[str]) -> Model:
+    """The network of a choice; MindSpore runs operator by operator, for images have many sizes, and each would be compiled."""
+    if choice.backend is None:
+        return load(choice.path)
+    config = stored_config(choice.path).replace(graph_mode=1 if choice.backend == 'mindspore' else 0)
+    return Model(load_run(choice.path, choice.backend, device, config).trained())
 
 
 def read(path: str) -> np.ndarray:

@@ -76,8 +76,15 @@ def results(
     runs: Runs,
     out: Annotated[Path, typer.Option(metavar='FILE')] = Path('docs/results.md'),
     add: Annotated[bool, typer.Option('--add', help='keep the rows that FILE has of other runs')] = False,
+    card: Annotated[
+        bool, typer.Option('--card', help="print the model zoo's table of each run instead: ms a step, loss, time")
+    ] = False,
 ) -> None:
     """A table of run folders: data, recipe, time, hardware, scores and sizes, with the published scores beside them."""
     from twinseg.common.report.results_table import write_results
+    from twinseg.common.report.zoo import performance
 
+    if card:
+        print(*map(performance, runs), sep='\n')
+        return
     print(write_results(runs, out, add))

@@ -21,9 +21,10 @@ class Tracker(Callback):
     """Sends scalars and the configuration on; ``open``, ``log`` and ``close`` are a tracker's own."""
 
     package: str
+    extra = 'track'
 
     def __init__(self, interval: int):
-        require(self.package, 'track')
+        require(self.package, self.extra)
         self.interval, self.last = interval, 0
 
     def start(self, training: TrainingFacts) -> None:
@@ -129,7 +130,7 @@ class Mlflow(Tracker):
 class Swanlab(Tracker):
     """SwanLab."""
 
-    package = 'swanlab'
+    package = extra = 'swanlab'
     is_open = False
 
     def open(self, training: TrainingFacts, identity: str, resumed: bool) -> str:
