@@ -34,6 +34,7 @@ PORT = 7860
 MAX_UPLOAD = '20mb'
 MAX_PIXELS = 1 << 25  # pixels of an image: 33 million, a photo of a large camera
 TITLES = {'pytorch': 'PyTorch', 'mindspore': 'MindSpore'}
+BUTTONS = ['download', 'fullscreen']  # of a picture: none that sends it elsewhere
 MOST_WAITING = 16  # requests in line
 
 
@@ -171,9 +172,9 @@ def page(networks: Networks) -> Any:
                 start = gr.Button('Predict', variant='primary', elem_id='predict')
                 gr.Examples(_examples(), given, label='drawn street scenes')
             with gr.Column():
-                first = gr.Image(label='network', interactive=False)
-                beside = gr.Image(label='beside it', interactive=False)
-                apart = gr.Image(label='where they differ, in red', interactive=False)
+                first = gr.Image(label='network', interactive=False, buttons=BUTTONS)
+                beside = gr.Image(label='beside it', interactive=False, buttons=BUTTONS)
+                apart = gr.Image(label='where they differ, in red', interactive=False, buttons=BUTTONS)
                 table = gr.HTML(elem_id='table')
         shown = [first, beside, apart, table]
         start.click(predict, [given, one, other, opacity], [state, *shown], api_name='predict')

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""mmsegmentation's training command: python tools/train.py CONFIG [--work-dir FOLDER] [--resume] [--cfg-options KEY=VALUE ...]"""
+"""mmsegmentation's training command: python tools/train.py CONFIG [--work-dir FOLDER] [--resume] [--cfg-options K=V ...]"""
 
 import argparse
 import sys

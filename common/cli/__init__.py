@@ -117,8 +117,8 @@ def _run(words: list[str], plugins: list[str], debug: bool) -> int:
 
 
 def _without_local_rank(words: list[str]) -> list[str]:
-    """The words without ``--local-rank=N``, which ``python -m torch.distributed.launch`` adds; N goes into the environment, where
-    torchrun has it."""
+    """The words without ``--local-rank=N``, which ``python -m torch.distributed.launch`` adds; N goes into the environment,
+    where torchrun has it."""
     for word in words:
         if (match := re.fullmatch('--local[-_]rank=([0-9]+)', word)) is not None:
             os.environ.setdefault('LOCAL_RANK', match[1])

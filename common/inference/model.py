@@ -39,8 +39,8 @@ class Model:
     @overload
     def predict(self, images: Image, *, channels: Channels = 'rgb', probabilities: bool = False) -> Result: ...
 
-    @overload
-    def predict(  # type: ignore[overload-overlap]  # a list is an Iterable, too
+    @overload  # a list is an Iterable, too
+    def predict(  # type: ignore[overload-overlap]
         self, images: list[Any] | tuple[Any, ...], *, channels: Channels = 'rgb', probabilities: bool = False
     ) -> list[Result]: ...
 
