@@ -277,7 +277,7 @@ def rotate(folder: Path, keep: int) -> None:
 
 
 def latest(folder: Path, tell: Callable[[str], None] = warnings.warn) -> Optional[Path]:
-    """The newest checkpoint that can be read; None when there is none. ``tell`` hears of each one that it passes over.
+    """The newest checkpoint that can be read; None when there is none. ``tell`` gets a message for each one that it skips.
 
     Raises StateError when there are checkpoints and none can be read, NewerFormatError when one is of a newer format.
     """

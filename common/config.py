@@ -458,8 +458,8 @@ class Augment(Group):
     )
     blur_sigma: Annotated[float, Field(ge=0, le=10)] = Field(
         0.0,
-        description='largest standard deviation in pixels of a Gaussian blur, drawn anew for each crop, in a kernel of 3.3 of '
-        'them, made odd (yassouali: 1.0, which leaves 6 of 10 crops as they are); 0: no blur',
+        description='largest standard deviation in pixels of a Gaussian blur, random for each crop, in a kernel of 3.3 of '
+        'them, made odd (yassouali: 1.0, which does not change 6 of 10 crops); 0: no blur',
     )
     label_stride: Annotated[int, Field(ge=1, le=32)] = Field(
         1,

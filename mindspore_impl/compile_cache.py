@@ -117,7 +117,7 @@ class _Numbers:
 
     def taken(self) -> dict[int, bytes]:
         """The graphs in the folder by their numbers; it is empty then. Nothing where MindSpore has written a graph in
-        several files, which are not told apart here; the next number is not known then."""
+        several files, which are not distinguished here; the next number is not known then."""
         graphs = {}
         for path in self.folder.glob('compile_cache_*.mindir'):
             graphs[path.stem.removeprefix('compile_cache_')] = path.read_bytes()

@@ -130,7 +130,7 @@ class Optimizer:
 
 
 def _quick(kind: type[torch.optim.Optimizer]) -> Callable[..., torch.optim.Optimizer]:
-    """The class without the wrappers around its methods, which import PyTorch's compiler, 1.3 s, to have it pass over them."""
+    """The class without the wrappers around its methods, which import PyTorch's compiler, 1.3 s, to have it skip them."""
     methods = {name: inspect.unwrap(getattr(kind, name)) for name in ('add_param_group', 'zero_grad')}
     return type(kind.__name__, (kind,), {**methods, 'step': torch.no_grad()(inspect.unwrap(kind.step))})
 

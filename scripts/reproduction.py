@@ -99,7 +99,7 @@ Made by `python scripts/reproduction.py BACKEND=RUN...` from run folders; not to
 
 ENet on CamVid (367 images of 360x480 to train on, 101 to validate, 11 classes) as davidtvs/PyTorch-ENet@e17d404 trains it:
 `twinseg train {RECIPE} --set data_url=CAMVID`. Published: {'; '.join(score.text for score in published.scores)}. The
-publisher says that "±2" is to be expected. The test images are not looked at here.
+publisher says that "±2" is to be expected. The test images are not used here.
 
 ## Protocol
 

@@ -47,7 +47,7 @@ def class_pixels(label: np.ndarray) -> np.ndarray:
 
 def look(dataset: Dataset) -> LabelCounts:
     """The counts of a sample of a split's labels, evenly spaced, or of all where they are few or small: at most MOST and about
-    PIXELS, at least FEWEST. Labels that cannot be read are passed over: what reads them for training says so."""
+    PIXELS, at least FEWEST. Labels that cannot be read are skipped: what reads them for training says so."""
     about = dataset.description
     if about.ignore_index != IGNORE:  # a classifier's labels are known without a look at any file
         labels = np.array([dataset.read_label(index) for index in range(len(dataset))], np.int64)

@@ -116,7 +116,7 @@ def list_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, recursive
     """The files below a folder whose names end in one of the ``suffixes``, given in lower case; without ``recursive``, only
     those in the folder itself.
 
-    Hidden files and folders, and what systems leave, are passed over; a link to a folder above is not followed. DataError for
+    Hidden files and folders, and what systems leave, are ignored; a link to a folder above is not followed. DataError for
     a folder that cannot be read, or that is more than 32 deep.
     """
     tally, links, endings = Tally(), {}, tuple(suffixes)

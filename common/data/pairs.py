@@ -139,7 +139,7 @@ def find_pairs(
     """The images below one folder and the labels below another, which may be the same, or lie in it.
 
     The suffixes are those of the configuration. With ``listed``, a list says which files of one folder are images and which
-    labels; without, DataError where they cannot be told apart. DataError, too, for a folder that cannot be read. A folder of
+    labels; without, DataError where they cannot be distinguished. DataError, too, for a folder that cannot be read. A folder of
     labels may be missing.
     """
     ending, label_ending = Ending.of(image_suffix), Ending.of(label_suffix)

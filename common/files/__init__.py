@@ -212,7 +212,7 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Removes what writers that were killed left in a folder: processes of this machine that run no more; of others, which
+    """Removes what writers that were killed left in a folder: processes of this machine that have ended; of others, which
     nobody here can ask, what was not written to for a day. A folder of many files is looked through once by a process."""
     if folder in _crowded:
         return

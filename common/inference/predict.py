@@ -80,7 +80,7 @@ def input_files(inputs: Sequence[Path], out: Path = Path('predictions'), earlier
 
     The name is the file's, in a folder its path from there, without suffix. Where two would have one name, the suffix stays in
     it (``x.jpg`` and ``x.png`` of one folder), or the folders that tell them apart are put before it. A file that is given
-    twice is predicted once; hidden files, and predictions in ``out`` and in the ``earlier`` folders, are passed over; a warning
+    twice is predicted once; hidden files, and predictions in ``out`` and in the ``earlier`` folders, are skipped; a warning
     counts other files of the folders by kind. UserError for a path that is neither an image nor a video nor a folder with any
     of these, and where a prediction would be written over an input.
     """

@@ -44,7 +44,7 @@ def write_report(
     try:
         write_text(out, page)
     except OSError as error:
-        raise UserError(f'{out}: not written: {error.strerror}; choose another path') from None
+        raise UserError(f'{out}: not written: {error.strerror}; choose another folder') from None
     return out
 
 

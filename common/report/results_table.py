@@ -20,7 +20,13 @@ from twinseg.common.settings.recipes import RECIPES
 
 OF_ANY_RUN = ('data_url', 'num_parallel_workers', 'eval_batch_size', 'on_error', 'max_errors')  # keys that change no score
 NONE = '-'
-OPENING = ['# Results', '', 'Made by `twinseg results RUN... --out FILE` from run folders; not to be edited.', '']
+OPENING = [
+    '# Results',
+    '',
+    'Made by `twinseg results RUN... --out FILE` from run folders; not to be edited.',
+    'A score is that of the best evaluation of a run.',
+    '',
+]
 RUN = ('data', 'recipe', 'backend', 'seed')  # columns that say which run a row is of
 
 
@@ -45,7 +51,7 @@ def write_results(runs: Sequence[Path], out: Path, add: bool = False) -> Path:
     try:
         write_text(out, '\n'.join(lines))
     except OSError as error:
-        raise UserError(f'{out}: not written: {error.strerror}; choose another place') from None
+        raise UserError(f'{out}: not written: {error.strerror}; choose another folder') from None
     return out
 
 
@@ -128,7 +134,7 @@ def recipe_of(config: Config) -> str:
     try:
         before = configuration.load(RECIPES / f'{config.runtime.recipe}.yaml')
     except UserError:
-        return f'{config.runtime.recipe} (a recipe no more)'
+        return f'{config.runtime.recipe} (no longer a recipe)'
     changed = [
         f'{key}={_value(key, getattr(getattr(config, group), key))}'
         for key, group in configuration.KEYS.items()
