@@ -21,7 +21,7 @@ from twinseg.common.version import version
 ROOT = Path(__file__).parents[1]
 PAGES = [
     *ROOT.glob('*.md'),
-    *ROOT.glob('docs/*.md'),
+    *ROOT.glob('docs/**/*.md'),
     *(ROOT / folder / 'README.md' for folder in ('tests', 'common/weights/shipped')),
 ]
 LINK = re.compile(r'\]\((?!https?:)([^)#\s]+)?(#[^)\s]+)?\)')
