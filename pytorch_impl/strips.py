@@ -118,7 +118,7 @@ class _CrossEntropy(torch.autograd.Function):
         return losses.mul_(labels != IGNORE)
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # type: ignore[override]  # it says nothing of the arguments
     @custom_bwd(device_type='cpu')
     def backward(ctx: Any, slopes: Tensor) -> tuple[Optional[Tensor], ...]:
         wide, labels, normalisers = ctx.saved_tensors
@@ -155,7 +155,7 @@ class _WeightedSum(torch.autograd.Function):
         return losses.mul_(weights).sum()
 
     @staticmethod
-    @once_differentiable
+    @once_differentiable  # type: ignore[override]  # it says nothing of the arguments
     @custom_bwd(device_type='cpu')
     def backward(ctx: Any, slope: Tensor) -> tuple[Optional[Tensor], ...]:
         (gradient,) = ctx.saved_tensors

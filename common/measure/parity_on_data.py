@@ -8,7 +8,7 @@ from PIL import Image
 
 from twinseg.common.config import Config
 from twinseg.common.data.base import OnProgress
-from twinseg.common.data.open import open_dataset
+from twinseg.common.data.open import open_validation
 from twinseg.common.data.samples import LabelledImages
 from twinseg.common.drawing import colour_labels
 from twinseg.common.errors import UserError
@@ -62,7 +62,7 @@ def parity_on_data(
     for name in ('pytorch', 'mindspore'):
         run = load_run(checkpoint, name, 'cpu', config)
         predictors[name] = views.as_published(run.predictor, run.config)
-    dataset = open_dataset(config.data, config.data.val_split)
+    dataset = open_validation(config.data)
     samples, classes = LabelledImages(dataset, config.augment), dataset.description.classes
     matrices = {name: np.zeros((len(classes), len(classes)), np.int64) for name in predictors}
     count = min(most or len(dataset), len(dataset))

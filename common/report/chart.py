@@ -44,14 +44,14 @@ def lines(
 
     parts = _axis_names(x, y)
     for tick in ticks_y:
-        y = to_picture(np.array([[low_x, tick]]))[0, 1]
+        height = to_picture(np.array([[low_x, tick]]))[0, 1]
         parts.append(
-            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
+            f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{height:.1f}" y2="{height:.1f}"/>'
+            f'<text x="{LEFT - 6}" y="{height + 4:.1f}" text-anchor="end">{_number(tick)}</text>'
         )
     for tick in ticks_x:
-        x = to_picture(np.array([[tick, low_y]]))[0, 0]
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{_number(tick)}</text>')
+        across = to_picture(np.array([[tick, low_y]]))[0, 0]
+        parts.append(f'<text x="{across:.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{_number(tick)}</text>')
     for index, name, points in curves:
         if smooth:
             parts.append(_path(to_picture(points), f's{index % STYLES} pale'))

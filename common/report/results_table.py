@@ -93,7 +93,7 @@ def hours(record: Record) -> Optional[str]:
 def published(config: Config) -> Optional[str]:
     """The published scores of a run's recipe that were counted as the run's: on its data set and split, by the recipe's
     protocol, at its size of evaluation, nothing left out; None where there is none."""
-    known = published_scores.ofrecipe_of(config.runtime.recipe).scores
+    known = published_scores.of_recipe(config.runtime.recipe).scores
     if not known:
         return None
     recipe = configuration.load(RECIPES / f'{config.runtime.recipe}.yaml')

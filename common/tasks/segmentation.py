@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 import numpy as np
+from PIL import Image
 
 from twinseg.common import console, metrics
 from twinseg.common.backend import Predictor

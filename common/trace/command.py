@@ -10,7 +10,7 @@ import numpy as np
 from twinseg.common import config as configuration
 from twinseg.common import tasks
 from twinseg.common.config import Config
-from twinseg.common.data.open import open_dataset
+from twinseg.common.data.open import open_validation
 from twinseg.common.data.reading import read_image
 from twinseg.common.errors import UserError
 from twinseg.common.files import home_expanded
@@ -54,7 +54,7 @@ class InputRequest:
             pictures = [read_image(home_expanded(file)) for file in self.files]
         elif self.data:
             config = self.configuration()
-            dataset = open_dataset(config.data, config.data.val_split)
+            dataset = open_validation(config.data)
             wanted = wanted or tasks.of(config.task).input_size(config)
             pictures = [dataset.read(index)[0] for index in range(min(self.images, len(dataset)))]
         else:

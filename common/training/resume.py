@@ -24,7 +24,9 @@ EFFECT: dict[str, Effect] = {
     **dict.fromkeys(('pretrained', 'reset_classifier', 'weights_of', 'preset'), 'none'),  # the checkpoint has all weights
     **dict.fromkeys(('backend', 'device_target', 'recipe', 'work_dir', 'threads', 'graph_mode', 'torch_compile'), 'none'),
     **dict.fromkeys(('log_interval', 'val_interval', 'checkpoint_interval', 'save_every', 'max_keep_ckpts'), 'none'),
-    **dict.fromkeys(('nan_policy', 'max_rollbacks', 'collective_timeout', 'max_hours', 'tracker', 'tensorboard_images'), 'none'),
+    **dict.fromkeys(
+        ('nan_policy', 'max_rollbacks', 'collective_timeout', 'max_hours', 'tracker', 'tensorboard_images'), 'none'
+    ),
     **dict.fromkeys(('on_error', 'max_errors', 'epochs', 'max_iters', 'patience'), 'said'),
     **dict.fromkeys(('val_split', 'val_samples', 'eval_size', 'eval_scales', 'eval_flip', 'eval_average'), 'scores'),
     **dict.fromkeys(('slide_window', 'slide_stride', 'eval_resized', 'eval_center_crop', 'more_eval_sizes'), 'scores'),
