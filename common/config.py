@@ -723,15 +723,16 @@ class Schedule(Group):
         return self
 
 
-LossName = Annotated[
-    Literal['cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem', 'focal', 'dice', 'lovasz'],
-    WrapValidator(_or_of_a_plugin),
+SuiteLoss = Literal[
+    'cross_entropy', 'sigmoid_cross_entropy', 'ohem', 'ohem_pixel_sampler', 'stdc_ohem', 'focal', 'dice', 'lovasz'
 ]
+LossName = Annotated[SuiteLoss, WrapValidator(_or_of_a_plugin)]
 
 
 def _losses(value: Any) -> Any:
     """Refuses what is neither a loss nor a table of losses and weights above 0."""
-    names, table = get_args(LossName), value if isinstance(value, dict) else {value: 1.0} if isinstance(value, str) else {}
+    names = (*get_args(SuiteLoss), *PLUGINS.losses)
+    table = value if isinstance(value, dict) else {value: 1.0} if isinstance(value, str) else {}
     for name in table:
         if name not in names:
             near = did_you_mean(similar(str(name), names), f'there are {", ".join(names)}')

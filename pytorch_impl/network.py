@@ -50,21 +50,27 @@ def synchronise_norms(network: nn.Module, sync: SyncBN) -> None:
         norms[name].sync = synchronised
 
 
-def statistics_of_processes(network: nn.Module) -> list[torch.Tensor]:
-    """The running statistics that each process computes by itself; none where there is one process."""
-    norms = [
-        module for module in network.modules() if isinstance(module, BatchNorm2d) and not module.sync and not module.frozen
-    ]
-    return [each for norm in norms for each in (norm.running_mean, norm.running_var)] if distributed.size() > 1 else []
+class AverageStatistics(nn.Module):
+    """Makes the running statistics that each process computes by itself their means over the processes, by one collective: a
+    step moves them by shares of the batches' statistics, so this is what averages in every norm would give."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        norms = [
+            module for module in network.modules() if isinstance(module, BatchNorm2d) and not (module.sync or module.frozen)
+        ]
+        self.statistics = [each for norm in norms for each in (norm.running_mean, norm.running_var)]
+
+    @torch.no_grad()
+    def forward(self) -> None:
+        flat = distributed.mean(torch.cat(self.statistics))
+        torch._foreach_copy_(self.statistics, flat.split([len(each) for each in self.statistics]))
 
 
-@torch.no_grad()
-def average_statistics(statistics: list[torch.Tensor]) -> None:
-    """Makes running statistics their means over the processes, by one collective: a step moves them by shares of the batches'
-    statistics, so this is what averages in every norm would give."""
-    if statistics:
-        flat = distributed.mean(torch.cat(statistics))
-        torch._foreach_copy_(statistics, flat.split([len(each) for each in statistics]))
+def average_statistics(network: nn.Module) -> AverageStatistics | None:
+    """The module that does so; None where there is nothing to average."""
+    module = AverageStatistics(network)
+    return module if distributed.size() > 1 and module.statistics else None
 
 
 def freeze(network: Network, patterns: Sequence[str]) -> None:

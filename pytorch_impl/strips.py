@@ -118,9 +118,9 @@ class _CrossEntropy(torch.autograd.Function):
         return losses.mul_(labels != IGNORE)
 
     @staticmethod
-    @once_differentiable  # type: ignore[override]  # it says nothing of the arguments
+    @once_differentiable
     @custom_bwd(device_type='cpu')
-    def backward(ctx: Any, slopes: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Optional[Tensor], ...]:  # type: ignore[override]
         wide, labels, normalisers = ctx.saved_tensors
         slopes, gradient = slopes * (labels != IGNORE), torch.zeros_like(wide)
         for strip in _strips(wide, labels, ctx.align_corners):
@@ -155,9 +155,9 @@ class _WeightedSum(torch.autograd.Function):
         return losses.mul_(weights).sum()
 
     @staticmethod
-    @once_differentiable  # type: ignore[override]  # it says nothing of the arguments
+    @once_differentiable
     @custom_bwd(device_type='cpu')
-    def backward(ctx: Any, slope: Tensor) -> tuple[Optional[Tensor], ...]:
+    def backward(ctx: Any, slope: Tensor) -> tuple[Optional[Tensor], ...]:  # type: ignore[override]
         (gradient,) = ctx.saved_tensors
         return gradient * slope, None, None, None, None, None
 

@@ -20,14 +20,7 @@ from twinseg.pytorch_impl import compile_cache, distributed, optim, precision, s
 from twinseg.pytorch_impl.data import upload
 from twinseg.pytorch_impl.layers import normalise
 from twinseg.pytorch_impl.losses import segmentation_loss
-from twinseg.pytorch_impl.network import (
-    Network,
-    average_statistics,
-    draw_dropout,
-    freeze,
-    statistics_of_processes,
-    synchronise_norms,
-)
+from twinseg.pytorch_impl.network import Network, average_statistics, draw_dropout, freeze, synchronise_norms
 from twinseg.pytorch_impl.predictor import Predictor
 
 
@@ -49,7 +42,7 @@ class Trainer(StatefulTrainer):
         freeze(network, config.optimizer.freeze)
         average = optim.Average(network) if config.optimizer.with_ema else None
         super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)
-        self.statistics = statistics_of_processes(network)
+        self.average_statistics = average_statistics(network)
         self._scale_on_device()
         without_loss = set(network.align_corners) - {*config.loss.weights}
         self.losses: Any = distributed.parallel(Losses(network, config), unused=bool(without_loss))
@@ -78,7 +71,8 @@ class Trainer(StatefulTrainer):
                 (losses['loss'] * share).backward()
             if slopes is None:
                 figures.append(self._figures(losses))
-        average_statistics(self.statistics)
+        if self.average_statistics is not None:
+            self.average_statistics()
         gradients = self.optimizer.gradients()
         torch._foreach_mul_(gradients, 1 / scale)
         norm = optim.global_norm(gradients)
