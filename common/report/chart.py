@@ -21,12 +21,12 @@ class Series(NamedTuple):
 
 
 def lines(
-    title: str, series: Sequence[Series], *, x: str = '', y: str = '', smooth: bool = False, markers: bool = False
+    title: str, series: Sequence[Series], *, x_axis: str = '', y_axis: str = '', smooth: bool = False, markers: bool = False
 ) -> str:
     """A figure with some curves over each other; every second one is dashed, so that equal ones stay visible.
 
-    ``x`` and ``y`` name the axes. ``smooth`` draws an exponential mean over a pale curve of the values themselves. Without any
-    points: a figure that says so.
+    ``x_axis`` and ``y_axis`` are the names of the axes. ``smooth`` draws an exponential mean over a pale curve of the values
+    themselves. Without any points: a figure that says so.
     """
     curves = [(index, one.name, _thin(one.points)) for index, one in enumerate(series) if len(one.points)]
     heading = f'<figcaption>{html.escape(title)}</figcaption>'
@@ -42,7 +42,7 @@ def lines(
         y = HEIGHT - BOTTOM - (points[:, 1] - low_y) / ((high_y - low_y) or 1) * (HEIGHT - TOP - BOTTOM)
         return np.stack([x, y], 1)
 
-    parts = _axis_names(x, y)
+    parts = _axis_names(x_axis, y_axis)
     for tick in ticks_y:
         height = to_picture(np.array([[low_x, tick]]))[0, 1]
         parts.append(
@@ -70,17 +70,23 @@ def lines(
     )
 
 
-def _axis_names(x: str, y: str) -> list[str]:
+def _axis_names(x_axis: str, y_axis: str) -> list[str]:
     middle = (HEIGHT - BOTTOM + TOP) / 2
     return [
-        f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(x)}</text>',
-        f'<text transform="translate(14 {middle:.0f}) rotate(-90)" text-anchor="middle">{html.escape(y)}</text>',
+        f'<text x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(x_axis)}</text>',
+        f'<text transform="translate(14 {middle:.0f}) rotate(-90)" text-anchor="middle">{html.escape(y_axis)}</text>',
     ]
 
 
-def scatter(title: str, points: Sequence[tuple[str, float, float]], *, x: str, y: str) -> str:
+def scatter(title: str, points: Sequence[tuple[str, float, float]], *, x_axis: str, y_axis: str) -> str:
     """A figure with a named point for each (name, x, y); both axes begin below the smallest value."""
-    return lines(title, [Series(name, np.array([[across, up]])) for name, across, up in points], x=x, y=y, markers=True)
+    return lines(
+        title,
+        [Series(name, np.array([[across, up]])) for name, across, up in points],
+        x_axis=x_axis,
+        y_axis=y_axis,
+        markers=True,
+    )
 
 
 def _style(index: int) -> str:

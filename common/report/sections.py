@@ -81,9 +81,9 @@ def curves(records: Sequence[Record]) -> str:
 
     figure = records[0].figures[0]
     charts = [
-        chart.lines('Training loss', series('steps', 'loss'), x='step', y='loss', smooth=True),
-        chart.lines(f'Validation {figure}', series('evaluations', figure), x='step', y=f'{figure}, %', markers=True),
-        chart.lines('Learning rate', series('steps', 'lr'), x='step', y='learning rate'),
+        chart.lines('Training loss', series('steps', 'loss'), x_axis='step', y_axis='loss', smooth=True),
+        chart.lines(f'Validation {figure}', series('evaluations', figure), x_axis='step', y_axis=f'{figure}, %', markers=True),
+        chart.lines('Learning rate', series('steps', 'lr'), x_axis='step', y_axis='learning rate'),
     ]
     verdict = _verdict(verdicts.of_curves(records))
     return f'<section><h2>Curves</h2>{verdict}<div class="charts">{"".join(charts)}</div></section>'
@@ -113,7 +113,7 @@ def classes_over_time(records: Sequence[Record]) -> str:
             for name in hardest
         ]
         charts.append(
-            chart.lines(f'{record.name}: {key} of the hardest classes', curves, x='step', y=f'{key}, %', markers=True)
+            chart.lines(f'{record.name}: {key} of the hardest classes', curves, x_axis='step', y_axis=f'{key}, %', markers=True)
         )
     return f'<section><h2>Classes over time</h2><div class="charts">{"".join(charts)}</div></section>' if charts else ''
 
@@ -129,7 +129,7 @@ def speed(records: Sequence[Record]) -> str:
         return ''
     fastest = min(points, key=lambda point: point[1])
     verdict = _verdict(f'{fastest[0]} is the fastest: {fastest[1]:.1f} ms for {fastest[2]:.2f} {figure}.')
-    drawn = chart.scatter('Speed against accuracy', points, x='median latency, ms', y=f'{figure}, %')
+    drawn = chart.scatter('Speed against accuracy', points, x_axis='median latency, ms', y_axis=f'{figure}, %')
     return f'<section><h2>Speed and accuracy</h2>{verdict}<div class="charts">{drawn}</div></section>'
 
 

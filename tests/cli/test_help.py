@@ -6,11 +6,10 @@ import shlex
 from pathlib import Path
 
 import pytest
-import yaml
 
 from twinseg.common import cli, config
 from twinseg.common.cli import help as pages
-from twinseg.common.settings import recipes, schema
+from twinseg.common.settings import recipes, schema, yaml_text
 
 NAMES = [name for sentences in pages.GROUPS.values() for name in sentences]
 WIDTH = 80
@@ -107,7 +106,7 @@ def test_every_recipe_names_the_schema_and_keeps_it(path: Path):
     text = path.read_text(encoding='utf-8')
     (named,) = re.findall(rf'^{re.escape(schema.MODELINE)}(.+)$', text, re.MULTILINE)
     assert (path.parent / named).resolve() == schema.FILE.resolve()
-    content, known = yaml.safe_load(text), json.loads(schema.FILE.read_text(encoding='utf-8'))
+    content, known = yaml_text.parse(text, str(path)), json.loads(schema.FILE.read_text(encoding='utf-8'))
     assert set(content) <= set(known['properties'])
     try:
         import jsonschema
