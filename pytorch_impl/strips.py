@@ -120,7 +120,7 @@ class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @custom_bwd(device_type='cpu')
-    def backward(ctx: Any, slopes: Tensor) -> tuple[Optional[Tensor], ...]:  # type: ignore[override]
+    def backward(ctx: Any, slopes: Tensor) -> tuple[Optional[Tensor], ...]:  # type: ignore[override]  # decorated
         wide, labels, normalisers = ctx.saved_tensors
         slopes, gradient = slopes * (labels != IGNORE), torch.zeros_like(wide)
         for strip in _strips(wide, labels, ctx.align_corners):
@@ -157,7 +157,7 @@ class _WeightedSum(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     @custom_bwd(device_type='cpu')
-    def backward(ctx: Any, slope: Tensor) -> tuple[Optional[Tensor], ...]:  # type: ignore[override]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Optional[Tensor], ...]:  # type: ignore[override]  # decorated
         (gradient,) = ctx.saved_tensors
         return gradient * slope, None, None, None, None, None
 

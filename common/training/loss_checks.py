@@ -44,6 +44,8 @@ def check(loss: Loss, outputs: Iterable[str], num_classes: Optional[int] = None)
         )
     if loss.class_weight and num_classes and len(loss.class_weight) != num_classes:
         raise UserError(f'class_weight: {len(loss.class_weight)} weights for {num_classes} classes')
+    if loss.class_weight and _names(loss) == {'dice'}:
+        raise UserError('class_weight has no effect on dice: leave it out, or add another loss')
     others = sorted(_names(loss) - {'cross_entropy'})
     if loss.label_smoothing and others:
         raise UserError(f'label_smoothing works with loss: cross_entropy, not with {others[0]}')

@@ -375,6 +375,7 @@ def soft_cross_entropy(logits, targets):
             19,
             "losses: ohem has no effect on 'detail': its loss is always binary cross-entropy and dice",
         ),
+        ({'loss': 'dice', 'class_weight': CITYSCAPES}, 19, 'class_weight has no effect on dice'),
         ({'detail_target': 'decaying'}, 19, 'detail_target: decaying needs the output detail'),
     ],
 )
