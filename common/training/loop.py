@@ -189,11 +189,6 @@ class Run:
         )
 
     @property
-    def datasets(self) -> list[Dataset]:
-        """What is trained on, and what is validated on where there is any."""
-        return [self.training] + ([] if self.validation is None else [self.validation])
-
-    @property
     def epoch(self) -> float:
         """Epochs done."""
         return self.progress.step / self.epoch_steps
@@ -202,8 +197,8 @@ class Run:
         """Warnings about what the labels of both splits show, by rank 0; DataError where the loss would be one over nothing or
         over one class, or the scores those of nothing."""
         lines = []
-        for dataset in self.datasets if self.group.rank == 0 else ():
-            if dataset.drawn:
+        for dataset in (self.training, self.validation) if self.group.rank == 0 else ():
+            if dataset is None or dataset.drawn:
                 continue
             for fault in label_faults.faults(dataset, label_faults.look(dataset), training=dataset is self.training):
                 if fault.fatal:
@@ -291,7 +286,8 @@ class Run:
             log.line(note)
         if self.validation is None:
             log.line('val_split: null: nothing is scored, and the last checkpoint is the result')
-        for warning in [*unused_files(*self.datasets), *shared_images(self.training, self.validation)]:
+        datasets = [dataset for dataset in (self.training, self.validation) if dataset is not None]
+        for warning in [*unused_files(*datasets), *shared_images(self.training, self.validation)]:
             log.line(f'warning: {warning}')
         if config.optimizer.lr_batch_size not in (0, self.images):
             log.line(

@@ -191,6 +191,9 @@ class Spy:
     def lr_mult_followers(self):
         return {}
 
+    def frozen(self):
+        return {}
+
     def settle(self):
         pass
 

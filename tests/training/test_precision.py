@@ -216,7 +216,7 @@ def test_the_log_says_what_float32_is_on_the_device(device):
     facts = {'ascend': 'Ascend910A', 'precision_mode': 'must_keep_origin_dtype', 'overflow gives': 'the largest number'}
     run = SimpleNamespace(
         config=config.from_flat({'arch': 'fast_scnn', 'set': 'toy_street'}),
-        trainer=SimpleNamespace(lr_mult_followers=dict),
+        trainer=SimpleNamespace(lr_mult_followers=dict, frozen=dict),
         detail_kernels=None,
         log=SimpleNamespace(line=lines.append),
         rates=[0.1],

@@ -219,7 +219,7 @@ def test_a_checkpoint_does_not_choose_where_a_run_is_written(trained, tmp_path, 
     checkpoint.save(tmp_path / 'x.safetensors', tensors, evil)
     (tmp_path / 'here').mkdir()
     monkeypatch.chdir(tmp_path / 'here')
-    assert main(['train', '--checkpoint', '../x.safetensors', '--device', 'cpu', *named]) == 0
+    assert main(['train', '--checkpoint', '../x.safetensors', '--device', 'cpu', '--set', 'max_iters=3', *named]) == 0
     folder = Path('mine' if named else f'runs/{meta.config["arch"]}-pytorch')
     assert (folder / 'log.txt').is_file() and {path.name for path in tmp_path.iterdir()} == {'x.safetensors', 'here'}
     assert [path.name for path in Path().iterdir()] == [folder.parts[0]]
