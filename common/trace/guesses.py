@@ -18,6 +18,7 @@ ROUNDED = (
     0.35  # share, as root mean square, that may remain after rounding to a half precision: the last bit depends on the order
 )
 EPSILONS = (1e-3, 1e-5, 1e-6, 1e-4, 1e-2, 1e-8, 0.0)
+VISIBLE = 0.05  # least share of the values behind a relu that must be positive on both sides
 MOST_CHANNELS = 4096  # most channels whose order is looked for
 Channels = np.ndarray
 
@@ -514,10 +515,15 @@ _RULES = ('half_pixel', 'align_corners', 'asymmetric', 'nearest')
 
 
 def _resize(mine: np.ndarray, theirs: np.ndarray, before: float, candidates: Sequence[Candidate]) -> Optional[Guess]:
-    """Tensors resized by another rule, alone, in a sum or in a concatenation."""
+    """Tensors resized by another rule, alone, in a sum or in a concatenation, also behind a relu."""
     if mine.ndim != 4:
         return None
-    apart = theirs.astype(np.float64) - mine
+    # Behind a relu the change is seen where both sides are positive.
+    behind_relu = mine.min() >= 0 and theirs.min() >= 0
+    seen = (mine > 0) & (theirs > 0) if behind_relu else np.ones(mine.shape, bool)
+    if seen.mean() < VISIBLE:
+        return None
+    apart = (theirs.astype(np.float64) - mine) * seen
     scale = float(np.abs(mine).max())
     size = (mine.shape[2], mine.shape[3])
     smaller = [
@@ -538,12 +544,13 @@ def _resize(mine: np.ndarray, theirs: np.ndarray, before: float, candidates: Seq
             for start in range(mine.shape[1] - x.shape[1] + 1):
                 if not rest[:, start : start + x.shape[1]].any():
                     continue
-                one = resized(x[:, :1], size, other) - resized(x[:, :1], size, rule)
+                one = (resized(x[:, :1], size, other) - resized(x[:, :1], size, rule)) * seen[:, start : start + 1]
                 if float(np.abs(rest[:, start : start + 1] - one).max()) > max(VANISHED, 0.01 * before) * scale:
                     continue
                 change = resized(x, size, other) - resized(x, size, rule) if change is None else change
-                if float(np.abs(rest[:, start : start + x.shape[1]] - change).max()) <= max(VANISHED, 0.01 * before) * scale:
-                    rest[:, start : start + x.shape[1]] -= change
+                visible = change * seen[:, start : start + x.shape[1]]
+                if float(np.abs(rest[:, start : start + x.shape[1]] - visible).max()) <= max(VANISHED, 0.01 * before) * scale:
+                    rest[:, start : start + x.shape[1]] -= visible
                     used.append(name)
                     break
         remains = float(np.abs(rest).max()) / scale if scale else 0.0
