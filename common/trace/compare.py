@@ -17,9 +17,14 @@ from twinseg.common.trace.difference import Difference, difference
 from twinseg.common.trace.guesses import Candidate, Guess, Step
 from twinseg.common.trace.recording import Event, Passage, Recording
 
-FACTOR = 20.0  # multiple of its noise floor that a layer's own difference may reach: kernels add in other orders
+FACTOR = 30.0  # multiple of its noise floor that a layer's own difference may reach: kernels add in other orders
 HALF_FACTOR = 6.0  # the same below float32, where the rounding of inputs and results makes the most of the floor
-EPSILON = {'float32': 2.0**-24, 'float16': 2.0**-11, 'bfloat16': 2.0**-8, 'int8': 1 / 255}  # rounding errors, relative
+EPSILON = {
+    'float32': 2.0**-24,
+    'float16': 2.0**-11,
+    'bfloat16': 2.0**-8,
+    'int8': 1 / 100,
+}  # rounding errors, relative; int8: of input and weight
 MOST_CAUSES = 64  # most causes that are looked into
 MOST_CAPTURED = 1 << 30  # bytes of the second side's tensors that are held for that
 MOST_RANKED = 8  # layers below float32 whose share of the final difference is computed
