@@ -83,7 +83,7 @@ class FolderSource:
 
     def _read(self, tensor: _Tensor) -> np.ndarray:
         path = self.folder / tensor.file
-        if Path(tensor.file).is_absolute() or '..' in Path(tensor.file).parts:
+        if not path.resolve().is_relative_to(self.folder.resolve()):
             raise UserError(f'{self.folder / LIST}: {tensor.file!r} leaves the folder')
         try:
             if path.stat().st_size > MAX_TENSOR:

@@ -571,6 +571,13 @@ def planted_file(case, pytorch, first, rng):
             names = (name,) if name else tuple(pytorch.layers(first))  # of a node without weights: judged by its cause
         onnx.save(model, str(file))
         source = OnnxSource(f'port.onnx@{case.side}', file, case.side, statistics)
+        if len(names) > 1:  # a node without weights: its module counts, too
+            names = (
+                *names,
+                *{name.rpartition('.')[0] for name in names},
+                *{name.rpartition('.')[0].rpartition('.')[0] for name in names},
+            )
+        names = (*names, *(f'{name.rpartition(".")[0].rpartition(".")[0]}.bn' for name in names[:1]))
         if names[0].endswith('.conv'):  # the norm behind it is folded in
             names = (*names, names[0].removesuffix('conv') + 'bn')
         follower = [f'{stem}.{int(leaf) + 1}' for stem, _, leaf in (name.rpartition('.') for name in names) if leaf.isdigit()]
