@@ -12,5 +12,5 @@ esac
 [[ $# -le 1 ]] || die "takes one argument, build or serve"
 use_python docs
 cd -- "$ROOT"
-"$PYTHON" -m mkdocs "${arguments[@]}"
+NO_MKDOCS_2_WARNING=1 "$PYTHON" -m mkdocs "${arguments[@]}"
 [[ ${arguments[0]} != build ]] || say "built $ROOT/build/site/index.html"

@@ -5,6 +5,7 @@ Links between pages are written for readers of the repository; here they become 
 not a page, such as a module, becomes its text.
 """
 
+import json
 import os
 import re
 import sys
@@ -73,8 +74,14 @@ def keys(rows: Iterable[Mapping[str, Any]]) -> str:
             lines = [f'\n## {group}\n', line(['key', 'default', 'type', 'meaning']), '|---|---|---|---|']
             parts.append('')
             parts += lines
-        parts.append(line([f'`{row["key"]}`', f'`{row["default"]}`', f'`{row["type"]}`', row['about']]))
+        kind = row['type'].replace(' | ', ' or ')
+        parts.append(line([f'`{row["key"]}`', f'`{yaml_of(row["default"])}`', f'`{kind}`', row['about']]))
     return '\n'.join(parts) + '\n'
+
+
+def yaml_of(value: Any) -> str:
+    """A default in the spelling of a recipe."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else str(value)
 
 
 def python() -> str:

@@ -22,7 +22,7 @@ README, CHINESE = ROOT / 'README.md', ROOT / 'README_CN.md'
 MOST_WORDS = 1200
 PICTURE = 300_000  # bytes at most
 BLOCK = re.compile(r'^```(\w+)\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-COMMENT = re.compile(r'\s+#.*$', re.MULTILINE)
+COMMENT = re.compile(r'(?:^|\s+)#.*$', re.MULTILINE)
 SIZE = (64, 128)
 SMALL = {  # further words that make a command small
     'train': [
