@@ -82,7 +82,8 @@ def setup(device: Optional[str] = None, *, seed: int = 0, threads: Optional[int]
     if threads:
         torch.set_num_threads(threads)
     if launch:
-        distributed.join(_device, launch, timeout)
+        os.environ.update(launch.environment())  # of mpirun and srun: what torchrun would have set
+        distributed.join(_device, timeout)
     return wanted
 
 

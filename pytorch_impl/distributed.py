@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from twinseg.common.errors import LostError, UserError, first_line_of
-from twinseg.common.parallel.launch import Launch
 from twinseg.common.parallel.processes import ALONE, Group
 
 BACKENDS = {  # features and gradients go from device to device; what the hosts tell each other waits for no device
@@ -30,17 +29,16 @@ TIMEOUT = 1800  # seconds of a collective: longer than an evaluation's slowest s
 GRACE = 3  # seconds within which all processes notice that one is gone
 
 
-def join(device: torch.device, launch: Launch, timeout: int | None = None) -> None:
-    """Meets the other processes where the launcher says; LostError where they do not come, UserError where another program
+def join(device: torch.device, timeout: int | None = None) -> None:
+    """Meets the other processes, at ``MASTER_ADDR`` and ``MASTER_PORT``; LostError where they do not come, UserError where another program
     listens there."""
     if not dist.is_initialized():
-        os.environ.update(launch.environment())  # what ``env://`` and ``missing`` read
         try:
             dist.init_process_group(BACKENDS[device.type], timeout=timedelta(seconds=timeout or TIMEOUT))
         except RuntimeError as error:
             if 'EADDRINUSE' in str(error):
                 raise UserError(
-                    f'MASTER_PORT={launch.port} is in use on this host: set it to a free port, the same for all processes'
+                    f'MASTER_PORT={os.environ["MASTER_PORT"]} is in use on this host: set it to a free port, the same for all processes'
                 ) from None
             raise LostError(
                 f'did not meet the other processes: {first_line_of(error)}; one of them has ended, or '
