@@ -30,15 +30,15 @@ GRACE = 3  # seconds within which all processes notice that one is gone
 
 
 def join(device: torch.device, timeout: int | None = None) -> None:
-    """Meets the other processes, at ``MASTER_ADDR`` and ``MASTER_PORT``; LostError where they do not come, UserError where another program
-    listens there."""
+    """Meets the other processes, at ``MASTER_ADDR`` and ``MASTER_PORT``; LostError where they do not come, UserError
+    where another program listens there."""
     if not dist.is_initialized():
         try:
             dist.init_process_group(BACKENDS[device.type], timeout=timedelta(seconds=timeout or TIMEOUT))
         except RuntimeError as error:
             if 'EADDRINUSE' in str(error):
                 raise UserError(
-                    f'MASTER_PORT={os.environ["MASTER_PORT"]} is in use on this host: set it to a free port, the same for all processes'
+                    f'MASTER_PORT={os.environ["MASTER_PORT"]} is in use here: set it to a free port, the same for all processes'
                 ) from None
             raise LostError(
                 f'did not meet the other processes: {first_line_of(error)}; one of them has ended, or '

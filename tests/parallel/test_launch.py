@@ -124,6 +124,6 @@ def test_a_port_in_use_is_named(monkeypatch):
         taken.bind(('', 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f'MASTER_PORT={port} is in use on this host: set it to a free port'):
+        with pytest.raises(UserError, match=f'MASTER_PORT={port} is in use here: set it to a free port'):
             os.environ.update(launch.Launch(0, 0, 2, 'mpirun', '127.0.0.1', port).environment())
             distributed.join(torch.device('cpu'), 5)

@@ -295,8 +295,8 @@ def contents(folder):
     'changes, options, message',
     [
         ({}, {}, 'holds checkpoints already; continue with --resume'),
-        ({'batch_size': 2}, {'resume': True}, 'was trained with batch_size: 4, the configuration says 2'),
-        ({'seed': 3}, {'resume': True}, 'was trained with seed: 0'),
+        ({'batch_size': 2}, {'resume': True}, r'batch_size: 2 .was 4.; a run is continued'),
+        ({'seed': 3}, {'resume': True}, r'seed: 3 .was 0.'),
     ],
 )
 def test_a_used_folder_is_not_written_over(data, trained, changes, options, message):
