@@ -1,6 +1,7 @@
 """The site of docs/: the navigation reaches every page, links become the site's, the reference is the code's; it is built."""
 
 import importlib.util
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,16 @@ def test_a_run_that_is_missing_is_one_line(tmp_path, capsys):
     pytest.importorskip('torch')
     assert figures.main(['masks', str(tmp_path / 'no'), '--out', str(tmp_path)]) == 2
     assert capsys.readouterr().err.count('\n') == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'docs/zh').glob('*.md')), ids=lambda path: path.name)
+def test_chinese_pages_have_the_parts_of_the_english_ones(path):
+    """As many headings, comments and rows of tables, each with the same names."""
+    parts = [
+        [re.findall(r'`[^`]*`', line) for line in page.read_text(encoding='utf-8').splitlines() if line.startswith(('#', '|'))]
+        for page in (path, ROOT / 'docs' / path.name)
+    ]
+    assert parts[0] == parts[1]
 
 
 def test_every_question_is_answered_by_a_command():
