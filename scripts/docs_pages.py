@@ -34,6 +34,7 @@ API = (
     'twinseg.common.backend',
 )
 MORE = 'Further pages'
+WIDTH = 80  # columns of a help text
 
 
 def reference() -> dict[str, str]:
@@ -59,7 +60,7 @@ def commands() -> str:
     parts = ['# Commands', 'What `twinseg COMMAND --help` says.']
     for name, command in get_command(cli.app).commands.items():  # type: ignore[attr-defined]
         if not command.hidden:
-            context = click.Context(command, info_name=f'twinseg {name}', max_content_width=100, terminal_width=100)
+            context = click.Context(command, info_name=f'twinseg {name}', max_content_width=WIDTH, terminal_width=WIDTH)
             parts += [f'## {name}', f'```text\n{command.get_help(context).rstrip()}\n```']
     return '\n\n'.join(parts) + '\n'
 
