@@ -148,6 +148,8 @@ def test_a_whole_meta_comes_back(tmp_path):
         versions={'torch': '2'},
         machine={'cpu': 'x', 'threads': 2},
         steps_per_epoch=4,
+        images=9,
+        image_names='0123',
         world_size=2,
         step=9,
         epoch=2.25,

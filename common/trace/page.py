@@ -68,7 +68,7 @@ def write_page(trace: Trace, out: Path) -> None:
     try:
         write_text(out, Template(PAGE.read_text(encoding='utf-8')).substitute(title=html.escape(title), body='\n'.join(body)))
     except OSError as error:
-        raise UserError(f'{out}: not written: {reason_of(error)}; choose another place') from None
+        raise UserError(f'{out}: not written: {reason_of(error)}; choose another folder') from None
 
 
 def _colour(row: Optional[Row]) -> str:

@@ -49,7 +49,7 @@ def open_network(
 
 
 class RenamedSource:
-    """A side whose modules have the other side's names; modules without a partner are passed over."""
+    """A side whose modules have the other side's names; modules without a partner are skipped."""
 
     def __init__(self, source: NetworkSource, names: Mapping[str, str]) -> None:
         self.source, self.names = source, {'': '', **names}

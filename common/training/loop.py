@@ -92,6 +92,7 @@ def train(
     ``allow_changed`` names (``training/resume.py``). Without them a ``work_dir`` that already holds checkpoints is refused.
     With several processes, started by torchrun or msrun, each trains on its part of every global batch; rank 0 alone writes,
     and all read what they continue from.
+    Of its parameters the last four are for one kind of caller each, so they are given by name.
     Raises UserError for bad input, when the processes disagree, when one of them is lost, and when the loss is no longer
     finite and ``nan_policy`` does not help.
     """

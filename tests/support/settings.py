@@ -29,6 +29,7 @@ SPECIAL: dict[str, st.SearchStrategy[Any]] = {  # keys whose values their type a
     'data_url': st.none() | text.filter(lambda path: not path.startswith('~')),
     'class_weight': st.sampled_from([None, 'enet', 'median_frequency', [1e-4], [0.5, 3.0]]),
     'loss': st.just('cross_entropy'),
+    'losses': st.dictionaries(text, st.sampled_from(['ohem', 'dice', {'focal': 0.5, 'dice': 3}]), max_size=2),
     'mean': st.lists(st.floats(1.5, 255), min_size=3, max_size=3),
     'std': st.lists(st.floats(1.5, 1e300), min_size=3, max_size=3),
     'num_classes': st.integers(1, 255),
