@@ -50,7 +50,7 @@ def train(
     ``settings`` are flat keys over those of ``config``. ``backend``, ``device`` and ``work_dir`` have the command's defaults;
     ``callbacks`` hear of the training (``training/callbacks.py``). UserError for bad input, and Interrupted after a signal.
 
-    >>> run = train('fast_scnn_toy_street', {'max_iters': 2, 'val_interval': 2, 'train_samples': 8, 'val_samples': 2},
+    >>> run = train('fast_scnn_toy_street', {'max_iters': 2, 'warmup_iters': 0, 'train_samples': 8, 'val_samples': 2},
     ...             device='cpu', work_dir=folder / 'run')  # doctest: +ELLIPSIS
     fast_scnn on ...
     >>> sorted(path.name for path in (folder / 'run' / 'checkpoints').iterdir())

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from safetensors.numpy import save, save_file
 
 from twinseg.common import checkpoint
-from twinseg.common.checkpoint import FORMAT, LossScale, NewerFormatError, RunMeta, TrainerState
+from twinseg.common.checkpoint import FORMAT, Change, LossScale, NewerFormatError, RunMeta, TrainerState
 from twinseg.common.errors import StateError
 
 META = RunMeta(step=7, config={'arch': 'fast_scnn', 'base_lr': 1e-4}, best=None, classes=['road', 'Gebäude'])
@@ -150,6 +150,7 @@ def test_a_whole_meta_comes_back(tmp_path):
         steps_per_epoch=4,
         images=9,
         image_names='0123',
+        changes=[Change(step=4, key='base_lr', before=0.1, now=0.2)],
         world_size=2,
         step=9,
         epoch=2.25,

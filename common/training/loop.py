@@ -312,7 +312,7 @@ class Run:
     @contextmanager
     def heard_by(self, callbacks: Sequence[Callback]) -> Iterator[None]:
         """A block in which callbacks hear of the training, of its end, too, however it comes."""
-        self.callbacks, self.scores = Callbacks(callbacks), {}
+        self.callbacks = Callbacks(callbacks)
         self.callbacks.start(
             TrainingFacts(
                 self.work_dir,
