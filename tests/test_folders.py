@@ -1,5 +1,8 @@
-"""The folder of all caches."""
+"""The folder of all caches, and the home folder of libraries."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,3 +53,18 @@ def test_without_a_home_folder_the_error_says_what_to_set(monkeypatch, environme
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=message):
         folders.cache_folder()
+
+
+def test_libraries_get_a_home_folder_where_the_user_has_none():
+    """OpenVINO asks for one when it is imported, also in a container whose user has neither HOME nor an entry in passwd."""
+    pytest.importorskip('openvino')
+    code = (
+        'import os, pwd\n'
+        'def missing(number): raise KeyError(number)\n'
+        'pwd.getpwuid = missing\n'
+        'from twinseg.common.deploy.sessions import openvino_core\n'
+        'print(openvino_core().available_devices, "HOME" in os.environ)'
+    )
+    environment = {key: value for key, value in os.environ.items() if key != 'HOME'}
+    ended = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, env=environment)
+    assert ended.returncode == 0 and "'CPU'" in ended.stdout and ended.stdout.endswith('False\n'), ended.stderr

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping
 
 from twinseg.common.errors import UserError, require
-from twinseg.common.files import plain_path
+from twinseg.common.files import plain_path, some_home
 from twinseg.common.memory import MORE, is_out_of_memory
 
 
@@ -26,17 +26,22 @@ def onnxruntime_session(path: Path, threads: int) -> Any:
 def openvino_model(path: Path, threads: int) -> Any:
     """An ``openvino.CompiledModel`` that computes in float32 (by default it takes bfloat16 where the CPU has it); ``threads`` 0
     means the engine's choice. UserError when it refuses the file."""
-    require('openvino', 'deploy')
-    import openvino
-
     settings = {'INFERENCE_PRECISION_HINT': 'f32'} | ({'INFERENCE_NUM_THREADS': threads} if threads else {})
-    core = openvino.Core()
+    core = openvino_core()
     try:
         with plain_path(path) as plain:
             model = core.read_model(str(plain))
         return core.compile_model(model, 'CPU', settings)
     except (RuntimeError, MemoryError) as error:
         raise failure(path, 'OpenVINO refuses it', error) from None
+
+
+def openvino_core() -> Any:
+    """An ``openvino.Core``."""
+    require('openvino', 'deploy')
+    with some_home():
+        import openvino
+    return openvino.Core()
 
 
 OPENERS: Mapping[str, Callable[[Path, int], Any]] = {'onnxruntime': onnxruntime_session, 'openvino': openvino_model}

@@ -86,6 +86,22 @@ def home_expanded(path: str | Path) -> Path:
 
 
 @contextmanager
+def some_home() -> Iterator[None]:
+    """A context in which there is a home folder, an empty one where the user has none: libraries ask for it at their import."""
+    try:
+        Path.home()
+    except RuntimeError:
+        with tempfile.TemporaryDirectory(prefix='twinseg-') as folder:
+            os.environ['HOME'] = folder
+            try:
+                yield
+            finally:
+                del os.environ['HOME']
+    else:
+        yield
+
+
+@contextmanager
 def written_beside(path: Path, synced: bool = True) -> Iterator[Path]:
     """A temporary path beside ``path``, with its suffix, that takes the place of ``path`` when the block ends well.
 

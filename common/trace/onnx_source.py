@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from twinseg.common.activations import Layer, Watcher
 from twinseg.common.deploy.engines import open_engine
 from twinseg.common.deploy.metadata import ExportMetadata
-from twinseg.common.deploy.sessions import failure
+from twinseg.common.deploy.sessions import failure, openvino_core
 from twinseg.common.errors import UserError, reason_of
 from twinseg.common.files import written_beside
 from twinseg.common.interpolation import Size
@@ -185,9 +185,7 @@ class OnnxSource:
         }
         try:
             if self.engine.name == 'openvino':
-                import openvino
-
-                core = openvino.Core()
+                core = openvino_core()
                 compiled = core.compile_model(
                     core.read_model(model.SerializeToString()), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}
                 )
