@@ -1,4 +1,5 @@
-"""The commands of other repositories: ``train.py``, ``eval.py``, ``tools/train.py``, ``torch.distributed.launch``."""
+"""The commands of other repositories: ``train.py``, ``eval.py``, ``tools/train.py``, ``train_dp.py``, ``train_ddp.py``,
+``torch.distributed.launch``."""
 
 import os
 import subprocess
@@ -42,6 +43,14 @@ def test_mmsegmentations_command_trains_on(folder):
     assert done.returncode == 0 and 'continues from' in done.stdout
     wrong = run(folder, str(ROOT / 'tools' / 'train.py'), 'configs/stdc/stdc9.py')
     assert wrong.returncode == 2 and wrong.stderr.count('\n') == 1
+
+
+@pytest.mark.parametrize('name', ['train_dp.py', 'train_ddp.py'])
+def test_deephms_commands(folder, name):
+    absent = run(folder, str(ROOT / name), '--local-rank=0')
+    assert absent.returncode == 2 and 'voc' in absent.stderr and absent.stderr.count('\n') == 1
+    done = run(folder, str(ROOT / name), 'mine.yaml', '--device', 'cpu', '--work-dir', name)
+    assert done.returncode == 0 and 'step 2' in done.stdout
 
 
 def test_the_zoos_table_of_a_run(folder, capsys):
