@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""DeepHM's training command with DDP, a process for each GPU: python -m torch.distributed.launch --nproc_per_node=2 train_ddp.py [CONFIG] [OPTIONS]"""
+"""DeepHM's training command with DDP, a process for each GPU:
+python -m torch.distributed.launch --nproc_per_node=2 train_ddp.py [CONFIG]
+"""
 
 import sys
 

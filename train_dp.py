@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""DeepHM's training command with DP, one process, whose GPUs share every batch: python train_dp.py [CONFIG] [OPTIONS]"""
+"""DeepHM's training command with DP, one process, whose GPUs share every batch:
+python train_dp.py [CONFIG] [OPTIONS]
+"""
 
 import sys
 

@@ -152,8 +152,9 @@ def reset_device_memory() -> None:
 
 
 def device_memory() -> Optional[float]:
-    """Largest memory of tensors on the device in MB since the last reset; None for the CPU."""
-    return None if _device.type == 'cpu' else getattr(torch, _device.type).max_memory_allocated() / MEGABYTE
+    """Largest memory of tensors on the device in MB since the last reset; None for the CPU, and where PyTorch does not know."""
+    largest = getattr(getattr(torch, _device.type), 'max_memory_allocated', None)
+    return None if _device.type == 'cpu' or largest is None else largest() / MEGABYTE
 
 
 def make_float64_trainer(network: Network, config: Config) -> Trainer:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Optional
 import numpy as np
 from PIL import Image
 
+from twinseg.common import tasks
 from twinseg.common.config import Config
 from twinseg.common.data.base import OnProgress
 from twinseg.common.data.open import open_validation
@@ -56,7 +57,7 @@ def parity_on_data(
     The worst images go into the folder ``out``: image, both masks, and the pixels that differ in white. UserError for a
     classifier, and for a folder that cannot be written.
     """
-    if config.task != 'segmentation':
+    if not tasks.of(config.task).HAS_COLOURS:
         raise UserError('--data: compares pixels; the checkpoint is of a classifier')
     predictors = {}
     for name in ('pytorch', 'mindspore'):

@@ -62,7 +62,8 @@ def test_the_zoos_table_of_a_run(folder, capsys):
 
 @pytest.mark.parametrize('word', ['--local-rank=3', '--local_rank=3'])
 def test_the_rank_that_the_old_launcher_adds_is_taken(word, monkeypatch):
-    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    monkeypatch.setenv('LOCAL_RANK', '')  # and takes it back
+    monkeypatch.delenv('LOCAL_RANK')
     assert cli._without_local_rank(['train', 'a.yaml', word]) == ['train', 'a.yaml'] and os.environ['LOCAL_RANK'] == '3'
     monkeypatch.setenv('LOCAL_RANK', '1')
     cli._without_local_rank([word])

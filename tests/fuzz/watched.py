@@ -8,6 +8,7 @@ import select
 import shutil
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
@@ -205,6 +206,7 @@ def _be_watched(work: Callable[[], int], world: World, limits: Limits, streams: 
             COLUMNS='200',
         )
         os.environ.pop('TWINSEG_DATA', None)
+        tempfile.tempdir = None  # what the parent chose
         os.chdir(world.case)
         size = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + HEADROOM * limits.memory,) * 2)
