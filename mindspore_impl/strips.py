@@ -39,7 +39,7 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, alig
     """The sum of softmax cross-entropy times constant weights (N, H, W), which are 0 where a pixel is ignored."""
     if _in_strips():
         wide, corners = _widen(logits, labels, align_corners), Tensor([align_corners], ms.int32)
-        return _weighted_softmax(wide, labels, weights, corners)[0][0]
+        return _weighted_softmax(wide, labels, weights, corners)[0].sum()  # of one number
     return (weights * cross_entropy(logits, labels, align_corners)).sum()
 
 
@@ -51,7 +51,7 @@ def weighted_sigmoid(
     if _in_strips():
         wide, corners = _widen(logits, labels, align_corners), Tensor([align_corners], ms.int32)
         factors = Tensor([1], ms.float32) if positive is None else positive
-        return _weighted_sigmoid(wide, labels, weights, factors, corners)[0][0]
+        return _weighted_sigmoid(wide, labels, weights, factors, corners)[0].sum()
     logits = resize(logits, labels.shape[1:], align_corners)
     right = _right(logits, labels)
     losses = ops.softplus(logits).sum(1) - right

@@ -130,7 +130,7 @@ class Log:
     def scalars(self, group: str, values: dict[str, float], step: int) -> None:
         """TensorBoard scalars."""
         for name, value in values.items():
-            self.events.add_scalar(f'{group}/{name}', value, step)
+            self.events.add_scalar(f'{group}/{printable(name)}', value, step)
 
     def pictures(self, pictures: Mapping[str, np.ndarray], step: int) -> None:
         """Pictures for TensorBoard, uint8 (H, W, 3), by name."""
@@ -142,7 +142,7 @@ class Log:
         lines = (printable(f'    {key}: {value}') for key, value in config.items())  # indented: shown as it is
         self.events.add_text('configuration', '\n'.join(lines), 0)
         if best is not None:
-            plain = {key: value if isinstance(value, (int, float, str)) else str(value) for key, value in config.items()}
+            plain = {key: value if isinstance(value, (int, float)) else printable(value) for key, value in config.items()}
             self.events.add_hparams(plain, {f'best/{figure}': best}, name='best')
 
     def step(self, values: dict[str, Any], keep: bool, last: int) -> None:

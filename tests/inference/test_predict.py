@@ -120,8 +120,8 @@ def test_video(checkpoint, tmp_path):
     for seed in range(3):
         writer.write(picture(SIZE, seed))
     writer.release()
-    assert run(checkpoint, [path], tmp_path / 'out') == [tmp_path / 'out' / 'drive_overlay.mp4']
-    assert [file.name for file in (tmp_path / 'out').iterdir()] == ['drive_overlay.mp4']
+    written = [tmp_path / 'out' / f'drive_{kind}.mp4' for kind in ('overlay', 'mask')]
+    assert run(checkpoint, [path], tmp_path / 'out') == written and set((tmp_path / 'out').iterdir()) == set(written)
     video = cv2.VideoCapture(str(tmp_path / 'out' / 'drive_overlay.mp4'))
     assert video.get(cv2.CAP_PROP_FPS) == rate
     frames = []
