@@ -29,7 +29,7 @@ HALF_SIZE = (33, 49)  # of those images: CPUs are slow in float16
 SEEDS = (1, 2, 3, 4)  # of images whose gradients are compared
 HALF_TOLERANCE = 0.1  # relative L2 of logits in half precision: it rounds to 1e-3, a few dozen layers deep
 EXPORT_TOLERANCE = 1e-4  # of the largest logit
-MINDSPORE = {  # networks of which MindSpore writes such a file in every run; the others have the same layers
+EXPORTED = {  # networks of which such a file is written in every run; the others have the same layers
     'onnx': ('enet', 'segnet', 'pspnet', 'upernet', 'gcn', 'duc_hdc', 'stdc1_seg', 'ddrnet23_slim_seg'),
     'mindir': ('enet', 'pspnet', 'ddrnet23_slim_seg'),
 }
@@ -313,7 +313,7 @@ def test_export_is_static_and_equal(request, name, one_of_a_kind, format, backen
     case, path = NETWORKS[name], tmp_path / f'net.{format}'
     if format == 'mindir' and backend.name == 'pytorch':
         pytest.skip('MindSpore writes it')
-    if backend.name == 'mindspore' and name not in MINDSPORE[format] and not request.config.getoption('--slow'):
+    if name not in EXPORTED[format] and not request.config.getoption('--slow'):
         pytest.skip('needs --slow')
     monkeypatch.setattr('twinseg.common.deploy.export.available', lambda: [backend.name])  # as if it were the only one
     size = case.export_size

@@ -167,8 +167,9 @@ QUICK = (  # one of each kind: what takes long is tried with these in every run 
     'ddrnet23_slim',
     *(name for name in OVERFIT if name not in ('stdc2_seg', 'ddrnet23_seg', 'ddrnet39_seg')),
 )
-STEPPED = (  # training/test_golden_steps.py compiles these for training, and compares the twins after two steps
+STEPPED = (  # training/test_golden_steps.py takes steps with these, and compares the twins after two
     'fast_scnn',
+    'enet',
     'stdc1_seg',
     'ddrnet23_slim_seg',
     'deeplabv3plus',
