@@ -57,7 +57,10 @@ EXAMPLES: dict[str, tuple[str, str]] = {
     'results': ('results runs/* --out results.md', 'results runs/mine --add'),
     'submit': ('submit --checkpoint runs/mine --ms-flip', 'submit --checkpoint runs/mine --split test --out submission'),
     'parity': ('parity fast_scnn_toy_street', 'parity stdc1_toy_street --weights stdc1.safetensors --json parity.json'),
-    'trace': ('trace fast_scnn_toy_street', 'trace --help'),
+    'trace': (
+        'trace runs/mine@pytorch runs/mine@mindspore',
+        'trace runs/mine net.onnx@openvino street.jpg --out trace.html',
+    ),
     'benchmark': (
         'benchmark fast_scnn_toy_street --size 512x1024',
         'benchmark --checkpoint runs/mine --backend mindspore --no-train',
