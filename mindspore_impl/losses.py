@@ -331,7 +331,7 @@ def _mean_of_largest(losses: Tensor, count: int) -> Tensor:
         return largest.mean()
     everywhere = distributed.gather(largest)
     count = min(count, losses.shape[0] * distributed.size())
-    smallest = ops.topk(everywhere, count)[0][-1]
+    smallest = ops.topk(everywhere, count)[0].min()
     above, equal = ops.cast(everywhere > smallest, ms.float32), ops.cast(everywhere == smallest, ms.float32)
     ties = (count - above.sum()) / equal.sum()  # share with which losses equal to the smallest one count
     weights = ops.cast(largest > smallest, ms.float32) + ties * ops.cast(largest == smallest, ms.float32)
@@ -346,7 +346,10 @@ def _pixels(
         return Tensor(labels.size, ms.float32)
     if counted is None:
         counted = distributed.mean(count_pixels(labels, class_weight))
-    return ops.maximum(counted[0 if class_weight is None else 1], Tensor(TINY, ms.float32))
+    chosen = Tensor(
+        [1, 0] if class_weight is None else [0, 1], ms.float32
+    )  # PyNative mode refuses some indices
+    return ops.maximum((counted * chosen).sum(), Tensor(TINY, ms.float32))
 
 
 def _hard_pixels(losses: Tensor, labels: Tensor, thresh: float, min_kept: int) -> Tensor:
@@ -359,6 +362,6 @@ def _hard_pixels(losses: Tensor, labels: Tensor, thresh: float, min_kept: int) -
     if distributed.size() > 1:  # each process's smallest have the smallest of all among them
         smallest = ops.topk(distributed.gather(smallest), count)[0]
     largest = distributed.gather(ops.where(valid, probability, 0.0).max().reshape(1)).max()
-    threshold = ops.minimum(-smallest[-1], largest)
+    threshold = ops.minimum(-smallest.min(), largest)
     threshold = ops.maximum(threshold, Tensor(thresh, ms.float32))
     return ops.logical_and(valid, probability < threshold)
