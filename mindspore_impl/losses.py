@@ -346,9 +346,7 @@ def _pixels(
         return Tensor(labels.size, ms.float32)
     if counted is None:
         counted = distributed.mean(count_pixels(labels, class_weight))
-    chosen = Tensor(
-        [1, 0] if class_weight is None else [0, 1], ms.float32
-    )  # PyNative mode refuses some indices
+    chosen = Tensor([1, 0] if class_weight is None else [0, 1], ms.float32)  # PyNative mode refuses some indices
     return ops.maximum((counted * chosen).sum(), Tensor(TINY, ms.float32))
 
 
