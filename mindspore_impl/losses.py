@@ -252,7 +252,7 @@ def lovasz(
     total = truth.sum(1, keepdims=True)
     right = ops.cumsum(truth, 1)
     wrong = ops.cast(ops.arange(1, order.shape[1] + 1), ms.float32) - right
-    jaccard = 1 - (total - right) / (total + wrong)  # of all errors up to each
+    jaccard = 1 - (total - right) / (total + wrong)  # if the errors up to here are all
     slopes = ops.cat((jaccard[:, :1], jaccard[:, 1:] - jaccard[:, :-1]), 1)
     weights = ops.tensor_scatter_elements(ops.zeros_like(slopes), order, slopes, 1)
     weights = ops.stop_gradient(weights.reshape(classes, -1, mine.shape[0])[:, distributed.rank()])

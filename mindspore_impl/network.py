@@ -90,7 +90,7 @@ def freeze(network: Network, patterns: Sequence[str]) -> None:
     canonical = canonical_names(network)
     parameters = {canonical[name]: value for name, value in network.parameters_and_names() if value.requires_grad}
     network.frozen = frozen(list(parameters), patterns)
-    names = {name for found in network.frozen.values() for name in found}
+    names = {name for part in network.frozen.values() for name in part}
     for name in names:
         parameters[name].requires_grad = False
     for name, module in network.cells_and_names():

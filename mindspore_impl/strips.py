@@ -24,7 +24,7 @@ from twinseg.mindspore_impl.layers import resize
 
 STRIP = 1 << 18  # logits of a strip: 1 MB
 CHANNELS = 64  # numbers from 1 to 2 whose product float32 can hold
-threads: Optional[int] = None  # of a CPU; by default its cores
+threads: Optional[int] = None  # number of CPU threads; by default the cores
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, align_corners: bool = False) -> Tensor:
@@ -39,7 +39,7 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor, alig
     """The sum of softmax cross-entropy times constant weights (N, H, W), which are 0 where a pixel is ignored."""
     if _in_strips():
         wide, corners = _widen(logits, labels, align_corners), Tensor([align_corners], ms.int32)
-        return _weighted_softmax(wide, labels, weights, corners)[0].sum()  # of one number
+        return _weighted_softmax(wide, labels, weights, corners)[0].sum()  # one number
     return (weights * cross_entropy(logits, labels, align_corners)).sum()
 
 
@@ -153,7 +153,7 @@ def _gradient(
     def of_image(image: int) -> None:
         for strip in _strips(wide, labels, corners, image):
             slope = slopes[strip.pixels]
-            if not slope.any():  # of hard pixels there may be none
+            if not slope.any():  # this strip has no hard pixels
                 continue
             logits = strip.logits(wide)
             np.exp(np.subtract(logits, normalisers[strip.pixels], out=logits), out=logits)

@@ -209,7 +209,7 @@ class WholeBatch(Graph):
 
     def construct(self, labels: Tensor, kernel: Tensor, *outputs: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         (_, values), slopes = self.gradient(labels, kernel, *outputs)
-        return values, slopes if len(self.heads) > 1 else (slopes,)  # of a single position there is no tuple
+        return values, slopes if len(self.heads) > 1 else (slopes,)  # MindSpore gives no tuple for a single position
 
 
 class Outputs(Graph):

@@ -241,7 +241,7 @@ def lovasz(
     total = truth.sum(1, keepdim=True)
     right = truth.cumsum(1)
     wrong = torch.arange(1, order.shape[1] + 1, device=order.device) - right
-    jaccard = 1 - (total - right) / (total + wrong)  # of all errors up to each
+    jaccard = 1 - (total - right) / (total + wrong)  # if the errors up to here are all
     slopes = jaccard.diff(dim=1, prepend=jaccard.new_zeros((classes, 1)))
     weights = torch.empty_like(slopes).scatter_(1, order, slopes).view(classes, -1, errors.shape[1])[:, distributed.rank()]
     occurs = (total > 0)[:, 0].float()

@@ -78,7 +78,7 @@ def freeze(network: Network, patterns: Sequence[str]) -> None:
     for a pattern that fits none."""
     parameters = {name: value for name, value in network.named_parameters() if value.requires_grad}
     network.frozen = frozen(list(parameters), patterns)
-    names = {name for found in network.frozen.values() for name in found}
+    names = {name for part in network.frozen.values() for name in part}
     for name in names:
         parameters[name].requires_grad = False
     for name, module in network.named_modules():

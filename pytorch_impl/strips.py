@@ -125,7 +125,7 @@ class _CrossEntropy(torch.autograd.Function):
         slopes, gradient = slopes * (labels != IGNORE), torch.zeros_like(wide)
         for strip in _strips(wide, labels, ctx.align_corners):
             slope = slopes[strip.pixels]
-            if not slope.any():  # of hard pixels there may be none
+            if not slope.any():  # this strip has no hard pixels
                 continue
             probabilities = strip.logits(wide).sub_(normalisers[strip.pixels]).exp_()
             strip.add_gradient(probabilities.mul_(slope).scatter_add_(0, strip.truth(labels), -slope[None]), gradient)

@@ -117,8 +117,8 @@ def module_gradients(
     output = _tensors(module(*[x + 0 for x in given]))[0]
     gradient = _like(network, output_gradient).to(output.dtype)
     wanted = [*given, *parameters.values()]
-    found = torch.autograd.grad(output, wanted, gradient, allow_unused=True)
-    arrays = [_array(torch.zeros_like(x) if g is None else g).copy() for x, g in zip(wanted, found)]
+    gradients = torch.autograd.grad(output, wanted, gradient, allow_unused=True)
+    arrays = [_array(torch.zeros_like(x) if g is None else g).copy() for x, g in zip(wanted, gradients)]
     return arrays[: len(given)], dict(zip(parameters, arrays[len(given) :]))
 
 

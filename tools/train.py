@@ -13,7 +13,7 @@ if __name__ == '__main__':
     parser.add_argument('--resume', action='store_true', help='continue in the work folder, exactly')
     parser.add_argument('--amp', action='store_true', help='amp_level O1')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='keys of `twinseg list keys`')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], help='found in the environment: not needed')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], help='not needed: the environment tells it')
     parser.add_argument('--local_rank', '--local-rank', type=int, help=argparse.SUPPRESS)
     words = parser.parse_args()
     settings = [*words.cfg_options, *(['amp_level=O1'] if words.amp else [])]

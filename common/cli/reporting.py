@@ -50,13 +50,13 @@ def list_(
     if as_json:
         print(json.dumps(rows, indent=1))
         return
-    for name, found in rows.items():
-        if not found:
+    for name, entries in rows.items():
+        if not entries:
             console.console.print(f'no {name}{" with " + " ".join(words) if words else ""}', highlight=False)
         elif name in ('recipes', 'weights', 'keys'):
-            console.show_entries(name, found)
+            console.show_entries(name, entries)
         else:
-            console.show(name, found)
+            console.show(name, entries)
 
 
 def report(

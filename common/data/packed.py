@@ -2,6 +2,7 @@
 where counting references copies their pages."""
 
 import os
+from abc import abstractmethod
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,8 +18,8 @@ class Indexed(Sequence[Item]):
 
     length: int
 
-    def item(self, index: int) -> Item:
-        raise NotImplementedError
+    @abstractmethod
+    def item(self, index: int) -> Item: ...
 
     def __len__(self) -> int:
         return self.length

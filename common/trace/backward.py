@@ -66,8 +66,8 @@ class _Side:
     def gradients(self, inputs: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, Arrays]]:
         """As ``Backend.activation_gradients``, under the first network's names; activations in the order of arrival."""
         source = self.source
-        found = source.backend.activation_gradients(source.network, inputs, _cotangents, auxiliary=source.auxiliary)
-        activations, parameters, entered = ({self._renamed(name): value for name, value in part.items()} for part in found)
+        gradients = source.backend.activation_gradients(source.network, inputs, _cotangents, auxiliary=source.auxiliary)
+        activations, parameters, entered = ({self._renamed(name): value for name, value in part.items()} for part in gradients)
         return activations, parameters, entered  # type: ignore[return-value]
 
     def module(self, name: str, inputs: Arrays, gradient: np.ndarray) -> Optional[tuple[Arrays, dict[str, np.ndarray]]]:

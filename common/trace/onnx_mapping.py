@@ -1,6 +1,6 @@
 """Which tensor of an ONNX graph is which tensor of the network that it was exported from.
 
-Nodes with weights are found by the names of their weights, by the exporter's scopes, and else by position and shape; the
+Nodes with weights are mapped by the names of their weights, by the exporter's scopes, and else by position and shape; the
 others by what flows into and out of these. A norm that was folded into a convolution is known by its absence.
 """
 

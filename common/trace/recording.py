@@ -3,6 +3,7 @@
 import hashlib
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
 from typing import Literal, NamedTuple, Optional
@@ -35,7 +36,7 @@ class Event(NamedTuple):
         )
 
 
-class Passage:
+class Passage(ABC):
     """A ``Watcher`` that gives every tensor its ``Event``; subclasses say in ``see`` what happens to it."""
 
     def __init__(self) -> None:
@@ -61,9 +62,9 @@ class Passage:
             return None
         return [old if new is None else new for old, new in zip(arrays, changed)]
 
+    @abstractmethod
     def see(self, event: Event, array: np.ndarray) -> Optional[np.ndarray]:
         """Takes a tensor; what it returns replaces the tensor."""
-        raise NotImplementedError
 
 
 class Recording(Passage):
@@ -82,7 +83,7 @@ class Recording(Passage):
         self.shapes: dict[Event, tuple[int, ...]] = {}
 
     def see(self, event: Event, array: np.ndarray) -> None:
-        """Stores a tensor in float32, as it is now."""
+        """Stores a copy of a tensor in float32."""
         self.add(event, array, self.open[-1][0] if self.open else '')
 
     def add(self, event: Event, array: np.ndarray, parent: str = '') -> None:
@@ -110,7 +111,7 @@ class Recording(Passage):
         return event in self.content
 
     def __getitem__(self, event: Event) -> np.ndarray:
-        """The tensor, read-only, read from its file as it is used."""
+        """The tensor, read-only, mapped from its file."""
         return np.load(self.folder / f'{self.content[event]}.npy', mmap_mode='r')
 
     def origin(self, event: Event) -> Event:

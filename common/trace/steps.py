@@ -67,27 +67,27 @@ def _states(source: NetworkSource, state: Mapping[str, np.ndarray], batches: lis
     network = source.rebuild()
     source.backend.load_state(network, state)
     trainer: Trainer = source.backend.make_trainer(network, source.config)
-    found = []
+    states = []
     for batch in batches:
         trainer.step([batch], learning_rate(source.config))['loss']
-        found.append(trainer.state()[0])
-    return found
+        states.append(trainer.state()[0])
+    return states
 
 
 def _moved(step: int, mine: list[State], theirs: list[State], nudged: list[State]) -> list[Moved]:
-    found = []
+    moved = []
     for name, value in mine[step + 1].items():
         before = mine[step].get(name, np.zeros_like(value))
         movement = float(np.linalg.norm(value.astype(np.float64) - before))
         if name not in theirs[step]:
-            found.append(Moved(step, name, float('inf'), LEAST))
+            moved.append(Moved(step, name, float('inf'), LEAST))
             continue
         size = max(movement, 1e-12)
         apart = float(np.linalg.norm(value.astype(np.float64) - theirs[step][name])) / size
         limit = max(LEAST, FACTOR * float(np.linalg.norm(value.astype(np.float64) - nudged[step][name])) / size)
         if apart > limit and apart * size > 1e-7 * float(np.linalg.norm(value)):
-            found.append(Moved(step, name, apart, limit))
-    return found
+            moved.append(Moved(step, name, apart, limit))
+    return moved
 
 
 def _order(one: Moved) -> tuple[int, float]:

@@ -83,7 +83,7 @@ class Log:
         self.began = time.monotonic() - max(earlier, default=0)
         self._open(step if resumed else None)
         self.live = Live(console=self.console, transient=True, refresh_per_second=4) if self.console.is_terminal else None
-        self.scores = ''  # of the last evaluation, for the progress on a terminal
+        self.scores = ''  # the last evaluation's, for the progress on a terminal
 
     def __enter__(self) -> 'Log':
         if self.live:
@@ -139,7 +139,7 @@ class Log:
 
     def settings(self, config: Mapping[str, Any], figure: str, best: Optional[float]) -> None:
         """The configuration for TensorBoard, as text and as hyperparameters of the best score."""
-        lines = (printable(f'    {key}: {value}') for key, value in config.items())  # indented: shown as it is
+        lines = (printable(f'    {key}: {value}') for key, value in config.items())  # indented: Markdown shows it unchanged
         self.events.add_text('configuration', '\n'.join(lines), 0)
         if best is not None:
             plain = {key: value if isinstance(value, (int, float)) else printable(value) for key, value in config.items()}

@@ -41,17 +41,17 @@ def frozen(names: Sequence[str], patterns: Iterable[str]) -> dict[str, list[str]
     """Pattern of ``freeze`` -> those of the parameters ``names`` that keep their values. UserError for a pattern that fits
     none, and where none is left to train."""
     fitting = {key: [name for name in names if _fits(key, name)] for key in patterns}
-    for key, found in fitting.items():
-        if not found:
+    for key, matched in fitting.items():
+        if not matched:
             raise _no_parameter('freeze', key, names)
-    if not set(names) - {name for found in fitting.values() for name in found}:
+    if not set(names) - {name for matched in fitting.values() for name in matched}:
         raise UserError(f'freeze: {", ".join(fitting)}: leaves no parameter to train')
     return fitting
 
 
 def frozen_tensors(fitting: Mapping[str, Sequence[str]]) -> set[str]:
     """Names of the parameters that ``frozen`` gave, and of the running statistics beside them where they are batch norms'."""
-    names = {name for found in fitting.values() for name in found}
+    names = {name for matched in fitting.values() for name in matched}
     modules = [name.removesuffix('.weight') for name in names if name.endswith('.weight')]
     return names | {f'{module}.{statistic}' for module in modules for statistic in ('running_mean', 'running_var')}
 

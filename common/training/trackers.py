@@ -5,6 +5,7 @@ chooses one; where it sends them, or whether it stays on this machine, is set as
 
 import os
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Optional
 
@@ -17,7 +18,7 @@ ID_FILE = 'tracker_id'  # in the run folder: a resumed training goes on with the
 LONGEST = 250  # characters of a parameter: MLflow's limit was 250 until version 1.28, 6000 since
 
 
-class Tracker(Callback):
+class Tracker(Callback, ABC):
     """Sends scalars and the configuration on; ``open``, ``log`` and ``close`` are a tracker's own."""
 
     package: str
@@ -52,17 +53,17 @@ class Tracker(Callback):
     def end(self, step: int, scores: Mapping[str, Any]) -> None:
         self.close()
 
+    @abstractmethod
     def open(self, training: TrainingFacts, identity: str, resumed: bool) -> str:
         """Begins a run, or goes on with that of ``identity``; returns the identity for a later resume."""
-        raise NotImplementedError
 
+    @abstractmethod
     def log(self, values: dict[str, float], step: int) -> None:
         """Scalars of a step."""
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Ends the run."""
-        raise NotImplementedError
 
 
 class Wandb(Tracker):

@@ -90,8 +90,9 @@ def apart(values: list[float], others: list[list[float]]) -> float:
 def main(folder: str) -> None:
     sys.path.insert(0, folder)
     import models.enet
-    import train
     from data.utils import enet_weighing
+
+    import train
 
     checkout = models.enet, train, enet_weighing
     here = Path(__file__).parent
