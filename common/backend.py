@@ -18,11 +18,12 @@ import numpy as np
 
 from twinseg.common.activations import Arrays, Layer, Watcher
 from twinseg.common.checkpoint import LoadReport, RunMeta, State, TrainerState
-from twinseg.common.config import DETAIL_KERNEL, Config, Loss
+from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError, nearest, reason_of, require
 from twinseg.common.interpolation import Size
 from twinseg.common.parallel.processes import Group
 from twinseg.common.plugins import GROUP, PLUGINS, built
+from twinseg.common.settings.groups.loss import DETAIL_KERNEL
 
 PACKAGES = {'pytorch': ('torch', 'twinseg.pytorch_impl.backend'), 'mindspore': ('mindspore', 'twinseg.mindspore_impl.backend')}
 Network = Any  # torch.nn.Module or mindspore.nn.Cell

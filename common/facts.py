@@ -13,11 +13,12 @@ from typing import Any, NamedTuple, Optional
 
 from twinseg.common import config as configuration
 from twinseg.common.checkpoint import RunMeta
-from twinseg.common.config import TASK_TEXTS, Config, TaskName
+from twinseg.common.config import Config
 from twinseg.common.data.base import IGNORE, Dataset
 from twinseg.common.data.open import description
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.printable import MOST_NAMES, listed
+from twinseg.common.settings.of_task import TASK_TEXTS, TaskName
 
 NORMALISATION = ('mean', 'std')
 SIZES: dict[TaskName, tuple[str, ...]] = {  # keys that decide what a network sees of an image

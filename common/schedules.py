@@ -6,8 +6,9 @@ Warm-up first, then the decay over the steps that are left, as in mmsegmentation
 
 import numpy as np
 
-from twinseg.common.config import DETAIL_KERNEL, Optimizer, Schedule
+from twinseg.common.config import Optimizer, Schedule
 from twinseg.common.errors import UserError
+from twinseg.common.settings.groups.loss import DETAIL_KERNEL
 
 DETAIL_LIMIT = 0.1  # weighted sum in STDC's detail target above which a pixel is a boundary, both in float32
 

@@ -13,10 +13,10 @@ import mindspore as ms
 from mindspore import Tensor, ops
 
 from twinseg.common import config
-from twinseg.common.config import DETAIL_KERNEL
 from twinseg.common.data.base import IGNORE
 from twinseg.common.plugins import PLUGINS, built
 from twinseg.common.schedules import DETAIL_LIMIT
+from twinseg.common.settings.groups.loss import DETAIL_KERNEL, LossName
 from twinseg.common.training.loss_checks import check, divides_by_count
 from twinseg.mindspore_impl import distributed, strips
 from twinseg.mindspore_impl.layers import resize
@@ -69,7 +69,7 @@ def criterion(
     logits: Tensor,
     labels: Tensor,
     loss: SimpleNamespace,
-    name: config.LossName,
+    name: LossName,
     align_corners: bool,
     counted: Optional[Tensor],
 ) -> Tensor:

@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twinseg.common import config
-from twinseg.common.config import DETAIL_KERNEL
 from twinseg.common.data.base import IGNORE
 from twinseg.common.plugins import PLUGINS, built
 from twinseg.common.schedules import DETAIL_LIMIT
+from twinseg.common.settings.groups.loss import DETAIL_KERNEL, LossName
 from twinseg.common.training.loss_checks import check, divides_by_count
 from twinseg.pytorch_impl import distributed, strips
 from twinseg.pytorch_impl.data import constant
@@ -64,7 +64,7 @@ def criterion(
     logits: Tensor,
     labels: Tensor,
     loss: config.Loss,
-    name: config.LossName,
+    name: LossName,
     align_corners: bool,
     counted: Optional[Tensor],
 ) -> Tensor:

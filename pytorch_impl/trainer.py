@@ -11,8 +11,9 @@ from torch import nn
 
 from twinseg.common.backend import Batch, StepFigures
 from twinseg.common.checkpoint import TrainerState
-from twinseg.common.config import DETAIL_KERNEL, Config
+from twinseg.common.config import Config
 from twinseg.common.schedules import average_decay
+from twinseg.common.settings.groups.loss import DETAIL_KERNEL
 from twinseg.common.training.accumulation import mean_count
 from twinseg.common.training.loss_checks import divides_by_count, needs_whole_batch
 from twinseg.common.training.state import StatefulTrainer

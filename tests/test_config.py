@@ -15,6 +15,7 @@ from twinseg.common import config
 from twinseg.common.config import Config, from_flat, load, override, parse_override
 from twinseg.common.errors import UserError
 from twinseg.common.settings import foreign_keys, presets, recipes, yaml_text
+from twinseg.common.settings.of_task import CLASSIFICATION
 from twinseg.common.settings.presets import preset_arguments
 
 
@@ -245,7 +246,7 @@ GENERATED = hypothesis.settings(deadline=None, suppress_health_check=list(hypoth
 @pytest.mark.parametrize('key', sorted(config.KEYS.keys() - {'set', 'preset'}))
 def test_every_value_survives_json_and_yaml(key):
     """A value of each kind that the key's type takes, alone: none is left out by chance; a preset becomes model_args."""
-    task = {'set': 'imagenet' if key in config.CLASSIFICATION else 'custom'}
+    task = {'set': 'imagenet' if key in CLASSIFICATION else 'custom'}
 
     @hypothesis.settings(GENERATED, max_examples=12)
     @hypothesis.given(
@@ -453,7 +454,7 @@ def test_every_range_has_the_lowest_value_first():
     for key, group in config.KEYS.items():
         default = config.GROUPS[group].model_fields[key].default
         if isinstance(default, list) and len(default) == 2 and key not in others:
-            task = {'set': 'imagenet'} if key in config.CLASSIFICATION else {}
+            task = {'set': 'imagenet'} if key in CLASSIFICATION else {}
             with pytest.raises(UserError, match=f'{key}: expected the lowest value first'):
                 from_flat({key: default[::-1], **task})
 

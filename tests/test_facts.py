@@ -9,10 +9,10 @@ from tests.support import photos, streets
 from twinseg.common import checkpoint, config, facts
 from twinseg.common.checkpoint import RunMeta
 from twinseg.common.cli import main
-from twinseg.common.config import IMAGENET_MEAN, IMAGENET_STD
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.facts import Facts
 from twinseg.common.inference.runs import load_run
+from twinseg.common.settings.groups.augment import IMAGENET_MEAN, IMAGENET_STD
 from twinseg.common.training import loop
 
 STORED = Facts(

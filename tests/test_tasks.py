@@ -7,6 +7,7 @@ import pytest
 
 from tests.support import signatures
 from twinseg.common import config, tasks
+from twinseg.common.settings.groups.data import IMAGE_FOLDERS
 from twinseg.common.tasks.base import Task
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ def test_a_task_answers_all_questions(name):
 
 def test_the_task_is_that_of_the_data_set():
     assert config.from_flat({'set': 'camvid'}).task == 'segmentation'
-    assert all(config.from_flat({'set': name}).task == 'classification' for name in config.IMAGE_FOLDERS)
+    assert all(config.from_flat({'set': name}).task == 'classification' for name in IMAGE_FOLDERS)
     assert tasks.of_logits(None).NAME == 'classification' and tasks.of_logits(False).NAME == 'segmentation'
 
 

@@ -13,6 +13,7 @@ from twinseg.common.data.listing import Tally
 from twinseg.common.data.packed import Joined
 from twinseg.common.data.pairs import Ending, PairFiles
 from twinseg.common.errors import DataError
+from twinseg.common.settings.groups.data import TRANSPARENT
 
 UNLISTED = 'image(s) that no list names'
 
@@ -69,7 +70,7 @@ def _label_map(data: config.Data, count: int) -> tuple[dict[int, int], dict[Colo
     colours |= {
         colour_of([int(channel) for channel in key.split(',')]): value
         for key, value in given.items()
-        if isinstance(key, str) and key != config.TRANSPARENT
+        if isinstance(key, str) and key != TRANSPARENT
     }
     return ids, colours
 

@@ -1,6 +1,6 @@
 """Data sets of image and label files: where their files are, one ``DatasetSpec`` each.
 
-A new data set is an entry of ``DATASETS``, its classes in ``classes.py``, and its name in ``config.Data.set``.
+A new data set is an entry of ``DATASETS``, its classes in ``classes.py``, and its name in ``settings.groups.data.Data.set``.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ from twinseg.common.data.listing import FileFacts, list_files, some
 from twinseg.common.data.packed import Texts
 from twinseg.common.data.pairs import Ending, Labels, PairFiles, find_pairs, likely_label_suffix
 from twinseg.common.errors import DataError
+from twinseg.common.settings.groups.data import TRANSPARENT
 
 VOC_FOLDERS = ('.', 'VOC2012', 'VOCdevkit/VOC2012', 'VOCtrainval_11-May-2012/VOCdevkit/VOC2012')  # below data_url
 VOC_LABELS = ('SegmentationClass', 'SegmentationClassAug')  # an image's label is taken from the first that has one
@@ -140,7 +141,7 @@ def open_split(spec: DatasetSpec, root: Path, data: config.Data, split: str, che
             rules,
             pixels=data.label_pixels,
             unknown=data.unknown_colors,
-            transparent=(data.label_map or {}).get(config.TRANSPARENT),
+            transparent=(data.label_map or {}).get(TRANSPARENT),
             keys=True,
         )
     if label is not None and label.is_file():

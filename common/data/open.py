@@ -23,17 +23,18 @@ from twinseg.common.data.toy_street import ToyStreet
 from twinseg.common.errors import DataError
 from twinseg.common.files import home_expanded
 from twinseg.common.plugins import PLUGINS
+from twinseg.common.settings.groups.data import IMAGE_FOLDERS, SplitNames
 
 USED_BY = {  # data sets -> keys that others of their task do not know
     ('custom',): (
         *('image_dir', 'label_dir', 'image_suffix', 'label_suffix', 'split_list'),
         *('classes', 'palette', 'label_map', 'label_pixels', 'unknown_colors'),
     ),
-    ('custom', *config.IMAGE_FOLDERS): ('val_fraction',),
+    ('custom', *IMAGE_FOLDERS): ('val_fraction',),
 }
 
 
-def open_dataset(data: config.Data, split: config.SplitNames) -> Dataset:
+def open_dataset(data: config.Data, split: SplitNames) -> Dataset:
     """The samples of a split, sorted by name, or of several, one split after the other.
 
     ``data.data_url`` is the folder; without it ``$TWINSEG_DATA/<set>``, then ``$TWINSEG_DATA``. DataError when the folder,
@@ -68,7 +69,7 @@ def open_validation(data: config.Data, split: Optional[str] = None) -> Dataset:
     return open_dataset(data, chosen)
 
 
-def open_files(data: config.Data, split: config.SplitNames, check: bool = True) -> Dataset:
+def open_files(data: config.Data, split: SplitNames, check: bool = True) -> Dataset:
     """The same, always from the files themselves, never from a cache; with ``check`` off, files may be missing.
 
     DataError, too, for several splits that have images in common.
@@ -81,7 +82,7 @@ def open_files(data: config.Data, split: config.SplitNames, check: bool = True) 
     if data.set == 'toy_street':
         return ToyStreet(data, split)
     root = data_root(data)
-    if data.set in config.IMAGE_FOLDERS:
+    if data.set in IMAGE_FOLDERS:
         return open_image_folder(root, data, split)
     return _open_split(root, data, split, check)
 
@@ -125,7 +126,7 @@ def open_for_cache(data: config.Data) -> list[FileDataset]:
     _check_keys(data)
     if data.set == 'toy_street':
         raise DataError('toy_street is drawn on the fly: there is nothing to cache')
-    if data.set in config.IMAGE_FOLDERS:
+    if data.set in IMAGE_FOLDERS:
         raise DataError(f'set: {data.set}: only images with label images are cached; those of classifiers are read as is')
     return [_open_split(data_root(data), data, split) for split in dict.fromkeys(data.split_names)]
 
@@ -140,7 +141,7 @@ def _check_keys(data: config.Data) -> None:
                 f'or leave {"it" if len(given) == 1 else "them"} out'
             )
     if data.set == 'toy_street' and data.data_url is not None:
-        others = ', '.join((*DATASETS, 'custom', *config.IMAGE_FOLDERS))
+        others = ', '.join((*DATASETS, 'custom', *IMAGE_FOLDERS))
         raise DataError(
             f'data_url: {data.data_url}, but the set is toy_street, which is drawn and has no files; say which set the folder '
             f'holds (set: {others}), or leave data_url out'
@@ -220,7 +221,7 @@ def data_root(data: config.Data) -> Path:
     """The folder of a data set, or the tar that it may be for classifiers; DataError when there is none."""
     if data.data_url is not None:
         root = home_expanded(data.data_url)
-        tar = data.set in config.IMAGE_FOLDERS
+        tar = data.set in IMAGE_FOLDERS
         if not (root.is_dir() or (tar and root.is_file())):
             raise DataError(
                 f'data_url: {root} is {"no folder" if root.exists() else "missing"} (read from {Path.cwd()}); '

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationEr
 
 from twinseg.common import config as configuration
 from twinseg.common import tasks
-from twinseg.common.config import IMAGE_FOLDERS, Config, Data
+from twinseg.common.config import Config, Data
 from twinseg.common.data.base import OnProgress
 from twinseg.common.data.open import open_validation
 from twinseg.common.deploy.engines import OnnxRuntime, half_weights
@@ -25,6 +25,7 @@ from twinseg.common.deploy.verify import TOLERANCE
 from twinseg.common.errors import DataError, UserError, reason_of
 from twinseg.common.facts import Facts, check, check_dataset
 from twinseg.common.files import read_bounded, write_text
+from twinseg.common.settings.groups.data import IMAGE_FOLDERS
 from twinseg.common.tasks.base import Evaluation
 from twinseg.common.tasks.card_files import read_array, text
 

@@ -8,10 +8,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from twinseg.common import config as configuration
 from twinseg.common import tasks
-from twinseg.common.config import Augment, Config, TaskName
+from twinseg.common.config import Augment, Config
 from twinseg.common.errors import UserError
 from twinseg.common.facts import Facts, check, of_config
 from twinseg.common.settings.limits import MAX_CLASS_IDS, MAX_CLASSES, MAX_PIXELS, MAX_SIDE
+from twinseg.common.settings.of_task import TaskName
 
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE)]
 Classes = Annotated[int, Field(gt=0, le=MAX_CLASSES)]

@@ -2,7 +2,7 @@
 
 from typing import Optional
 
-from twinseg.common.config import TaskName
+from twinseg.common.settings.of_task import TaskName
 from twinseg.common.tasks import classification, segmentation
 from twinseg.common.tasks.base import Task
 

@@ -13,7 +13,7 @@ from typing import Any, Callable, Generator, Iterable, Mapping, NamedTuple, Opti
 import numpy as np
 
 from twinseg.common.backend import Batch, Predictor
-from twinseg.common.config import Augment, Config, TaskName
+from twinseg.common.config import Augment, Config
 from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import default_palette
 from twinseg.common.data.reading import ImageRules, read_image
@@ -25,6 +25,7 @@ from twinseg.common.interpolation import Size
 from twinseg.common.memory import MORE, is_out_of_memory
 from twinseg.common.metrics import ImageScores, Scores
 from twinseg.common.parallel.processes import ALONE, Group
+from twinseg.common.settings.of_task import TaskName
 from twinseg.common.tasks import tiles
 
 SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)  # mmsegmentation's multi-scale test

@@ -10,7 +10,7 @@ import numpy as np
 
 from twinseg.common import console, metrics
 from twinseg.common.backend import Predictor
-from twinseg.common.config import Config, TaskName
+from twinseg.common.config import Config
 from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classification_transforms import eval_image
 from twinseg.common.data.samples import EvaluationImages, TrainImages
@@ -21,6 +21,7 @@ from twinseg.common.files import write_text
 from twinseg.common.interpolation import Size
 from twinseg.common.metrics import ImageScores, confusion_matrix, rank_of_truth
 from twinseg.common.parallel.processes import ALONE, Group
+from twinseg.common.settings.of_task import TaskName
 from twinseg.common.tasks.base import (
     DRAWING,
     PLAIN,

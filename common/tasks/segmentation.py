@@ -14,7 +14,7 @@ from PIL import Image
 
 from twinseg.common import console, metrics
 from twinseg.common.backend import Predictor
-from twinseg.common.config import Config, TaskName
+from twinseg.common.config import Config
 from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from twinseg.common.data.samples import LabelledImages, TrainSamples, loaded_images
@@ -36,6 +36,7 @@ from twinseg.common.files import written_beside
 from twinseg.common.interpolation import Size
 from twinseg.common.metrics import Scores, boundary_counts, confusion_matrix
 from twinseg.common.parallel.processes import ALONE, Group
+from twinseg.common.settings.of_task import TaskName
 from twinseg.common.tasks import tiles
 from twinseg.common.tasks.base import (
     DRAWING,

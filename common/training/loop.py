@@ -38,6 +38,7 @@ from twinseg.common.memory import peak_memory
 from twinseg.common.parallel.launch import pin
 from twinseg.common.parallel.processes import Group, check_agreement, naming_lost_ranks
 from twinseg.common.plugins import PLUGINS
+from twinseg.common.settings.groups.runtime import DEVICES
 from twinseg.common.training import input_wait, loss_checks
 from twinseg.common.training.callbacks import Callback, Callbacks, TrainingFacts
 from twinseg.common.training.lock import training_alone
@@ -99,7 +100,7 @@ def train(
     pin(backend_name)  # before the framework counts the cores
     runtime, backend = config.runtime, get_backend(backend_name)
     if device and runtime.device_target:  # what is written says where the run was trained, not where it was to be
-        config = config.replace(device_target=configuration.DEVICES.get(device, device))
+        config = config.replace(device_target=DEVICES.get(device, device))
     device = backend.setup(
         device or runtime.device_target, seed=runtime.seed, threads=runtime.threads, timeout=runtime.collective_timeout
     )

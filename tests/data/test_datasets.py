@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from twinseg.common import config, facts
-from twinseg.common.config import IMAGE_FOLDERS
 from twinseg.common.data.classes import CAMVID32, CAMVID_CLASSES, CITYSCAPES_CLASSES, CITYSCAPES_LABEL_IDS, default_palette
 from twinseg.common.data.layouts import DATASETS
 from twinseg.common.data.open import open_dataset
 from twinseg.common.data.reading import read_image
 from twinseg.common.errors import DataError
+from twinseg.common.settings.groups.data import IMAGE_FOLDERS
 
 SIZE = (6, 8)  # height, width
 

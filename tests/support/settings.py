@@ -8,9 +8,9 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from twinseg.common import config
-from twinseg.common.config import OTHER_TASKS, TaskName
 from twinseg.common.errors import UserError
 from twinseg.common.settings.messages import MAX_NUMBER
+from twinseg.common.settings.of_task import OTHER_TASKS, TaskName
 
 WORDS = [  # text that YAML takes for something else, or that is hard to write
     *('on', 'off', 'yes', 'No', 'null', '~', '', ' ', 'true', '1', '-1', '1e3', '1e-4', '.5', '1.', '0x10', '010', '0b1'),

@@ -1,0 +1,81 @@
+"""Which keys belong to one task."""
+
+from typing import Literal
+
+TaskName = Literal['segmentation', 'classification']
+
+
+# What belongs to one task; under the other it must keep its default, for it would be read and ignored.
+CLASSIFICATION = (
+    'class_file',
+    'scale',
+    'ratio',
+    'interpolation',
+    'color_jitter',
+    'auto_augment',
+    're_prob',
+    're_mode',
+    're_count',
+    'mix_up',
+    'cutmix',
+    'mixup_prob',
+    'switch_prob',
+    'mixup_mode',
+    'mixup_off_epoch',
+    'crop_pct',
+    'square_resize',
+    'drop_path_rate',
+    'drop_path_on',
+)
+SEGMENTATION = (
+    'base_size',
+    'ratio_range',
+    'scale_set',
+    'small_image',
+    'antialias',
+    'crop_size',
+    'cat_max_ratio',
+    'rotate',
+    'rotate_before_crop',
+    'padding',
+    'blur_sigma',
+    'label_stride',
+    'cutout_prob',
+    'cutout_ratio',
+    'class_mix',
+    'eval_size',
+    'eval_scales',
+    'eval_flip',
+    'eval_average',
+    'slide_window',
+    'slide_stride',
+    'eval_resized',
+    'eval_center_crop',
+    'more_eval_sizes',
+    'sampling',
+    'photometric_distortion',
+    'brightness_delta',
+    'contrast_range',
+    'saturation_range',
+    'hue_delta',
+    'color_factors',
+    'class_weight',
+    'class_weight_of',
+    'avg_non_ignore',
+    'ohem_thresh',
+    'ohem_min_kept',
+    'losses',
+    'logits_weight',
+    'auxiliary_weights',
+    'detail_weights',
+    'detail_target',
+    'image_dir',
+    'label_dir',
+    'label_map',
+    'label_pixels',
+    'unknown_colors',
+    'palette',
+)
+OTHER_TASKS: dict[TaskName, tuple[str, ...]] = {'segmentation': CLASSIFICATION, 'classification': SEGMENTATION}
+TASK_TEXTS: dict[TaskName, str] = {'segmentation': 'segmentation', 'classification': 'image classification'}
+CLASSIFICATION_DEFAULTS = {'image_size': [224, 224], 'lr_batch_size': 256, 'norm_bias_decay': False}
