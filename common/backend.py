@@ -24,8 +24,9 @@ from twinseg.common.interpolation import Size
 from twinseg.common.parallel.processes import Group
 from twinseg.common.plugins import GROUP, PLUGINS, built
 from twinseg.common.settings.groups.loss import DETAIL_KERNEL
+from twinseg.common.version import FRAMEWORKS, available
 
-PACKAGES = {'pytorch': ('torch', 'twinseg.pytorch_impl.backend'), 'mindspore': ('mindspore', 'twinseg.mindspore_impl.backend')}
+PACKAGES = {name: f'twinseg.{name}_impl.backend' for name in FRAMEWORKS}
 Network = Any  # torch.nn.Module or mindspore.nn.Cell
 Builder = TypeVar('Builder', bound=Callable[..., Any])
 Models = Mapping[str, Callable[..., Network]]  # name of a network -> its builder
@@ -254,7 +255,7 @@ def get_backend(name: str) -> Backend:
     """The backend ``pytorch`` or ``mindspore``; BackendError when its framework is not installed."""
     if name not in PACKAGES:
         raise BackendError(f'no backend {name!r}: choose {" or ".join(PACKAGES)}')
-    framework, module = PACKAGES[name]
+    framework, module = FRAMEWORKS[name], PACKAGES[name]
     require(framework, name)
     backend = cast(Backend, importlib.import_module(module))
     load_installed_plugins()
@@ -300,11 +301,6 @@ def _register(register: Any, source: str) -> None:
         register(PLUGINS)
     except UserError as error:
         raise UserError(f'{source}: {error}') from None
-
-
-def available() -> list[str]:
-    """The backends whose frameworks are installed; imports neither."""
-    return [name for name, (framework, _) in PACKAGES.items() if importlib.util.find_spec(framework)]
 
 
 def preferred(name: Optional[str] = None) -> str:

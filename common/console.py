@@ -2,26 +2,29 @@
 
 import errno
 import json
+import math
 import os
 import select
 import sys
+import textwrap
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Sequence, TextIO
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence, TextIO
 
-import numpy as np
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from twinseg.common import metrics
-from twinseg.common.metrics import ImageScores, Scores
 from twinseg.common.printable import one_line, printable
+
+if TYPE_CHECKING:
+    from twinseg.common.metrics import ImageScores, Scores
 
 MOST_CLASSES = 100  # most classes of a classifier that are printed: those with the lowest accuracy
 MOST_PROBLEMS = 20  # most problems of a data set that are printed; browse.json has all of them
+
+INDENT: dict[str, Any] = {'initial_indent': '    ', 'subsequent_indent': '    ', 'break_on_hyphens': False}
 
 console = Console()
 
@@ -96,17 +99,21 @@ def show(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
 def show_entries(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows of long texts: the first value of each on a line of its own, the others below it, as wide as the terminal is."""
     console.print(f'{title}: {len(rows)}', style='bold', highlight=False)
+    text = Text()
     for row in rows:
         first, *others = row.items()
-        console.print(Text(printable(first[1]), style='bold'), soft_wrap=True)
+        text.append(printable(first[1]) + '\n', style='bold')
         for key, value in others:
-            if value not in (None, ''):
-                console.print(Padding(Text(f'{key}: {printable(value)}'), (0, 0, 0, 4)))
+            if value not in (None, ''):  # a line of more than the terminal has is wrapped here: rich takes ten times as long
+                text.append('\n'.join(textwrap.wrap(f'{key}: {printable(value)}', console.width, **INDENT)) + '\n')
+    console.print(text, soft_wrap=True, end='')
 
 
-def show_image_scores(scores: ImageScores) -> None:
+def show_image_scores(scores: 'ImageScores') -> None:
     """The classes and the means of a classification."""
-    order = sorted(range(len(scores.classes)), key=lambda index: (np.isnan(scores.accuracy[index]), scores.accuracy[index]))
+    from twinseg.common import metrics
+
+    order = sorted(range(len(scores.classes)), key=lambda index: (math.isnan(scores.accuracy[index]), scores.accuracy[index]))
     left_out = max(len(order) - MOST_CLASSES, 0)
     chosen = sorted(order) if not left_out else order[:MOST_CLASSES]
     show(
@@ -127,8 +134,10 @@ def show_image_scores(scores: ImageScores) -> None:
         console.print(f'{scores.broken} images could not be read and do not count', style='red')
 
 
-def show_pixel_scores(scores: Scores) -> None:
+def show_pixel_scores(scores: 'Scores') -> None:
     """The classes and the means of a segmentation."""
+    from twinseg.common import metrics
+
     columns = {'IoU': scores.iou, 'Acc': scores.accuracy, 'precision': scores.precision, 'F1': scores.f1}
     if scores.boundary_iou is not None:
         columns['boundary IoU'] = scores.boundary_iou

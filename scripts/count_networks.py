@@ -1,6 +1,7 @@
-"""Counts the networks' parameters and multiply-accumulates for ``twinseg list``: python scripts/count_networks.py [NAME...]
+"""What ``twinseg list`` reads: python scripts/count_networks.py [NAME...]
 
-Without names all are counted. Writes ``common/report/networks.json``; needs PyTorch.
+Counts parameters and multiply-accumulates of the networks, of all without names, and lists data sets and weights. Writes
+``common/report/catalogue.json``; needs PyTorch.
 """
 
 import json
@@ -11,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from twinseg.common.backend import get_backend
 from twinseg.common.files import write_text
-from twinseg.common.report import catalogue
+from twinseg.common.report import catalogue, counting
 
 
 def main(names: list[str]) -> int:
@@ -21,14 +22,15 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f'count_networks.py: no network {", ".join(unknown)}; there are {", ".join(backend.MODELS)}', file=sys.stderr)
         return 2
-    known = json.loads(catalogue.COUNTED.read_text(encoding='utf-8')) if names else {}
+    known = catalogue.stored()['networks'] if names else {}
     sizes = {
-        arch: catalogue.count(backend, arch) if not names or arch in names else known[arch]
+        arch: counting.count(backend, arch) if not names or arch in names else known[arch]
         for arch in backend.MODELS
         if not names or arch in names or arch in known
     }
-    write_text(catalogue.COUNTED, json.dumps(sizes, indent=1) + '\n')
-    print(f'{catalogue.COUNTED}: {len(sizes)} networks, {len(names) or len(sizes)} counted')
+    everything = {'networks': sizes, 'datasets': counting.datasets(), 'weights': counting.weights()}
+    write_text(catalogue.STORED, json.dumps(everything, indent=1) + '\n')
+    print(f'{catalogue.STORED}: {len(sizes)} networks, {len(names) or len(sizes)} counted')
     return 0
 
 

@@ -1,11 +1,9 @@
 """``twinseg list --models`` shows what is counted on the networks, which is what their papers print."""
 
-import json
-
 import pytest
 
 from twinseg.common.backend import available, get_backend
-from twinseg.common.report import catalogue
+from twinseg.common.report import catalogue, counting
 
 # Parameters in millions and 10^9 multiply-accumulates at the listed size, as printed; None: the paper does not say.
 PRINTED = {
@@ -31,11 +29,11 @@ def rows():
 
 
 def test_what_is_shown_is_counted():
-    """After a change of a network: python scripts/count_networks.py."""
+    """After a change of a network, a data set or the published weights: python scripts/count_networks.py."""
     pytest.importorskip('torch')
     backend = get_backend('pytorch')
-    shown = json.loads(catalogue.COUNTED.read_text())
-    assert shown == {arch: catalogue.count(backend, arch) for arch in backend.MODELS}
+    networks = {arch: counting.count(backend, arch) for arch in backend.MODELS}
+    assert catalogue.stored() == {'networks': networks, 'datasets': counting.datasets(), 'weights': counting.weights()}
 
 
 @pytest.mark.parametrize('arch', PRINTED)

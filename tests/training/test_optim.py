@@ -10,10 +10,11 @@ import pytest
 from tests.conftest import ROOT
 from tests.support.tiny import batch, tiny_network
 from twinseg.common import config
-from twinseg.common.backend import PACKAGES, get_backend
+from twinseg.common.backend import get_backend
 from twinseg.common.errors import StateError, UserError
 from twinseg.common.training.norms import synchronised_norms
 from twinseg.common.training.parameter_groups import followers, parameter_groups
+from twinseg.common.version import FRAMEWORKS
 
 TOLERANCE = 1e-6  # relative to the largest number of a tensor: float32 against float64
 RATES = [0.1, 0.05, 0.2]
@@ -164,7 +165,7 @@ def test_a_state_continues_exactly(backend, framework, name):
 
 @pytest.mark.parametrize('name', ['adamw_groups', 'rmsprop_groups', 'lamb_groups'])
 def test_a_state_continues_in_the_other_backend(name):
-    ours, theirs = (pytest.importorskip(package) and get_backend(key) for key, (package, _) in PACKAGES.items())
+    ours, theirs = (pytest.importorskip(package) and get_backend(key) for key, package in FRAMEWORKS.items())
     settings, results = config.Optimizer(**SETTINGS[name]), []
     for pair in ((ours, ours), (ours, theirs), (theirs, ours)):
         networks = [tiny_network(backend.name) for backend in pair]

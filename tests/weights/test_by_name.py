@@ -20,7 +20,7 @@ from twinseg.common import config, weights
 from twinseg.common.backend import available, get_backend
 from twinseg.common.cli import main
 from twinseg.common.errors import DataError, StateError, UserError
-from twinseg.common.report import catalogue
+from twinseg.common.report import catalogue, counting
 from twinseg.common.settings.recipes import recipes
 from twinseg.common.weights import TABLES, by_name, published
 from twinseg.common.weights.published import PUBLISHED, Published
@@ -56,7 +56,7 @@ def offered(monkeypatch):
     """One published file, ``theirs``, in place of the table; yields a function that says what is offered."""
 
     def offer(*entries: Published) -> Published:
-        for module in (by_name, catalogue, published):
+        for module in (by_name, counting, published):
             monkeypatch.setattr(module, 'PUBLISHED', entries)
         return entries[0]
 
@@ -149,17 +149,20 @@ def test_names_are_understood_as_others_write_them(word, name):
         assert found is not None and found.name == name
 
 
-def test_the_list_says_all_that_is_known(offered, cache, capsys):
+def test_the_list_says_all_that_is_known(offered, cache, capsys, monkeypatch):
     assert main(['list', '--weights']) == 0
     text = capsys.readouterr().out
     assert all(name in text for name in by_name.names()) and 'not stated' in text and 'by hand' in text
     offered(entry('http://127.0.0.1:1', mib=2.9))
     cache.mkdir(parents=True)
-    (row,) = [row for row in catalogue.weights() if row['weights'] == 'theirs']
+    (row,) = [row for row in counting.weights() if row['weights'] == 'theirs']
     assert (row['size'], row['licence'], row['digest']) == ('2.9 MiB', 'BSD-3-Clause', f'sha256:{DIGEST[:8]}')
     assert row['from'].startswith('http://127.0.0.1:1/theirs')
-    shutil.copy(SHIPPED, cache / f'theirs-{DIGEST[:8]}.safetensors')
-    assert [row['from'] for row in catalogue.weights() if row['weights'] == 'theirs'] == ['is in the cache']
+    stored = catalogue.stored()
+    monkeypatch.setattr(catalogue, 'stored', lambda: {**stored, 'weights': [dict(row)]})
+    assert catalogue.weights()[0]['from'] == row['from']
+    shutil.copy(SHIPPED, cache / row['file'])
+    assert catalogue.weights()[0]['from'] == 'is in the cache'
 
 
 # Fetching
