@@ -25,6 +25,7 @@ LOGITS_TOLERANCE = 1e-5  # of the largest magnitude, twin against twin (docs/des
 GRADIENT_TOLERANCE = 1e-3  # relative L2, of every parameter
 MEDIAN_TOLERANCE = 1e-5  # relative L2, over the parameters
 STEPS, PARAMETERS, RATE = 3, 1e-4, 1e-3  # after as many steps the parameters are so far apart, relative L2
+COMPILED = ('resnet18', 'duc_hdc')  # training/test_golden_steps.py compiles five more
 HALF_SIZE = (33, 49)  # of those images: CPUs are slow in float16
 SEEDS = (1, 2, 3, 4)  # of images whose gradients are compared
 HALF_TOLERANCE = 0.1  # relative L2 of logits in half precision: it rounds to 1e-3, a few dozen layers deep
@@ -161,7 +162,7 @@ def test_size(name, backends):
 
 
 @both
-def test_initial_weights_are_the_same_numbers(name, backends):
+def test_initial_weights_are_the_same_numbers(name, one_of_a_kind, backends):
     case = NETWORKS[name]
     first, second = (backend.state(backend.build_model(case.arch, seed=3, **case.arguments)) for backend in backends)
     assert all(np.array_equal(first[key], second[key]) for key in first)
@@ -233,14 +234,15 @@ def test_a_checkpoint_of_one_gives_the_others_logits(name, one_of_a_kind, twins,
 
 @both
 def test_three_training_steps(request, name, one_of_a_kind, twins):
-    """SGD from the same weights on the same four images, compiled as in training.
+    """SGD from the same weights on the same four images; MindSpore compiles two of the networks, with --slow all.
 
     Where it is more, the twins may be as far apart as twice what a rounding error in the weights does to PyTorch alone.
     """
     if name in STEPPED and not request.config.getoption('--slow'):
         pytest.skip('training/test_golden_steps.py takes steps with it; these need --slow')
     before = twins[0][0].state(twins[0][1])
-    (ours, losses), (theirs, others) = (three_steps(name, backend, network, before) for backend, network in twins)
+    compiled = name in COMPILED or request.config.getoption('--slow')
+    (ours, losses), (theirs, others) = (three_steps(name, backend, network, before, compiled) for backend, network in twins)
     apart = distance(ours, theirs)
     if apart > PARAMETERS:
         sign = np.random.default_rng(0).standard_normal
@@ -253,11 +255,13 @@ def test_three_training_steps(request, name, one_of_a_kind, twins):
     assert not all(np.array_equal(before[key], ours[key]) for key in ours)
 
 
-def three_steps(name, backend, network, start):
+def three_steps(name, backend, network, start, compiled=True):
     """The state after three steps from ``start``, and their losses; the network is then as it was."""
     case, before = NETWORKS[name], backend.state(network)
     backend.load_state(network, start)
     settings = {'auxiliary_weights': loss_of(network).auxiliary_weights, 'weight_decay': 5e-4}
+    if backend.name == 'mindspore' and not compiled:
+        settings['graph_mode'] = 1
     trainer = backend.make_trainer(network, config.from_flat(settings))
     rng = np.random.default_rng(4)
     batches = [
