@@ -1,17 +1,18 @@
 #!/usr/bin/env python
 """What users wait for, beside what else does it or beside another commit: CPU time in turns, as ratios with their spread.
 
-python scripts/benchmark_peers.py [WORK...] [--rounds 7] [--peers FOLDER] [--write docs/speed.md]
+python scripts/benchmark_peers.py [WORK...] [--rounds 7] [--peers FOLDER] [--tramac FOLDER] [--write docs/speed.md]
 python scripts/benchmark_peers.py --against COMMIT [WORK...] [--slower 1.15]
 
 Every side is a process of its own with one thread. The two take turns, so that other work on the machine slows both, and a
 ratio is taken within a round. The peers are installed into FOLDER (by default in the cache folder) by pip, the first time, and
-are seen by their side alone. A work whose peer cannot be installed or imported is left out with the reason. With ``--against``
-both sides are this suite, the other one from COMMIT, and the exit status is 1 where a work takes more than ``--slower`` times
-as long.
+are seen by their side alone; Tramac/Fast-SCNN-pytorch is no package, so --tramac names a checkout of it. A work whose peer
+cannot be installed or imported is left out with the reason. With ``--against`` both sides are this suite, the other one from
+COMMIT, and the exit status is 1 where a work takes more than ``--slower`` times as long.
 """
 
 import argparse
+import importlib
 import io
 import json
 import os
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import types
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
@@ -38,7 +39,11 @@ PEERS = (  # and what they need beside the suite's PyTorch, NumPy and Pillow; mm
     *('addict', 'ftfy', 'matplotlib', 'prettytable', 'regex', 'termcolor', 'wcwidth', 'yapf'),
     *('contourpy', 'cycler', 'fonttools', 'kiwisolver', 'pyparsing'),
 )
-NOT_INSTALLED = 'Tramac/Fast-SCNN-pytorch is no package, so it is not measured here.'
+FAST_SCNN = 'fast_scnn_8xb4-160k_cityscapes-512x1024'
+STDC1 = 'stdc1_4xb12-80k_cityscapes-512x1024'
+DDRNET = 'ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024'
+TRAMAC: dict[str, Any] = {'preset': 'tramac', 'model_args': {'auxiliary': False}, 'auxiliary_weights': {}, 'weight_decay': 1e-4}
+TWIN = 'in PyTorch'  # the peer of a work in MindSpore; these works come last, for they change how the process keeps memory
 SIZE, CLASSES, BATCH, STEP_SIZE = (1024, 2048), 19, 2, (256, 512)
 Work = Callable[[], object]
 
@@ -204,14 +209,14 @@ def training_batch() -> tuple[np.ndarray, np.ndarray]:
     return rng.integers(0, 256, (BATCH, 3, *STEP_SIZE), np.uint8), rng.integers(0, CLASSES, shape).astype(np.uint8)
 
 
-def step(recipe: str) -> Callable[[], Work]:
+def step(recipe: str, backend_name: str = 'pytorch', **changes: Any) -> Callable[[], Work]:
     def ready() -> Work:
         from twinseg.common import config
         from twinseg.common.backend import get_backend
         from twinseg.common.inference.runs import network_arguments
 
-        settings = config.load(recipe).replace(pretrained=None, batch_size=BATCH)
-        backend = get_backend('pytorch')
+        settings = config.load(recipe).replace(pretrained=None, batch_size=BATCH, **changes)
+        backend = get_backend(backend_name)
         backend.setup('cpu', threads=1)
         built = backend.build_model(settings.model.arch, **network_arguments(settings, CLASSES))
         trainer, batch = backend.make_trainer(built, settings), training_batch()
@@ -254,6 +259,30 @@ def mmsegmentations_step(name: str) -> Callable[[], Work]:
         return work
 
     return ready
+
+
+def tramacs_step() -> Work:
+    """``train.py`` with its defaults but for the loss: OHEM goes through a GPU there."""
+    import torch
+
+    if 'TRAMAC' not in os.environ:
+        raise RuntimeError('give --tramac FOLDER, a checkout of Tramac/Fast-SCNN-pytorch')
+    sys.path.insert(0, os.environ['TRAMAC'])
+    models, loss = (importlib.import_module(name) for name in ('models.fast_scnn', 'utils.loss'))
+    model = models.FastSCNN(CLASSES).train()
+    criterion = loss.MixSoftmaxCrossEntropyLoss(aux=False, ignore_label=255)
+    optimizer = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4)
+    images, labels = training_batch()
+    mean, deviation = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+
+    def work() -> None:
+        pixels = (torch.from_numpy(images).float() / 255 - mean) / deviation
+        result = criterion(model(pixels), torch.from_numpy(labels).long())
+        optimizer.zero_grad()
+        result.backward()
+        optimizer.step()
+
+    return work
 
 
 def photograph() -> bytes:
@@ -386,27 +415,36 @@ ROWS = {
     'step_fast_scnn': Row(
         'training step, Fast-SCNN',
         'mmsegmentation',
-        step('fast_scnn_8xb4-160k_cityscapes-512x1024'),
+        step(FAST_SCNN),
         mmsegmentations_step('fastscnn/fast_scnn_8xb4-160k_cityscapes-512x1024.py'),
     ),
     'step_stdc1': Row(
         'training step, STDC1',
         'mmsegmentation',
-        step('stdc1_4xb12-80k_cityscapes-512x1024'),
+        step(STDC1),
         mmsegmentations_step('stdc/stdc1_4xb12-80k_cityscapes-512x1024.py'),
     ),
     'step_ddrnet23_slim': Row(
         'training step, DDRNet-23-slim',
         'mmsegmentation',
-        step('ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024'),
+        step(DDRNET),
         mmsegmentations_step('ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py'),
     ),
+    'step_tramac': Row('training step, Fast-SCNN of Tramac', 'Tramac', step(FAST_SCNN, **TRAMAC), tramacs_step),
     'checkpoint': Row('checkpoint of DDRNet-39', 'torch.save and fsync', checkpoint, torch_save),
     'sample_classifier': Row('20 augmented samples of ImageNet', 'timm', classifier_sample, timms_sample),
     'sample_street': Row('an augmented sample of Cityscapes', 'mmsegmentation', segmentation_sample, mmsegmentations_sample),
     'first_batch': Row('order of 10^6 samples, first batch', 'PyTorch', first_batch, torchs_first_batch),
     'saved_prediction': Row('overlay and class ids written, 1024x2048', '', saved_prediction),
     'list': Row('`twinseg list`', '', listing),
+    **{
+        f'step_{arch}_mindspore': Row(f'training step, {title}, in MindSpore', TWIN, step(recipe, 'mindspore'), step(recipe))
+        for arch, title, recipe in (
+            ('fast_scnn', 'Fast-SCNN', FAST_SCNN),
+            ('stdc1', 'STDC1', STDC1),
+            ('ddrnet23_slim', 'DDRNet-23-slim', DDRNET),
+        )
+    },
 }
 
 
@@ -416,23 +454,26 @@ def spent() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
+def keep_freed_memory() -> None:
+    """What the command does with memory; earlier commits do not have it."""
+    with suppress(ImportError):
+        from twinseg.common.memory import keep_freed_memory as keep
+
+        keep()
+
+
 def serve(side: str) -> None:
     """Does the works whose names come on stdin, and answers each with a line: its seconds, or why it cannot be done."""
     import cv2
 
     cv2.setNumThreads(1)
-    if side == 'ours':
-        try:  # as the command does; earlier commits do not have it
-            from twinseg.common.memory import keep_freed_memory
-
-            keep_freed_memory()
-        except ImportError:
-            pass
     works: dict[str, Work] = {}
     for line in sys.stdin:
         name, answer = line.strip(), {}
         try:
             with redirect_stdout(sys.stderr):
+                if side == 'ours' or ROWS[name].peer == TWIN:
+                    keep_freed_memory()
                 if name not in works:
                     ready = ROWS[name].ours if side == 'ours' else ROWS[name].theirs
                     assert ready is not None
@@ -551,7 +592,7 @@ def page(lines: list[str], rounds: int) -> str:
             '',
             *lines,
             '',
-            f'Training steps: {BATCH} images of {STEP_SIZE[0]}x{STEP_SIZE[1]}, float32. {NOT_INSTALLED}',
+            f'Training steps: {BATCH} images of {STEP_SIZE[0]}x{STEP_SIZE[1]}, float32.',
             '',
         ]
     )
@@ -562,11 +603,14 @@ def main() -> int:
     parser.add_argument('works', nargs='*', metavar='WORK', help=f'by default all of {", ".join(ROWS)}')
     parser.add_argument('--rounds', type=int, default=7)
     parser.add_argument('--peers', type=Path, help='folder that the peers are installed into')
+    parser.add_argument('--tramac', type=Path, help='checkout of Tramac/Fast-SCNN-pytorch')
     parser.add_argument('--against', metavar='COMMIT')
     parser.add_argument('--slower', type=float, default=1.15, help='--against: the largest ratio of this tree to COMMIT')
     parser.add_argument('--write', type=Path, metavar='FILE', help='page that gets the table')
     parser.add_argument('--side', choices=('ours', 'theirs'), help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.tramac:
+        os.environ['TRAMAC'] = str(options.tramac.absolute())
     if options.side:
         serve(options.side)
         return 0

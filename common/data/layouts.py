@@ -7,7 +7,7 @@ import contextlib
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Callable, Literal, Mapping, Optional, Sequence
+from typing import Callable, Iterable, Literal, Mapping, Optional, Sequence
 
 from twinseg.common import config
 from twinseg.common.data import splits
@@ -171,6 +171,9 @@ def labelled(
 ) -> SplitFiles:
     """Samples of some of the images, each with the label that is ``given`` for it, or else that of its name, followed by one of
     the ``tags``. With ``orphans``, labels that belong to no image are counted as not used."""
+    if not given and images is pairs.images and tags == ('',) and (end := pairs.common_end):
+        stems = (image[:-end] for image in images)
+        return SplitFiles(_samples(pairs, stems, images, pairs.labels.names), [], pairs.facts(images))
     names, labels, without = [], [], []
     taken: set[str] = set()
     for image in images:
@@ -197,8 +200,11 @@ def labelled(
         )
     if orphans:
         pairs.count_orphans(tags)
-    samples = packed_files(Texts(names), Texts(images, f'{pairs.folder}/'), Texts(labels, f'{pairs.labels.folder}/'))
-    return SplitFiles(samples, missing, pairs.facts(images))
+    return SplitFiles(_samples(pairs, names, images, labels), missing, pairs.facts(images))
+
+
+def _samples(pairs: PairFiles, names: Iterable[str], images: Iterable[str], labels: Iterable[str]) -> Sequence[Sample]:
+    return packed_files(Texts(names), Texts(images, f'{pairs.folder}/'), Texts(labels, f'{pairs.labels.folder}/'))
 
 
 def _train_ids(classes: Sequence[str]) -> dict[int, int]:

@@ -9,6 +9,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from twinseg.common.errors import DataError
@@ -119,9 +120,10 @@ def list_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES, recursive
     Hidden files and folders, and what systems leave, are ignored; a link to a folder above is not followed. DataError for
     a folder that cannot be read, or that is more than 32 deep.
     """
-    tally, links, endings = Tally(), {}, tuple(suffixes)
-    names = []
-    for name, entry in _walk(folder, recursive, tally):
+    tally, endings = Tally(), tuple(suffixes)
+    names: list[str] = []
+    links: dict[str, str] = {}
+    for name, entry in _walk(folder, recursive, tally, endings, names):
         if not name.lower().endswith(endings):
             tally.add(kind_of(name), name)
         elif not _is(entry.is_file):
@@ -164,41 +166,46 @@ def some(names: Sequence[str], count: int = 0) -> str:
     return ', '.join(map(printable, names[:SHOWN])) + (', ...' if max(count, len(names)) > SHOWN else '')
 
 
-def _walk(folder: Path, recursive: bool, tally: Tally) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Names and entries of what is below a folder and no folder, sorted; folders are read when their turn comes."""
+def _walk(
+    folder: Path, recursive: bool, tally: Tally, endings: tuple[str, ...], names: list[str]
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Goes through a folder and those below it, sorted; folders are read when their turn comes. Names with one of the endings
+    that are files and no links, nearly all there are, are appended to ``names``; others that are no folders are yielded."""
     stack: list[tuple[str, Iterator[os.DirEntry[str]], set[tuple[int, int]]]] = [
         ('', iter(_entries(folder)), {_identity(folder)})
     ]
     read = 1
     while stack:
         above, entries, parents = stack[-1]
-        entry = next(entries, None)
-        if entry is None:
-            stack.pop()
-            continue
-        name = above + entry.name
-        if is_hidden(entry.name):
-            tally.add(HIDDEN, name)
-        elif not _is(entry.is_dir):
-            yield name, entry
-        elif not recursive:
-            tally.add(FOLDERS, name)
-        elif (identity := _identity(Path(entry.path))) in parents:
-            tally.add(LOOP, name)
+        for entry in entries:
+            name = above + entry.name
+            if name.lower().endswith(endings) and entry.name[0] != '.' and entry.is_file(follow_symlinks=False):
+                names.append(name)
+            elif is_hidden(entry.name):
+                tally.add(HIDDEN, name)
+            elif not _is(entry.is_dir):
+                yield name, entry
+            elif not recursive:
+                tally.add(FOLDERS, name)
+            elif (identity := _identity(Path(entry.path))) in parents:
+                tally.add(LOOP, name)
+            else:
+                read += 1
+                if len(stack) > MAX_DEPTH:
+                    raise DataError(f'{entry.path}: more than {MAX_DEPTH} folders deep')
+                if read > MAX_FOLDERS:
+                    raise DataError(f'{folder}: more than {MAX_FOLDERS} folders below it; do links lead crosswise?')
+                stack.append((name + '/', iter(_entries(entry.path)), parents | {identity}))
+                break
         else:
-            read += 1
-            if len(stack) > MAX_DEPTH:
-                raise DataError(f'{entry.path}: more than {MAX_DEPTH} folders deep')
-            if read > MAX_FOLDERS:
-                raise DataError(f'{folder}: more than {MAX_FOLDERS} folders below it; do links lead crosswise?')
-            stack.append((name + '/', iter(_entries(entry.path)), parents | {identity}))
+            stack.pop()
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
     """What a folder holds, by name; DataError when it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
+            return sorted(entries, key=attrgetter('name'))
     except OSError as error:
         raise DataError(f'{folder}: not readable ({error.strerror})') from None
 

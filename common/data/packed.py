@@ -10,7 +10,8 @@ from itertools import accumulate, chain, islice
 from typing import Any, Optional, TypeVar, overload
 
 Item = TypeVar('Item', covariant=True)
-ABSENT = b'\0'  # in no name of a file
+ABSENT = '\0'  # in no name of a file
+AT_ONCE = 1 << 14  # texts that are in memory a second time while they are packed
 
 
 class Indexed(Sequence[Item]):
@@ -39,14 +40,20 @@ class Texts(Indexed[Optional[str]]):
     """Texts, or None, as one string of bytes; what they all begin with is in it once. ``start`` is put before each of them."""
 
     def __init__(self, texts: Iterable[Optional[str]], start: str = ''):
-        given = list(texts)
-        present = [text for text in given if text is not None]
+        given = texts if isinstance(texts, list) else list(texts)
+        present = [text for text in given if text is not None] if None in given else given
         common = os.path.commonprefix([min(present), max(present)]) if present else ''
-        parts = [ABSENT if text is None else _bytes(text[len(common) :]) for text in given]
         self.start = start + common
-        self.length = len(parts)
-        self.ends = array('q', accumulate(map(len, parts), initial=0))  # quicker than NumPy's to index
-        self.content = b''.join(parts)
+        self.length = len(given)
+        self.ends = array('q', [0])  # quicker than NumPy's to index
+        contents = []
+        for begin in range(0, len(given), AT_ONCE):
+            parts = [ABSENT if text is None else text[len(common) :] for text in given[begin : begin + AT_ONCE]]
+            content = ''.join(parts)
+            lengths = map(len, parts if content.isascii() else map(_bytes, parts))
+            self.ends.extend(islice(accumulate(lengths, initial=self.ends[-1]), 1, None))
+            contents.append(_bytes(content))
+        self.content = b''.join(contents)
 
     def item(self, index: int) -> Optional[str]:
         return self._text(self.ends[index], self.ends[index + 1])
@@ -55,8 +62,8 @@ class Texts(Indexed[Optional[str]]):
         return map(self._text, self.ends, islice(self.ends, 1, None))
 
     def _text(self, begin: int, end: int) -> Optional[str]:
-        part = self.content[begin:end]
-        return None if part == ABSENT else self.start + part.decode('utf-8', 'surrogatepass')
+        part = self.content[begin:end].decode('utf-8', 'surrogatepass')
+        return None if part == ABSENT else self.start + part
 
 
 class Packed(Indexed[Item]):

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Optional
 
@@ -34,8 +35,8 @@ class Ending:
 
     def stem(self, name: str) -> Optional[str]:
         """The name without this ending; None where it ends otherwise."""
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() not in self.suffixes:
+        stem, dot, suffix = name.rpartition('.')  # quicker than os.path.splitext, and equal for names that are not hidden
+        if dot + suffix.lower() not in self.suffixes:
             return None
         if not self.tag:
             return stem
@@ -54,12 +55,16 @@ class Labels:
 
     def __init__(self, folder: Path, names: list[str], ending: Ending, shared: bool = False):
         self.folder, self.names, self.ending, self.shared = folder, names, ending, shared
-        self._by_stem: dict[str, list[str]] = {}
         self._images: dict[str, str] = {}  # label -> its image
-        for name in names:
-            stem = ending.stem(name)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        labels: dict[str, list[str]] = {}
+        for name in self.names:
+            stem = self.ending.stem(name)
             if stem is not None:
-                self._by_stem.setdefault(same_name(stem), []).append(name)
+                labels.setdefault(same_name(stem), []).append(name)
+        return labels
 
     def of(self, stem: str, image: str) -> Optional[str]:
         """The label of an image: that of the same stem, or with the image's whole name for a stem (``a.jpg.png``); None where
@@ -115,6 +120,23 @@ class PairFiles:
         """The name that an image shares with its label."""
         stem = self.ending.stem(image)
         return image if stem is None else stem
+
+    @property
+    def common_end(self) -> Optional[int]:
+        """The length of the end of the images' names, where these all end alike and the label of each has its index: the usual
+        case, in which nothing needs to be searched for. None where it is otherwise."""
+        images, labels = self.images, self.labels.names
+        if self.labels.shared or not images or len(images) != len(labels):
+            return None
+        stem = self.ending.stem(images[0])
+        if not stem or self.labels.ending.stem(labels[0]) != stem:
+            return None
+        end, label_end = images[0][len(stem) :], labels[0][len(stem) :]
+        same = all(
+            image.endswith(end) and label.endswith(label_end) and image[: -len(end)] == label[: -len(label_end)]
+            for image, label in zip(images, labels)
+        )
+        return len(end) if same and all(map(str.isascii, images)) and end not in images else None
 
     def count_orphans(self, tags: Sequence[str] = ('',)) -> None:
         """Counts the labels that belong to none of the images, in this split or another; they are called as the image, followed

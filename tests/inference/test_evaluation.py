@@ -95,7 +95,8 @@ def test_a_broken_validation_image_ends_training_and_evaluation_in_one_line(
     backend_name, tmp_path, monkeypatch, capsys, workers
 ):
     monkeypatch.chdir(tmp_path)
-    chosen = config.from_flat(streets.settings(streets.make(tmp_path / 'data'), num_parallel_workers=workers, max_iters=1))
+    keys = {'num_parallel_workers': workers, 'max_iters': 1, 'graph_mode': int(backend_name == 'mindspore')}
+    chosen = config.from_flat(streets.settings(streets.make(tmp_path / 'data'), **keys))
     (tmp_path / 'small.yaml').write_text(config.dump(chosen), encoding='utf-8')
     command = ['--backend', backend_name, '--device', 'cpu']
     assert main(['train', 'small.yaml', *command, '--work-dir', 'whole']) == 0
