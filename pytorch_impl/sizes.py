@@ -28,7 +28,7 @@ def macs(network: Network, size: Size) -> int:
         pixels = (inputs[0] if isinstance(layer, ConvTranspose2d) else output).numel() // layer.weight.shape[0]
         counts.append(pixels * layer.weight.numel())
 
-    shapes = copy.deepcopy(network)
+    shapes = _without_numbers(network)
     for layer in shapes.modules():
         if isinstance(layer, Layer):
             layer.register_forward_hook(count)
@@ -40,13 +40,19 @@ def output_stride(network: Network) -> Optional[int]:
     """Factor by which the logits are smaller than the image; None for a classifier."""
     if not network.align_corners:
         return None
-    return PROBE // _logits_shape(copy.deepcopy(network), (PROBE, PROBE))[2]
+    return PROBE // _logits_shape(_without_numbers(network), (PROBE, PROBE))[2]
+
+
+def _without_numbers(network: Network) -> Network:
+    """A copy in evaluation mode on the meta device, which has shapes and computes nothing."""
+    tensors = (*network.parameters(), *network.buffers())
+    return copy.deepcopy(network, {id(tensor): tensor.detach().to('meta') for tensor in tensors}).eval()
 
 
 def _logits_shape(network: Network, size: Size) -> torch.Size:
-    """Shape of the logits of one image. The network is moved to the meta device, which computes nothing, and stays there."""
+    """Shape of the logits of one image that such a copy gives."""
     with torch.no_grad():
-        return network.to('meta').eval()(torch.zeros(1, 3, *size, device='meta'))['logits'].shape
+        return network(torch.zeros(1, 3, *size, device='meta'))['logits'].shape
 
 
 def accelerator() -> dict[str, str | int]:

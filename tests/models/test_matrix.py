@@ -150,12 +150,12 @@ def test_parameters_agree(name, twins):
     assert {key: array.shape for key, array in ours.items()} == {key: array.shape for key, array in theirs.items()}
 
 
-def test_size(name, backends):
+def test_size(name, twins):
     """Parameters in training and in inference; the multiply-accumulates are the same in both."""
     case = NETWORKS[name]
     macs = set()
-    for backend in backends:
-        full, inference = (backend.MODELS[case.arch](**{**case.arguments, **more}) for more in ({}, {'auxiliary': False}))
+    for backend, full in twins:
+        inference = backend.MODELS[case.arch](**{**case.arguments, 'auxiliary': False})
         assert (backend.parameters(full), backend.parameters(inference)) == case.parameters
         macs.add(backend.macs(inference, case.size))
     assert len(macs) == 1
