@@ -189,8 +189,9 @@ def test_movements(steps, case, slow, record_property):
 
 @pytest.mark.skipif(len(available()) < 2, reason='needs both PyTorch and MindSpore')
 def test_twins_stay_together(case, slow):
-    """The twins' parameters and statistics after the steps with recorded moves, together. Adam moves a weight by as much for a gradient that is
-    rounding noise as for any other, so its record says how far the publisher's own steps are apart (``apart``)."""
+    """The twins' parameters and statistics after the steps with recorded moves, together. Adam moves a weight by as much for a
+    gradient that is rounding noise as for any other, so its record says how far the publisher's own steps are apart
+    (``apart``)."""
     ours, theirs = (taken(backend_name, case, slow).end for backend_name in available())
     assert list(ours) == list(theirs)
     apart = sum(float(np.sum((theirs[name] - ours[name]) ** 2, dtype=np.float64)) for name in ours)
