@@ -125,7 +125,7 @@ def taken(backend_name: str, case: str, slow: bool) -> Steps:
     for step, rate in enumerate(rates(record)[: number_of_steps(case, slow)], start=1):
         images = golden.generator(f'images:train:{case}:{step - 1}').integers(0, 256, shape, dtype=np.uint8)
         labels = golden.label(f'train:{case}:{step - 1}', (shape[0], *shape[2:]), spec['num_classes'], block=8)
-        losses.append(trainer.step([(images, labels.astype(np.uint8))], rate))
+        losses.append(dict(trainer.step([(images, labels.astype(np.uint8))], rate)))  # the figures themselves hold the trainer
         if step <= len(record['moves']):
             end = {key: array for key, array in trainer.state()[0].items() if key.startswith('model.')}
             moves.append(
