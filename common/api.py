@@ -15,7 +15,7 @@ from twinseg.common.inference.evaluate import evaluate_run
 from twinseg.common.inference.model import Model
 from twinseg.common.inference.runs import load_run, stored_config
 from twinseg.common.tasks.base import PLAIN, EvalOptions, Evaluation
-from twinseg.common.training import loop
+from twinseg.common.training import loop, setup
 from twinseg.common.training.callbacks import Callback
 
 AnyConfig = str | Path | Mapping[str, Any] | Config  # a recipe's name, a YAML file, flat keys, or a configuration
@@ -59,7 +59,7 @@ def train(
     chosen = _chosen(config, settings)
     name = backend or chosen.runtime.backend or preferred()
     title = Path(config).stem if isinstance(config, (str, Path)) else None
-    folder = Path(work_dir) if work_dir is not None else loop.default_folder(chosen, title, name)
+    folder = Path(work_dir) if work_dir is not None else setup.default_folder(chosen, title, name)
     scores = loop.train(chosen, name, device, folder, resume=resume, callbacks=callbacks)
     return Training(folder, name, scores)
 

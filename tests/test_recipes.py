@@ -16,8 +16,8 @@ from twinseg.common.data.classes import CAMVID_CLASSES, CAMVID_ELEVEN, CITYSCAPE
 from twinseg.common.schedules import detail_kernels, detail_strides, learning_rates
 from twinseg.common.settings import recipes
 from twinseg.common.settings.presets import preset_arguments
-from twinseg.common.training.loop import global_batch
 from twinseg.common.training.loss_checks import check
+from twinseg.common.training.setup import global_batch
 
 mmengine = functools.cache(mmengine)  # many recipes share a curve
 

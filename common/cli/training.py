@@ -29,7 +29,7 @@ def train(
 ) -> None:
     """Trains a network; leaves config.yaml, metrics.jsonl, log.txt, TensorBoard events and checkpoints/."""
     from twinseg.common.parallel import launch
-    from twinseg.common.training import loop
+    from twinseg.common.training import loop, setup
     from twinseg.common.training.resume import check_names
 
     allowed = [name.strip() for name in (allow_changed or '').split(',') if name.strip()]
@@ -40,7 +40,7 @@ def train(
         config = str(work_dir / 'config.yaml')
     chosen = load_config(config, settings, checkpoint)
     name = choose_backend(chosen, backend)
-    folder = work_dir or loop.default_folder(chosen, Path(config).stem if config else None, name)
+    folder = work_dir or setup.default_folder(chosen, Path(config).stem if config else None, name)
     if config is None and work_dir is None and launch.rank() == 0:
         print(f'{checkpoint}: continued in {folder}; --work-dir names another folder')
     loop.train(chosen, name, device, folder, resume=resume, start_from=checkpoint, allow_changed=allowed)

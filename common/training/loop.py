@@ -19,20 +19,17 @@ from typing import Any, Callable, Generator, Iterator, Mapping, NoReturn, Option
 
 import numpy as np
 
-from twinseg.common import checkpoint, console, facts, schedules, tasks, weights
+from twinseg.common import checkpoint, console, facts, schedules, tasks
 from twinseg.common import config as configuration
-from twinseg.common.backend import Backend, Batch, Network, Predictor, Trainer, get_backend
+from twinseg.common.backend import Backend, Batch, Predictor, Trainer, get_backend
 from twinseg.common.config import Config
 from twinseg.common.data import label_faults
-from twinseg.common.data.balance import balanced_order, class_counts, class_weights
-from twinseg.common.data.base import Dataset
 from twinseg.common.data.mixing import Mixing, is_active
 from twinseg.common.data.open import open_splits, shared_images, unused_files
 from twinseg.common.data.sampling import steps_per_epoch, training_batches
 from twinseg.common.errors import DataError, DivergedError, Interrupted, LostError, StateError, UserError
-from twinseg.common.files import home_expanded, write_text
+from twinseg.common.files import write_text
 from twinseg.common.inference import views
-from twinseg.common.inference.runs import network_arguments, num_classes
 from twinseg.common.measure.environment import machine_of, versions
 from twinseg.common.memory import peak_memory
 from twinseg.common.parallel.launch import pin
@@ -45,6 +42,7 @@ from twinseg.common.training.lock import training_alone
 from twinseg.common.training.log import Clock, Log, Silence
 from twinseg.common.training.pictures import validation_pictures
 from twinseg.common.training.resume import adapt, compare, finished_line, length_line, names_of
+from twinseg.common.training.setup import build, classes_of, counted_weights, first_step, global_batch, order_of
 from twinseg.common.training.signals import STATUS, Stop, Stopped
 from twinseg.common.training.summary import last_lines
 from twinseg.common.training.trackers import tracker
@@ -149,7 +147,7 @@ class Run:
         """Opens the data sets and builds the network and its trainer; one that is ``continued`` gets its weights later, and not
         from ``pretrained``. UserError where they do not fit the configuration."""
         self.training, self.validation = open_splits(config.data)
-        config = self.config = _counted_weights(config, self.training)
+        config = self.config = counted_weights(config, self.training)
         self.backend, self.group, self.task = backend, group, tasks.of(config.task)
         self.work_dir, self.folder = work_dir, work_dir / checkpoint.FOLDER
         start = config.replace(pretrained=None) if continued else config
@@ -271,7 +269,7 @@ class Run:
         """Logs what is trained, and from where it goes on: ``path``, a checkpoint, or ``start_epoch``."""
         config, log, total = self.config, self.log, len(self.rates)
         if not path and config.schedule.start_epoch:
-            self.progress.step = _first_step(config, self.epoch_steps, total)
+            self.progress.step = first_step(config, self.epoch_steps, total)
             log.line(f'start_epoch: {config.schedule.start_epoch}: starts at step {self.progress.step}')
         log.line(
             f'{config.model.arch} on {self.backend.name} ({self.meta.device}): {len(self.training)} training '
@@ -574,7 +572,7 @@ class Run:
             stop=(len(self.rates) + self.progress.left_out) * accumulation,
             rank=self.group.rank,
             world_size=self.group.size,
-            order=_order(self.config, self.training),
+            order=order_of(self.config, self.training),
             repeat=data.repeat,
             drop_last=data.drop_last,
         )
@@ -610,38 +608,6 @@ class Run:
         )
 
 
-def build(backend: Backend, config: Config, dataset: Dataset, quiet: bool = False) -> Network:
-    """The network of a configuration for a data set, initialised from the seed or from ``pretrained``; says what it read."""
-    arguments = network_arguments(config, classes_of(config, dataset))
-    network = backend.build_model(config.model.arch, seed=config.runtime.seed, **arguments)
-    model = config.model
-    if model.pretrained:
-        with console.progress('weights') as progress:
-            path = by_name.find_weights(model.pretrained, (lambda line: None) if quiet else print, progress)
-        used = None if quiet else facts.of_config(config)
-        report = weights.load_pretrained(backend, network, model.arch, path, model.reset_classifier, model.weights_of, used)
-        if not quiet:
-            print(report)
-    return network
-
-
-def default_folder(config: Config, title: Optional[str], backend_name: str) -> Path:
-    """The run folder where none is named: ``work_dir`` of the configuration, else runs/<title or arch>-<backend>."""
-    if config.runtime.work_dir:
-        return home_expanded(config.runtime.work_dir)
-    return Path(f'runs/{title or config.model.arch}-{backend_name}')
-
-
-def classes_of(config: Config, dataset: Dataset) -> int:
-    """Classes of the network for a data set; UserError if the data set has more than ``num_classes``."""
-    return num_classes(config, len(dataset.description.classes), dataset.name)
-
-
-def global_batch(config: Config, devices: int) -> int:
-    """Images of a step: of all devices and accumulated batches."""
-    return config.data.batch_size * config.optimizer.accumulation_step * devices
-
-
 @contextmanager
 def _naming_faults(work_dir: Path) -> Iterator[None]:
     """StateError in place of the OSError of a disk that is full, or of a disk or mount that fails or is gone."""
@@ -652,22 +618,6 @@ def _naming_faults(work_dir: Path) -> Iterator[None]:
             raise
         what, advice = ('not written: ', 'free space') if error.errno in FULL else ('', 'see to the disk or the mount')
         raise StateError(f'{error.filename or work_dir}: {what}{error.strerror}; {advice} and continue with --resume') from None
-
-
-def _counted_weights(config: Config, training: Dataset) -> Config:
-    """The configuration with numbers for class weights that are to be counted on the labels."""
-    if not isinstance(config.loss.class_weight, str):
-        return config
-    counts, sizes = class_counts(training)
-    counted = class_weights(counts, config.loss.class_weight, sizes if config.loss.class_weight_of == 'all' else None)
-    return configuration.from_flat({**config.flat(), 'class_weight': counted}, trusted=True)  # a class not shown has weight 0
-
-
-def _order(config: Config, training: Dataset) -> Optional[Callable[[int], np.ndarray]]:
-    """The order of an epoch where it is not the plain one."""
-    if config.data.sampling == 'shuffle':
-        return None
-    return balanced_order(class_counts(training)[0], config.runtime.seed)
 
 
 def _content(trainer: Trainer) -> bytes:
@@ -681,14 +631,6 @@ def _content(trainer: Trainer) -> bytes:
 def _warning(tell: Callable[[str], None]) -> Callable[[str], None]:
     """``tell`` for lines that a reader must not miss."""
     return lambda line: tell(f'warning: {line}')
-
-
-def _first_step(config: Config, epoch_steps: int, total: int) -> int:
-    """The step at which ``start_epoch`` begins."""
-    step = config.schedule.start_epoch * epoch_steps
-    if step >= total:
-        raise UserError(f'start_epoch: {config.schedule.start_epoch} epochs of {epoch_steps} steps leave none of the {total}')
-    return step
 
 
 def _evaluated_at(meta: checkpoint.RunMeta, size: list[int]) -> checkpoint.RunMeta:

@@ -4,7 +4,7 @@ from typing import Any, Optional
 
 from twinseg.common.config import Config, Optimizer, Schedule
 from twinseg.common.errors import UserError
-from twinseg.common.training.loop import global_batch
+from twinseg.common.training.setup import global_batch
 
 STEPS = ('max_iters', 'warmup_iters', 'val_interval', 'checkpoint_interval')  # keys that count steps
 

@@ -10,7 +10,7 @@ from twinseg.common.cli import main
 from twinseg.common.errors import UserError
 from twinseg.common.schedules import learning_rates
 from twinseg.common.training import rescale
-from twinseg.common.training.loop import global_batch
+from twinseg.common.training.setup import global_batch
 
 STDC = 'stdc1_4xb12-80k_cityscapes-512x1024'
 

@@ -1,0 +1,133 @@
+#!/usr/bin/env python
+"""What a training step consists of: CPU milliseconds by kind of operator, in this tree and, with --against, in a commit.
+
+python scripts/profile_step.py [--steps 3] [--size 512x1024] [--against COMMIT] [--write docs/step_profile.md]
+
+Fast-SCNN, STDC1 and DDRNet-23-slim by their recipes, in PyTorch with one thread, two images; the median of some steps after the
+first. Both trees take turns, one process a network and turn.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from datetime import date
+from pathlib import Path
+
+import benchmark_peers
+
+ROOT = Path(__file__).resolve().parent.parent
+NETWORKS = {
+    'Fast-SCNN': benchmark_peers.FAST_SCNN,
+    'STDC1': benchmark_peers.STDC1,
+    'DDRNet-23-slim': benchmark_peers.DDRNET,
+}
+KINDS = {  # row -> what the names of its operators contain; the first that fits
+    'loss and resize in strips': ('_CrossEntropy', '_WeightedSum', '_WeightedSoftmax', 'Strips'),
+    'convolutions, forward': ('mkldnn_convolution', 'slow_conv2d_forward', 'thnn_conv2d', 'conv_depthwise'),
+    'convolutions, backward': ('convolution_backward', 'slow_conv2d_backward'),
+    'batch norm': ('batch_norm',),
+    'activations and pooling': ('relu', 'threshold', 'clamp_min', 'sigmoid', 'pool', 'dropout'),
+    'resize': ('upsample',),
+    'loss': ('nll_loss', 'log_softmax', 'binary_cross_entropy', 'sort', 'topk', 'gather', 'index'),
+    'optimizer': ('_foreach', '_fused'),
+}
+REST = 'the rest: additions, concatenations, copies'
+
+
+def measure(recipe: str, size: tuple[int, int], steps: int) -> dict[str, float]:
+    """Milliseconds of a step by kind of operator, each without the operators that it calls."""
+    import torch
+    from torch.profiler import ProfilerActivity, profile
+
+    benchmark_peers.keep_freed_memory()
+    benchmark_peers.STEP_SIZE = size
+    work = benchmark_peers.step(recipe)()
+    work()
+    each: list[dict[str, float]] = []
+    for _ in range(steps):
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            work()
+        found: dict[str, float] = defaultdict(float)
+        for event in profiler.key_averages():
+            found[kind_of(event.key)] += event.self_cpu_time_total / 1000
+        each.append(found)
+    del torch
+    return {kind: statistics.median(found.get(kind, 0) for found in each) for kind in (*KINDS, REST)}
+
+
+def kind_of(operator: str) -> str:
+    return next((kind for kind, parts in KINDS.items() if any(part in operator for part in parts)), REST)
+
+
+def measured_in(tree: Path, network: str, size: str, steps: int) -> dict[str, float]:
+    """The same in a process with the package of a tree."""
+    threads = dict.fromkeys(('OMP_NUM_THREADS', 'MKL_NUM_THREADS'), '1')
+    command = [sys.executable, str(Path(__file__).resolve()), '--network', network, '--size', size, '--steps', str(steps)]
+    environment = {**os.environ, **threads, 'PYTHONPATH': str(tree)}
+    done = subprocess.run(command, env=environment, cwd=tree, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f'profile_step.py: {network} in {tree}: {done.stderr.strip().splitlines()[-1]}')
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(network: str, columns: dict[str, dict[str, float]]) -> list[str]:
+    """Lines of Markdown: a row for each kind, a column for each tree."""
+    lines = [f'## {network}', '', f'| ms | {" | ".join(columns)} |', f'|---|{"---|" * len(columns)}']
+    for kind in (*KINDS, REST):
+        values = [column[kind] for column in columns.values()]
+        if max(values) >= 0.5:
+            lines.append(f'| {kind} | {" | ".join(f"{value:.0f}" for value in values)} |')
+    sums = [sum(column.values()) for column in columns.values()]
+    return [*lines, f'| **sum** | {" | ".join(f"**{value:.0f}**" for value in sums)} |', '']
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--steps', type=int, default=3)
+    parser.add_argument('--size', default='512x1024', metavar='HxW')
+    parser.add_argument('--against', metavar='COMMIT')
+    parser.add_argument('--write', type=Path, metavar='FILE')
+    parser.add_argument('--network', choices=NETWORKS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    height, width = map(int, options.size.split('x'))
+    if options.network:
+        print(json.dumps(measure(NETWORKS[options.network], (height, width), options.steps)))
+        return 0
+    lines: list[str] = []
+    with tempfile.TemporaryDirectory() as folder:
+        trees = {benchmark_peers.commit(): ROOT}
+        git = ['git', '-C', str(ROOT), 'worktree']
+        if options.against:
+            old = Path(folder) / 'tree'
+            subprocess.run([*git, 'add', '--quiet', '--detach', str(old), options.against], check=True)
+            trees = {options.against: old, **trees}
+        try:
+            for network in NETWORKS:
+                columns = {name: measured_in(tree, network, options.size, options.steps) for name, tree in trees.items()}
+                lines += table(network, columns)
+                print('\n'.join(lines[-len(KINDS) - 6 :]), flush=True)
+        finally:
+            if options.against:
+                subprocess.run([*git, 'remove', '--force', str(old)], check=True)
+    if options.write:
+        from twinseg.common.measure.environment import machine, versions
+
+        facts = ', '.join(f'{name} {value}' for name, value in versions().items())
+        head = [
+            '# What a training step consists of',
+            '',
+            f'`python scripts/profile_step.py --size {options.size}`: two images of {height}x{width}, PyTorch on one thread,',
+            f'float32; milliseconds of the operators themselves. {date.today()}, {machine()["cpu"]}; {facts}.',
+            '',
+        ]
+        options.write.write_text('\n'.join([*head, *lines]), encoding='utf-8')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
