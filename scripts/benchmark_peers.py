@@ -17,7 +17,6 @@ import io
 import json
 import os
 import resource
-import shutil
 import statistics
 import subprocess
 import sys
@@ -46,6 +45,7 @@ TRAMAC: dict[str, Any] = {'preset': 'tramac', 'model_args': {'auxiliary': False}
 TWIN = 'in PyTorch'  # the peer of a work in MindSpore; these works come last, for they change how the process keeps memory
 SIZE, CLASSES, BATCH, STEP_SIZE = (1024, 2048), 19, 2, (256, 512)
 Work = Callable[[], object]
+KEPT: list[Any] = []  # what would be gone with its last name
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,23 @@ def classifier_sample() -> Work:
     return work
 
 
+def open_torchvision() -> None:
+    """Its transforms, also where its compiled part is of another PyTorch: with the operators that it asks for at its import."""
+    import torch
+
+    try:
+        importlib.import_module('torchvision')
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition('.')[0] == 'torchvision']:
+            del sys.modules[name]
+        operators = torch.library.Library('torchvision', 'DEF')
+        for name in ('nms', 'qnms'):
+            operators.define(f'{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor')
+        KEPT.append(operators)
+
+
 def timms_sample() -> Work:
+    open_torchvision()
     from PIL import Image, ImageOps
     from timm.data import create_transform
 
@@ -543,9 +559,6 @@ def install(folder: Path) -> None:
     if not done.is_file() or done.read_text() != '\n'.join(packages):
         command = [sys.executable, '-m', 'pip', 'install', '--quiet', '--upgrade', '--no-deps', '--target', str(folder)]
         if subprocess.run([*command, *packages]).returncode == 0:
-            looking = {**os.environ, 'PYTHONPATH': str(folder)}
-            if subprocess.run([sys.executable, '-c', 'import torchvision'], env=looking, capture_output=True).returncode:
-                shutil.rmtree(folder / 'torchvision')  # built for another PyTorch: timm alone goes without it
             done.write_text('\n'.join(packages))
 
 
