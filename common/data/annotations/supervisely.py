@@ -84,8 +84,8 @@ def _annotated(path: Path, index: ImageIndex, left_out: dict[str, int]) -> Annot
     if image is None:
         raise DataError(f'{path}: its image {folder / path.stem} is missing; download the project with its images')
     said = None
-    if content.get('size') is not None:
-        said = entry(content['size'], 'height', int, path), entry(content['size'], 'width', int, path)
+    if stated := optional(content, 'size', {}, path):
+        said = entry(stated, 'height', int, path), entry(stated, 'width', int, path)
     size = upright_size(image, said, path)
     objects = entry(content, 'objects', list, path)
     figures = [figure for item in objects if (figure := _figure(item, size, path, left_out)) is not None]

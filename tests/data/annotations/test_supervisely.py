@@ -76,6 +76,14 @@ def test_hostile_objects_are_refused(tmp_path, item, message):
         read_supervisely(changed(tmp_path / 'p', item))
 
 
+@pytest.mark.parametrize('content', ['[]', '7', '"x"', 'null', '{"size": [], "objects": []}'])
+def test_a_file_that_describes_no_image_is_refused(tmp_path, content):
+    shutil.copytree(PROJECT, tmp_path / 'p')
+    (tmp_path / 'p/train/ann/photo 1.png.json').write_text(content)
+    with pytest.raises(DataError, match='photo 1.png.json: '):
+        read_supervisely(tmp_path / 'p')
+
+
 def test_what_is_missing_is_said(tmp_path):
     shutil.copytree(PROJECT, tmp_path / 'p')
     (tmp_path / 'p/train/img/photo 1.png').unlink()
