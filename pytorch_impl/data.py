@@ -7,6 +7,7 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import warnings
 from typing import Any, Callable, Generator, Iterable, Optional
 
 import numpy as np
@@ -41,17 +42,19 @@ def make_loader(
     However the batches end, no worker is left. Beside a GPU the batches lie in memory from which it copies by itself. They come
     through shared memory, or where that is too small through pipes.
     """
-    loader = DataLoader(
-        _Keyed(samples),
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_stack,
-        worker_init_fn=_leave_signals_to_the_trainer,
-        multiprocessing_context=_context() if workers else None,
-        pin_memory=torch.cuda.is_initialized(),
-        timeout=(timeout or 0) if workers else 0,
-    )
-    iterator = iter(loader)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'This DataLoader will create')  # more than cores: the training says so, once
+        loader = DataLoader(
+            _Keyed(samples),
+            batch_sampler=batches,
+            num_workers=workers,
+            collate_fn=_stack,
+            worker_init_fn=_leave_signals_to_the_trainer,
+            multiprocessing_context=_context() if workers else None,
+            pin_memory=torch.cuda.is_initialized(),
+            timeout=(timeout or 0) if workers else 0,
+        )
+        iterator = iter(loader)
     made = _Workers(iterator, timeout)
     told = False
     try:

@@ -11,6 +11,13 @@ STEPS = 50  # steps after which the share is judged; the first ones wait for the
 NOTABLE = 0.2  # share of the time
 
 
+def too_many(workers: int, cores: int) -> Optional[str]:
+    """The line for more workers than cores that this process may use; None where there are enough."""
+    if workers <= cores:
+        return None
+    return f'num_parallel_workers: {workers}, but this process may use {cores} of the cores: more workers than these take memory alone'
+
+
 def advice(share: float, steps: int, dataset: Dataset, data: config.Data, recipe: Path) -> Optional[str]:
     """The line for a share of the time of the last ``steps`` that was spent waiting; None where it is not worth one. ``recipe``
     is the configuration's file, which the command names."""

@@ -30,7 +30,7 @@ from twinseg.common.data.sampling import steps_per_epoch, training_batches
 from twinseg.common.errors import DataError, DivergedError, Interrupted, LostError, StateError, UserError
 from twinseg.common.files import write_text
 from twinseg.common.inference import views
-from twinseg.common.measure.environment import machine_of, versions
+from twinseg.common.measure.environment import machine, machine_of, versions
 from twinseg.common.memory import peak_memory
 from twinseg.common.parallel.launch import pin
 from twinseg.common.parallel.processes import Group, check_agreement, naming_lost_ranks
@@ -289,6 +289,8 @@ class Run:
         datasets = [dataset for dataset in (self.training, self.validation) if dataset is not None]
         for warning in [*unused_files(*datasets), *shared_images(self.training, self.validation)]:
             log.line(f'warning: {warning}')
+        if line := input_wait.too_many(config.data.num_parallel_workers, int(machine()['cores'] or 1)):
+            log.line(line)
         if config.optimizer.lr_batch_size not in (0, self.images):
             log.line(
                 f'a global batch of {self.images}: learning rates, made for {config.optimizer.lr_batch_size}, are multiplied '

@@ -8,7 +8,7 @@ from tests.support import streets
 from twinseg.common import config
 from twinseg.common.data.cache import build_cache
 from twinseg.common.data.open import open_dataset, open_for_cache
-from twinseg.common.training import input_wait
+from twinseg.common.training import input_wait, loop
 from twinseg.common.training.input_wait import NOTABLE, STEPS, advice
 from twinseg.common.training.loop import train
 
@@ -44,7 +44,14 @@ def test_a_training_says_it_once_and_its_command_works(settings, tmp_path, monke
     pytest.importorskip('torch')
     monkeypatch.setattr(input_wait, 'STEPS', 1)
     monkeypatch.setattr(input_wait, 'NOTABLE', -1.0)
-    short = settings.replace(max_iters=3, val_interval=3, batch_size=2, num_parallel_workers=0)
+    monkeypatch.setattr(loop, 'machine', lambda: {'cores': 1})
+    short = settings.replace(max_iters=3, val_interval=3, batch_size=2, num_parallel_workers=2)
     train(short, 'pytorch', 'cpu', tmp_path / 'run')
     text = (tmp_path / 'run' / 'log.txt').read_text()
     assert text.count('input waits ') == 1 and f'`twinseg prepare {tmp_path}/run/config.yaml --cache`' in text
+    assert text.count('num_parallel_workers: 2, but this process may use 1 of the cores') == 1
+
+
+@pytest.mark.parametrize('workers, told', [(0, False), (4, False), (5, True)])
+def test_more_workers_than_cores_are_told(workers, told):
+    assert (input_wait.too_many(workers, 4) is not None) == told

@@ -134,6 +134,14 @@ def test_small_shared_memory_is_passed_around(monkeypatch, caplog):
     assert '/dev/shm is too small for batches of 0 MB: they go through pipes' in line
 
 
+def test_pytorch_says_nothing_of_more_workers_than_cores(monkeypatch, recwarn):
+    """The training has a line on them, ``input_wait.too_many``."""
+    torch = pytest.importorskip('torch')
+    monkeypatch.setattr(torch._utils, 'cpu_count', lambda: 1)
+    assert len(list(loader('pytorch', last=4))) == 4
+    assert not recwarn.list
+
+
 HANGS = """import time
 from tests.training.test_loaders import Samples
 from twinseg.common.data import thread_loader
