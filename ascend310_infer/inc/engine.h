@@ -13,6 +13,11 @@
 
 namespace infer {
 
+// Limits of a model for images, as common/deploy/onnx_check.py has them.
+constexpr uint64_t kMostImages = 3ull << 25;   // numbers of a batch
+constexpr uint64_t kMostNumbers = 1ull << 26;  // of a tensor that is computed, or kShare for each of the batch's
+constexpr uint64_t kShare = 64;
+
 struct Tensor {
   std::string name;
   std::string type;  // such as float32
@@ -39,7 +44,8 @@ class Engine {
 };
 
 // The engine for a model, by its suffix or by name, with the model loaded: one input, outputs that can be cut into the
-// samples of a batch. BadInput for a model or settings it does not take, Failure where its libraries are missing.
+// samples of a batch, none larger than a model for images has. BadInput for a model or settings it does not take, Failure where
+// its libraries are missing.
 std::unique_ptr<Engine> OpenEngine(Options options);
 
 // "image float32 1x3x64x96"

@@ -91,6 +91,12 @@ void Check(const Engine &engine, const Options &options) {
       throw BadInput(options.model + ": " + Describe(tensor) + " has no fixed size; give the batch's --input_shape, or export "
                      "the model with static sizes");
     }
+    const uint64_t numbers = input.bytes / sizeof(float);
+    const uint64_t most = &tensor == &tensors.front() ? kMostImages : std::max(kMostNumbers, kShare * numbers);
+    if (tensor.bytes / sizeof(float) > most) {
+      throw BadInput(options.model + ": " + Describe(tensor) + " takes " + std::to_string(tensor.bytes) + " bytes; expected at "
+                     "most " + std::to_string(most * sizeof(float)) + ": export the model for a smaller batch");
+    }
     const int64_t batch = input.shape.empty() ? 1 : input.shape.front();
     if (batch > 1 && (tensor.shape.empty() || tensor.shape.front() != batch)) {
       throw BadInput(options.model + ": " + Describe(tensor) + " cannot be cut into the " + std::to_string(batch) +

@@ -3,9 +3,11 @@
 
 #include <cstdio>
 #include <map>
+#include <new>
 
 #include "engine.h"
 #include "errors.h"
+#include "printable.h"
 
 namespace infer {
 namespace {
@@ -16,12 +18,13 @@ std::string Explain(const std::string &call, aclError code) {
 }
 
 void Require(aclError code, const std::string &call) {
+  if (code == ACL_ERROR_RT_MEMORY_ALLOCATION || code == ACL_ERROR_BAD_ALLOC) throw std::bad_alloc();
   if (code != ACL_SUCCESS) throw Failure(Explain(call, code));
 }
 
 // What cannot be given back is worth a line, not the results.
 void Warn(aclError code, const char *what) {
-  if (code != ACL_SUCCESS) std::fprintf(stderr, "warning: %s\n", Explain(std::string("giving back ") + what, code).c_str());
+  if (code != ACL_SUCCESS) std::fprintf(stderr, "warning: %s\n", Line(Explain(std::string("giving back ") + what, code)).c_str());
 }
 
 #define REQUIRE(call, ...) Require(call(__VA_ARGS__), #call)
@@ -61,9 +64,15 @@ struct Process : NotCopied {
 
 struct Device : NotCopied {
   explicit Device(int number) : id(number) {
+    uint32_t count = 0;
+    REQUIRE(aclrtGetDeviceCount, &count);
+    if (static_cast<uint32_t>(id) >= count) {
+      throw BadInput("--device_id " + std::to_string(id) + ": this machine has " + std::to_string(count) +
+                     (count == 1 ? " device, 0" : " devices, counted from 0") + "; `npu-smi info` lists them");
+    }
     if (const aclError code = aclrtSetDevice(id)) {
       throw Failure("device " + std::to_string(id) + ": " + Explain("aclrtSetDevice", code) +
-                    "; `npu-smi info` lists the devices, --device_id chooses one");
+                    "; `npu-smi info` says what it does, --device_id chooses another");
     }
   }
   ~Device() { Warn(aclrtResetDevice(id), "the device"); }

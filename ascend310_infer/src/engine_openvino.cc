@@ -16,15 +16,12 @@
 
 #include "engine.h"
 #include "errors.h"
+#include "printable.h"
 
 namespace infer {
 namespace {
 
 const std::string kCpu = "CPU";
-// Limits of a model for images, as common/deploy/onnx_check.py has them.
-constexpr uint64_t kMostImages = 3ull << 25;   // numbers of a batch
-constexpr uint64_t kMostNumbers = 1ull << 26;  // of a tensor that is computed, or kShare for each of the batch's
-constexpr uint64_t kShare = 64;
 constexpr uint64_t kExpanded = 8;         // weights of int8 as float32, twice
 constexpr uint64_t kReading = 4ull << 30;  // bytes to read a model with, which may have weights in other files
 constexpr uint64_t kMemory = 1ull << 30;  // bytes to run it with, beside those for its weights and what it computes
@@ -145,8 +142,8 @@ class OpenVinoEngine : public Engine {
         const Quiet quiet;
         model_ = core_.compile_model(model, kCpu, settings);
       } catch (const ov::Exception &error) {  // bfloat16 is chosen on some CPUs that then lack the instructions for it
-        std::cerr << "warning: " << options.model << ": OpenVINO cannot compile it in the precision that it prefers ("
-                  << LastLine(error) << "), float32 is used\n";
+        std::cerr << "warning: " + Line(options.model + ": OpenVINO cannot compile it in the precision that it prefers (" +
+                                        LastLine(error) + "), float32 is used") + "\n";
       }
     }
     if (!model_) Compile(options.model, model, settings);

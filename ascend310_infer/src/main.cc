@@ -10,6 +10,7 @@
 #include "errors.h"
 #include "files.h"
 #include "options.h"
+#include "printable.h"
 #include "runner.h"
 
 namespace infer {
@@ -23,32 +24,12 @@ void Run(const Options &options) {
     throw BadInput("--result_path " + options.result_path + ": results would lie among the inputs; choose another folder");
   }
   const std::unique_ptr<Engine> engine = OpenEngine(options);
-  std::printf("model: %s\ninput: %s\n", options.model.c_str(), Describe(engine->inputs.front()).c_str());
-  for (const Tensor &output : engine->outputs) std::printf("output: %s\n", Describe(output).c_str());
+  std::printf("model: %s\ninput: %s\n", Line(options.model).c_str(),
+              Line(Describe(engine->inputs.front())).c_str());
+  for (const Tensor &output : engine->outputs) std::printf("output: %s\n", Line(Describe(output)).c_str());
   const std::string summary = Summary(RunAll(engine.get(), inputs, options), inputs.size());
   Write(Path(options.time_path) / "test_perform_static.txt", summary.data(), summary.size());
   std::fputs(summary.c_str(), stdout);
-}
-
-// A message as one line of at most 500 bytes without what drives a terminal: models and files name their parts. Of a longer
-// one the middle is left out, for it begins with what is wrong and ends with what to change.
-std::string Line(const std::string &message) {
-  constexpr size_t kLongest = 500, kEnd = kLongest / 3;
-  std::string line = message;
-  if (message.size() > kLongest) {
-    const auto inside_letter = [&message](size_t at) {
-      return at < message.size() && (static_cast<unsigned char>(message[at]) & 0xc0) == 0x80;  // a later byte of UTF-8
-    };
-    size_t head = kLongest - kEnd - 5, tail = message.size() - kEnd;
-    while (head > 0 && inside_letter(head)) --head;
-    while (inside_letter(tail)) ++tail;
-    line = message.substr(0, head) + " ... " + message.substr(tail);
-  }
-  for (char &letter : line) {
-    const auto code = static_cast<unsigned char>(letter);
-    if (code < 0x20 || code == 0x7f) letter = ' ';
-  }
-  return line;
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 """The C++ program with models, inputs and arguments that were changed: it reads or refuses them like the rest of the suite."""
 
 import random
+import re
 import resource
 import shutil
 from collections.abc import Callable, Iterator
@@ -51,9 +52,11 @@ def fuzz(run: Run, folder: Path, models: list[Path], seed: int, cases: int) -> I
                 arguments.append(f'--{flag}={value}'.replace('\0', '').encode('utf-8', 'replace').decode()[:2000])
         if not any(argument.startswith('--result_path') for argument in arguments):
             arguments.append('--result_path=out')
-        arguments = [argument for argument in arguments if not argument.startswith('--result_path=/')]
-        done = run(path.name, *arguments, preexec=_limit, ASAN_OPTIONS=SANITIZERS)
-        problem = _problem(done)
+        arguments = [argument for argument in arguments if not re.match(r'--result_path=/|--warmup=\d{3}', argument)]
+        try:
+            problem = _problem(run(path.name, *arguments, preexec=_limit, ASAN_OPTIONS=SANITIZERS))
+        except AssertionError as error:  # what a sanitizer reports
+            problem = str(error)
         if problem:
             yield f'{seed}-{number}: {path.name} {arguments}: {problem}'
         for target, content in {**contents, **inputs}.items():
@@ -99,7 +102,8 @@ def _problem(done: Any) -> str:
         return f'status {done.returncode} with other lines than one: {done.stderr[-300:]!r}'
     if any(len(line) > LONGEST + len('warning: ') or printable(line) != line for line in lines):
         return f'a line that is too long or drives a terminal: {done.stderr[-600:]!r}'
-    return ''
+    shown = done.stdout.replace('\n', '')
+    return f'drives the terminal by what it shows: {done.stdout[-600:]!r}' if printable(shown) != shown else ''
 
 
 def _limit() -> None:

@@ -6,6 +6,7 @@
 //
 // FAKE_ACL_FAIL=FUNCTION:N  the N-th call of a function fails    FAKE_ACL_LOG=FILE  gets the name of each function called
 // FAKE_ACL_DEVICES=N        number of devices (default 1)        A violation ends the process with status 99.
+// A device has 256 MB, and the host gives as much at once: what is more is refused like on a card.
 #include <acl/acl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -27,6 +28,7 @@
 namespace {
 
 constexpr aclError kInjected = 507899;
+constexpr size_t kMemory = 256 << 20;
 
 struct FakeTensor {
   std::string name;
@@ -199,6 +201,12 @@ aclError aclFinalize() {
 
 const char *aclGetRecentErrMsg() { return state.injected ? "E99999: told to fail" : nullptr; }
 
+aclError aclrtGetDeviceCount(uint32_t *count) {
+  const Call call("aclrtGetDeviceCount", false);
+  *count = static_cast<uint32_t>(std::atoi(Environment("FAKE_ACL_DEVICES", "1")));
+  return call.Result();
+}
+
 aclError aclrtSetDevice(int32_t id) {
   const Call call("aclrtSetDevice", false);
   if (call.fails || id < 0 || id >= std::atoi(Environment("FAKE_ACL_DEVICES", "1"))) return kInjected;
@@ -241,6 +249,9 @@ aclError aclrtMalloc(void **memory, size_t size, aclrtMemMallocPolicy) {
   const Call call("aclrtMalloc", true);
   if (size == 0) Violation("aclrtMalloc of 0 bytes");
   if (call.fails) return kInjected;
+  size_t taken = 0;
+  for (const auto &[address, content] : state.device_memory) taken += content.size();
+  if (size > kMemory - taken) return ACL_ERROR_RT_MEMORY_ALLOCATION;
   *memory = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   state.device_memory[*memory].assign(size, 0xCD);
   return ACL_SUCCESS;
@@ -257,6 +268,7 @@ aclError aclrtFree(void *memory) {
 aclError aclrtMallocHost(void **memory, size_t size) {
   const Call call("aclrtMallocHost", true);
   if (call.fails) return kInjected;
+  if (size > kMemory) return ACL_ERROR_RT_MEMORY_ALLOCATION;
   *memory = std::malloc(size);
   state.host_memory.insert(*memory);
   return ACL_SUCCESS;
