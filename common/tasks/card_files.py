@@ -1,25 +1,29 @@
 """Files that programs for cards read and write: arrays as they lie in memory, without a head."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from twinseg.common.errors import UserError, reason_of
+from twinseg.common.files import read_bounded
 
 
 def read_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """The array in a file; UserError where it is absent or of another size."""
+    """The array in a file, read-only; UserError where it is absent, no file, or of another size."""
+    dtype = np.dtype(dtype)
+    expected = math.prod(shape) * dtype.itemsize
     try:
-        array = np.fromfile(path, dtype)
+        size = path.stat().st_size
+        content = read_bounded(path, expected) if size <= expected else b''
     except OSError as error:
         raise UserError(f'{path}: {reason_of(error)}; expected a file for every input') from None
-    if array.size != np.prod(shape):
+    if len(content) != expected:
         raise UserError(
-            f'{path}: {path.stat().st_size} bytes; expected {int(np.prod(shape)) * array.itemsize} for '
-            f'{text(shape)} numbers of {array.dtype}: is it of this model?'
+            f'{path}: {size} bytes; expected {expected} for {text(shape)} numbers of {dtype}: is it of this model?'
         )
-    return array.reshape(shape)
+    return np.frombuffer(content, dtype).reshape(shape)
 
 
 def text(shape: tuple[int, ...]) -> str:

@@ -5,6 +5,7 @@
 the layer ``""``; ``call`` counts from 0.
 """
 
+import io
 import json
 from pathlib import Path
 from typing import Any, Mapping
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twinseg.common.activations import Layer, Watcher
 from twinseg.common.errors import UserError, reason_of
+from twinseg.common.files import read_bounded
 from twinseg.common.settings.messages import first_problem
 from twinseg.common.trace.recording import Event, Side
 
@@ -86,14 +88,15 @@ class FolderSource:
         if not path.resolve().is_relative_to(self.folder.resolve()):
             raise UserError(f'{self.folder / LIST}: {tensor.file!r} leaves the folder')
         try:
-            if path.stat().st_size > MAX_TENSOR:
+            if (size := path.stat().st_size) > MAX_TENSOR:
                 raise UserError(f'{path}: larger than {MAX_TENSOR} bytes')
+            content = read_bounded(path, size)
             if path.suffix == '.npy':
-                array: Any = np.load(path, allow_pickle=False)
+                array: Any = np.load(io.BytesIO(content), allow_pickle=False)
             elif path.suffix == '.bin':
                 if tensor.dtype not in DTYPES:
                     raise UserError(f'{self.folder / LIST}: {tensor.file}: dtype {tensor.dtype!r}; choose {", ".join(DTYPES)}')
-                array = np.fromfile(path, np.dtype(tensor.dtype).newbyteorder('<'))
+                array = np.frombuffer(content, np.dtype(tensor.dtype).newbyteorder('<'))
             else:
                 raise UserError(f'{path}: expected .npy or .bin')
             array = array.reshape(tensor.shape) if tensor.shape else array
