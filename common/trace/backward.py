@@ -6,8 +6,8 @@ from typing import Any, Mapping, Optional, Sequence
 import numpy as np
 
 from twinseg.common.activations import Arrays
-from twinseg.common.trace.compare import FACTOR, Section
-from twinseg.common.trace.difference import difference
+from twinseg.common.trace.difference import FACTOR, difference
+from twinseg.common.trace.result import Section
 from twinseg.common.trace.sources import NetworkSource
 
 FLOOR = 2.0**-23  # least noise floor of a gradient by itself

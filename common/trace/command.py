@@ -16,11 +16,12 @@ from twinseg.common.errors import UserError
 from twinseg.common.files import home_expanded
 from twinseg.common.interpolation import Size
 from twinseg.common.trace.backward import trace_backward
-from twinseg.common.trace.compare import Source, Trace, trace
+from twinseg.common.trace.compare import trace
 from twinseg.common.trace.onnx_source import OnnxSource
 from twinseg.common.trace.opening import OpenOptions, open_source
 from twinseg.common.trace.quantised import rank_layers
-from twinseg.common.trace.sources import NetworkSource
+from twinseg.common.trace.result import Trace
+from twinseg.common.trace.sources import NetworkSource, Source
 from twinseg.common.trace.steps import trace_steps
 from twinseg.common.trace.user_networks import RenamedSource, pair, read_names
 

@@ -1,9 +1,21 @@
-"""How far two tensors are apart."""
+"""How far two tensors are apart, and how far they may be."""
 
 from typing import NamedTuple
 
 import numpy as np
 
+FACTOR = 30.0  # multiple of its noise floor that a layer's own difference may reach: kernels add in other orders
+
+
+HALF_FACTOR = 6.0  # the same below float32, where the rounding of inputs and results makes the most of the floor
+
+
+EPSILON = {
+    'float32': 2.0**-24,
+    'float16': 2.0**-11,
+    'bfloat16': 2.0**-8,
+    'int8': 1 / 100,
+}  # rounding errors, relative; int8: of input and weight
 TINY = 1e-30  # magnitude below which a tensor counts as zero
 
 

@@ -15,10 +15,9 @@ from twinseg.common.errors import UserError, did_you_mean, similar
 from twinseg.common.files import home_expanded
 from twinseg.common.inference.runs import load_run, network_arguments
 from twinseg.common.settings import recipes
-from twinseg.common.trace.compare import Source
 from twinseg.common.trace.folder import FolderSource
 from twinseg.common.trace.onnx_source import OnnxSource
-from twinseg.common.trace.sources import NetworkSource
+from twinseg.common.trace.sources import NetworkSource, Source
 from twinseg.common.trace.user_networks import open_network
 from twinseg.common.weights.by_name import find_weights
 

@@ -13,7 +13,7 @@ import numpy as np
 from twinseg.common.errors import UserError, reason_of
 from twinseg.common.files import write_text
 from twinseg.common.report import chart
-from twinseg.common.trace.compare import Row, Trace
+from twinseg.common.trace.result import Row, Trace
 
 PAGE = Path(__file__).with_name('page.html')
 SMALLEST = 1e-9  # difference at the bottom of the logarithmic chart

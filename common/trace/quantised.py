@@ -11,9 +11,9 @@ from twinseg.common import tasks
 from twinseg.common.config import Config
 from twinseg.common.deploy.exported_file import ExportedNetwork, evaluate_exported
 from twinseg.common.errors import UserError
-from twinseg.common.trace.compare import Section
 from twinseg.common.trace.onnx_mapping import QUANTISING
 from twinseg.common.trace.onnx_source import OnnxSource
+from twinseg.common.trace.result import Section
 
 WORST = 3  # layers that are tried in float32 together
 WEIGHTED = ('Conv', 'ConvTranspose', 'MatMul', 'Gemm')

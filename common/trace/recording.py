@@ -6,13 +6,16 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
-from typing import Literal, NamedTuple, Optional
+from typing import Literal, Mapping, NamedTuple, Optional
 
 import numpy as np
 
 from twinseg.common.activations import Arrays
 from twinseg.common.errors import UserError
+from twinseg.common.trace.difference import Difference, difference
 
+MOST_CAUSES = 64  # most causes that are looked into
+MOST_CAPTURED = 1 << 30  # bytes of the second side's tensors that are held for that
 RESERVE = 1 << 30  # bytes that a recording leaves free on its disk
 Side = Literal['input', 'output']
 
@@ -127,3 +130,46 @@ class Recording(Passage):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Comparison(Passage):
+    """Compares what passes with a recording. ``forced``: and puts the recorded values in its place; ``nudge``: these changed by
+    a relative rounding error, up or down by chance."""
+
+    def __init__(
+        self,
+        recording: Recording,
+        forced: bool,
+        nudge: float = 0.0,
+        limits: Optional[Mapping[Event, float]] = None,
+        replaced: Optional[Mapping[Event, np.ndarray]] = None,
+    ) -> None:
+        super().__init__()
+        self.recording, self.forced, self.nudge, self.limits = recording, forced, nudge, limits
+        self.replaced = replaced or {}
+        self.rng = np.random.default_rng(0)
+        self.differences: dict[Event, Difference] = {}
+        self.unknown: dict[Event, Optional[Event]] = {}  # events that the recording does not have -> the known one before
+        self.captured: dict[Event, np.ndarray] = {}
+        self.last: Optional[Event] = None
+
+    def see(self, event: Event, array: np.ndarray) -> Optional[np.ndarray]:
+        if event not in self.recording:
+            self.unknown[event] = self.last
+            return None
+        self.last = event
+        reference = self.recording[event]
+        apart = self.differences[event] = difference(reference, array)
+        if self.limits is not None and apart.relative > self.limits[event] and self._has_room(array):
+            self.captured[event] = np.array(array)
+        if event in self.replaced:
+            return self.replaced[event]
+        if not self.forced:
+            return None
+        if not self.nudge:
+            return reference
+        return np.asarray(reference) * (1 + self.nudge * self.rng.choice(np.array([-1, 1], np.float32), reference.shape))
+
+    def _has_room(self, array: np.ndarray) -> bool:
+        held = sum(one.nbytes for one in self.captured.values())
+        return len(self.captured) < MOST_CAUSES and held + array.nbytes <= MOST_CAPTURED

@@ -1,6 +1,6 @@
 """What ``trace`` compares: a network in a backend, an exported file in an engine, a folder of recorded tensors."""
 
-from typing import Callable, Mapping, Optional, Sequence
+from typing import Callable, Mapping, Optional, Protocol, Sequence
 
 import numpy as np
 
@@ -9,6 +9,27 @@ from twinseg.common.backend import Backend, Network
 from twinseg.common.config import Config
 
 Statistics = tuple[Sequence[float], Sequence[float]]  # mean and std of the images, in uint8 units
+
+
+class Source(Protocol):
+    """One side: something that computes, or what was recorded of it."""
+
+    label: str
+    precision: str  # a key of EPSILON
+    runs: bool  # False: recorded values, which nothing changes
+    has_double: bool  # whether ``double`` gives something
+
+    def prepare(self, images: np.ndarray) -> np.ndarray:
+        """uint8 (N, 3, H, W) RGB -> the network's input, float32."""
+
+    def run(self, inputs: np.ndarray, watcher: Watcher) -> None:
+        """Computes while ``watcher`` looks on."""
+
+    def layers(self) -> Mapping[str, Layer]:
+        """The layers by name, as far as they are known."""
+
+    def double(self) -> Optional['Source']:
+        """The same in float64, where there is such a thing."""
 
 
 class NetworkSource:

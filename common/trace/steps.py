@@ -10,7 +10,7 @@ from twinseg.common.checkpoint import State
 from twinseg.common.config import Optimizer
 from twinseg.common.errors import UserError
 from twinseg.common.measure.parity import learning_rate, one_rounding_error_apart, street_batches
-from twinseg.common.trace.compare import Section
+from twinseg.common.trace.result import Section
 from twinseg.common.trace.sources import NetworkSource
 
 FACTOR = 10.0  # multiple of the drift from weights one rounding error apart that a tensor's difference may reach
