@@ -8,7 +8,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 480, 270
 LEFT, RIGHT, TOP, BOTTOM = 66, 12, 12, 46  # margins
-STYLES = 8  # distinct colours of page.html
+STYLES = 8  # distinct colours of frame.html
 MAX_POINTS = 400  # most points of a curve
 SMOOTHING = 0.9  # weight of the past in the exponential mean over the points shown
 

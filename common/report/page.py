@@ -1,17 +1,15 @@
 """One self-contained HTML page for one or several runs: what they reached, how they got there, and what they see."""
 
-import html
 from pathlib import Path
-from string import Template
 from typing import Optional, Sequence
 
 from twinseg.common.errors import UserError
-from twinseg.common.files import write_text
 from twinseg.common.inference.runs import Run, load_run
 from twinseg.common.report import figures, sections
+from twinseg.common.report.frame import write_page
 from twinseg.common.report.records import Record, read_runs
 
-PAGE = Path(__file__).with_name('page.html')
+STYLE = Path(__file__).with_name('page.css')
 
 
 def write_report(
@@ -40,11 +38,7 @@ def write_report(
         sections.settings(records),
     ]
     title = f'{" and ".join(dict.fromkeys(record.config.model.arch for record in records))} on {records[0].config.data.set}'
-    page = Template(PAGE.read_text(encoding='utf-8')).substitute(title=html.escape(title), body='\n'.join(parts))
-    try:
-        write_text(out, page)
-    except OSError as error:
-        raise UserError(f'{out}: not written: {error.strerror}; choose another folder') from None
+    write_page(out, title, '\n'.join(parts), STYLE)
     return out
 
 

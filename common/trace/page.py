@@ -4,18 +4,15 @@ import base64
 import html
 import math
 from pathlib import Path
-from string import Template
 from typing import Optional
 
 import cv2
 import numpy as np
 
-from twinseg.common.errors import UserError, reason_of
-from twinseg.common.files import write_text
-from twinseg.common.report import chart
+from twinseg.common.report import chart, frame
 from twinseg.common.trace.result import Row, Trace
 
-PAGE = Path(__file__).with_name('page.html')
+STYLE = Path(__file__).with_name('page.css')
 SMALLEST = 1e-9  # difference at the bottom of the logarithmic chart
 MOST_WIDTH = 640  # pixels of a picture
 
@@ -64,11 +61,7 @@ def write_page(trace: Trace, out: Path) -> None:
         for label, names in trace.unmatched.items():
             body.append(f'<p>{html.escape(label)}: {html.escape(", ".join(names))}</p>')
         body.append('</section>')
-    title = f'{trace.first} and {trace.second}'
-    try:
-        write_text(out, Template(PAGE.read_text(encoding='utf-8')).substitute(title=html.escape(title), body='\n'.join(body)))
-    except OSError as error:
-        raise UserError(f'{out}: not written: {reason_of(error)}; choose another folder') from None
+    frame.write_page(out, f'{trace.first} and {trace.second}', '\n'.join(body), STYLE)
 
 
 def _colour(row: Optional[Row]) -> str:

@@ -45,7 +45,7 @@ def wheel(tmp_path_factory) -> Path:
     return path
 
 
-KINDS = ('.py', '.yaml', '.html', '.json', '.safetensors', '.md')
+KINDS = ('.py', '.yaml', '.html', '.css', '.json', '.safetensors', '.md')
 
 
 def contents(folder: Path) -> set[str]:
@@ -59,7 +59,7 @@ def test_it_holds_the_package_and_nothing_else(wheel):
     expected = set.union(*(contents(ROOT / folder) for folder in ('common', 'pytorch_impl', 'mindspore_impl')))
     assert names == expected | {'twinseg/__init__.py', 'twinseg/__main__.py', 'twinseg/py.typed'}
     assert {f'twinseg/common/configs/{path.parent.name}/{path.name}' for path in recipes.recipes()} <= names
-    assert {'twinseg/common/report/page.html', 'twinseg/common/report/catalogue.json'} <= names
+    assert {'twinseg/common/report/frame.html', 'twinseg/common/report/catalogue.json'} <= names
     assert {f'twinseg/common/weights/shipped/{name}' for name in ('README.md', 'ddrnet23_slim_camvid.safetensors')} <= names
 
 
