@@ -142,7 +142,7 @@ def _cause(
         text = f'{where}: inputs equal to {_number(inputs)} end to end, '
         text += f'by itself its {differs} (noise explains {_number(row.limit)})'
     if guess is not None:
-        text += f': {second} computes it {guess}; with that, {_number(guess.remains)} remains'
+        text += f': {second} computes it {guess}; {guess.evidence or f"with that, {_number(guess.remains)} remains"}'
     elif tried:
         text += '; none of the usual mistakes explains it'
     else:

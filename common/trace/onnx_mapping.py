@@ -20,6 +20,7 @@ WITH_PARAMETERS = {**WEIGHTED, 'BatchNormalization': 'norm', 'PRelu': 'prelu'}
 WITHOUT = {'Relu': 'relu', 'Sigmoid': 'sigmoid', 'MaxPool': 'max_pool', 'AveragePool': 'avg_pool', 'BatchNormalization': 'norm'}
 THROUGH = ('DequantizeLinear', 'QuantizeLinear', 'Transpose', 'Identity', 'Cast', 'Reshape', 'Unsqueeze')
 QUANTISING = ('DequantizeLinear', 'QuantizeLinear')
+ROUNDING = (*QUANTISING, 'Cast')  # what a layer in another precision takes its input through
 
 
 @dataclass
@@ -81,6 +82,9 @@ def map_graph(model: Any, recording: Recording, layers: Map[str, Layer]) -> Mapp
         if node.op_type == 'MatMul' and len(following) == 1 and following[0].op_type == 'Add':
             tensor = following[0].output[0]
             following = users.get(tensor, [])
+        while len(following) == 1 and following[0].op_type == 'Cast':  # behind it recorded values are not rounded
+            tensor = following[0].output[0]
+            following = users.get(tensor, [])
         norm = _consumer(recording, result, 'norm', layers)
         if norm is not None and not any(user.op_type == 'BatchNormalization' for user in following):
             result = norm
@@ -90,14 +94,14 @@ def map_graph(model: Any, recording: Recording, layers: Map[str, Layer]) -> Mapp
     known = {**events, **({source: start} if start in recording else {})}
     for node in nodes:  # layers without parameters, by what flows into them
         kind = WITHOUT.get(node.op_type)
-        tensor = _unquantised(node.input[0], producers) if node.input else ''
+        tensor = _unrounded(node.input[0], producers) if node.input else ''
         if kind is not None and tensor in known and node.output[0] not in known:
             after = _consumer(recording, known[tensor], kind, layers)
             if after is not None and after not in known.values():
                 events[node.output[0]] = known[node.output[0]] = after
     cuts: dict[int, list[tuple[Any, str, str]]] = {}
     for node, entry in entries:  # and by what flows out of them
-        tensor, origin = _unquantised(node.input[0], producers), recording.origin(entry)
+        tensor, origin = _unrounded(node.input[0], producers), recording.origin(entry)
         if tensor not in known:
             target = origin if origin not in known.values() else entry
             events[tensor] = known[tensor] = target
@@ -122,16 +126,19 @@ def map_graph(model: Any, recording: Recording, layers: Map[str, Layer]) -> Mapp
 def layers_of(model: Any, events: Map[str, Event]) -> dict[str, Layer]:
     """Convolutions and products with known weights, by the layer whose output they give."""
     values = {item.name: item for item in model.graph.initializer}
+    casts = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == 'Cast'}
+    behind = {name: output for output, name in casts.items()}
     layers = {}
     for node in model.graph.node:
-        event = events.get(node.output[0]) if node.output else None
-        if event is None or node.op_type not in ('Conv', 'Gemm') or any(name not in values for name in node.input[1:] if name):
+        event = events.get(node.output[0]) or events.get(behind.get(node.output[0], '')) if node.output else None
+        names = [casts.get(name, name) for name in node.input]
+        if event is None or node.op_type not in ('Conv', 'Gemm') or any(name not in values for name in names[1:] if name):
             continue
         given = {item.name: helper.get_attribute_value(item) for item in node.attribute}
-        weight = numpy_helper.to_array(values[node.input[1]]).astype(np.float32)
+        weight = numpy_helper.to_array(values[names[1]]).astype(np.float32)
         parameters = {'weight': weight.T if node.op_type == 'Gemm' and not given.get('transB') else weight}
-        if len(node.input) > 2 and node.input[2]:
-            parameters['bias'] = numpy_helper.to_array(values[node.input[2]]).astype(np.float32)
+        if len(names) > 2 and names[2]:
+            parameters['bias'] = numpy_helper.to_array(values[names[2]]).astype(np.float32)
         if node.op_type == 'Gemm':
             layers[event.layer] = Layer('linear', {}, parameters)
             continue
@@ -197,8 +204,8 @@ def _image(graph: Any, producers: Map[str, Any]) -> str:
     return 'in/normalised' if 'in/normalised' in producers else graph.input[0].name
 
 
-def _unquantised(name: str, producers: Map[str, Any]) -> str:
-    while name in producers and producers[name].op_type in QUANTISING:
+def _unrounded(name: str, producers: Map[str, Any]) -> str:
+    while name in producers and producers[name].op_type in ROUNDING:
         name = producers[name].input[0]
     return name
 

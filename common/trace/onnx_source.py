@@ -15,8 +15,9 @@ from twinseg.common.deploy.sessions import failure, openvino_core
 from twinseg.common.errors import UserError, reason_of
 from twinseg.common.files import written_beside
 from twinseg.common.interpolation import Size
+from twinseg.common.trace.onnx_mapping import WEIGHTED, layers_of, map_graph
 from twinseg.common.trace.onnx_mapping import Mapping as TensorMapping
-from twinseg.common.trace.onnx_mapping import layers_of, map_graph
+from twinseg.common.trace.onnx_pieces import COMPUTED, Piece, joined, piece_of
 from twinseg.common.trace.recording import Event, Recording
 from twinseg.common.trace.sources import Statistics
 
@@ -48,10 +49,10 @@ class OnnxSource:
         self.mapping = TensorMapping({}, [], [])
         if path.suffix == '.onnx':
             self.model = onnx.shape_inference.infer_shapes(onnx.load(str(path)), strict_mode=False)
+            self.types = _types(self.model)
             if any(node.op_type in QUANTISED for node in self.model.graph.node):
                 self.precision = 'int8'
-            self.types = _types(self.model)
-            if any(kind == TensorProto.FLOAT16 for kind in self.types.values()):
+            elif _is_half(self.model, self.types):
                 self.precision = 'float16'
             self.mapping = TensorMapping(
                 {
@@ -91,7 +92,9 @@ class OnnxSource:
         if self.model is None:
             see(final, self.engine(given))
             return
-        if getattr(watcher, 'forced', False) or getattr(watcher, 'replaced', None):
+        if getattr(watcher, 'forced', False) and not watcher.nudge:  # type: ignore[attr-defined]
+            self._run_pieces_together(inputs, watcher)
+        elif getattr(watcher, 'forced', False) or getattr(watcher, 'replaced', None):
             self._run_cut(inputs, watcher)
         else:
             self._run_whole(given, watcher)
@@ -151,13 +154,8 @@ class OnnxSource:
 
     def _run_cut(self, inputs: np.ndarray, watcher: Any) -> None:
         """Piece by piece: each computes a tensor from those before, as ``watcher`` wants them."""
-        graph = self.model.graph
-        producers = {name: node for node in graph.node for name in node.output}
-        constants = {item.name: item for item in graph.initializer}
-        source = NORMALISED if NORMALISED in producers else graph.input[0].name
+        names, source, pieces = self._pieces()
         values: dict[str, np.ndarray] = {source: inputs}
-        names = [name for name in self.mapping.events if name in self.types]
-        pieces = [_piece(name, set(names) | {source}, producers, constants) for name in names]
         last_use = {name: index for index, (_, borders, _) in enumerate(pieces) for name in borders}
         for index, (name, (nodes, borders, weights)) in enumerate(zip(names, pieces)):
             if not all(border in values for border in borders):
@@ -177,6 +175,45 @@ class OnnxSource:
             for border in [border for border in values if last_use.get(border, -1) <= index and border != name]:
                 del values[border]
 
+    def _run_pieces_together(self, inputs: np.ndarray, watcher: Any) -> None:
+        """All pieces, each fed what was recorded, as many in one run as fit: for a ``watcher`` that replaces every tensor by
+        the recorded one."""
+        names, source, pieces = self._pieces()
+
+        def value_of(name: str) -> np.ndarray:
+            return inputs if name == source else watcher.recording[self.mapping.events[name]]
+
+        start = 0
+        while start < len(names):
+            size, stop = 0, start
+            group: list[int] = []
+            feeds: dict[str, np.ndarray] = {}
+            while stop < len(names) and (not group or size < TOGETHER):
+                _, borders, _ = pieces[stop]
+                if all(border == source or border in self.mapping.events for border in borders):
+                    feeds |= {border: value_of(border) for border in borders if border not in feeds}
+                    size = sum(value.nbytes for value in feeds.values())
+                    size += sum(4 * int(np.prod(self.mapping.shapes.get(names[index], ()))) for index in group)
+                    group.append(stop)
+                stop += 1
+            start = stop
+            if not group:
+                continue
+            wanted = [names[index] for index in group]
+            model = joined({names[index]: pieces[index] for index in group}, set(names), self.types, feeds, self.model)
+            values = self.execute(model, feeds, [f'{name}{COMPUTED}' for name in wanted])
+            for name in wanted:
+                watcher.see(self.mapping.events[name], np.asarray(values[f'{name}{COMPUTED}'], np.float32))
+
+    def _pieces(self) -> tuple[list[str], str, list[Piece]]:
+        """The mapped tensors, the network's input, and what computes each of these from those before."""
+        graph = self.model.graph
+        producers = {name: node for node in graph.node for name in node.output}
+        constants = {item.name: item for item in graph.initializer}
+        source = NORMALISED if NORMALISED in producers else graph.input[0].name
+        names = [name for name in self.mapping.events if name in self.types]
+        return names, source, [piece_of(name, set(names) | {source}, producers, constants) for name in names]
+
     def execute(self, model: Any, feeds: Mapping[str, np.ndarray], outputs: list[str]) -> dict[str, np.ndarray]:
         """Outputs of a model that was made from the file's, in the file's engine."""
         feeds = {
@@ -189,7 +226,8 @@ class OnnxSource:
                 compiled = core.compile_model(
                     core.read_model(model.SerializeToString()), 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'}
                 )
-                results = compiled([np.ascontiguousarray(feeds[port.get_any_name()]) for port in compiled.inputs])
+                ports = [next(name for name in port.get_names() if name in feeds) for port in compiled.inputs]
+                results = compiled([np.ascontiguousarray(feeds[name]) for name in ports])
                 return {name: results[index] for index, name in enumerate(outputs)}
             import onnxruntime
 
@@ -205,49 +243,15 @@ class OnnxSource:
             ) from None
 
 
+def _is_half(model: Any, types: Mapping[str, int]) -> bool:
+    """Whether most of the products (convolutions, linear layers) give float16: one layer that does is a difference, not the
+    precision of the file."""
+    kinds = [types.get(node.output[0]) for node in model.graph.node if node.op_type in WEIGHTED]
+    return 2 * kinds.count(TensorProto.FLOAT16) > len(kinds)
+
+
 def _types(model: Any) -> dict[str, int]:
     """Element types of the floating-point tensors."""
     infos = [*model.graph.value_info, *model.graph.output, *model.graph.input]
     kinds = {info.name: info.type.tensor_type.elem_type for info in infos}
     return {name: kind for name, kind in kinds.items() if kind in (TensorProto.FLOAT, TensorProto.FLOAT16)}
-
-
-def _piece(
-    name: str, borders: set[str], producers: Mapping[str, Any], constants: Mapping[str, Any]
-) -> tuple[list[Any], list[str], list[Any]]:
-    """The nodes that compute a tensor from ``borders`` and constants, in order; the borders and constants that they use."""
-    nodes: dict[int, Any] = {}
-    used: dict[str, None] = {}
-    weights: dict[str, Any] = {}
-    waiting = [name]
-    first = True
-    order: list[Any] = []
-    seen: set[int] = set()
-
-    while waiting:
-        tensor = waiting.pop()
-        if not tensor:
-            continue
-        if tensor in borders and not first:
-            used.setdefault(tensor)
-            continue
-        first = False
-        if tensor in constants:
-            weights[tensor] = constants[tensor]
-            continue
-        node = producers.get(tensor)
-        if node is None:
-            used.setdefault(tensor)
-            continue
-        if id(node) in seen:
-            continue
-        seen.add(id(node))
-        nodes[id(node)] = node
-        waiting += list(node.input)
-        for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
-                waiting += [item for inner in attribute.g.node for item in inner.input]
-    position = {id(node): index for index, node in enumerate({id(n): n for n in producers.values()}.values())}
-    order = sorted(nodes.values(), key=lambda node: position[id(node)])
-    inner = {item for node in order for item in node.output}
-    return order, [item for item in used if item not in inner], list(weights.values())

@@ -22,6 +22,7 @@ class Guess:
     second: str  # 'padded 0,1,0,1'
     first: str  # 'padded 1,1,1,1'
     remains: float  # difference when it is applied
+    evidence: str = ''  # what shows it, where the order of its sums cannot be repeated
 
     def turned(self) -> 'Guess':
         """The same with the sides exchanged."""

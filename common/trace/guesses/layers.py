@@ -1,6 +1,5 @@
 """Guesses at what is wrong with a layer."""
 
-from functools import partial
 from typing import Callable, Iterator, Optional, Sequence
 
 import numpy as np
@@ -13,12 +12,11 @@ from twinseg.common.trace.guesses.dropouts import dropouts
 from twinseg.common.trace.guesses.guess import VANISHED, Guess, Step, Variation, shown, vanishes
 from twinseg.common.trace.guesses.norms import norms
 from twinseg.common.trace.guesses.pools import pools
-from twinseg.common.trace.guesses.precisions import ROUNDINGS, in_precision
+from twinseg.common.trace.guesses.precisions import in_precisions, precision_of
 from twinseg.common.trace.reference import compute
 
-ROUNDED = (
-    0.35  # share, as root mean square, that may remain after rounding to a half precision: the last bit depends on the order
-)
+# share, as root mean square, that may remain after rounding to a half precision: the last bit depends on the order
+ROUNDED = 0.35
 
 
 def of_layer(steps: Sequence[Step], mine: np.ndarray, theirs: np.ndarray, other: Optional[Layer] = None) -> Optional[Guess]:
@@ -32,14 +30,8 @@ def of_layer(steps: Sequence[Step], mine: np.ndarray, theirs: np.ndarray, other:
         twin = other if position == len(steps) - 1 or other is not None and other.kind == layer.kind else None
         for variation in _variations(layer, twin, x, theirs if position == len(steps) - 1 else None):
             y = _chain(steps[position:], variation.compute, x)
-            if y is not None and y.shape == theirs.shape:
-                if variation.cause == 'precision':
-                    remaining, whole = _rms(y - theirs), _rms(mine.astype(np.float64) - theirs)
-                    fits = remaining <= ROUNDED * whole and vanishes(difference(y, theirs).relative / 1e3, before)
-                else:
-                    fits = vanishes(difference(theirs, y).relative, before)
-                if fits:
-                    return Guess(variation.cause, variation.this, variation.instead_of, difference(theirs, y).relative)
+            if y is not None and _fits(variation, y, mine, theirs, before):
+                return Guess(variation.cause, variation.this, variation.instead_of, difference(theirs, y).relative)
     if other is not None:
         base = compute(other, steps[0].x)
         if base is not None and vanishes(difference(theirs, base).relative, max(before, VANISHED)):
@@ -50,7 +42,21 @@ def of_layer(steps: Sequence[Step], mine: np.ndarray, theirs: np.ndarray, other:
                     return (
                         guess if variation.cause in ('weight', 'channels') else guess.turned()
                     )  # a transposition is its inverse
-    return _constant(steps, mine, theirs, before)
+        for variation in in_precisions(other) if other.kind in ('conv', 'linear') else ():
+            y = variation.compute(steps[0].x)
+            if y is not None and _fits(variation, y, mine, theirs, before):
+                return Guess(variation.cause, variation.this, variation.instead_of, difference(theirs, y).relative)
+    return _constant(steps, mine, theirs, before) or precision_of(mine, theirs, before)
+
+
+def _fits(variation: Variation, y: np.ndarray, mine: np.ndarray, theirs: np.ndarray, before: float) -> bool:
+    """Whether ``theirs`` is what the variation gives."""
+    if y.shape != theirs.shape:
+        return False
+    if variation.cause != 'precision':
+        return vanishes(difference(theirs, y).relative, before)
+    remaining, whole = _rms(y - theirs), _rms(mine.astype(np.float64) - theirs)
+    return remaining <= ROUNDED * whole and vanishes(difference(y, theirs).relative / 1e3, before)
 
 
 def _constant(steps: Sequence[Step], mine: np.ndarray, theirs: np.ndarray, before: float) -> Optional[Guess]:
@@ -96,8 +102,7 @@ def _variations(layer: Layer, other: Optional[Layer], x: np.ndarray, theirs: Opt
     if layer.kind not in ('identity', 'dropout', 'relu'):
         yield Variation('missing', 'as if this layer were missing', 'with it', None, lambda x: x)
     if layer.kind in ('conv', 'linear'):
-        for name, rounded in ROUNDINGS.items():
-            yield Variation('precision', f'in {name}', 'in float32', None, partial(in_precision, layer, rounded))
+        yield from in_precisions(layer)
 
 
 def _as_the_other_says(layer: Layer, other: Layer) -> Iterator[Variation]:
