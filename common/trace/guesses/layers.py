@@ -42,7 +42,8 @@ def of_layer(steps: Sequence[Step], mine: np.ndarray, theirs: np.ndarray, other:
                     return (
                         guess if variation.cause in ('weight', 'channels') else guess.turned()
                     )  # a transposition is its inverse
-        for variation in in_precisions(other) if other.kind in ('conv', 'linear') else ():
+        same = base is not None and vanishes(difference(mine, base).relative, max(before, VANISHED))
+        for variation in in_precisions(other) if same and other.kind in ('conv', 'linear') else ():
             y = variation.compute(steps[0].x)
             if y is not None and _fits(variation, y, mine, theirs, before):
                 return Guess(variation.cause, variation.this, variation.instead_of, difference(theirs, y).relative)
