@@ -1,21 +1,20 @@
 """Training steps compared: the first parameter, optimizer slot or statistic that moves differently, and what differs."""
 
-from typing import Mapping, NamedTuple, Optional
+from typing import Mapping, NamedTuple
 
 import numpy as np
 
 from twinseg.common import tasks
 from twinseg.common.backend import Batch, Trainer
 from twinseg.common.checkpoint import State
-from twinseg.common.config import Optimizer
 from twinseg.common.errors import UserError
 from twinseg.common.measure.parity import learning_rate, one_rounding_error_apart, street_batches
 from twinseg.common.trace.result import Section
 from twinseg.common.trace.sources import NetworkSource
+from twinseg.common.trace.step_guesses import Step, guess_of
 
 FACTOR = 10.0  # multiple of the drift from weights one rounding error apart that a tensor's difference may reach
 LEAST = 1e-6  # and the share of the movement that it may in any case
-FITS = 0.02  # share of a difference that may remain unexplained by a guess
 BATCH, SIZE = 4, (64, 96)
 
 
@@ -48,10 +47,12 @@ def trace_steps(first: NetworkSource, second: NetworkSource, steps: int) -> Sect
         return Section('steps', True, f'steps: after {steps} nothing has moved differently', rows)
     here = [one for one in moved if one.step == moved[0].step]
     worst = min(here, key=_order)
-    names = {one.name for one in here}
-    guess = _guess(worst.step, names, [start, *mine], [start, *theirs], first.config.optimizer)
+    before = [start, *mine][worst.step]
+    step = Step(worst.step, before, mine[worst.step], theirs[worst.step], first.config.optimizer, learning_rate(first.config))
+    guess = guess_of(step, {one.name for one in here})
     text = f'steps: step {worst.step + 1}: {worst.name} and {len(here) - 1} more tensors move differently, '
-    text += f'by {worst.apart:.2g} of their movement (noise explains {worst.limit:.1e}): '
+    by = f'by {worst.apart:.2g} of their movement (noise explains {worst.limit:.1e})'
+    text += f'{by if np.isfinite(worst.apart) else f"which {second.label} does not have"}: '
     text += f'{second.label} trains with {guess}' if guess else 'none of the usual mistakes explains it'
     return Section('steps', False, text, rows)
 
@@ -94,48 +95,3 @@ def _order(one: Moved) -> tuple[int, float]:
     """Statistics first, which nothing but the features moves; then slots, from which the parameters follow."""
     kind = 0 if 'running' in one.name else 1 if one.name.startswith('optimizer.') else 2
     return kind, -one.apart
-
-
-def _guess(step: int, names: set[str], mine: list[State], theirs: list[State], optimizer: Optimizer) -> Optional[str]:
-    """What explains the differences of one step: momentum of the norms, weight decay, momentum, clipping, learning rate.
-
-    The slot of SGD is b' = m b + g + w p (momentum m, gradient g, weight decay w, parameters p).
-    """
-
-    def of(states: list[State], at: int, chosen: list[str]) -> np.ndarray:
-        return np.concatenate([states[at][name].ravel().astype(np.float64) for name in chosen])
-
-    statistics = [name for name in names if name.startswith('model.') and 'running' in name]
-    slots = [name for name in names if name.startswith('optimizer.momentum.')]
-    weights = [name for name in names if name.startswith('model.') and 'running' not in name]
-    if statistics and not slots and (step == 0 or not weights):
-        before = of(mine, step, statistics)
-        ratio = _fit(of(theirs, step + 1, statistics) - before, of(mine, step + 1, statistics) - before)
-        if ratio is not None:
-            return f'a momentum of batch norm {ratio[0]:.3g} times as large'
-    if slots:
-        parameters = of(mine, step, [name.replace('optimizer.momentum.', 'model.') for name in slots])
-        ours, other = of(mine, step + 1, slots), of(theirs, step + 1, slots)
-        if (decay := _fit(other - ours, parameters)) is not None:
-            return f'a weight decay {"larger" if decay[0] > 0 else "smaller"} by {abs(decay[0]):.3g}'
-        if step and (momentum := _fit(other - ours, of(mine, step, slots))) is not None:
-            return f'a momentum {"larger" if momentum[0] > 0 else "smaller"} by {abs(momentum[0]):.3g}'
-        if not step and (scale := _fit(other, ours, parameters)) is not None:
-            return f'gradients {scale[0]:.3g} times as large (another clipping, scale or mean of the loss)'
-    if weights and not slots:
-        before = of(mine, step, weights)
-        ratio = _fit(of(theirs, step + 1, weights) - before, of(mine, step + 1, weights) - before)
-        if ratio is not None:
-            said = f'a learning rate {ratio[0]:.3g} times as large'
-            momentum = ratio[0] * (1 + optimizer.momentum) - 1
-            return f'{said}, or a Nesterov momentum of {momentum:.3g}' if optimizer.use_nesterov and 0 <= momentum < 1 else said
-    return None
-
-
-def _fit(left: np.ndarray, *right: np.ndarray) -> Optional[np.ndarray]:
-    """The factors with which the vectors of ``right`` add up to ``left``, by least squares; None where they do not."""
-    matrix = np.stack(right, 1)
-    if not left.any() or not matrix.any(0).all():
-        return None
-    factors = np.linalg.lstsq(matrix, left, rcond=None)[0]
-    return factors if np.linalg.norm(left - matrix @ factors) <= FITS * np.linalg.norm(left) else None

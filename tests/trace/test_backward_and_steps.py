@@ -60,18 +60,34 @@ def test_a_frozen_parameter_is_named():
     assert 'classifier' in section.sentence
 
 
-STEPS = [  # what the second side's configuration has, and what is said of it
-    ({}, 'nothing has moved differently'),
-    ({'weight_decay': 2e-3}, 'a weight decay larger by 0.001'),
-    ({'momentum': 0.8}, 'a momentum smaller by 0.1'),
-    ({'base_lr': 0.005}, 'a learning rate 0.5 times as large'),
-    ({'clip_global_norm': True, 'clip_global_norm_value': 0.1}, 'another clipping, scale or mean of the loss'),
+ADAM = {'optimizer': 'adam', 'base_lr': 1e-3}
+ADAMW = {'optimizer': 'adamw', 'base_lr': 1e-3, 'weight_decay': 0.1}
+STEPS = [  # both sides' configuration, what the second one has instead, and what is said of it
+    ({}, {}, 'nothing has moved differently'),
+    ({}, {'weight_decay': 2e-3}, 'a weight decay larger by 0.001'),
+    ({}, {'norm_bias_decay': False}, 'a weight decay of norms and biases smaller by 0.001'),
+    ({}, {'momentum': 0.8}, 'a momentum smaller by 0.1'),
+    ({}, {'base_lr': 0.005}, 'a learning rate 0.5 times as large'),
+    ({}, {'use_nesterov': True}, "or Nesterov's momentum"),
+    ({}, {'clip_global_norm': True, 'clip_global_norm_value': 0.1}, 'another clipping, scale or mean of the loss'),
+    ({}, ADAM, 'another optimizer: it has exp_avg and exp_avg_sq for every parameter, not momentum'),
+    (ADAM, {}, 'nothing has moved differently'),
+    (ADAM, {'beta': [0.8, 0.999]}, 'a first beta of 0.8 instead of 0.9'),
+    (ADAM, {'beta': [0.9, 0.99]}, 'a second beta of 0.99 instead of 0.999'),
+    (ADAM, {'eps': 1e-3}, 'an epsilon of 0.001 instead of 1e-08'),
+    (ADAM, {'weight_decay': 2e-3}, 'a weight decay larger by 0.001'),
+    (ADAM, {'optimizer': 'adamw'}, 'no weight decay in the gradient (AdamW adds it to the update)'),
+    (ADAM, {'clip_global_norm': True, 'clip_global_norm_value': 0.1}, 'another clipping, scale or mean of the loss'),
+    (ADAMW, {'optimizer': 'adam'}, 'a weight decay of 0.1 that is added to the gradient (Adam), not to the update (AdamW)'),
+    (ADAMW, {'weight_decay': 0.2}, 'a weight decay of the update larger by 0.1'),
+    (ADAMW, {'base_lr': 5e-4}, 'a learning rate 0.5 times as large'),
+    ({'optimizer': 'rmsprop', 'base_lr': 1e-3}, {'decay': 0.99}, 'a decay of squares of 0.99 instead of 0.9'),
 ]
 
 
-@pytest.mark.parametrize(('changes', 'said'), STEPS)
-def test_what_moves_differently_is_named(changes, said):
-    section = trace_steps(source('pytorch'), source('pytorch', **changes), 2)
+@pytest.mark.parametrize(('both', 'changes', 'said'), STEPS)
+def test_what_moves_differently_is_named(both, changes, said):
+    section = trace_steps(source('pytorch', **both), source('pytorch', **{**both, **changes}), 2)
     assert section.ok is (not changes), section.sentence
     assert said in section.sentence
 
