@@ -7,8 +7,8 @@ import numpy as np
 from twinseg.common.activations import Layer
 from twinseg.common.trace import guesses
 from twinseg.common.trace.difference import FACTOR
-from twinseg.common.trace.guesses import Candidate, Guess, Step
-from twinseg.common.trace.recording import Comparison, Event, Recording
+from twinseg.common.trace.guesses import Candidate, Guess, Pictures, Step
+from twinseg.common.trace.recording import START, Comparison, Event, Recording
 from twinseg.common.trace.result import Cause, Row
 from twinseg.common.trace.sources import Source
 
@@ -16,8 +16,15 @@ MOST_CANDIDATES = 24  # most recorded tensors that are tried for what lies betwe
 
 
 def causes_of(
-    rows: Sequence[Row], recording: Recording, alone: Comparison, recorded: Source, other: Source, swapped: bool
+    rows: Sequence[Row],
+    recording: Recording,
+    alone: Comparison,
+    recorded: Source,
+    other: Source,
+    swapped: bool,
+    originals: Sequence[np.ndarray] = (),
 ) -> tuple[list[Cause], dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """The causes, and of each the worst channel of both sides. ``originals``: the images before they were resized."""
     mine, theirs = recorded.layers(), other.layers()
     causes: list[Cause] = []
     labels = other.label, (recorded if swapped else other).label
@@ -44,8 +51,9 @@ def causes_of(
             skipped = [layer for layer in _skipped(event, recording, alone) if layer in mine]
             name = skipped[0] if skipped else (row.parent if event.side == 'input' else event.layer) or 'network'
             guess = guesses.between(reference, array, _candidates(event, row.parent, recording))
-            if skipped and guess is None:
-                guess = None
+            if guess is None and originals and event == START:
+                resize = guesses.resize_of(Pictures(originals, other.prepare), array, reference)
+                guess = None if resize is None else resize.turned()
             is_between = not skipped
         if guess is not None and swapped:
             guess = guess.turned()
@@ -138,6 +146,8 @@ def _cause(
         shapes = f'shape {"x".join(map(str, row.own.shape))}'
         differs = f'output of {run} has {shapes}' if row.own.magnitude > 0 else 'output differs without bound'
     text = f'{where}: same inputs, {differs} (noise explains {_number(row.limit)})'
+    if row.event == START:
+        text = f'{where} {differs.removeprefix("output ")} (noise explains {_number(row.limit)})'
     if not between and inputs:
         text = f'{where}: inputs equal to {_number(inputs)} end to end, '
         text += f'by itself its {differs} (noise explains {_number(row.limit)})'

@@ -44,8 +44,9 @@ class InputRequest:
         assert self.data is not None
         return configuration.load(self.data, self.settings)
 
-    def read(self, size: Optional[Size]) -> np.ndarray:
-        """uint8 (N, 3, H, W) RGB; ``size``: the only one that a side takes."""
+    def read(self, size: Optional[Size]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """uint8 (N, 3, H, W) RGB, and the images before they were resized, (H, W, 3). ``size``: the only one that a side
+        takes."""
         if self.size and size and self.size != size:
             raise UserError(f'--size {self.size[0]}x{self.size[1]}: the exported file takes {size[0]}x{size[1]} only')
         wanted = self.size or size
@@ -60,10 +61,10 @@ class InputRequest:
             pictures = [dataset.read(index)[0] for index in range(min(self.images, len(dataset)))]
         else:
             noise = np.random.default_rng(self.seed).integers(0, 256, (self.images, 3, *(wanted or DEFAULT_SIZE)), np.uint8)
-            return noise
+            return noise, []
         wanted = wanted or (pictures[0].shape[0], pictures[0].shape[1])
         resized = [cv2.resize(picture, wanted[::-1]) if picture.shape[:2] != wanted else picture for picture in pictures]
-        return np.ascontiguousarray(np.stack(resized).transpose(0, 3, 1, 2))
+        return np.ascontiguousarray(np.stack(resized).transpose(0, 3, 1, 2)), pictures
 
 
 @dataclass(frozen=True)
@@ -94,11 +95,19 @@ def run(request: Request) -> Trace:
                 source.auxiliary = False  # an exported file has the logits alone
     second, matched = _matched(first, second, request)
     sizes = [size for source in (first, second) if (size := getattr(source, 'size', None))]
-    images = request.inputs.read(sizes[0] if sizes else None)
+    images, originals = request.inputs.read(sizes[0] if sizes else None)
     batches = [batch for source in (first, second) if (batch := getattr(source, 'batch', None))]
     traced = images[: min(batches)] if batches else images  # a file for one image: the others are for the ranking
     from_files = bool(request.inputs.files or request.inputs.data)
-    result = trace(first, second, traced, limit=request.space, rank=request.rank, recorded_input=not from_files)
+    result = trace(
+        first,
+        second,
+        traced,
+        limit=request.space,
+        rank=request.rank,
+        recorded_input=not from_files,
+        originals=originals[: len(traced)],
+    )
     result.conditions.update(matched)
     if request.outputs is not None:
         files = [source for source in (first, second) if isinstance(source, OnnxSource)]

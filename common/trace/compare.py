@@ -5,14 +5,14 @@ by itself: there every tensor is replaced, once it was compared, by the recorded
 computed from equal values. The second kind tells a cause from its consequences.
 """
 
-from typing import Optional
+from typing import Optional, Sequence
 
 import numpy as np
 
 from twinseg.common.errors import UserError, first_line_of
 from twinseg.common.trace.causes import causes_of
 from twinseg.common.trace.difference import EPSILON, FACTOR, HALF_FACTOR
-from twinseg.common.trace.recording import Comparison, Event, Recording
+from twinseg.common.trace.recording import START, Comparison, Event, Recording
 from twinseg.common.trace.result import Row, Trace
 from twinseg.common.trace.shares import ranked, shares
 from twinseg.common.trace.sources import Source
@@ -26,12 +26,13 @@ def trace(
     limit: Optional[int] = None,
     rank: bool = True,
     recorded_input: bool = True,
+    originals: Sequence[np.ndarray] = (),
 ) -> Trace:
     """Compares two sides on uint8 images (N, 3, H, W); the first is taken for right, and sentences speak of the second.
 
     ``limit``: most bytes of disk for the recording. ``rank``: has the share of the final difference computed that every cause
     makes alone, where the recorded side runs. ``recorded_input``: a folder's recorded input takes the place of
-    the images.
+    the images. ``originals``: these before they were resized, uint8 (H, W, 3).
     """
     swapped = not second.runs or (first.runs and _rank(second) > _rank(first))
     recorded, other = (second, first) if swapped else (first, second)
@@ -43,9 +44,8 @@ def trace(
         rounding = max(EPSILON[recorded.precision], EPSILON[other.precision])
         factor = FACTOR if rounding == EPSILON['float32'] else HALF_FACTOR
         limits = {event: factor * max(own, 2 * rounding) for event, (own, _) in floors.items()}
-        start = Event('', 0, 'input', 0)
-        from_recording = recorded_input and not recorded.runs and start in recording
-        inputs = np.array(recording[start]) if from_recording else other.prepare(images)
+        from_recording = recorded_input and not recorded.runs and START in recording
+        inputs = np.array(recording[START]) if from_recording else other.prepare(images)
         whole = Comparison(recording, forced=False)
         alone = Comparison(recording, forced=True, limits=limits)
         stopped = [reason for run in (whole, alone) if (reason := _run(other, inputs, run)) is not None]
@@ -62,7 +62,7 @@ def trace(
             )
             for event in recording.content
         ]
-        causes, pictures = causes_of(rows, recording, alone, recorded, other, swapped)
+        causes, pictures = causes_of(rows, recording, alone, recorded, other, swapped, () if recorded.runs else originals)
         if rank and recorded.runs and len(causes):
             causes = ranked(causes, recording, alone, recorded, images)
         sections = []

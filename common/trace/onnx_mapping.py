@@ -13,7 +13,7 @@ import numpy as np
 from onnx import helper, numpy_helper
 
 from twinseg.common.activations import Layer
-from twinseg.common.trace.recording import Event, Recording
+from twinseg.common.trace.recording import START, Event, Recording
 
 WEIGHTED = {'Conv': 'conv', 'ConvTranspose': 'conv_transpose', 'Gemm': 'linear', 'MatMul': 'linear'}
 WITH_PARAMETERS = {**WEIGHTED, 'BatchNormalization': 'norm', 'PRelu': 'prelu'}
@@ -90,8 +90,7 @@ def map_graph(model: Any, recording: Recording, layers: Map[str, Layer]) -> Mapp
             result = norm
         events[tensor] = result
     source = _image(graph, producers)
-    start = Event('', 0, 'input', 0)
-    known = {**events, **({source: start} if start in recording else {})}
+    known = {**events, **({source: START} if START in recording else {})}
     for node in nodes:  # layers without parameters, by what flows into them
         kind = WITHOUT.get(node.op_type)
         tensor = _unrounded(node.input[0], producers) if node.input else ''

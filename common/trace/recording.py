@@ -39,6 +39,9 @@ class Event(NamedTuple):
         )
 
 
+START = Event('', 0, 'input', 0)  # the network's input
+
+
 class Passage(ABC):
     """A ``Watcher`` that gives every tensor its ``Event``; subclasses say in ``see`` what happens to it."""
 

@@ -3,8 +3,10 @@
 import copy
 import json
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.trace.mutations import STATISTICS, Case, build, cases, run_case
 from twinseg.common.backend import get_backend
@@ -123,6 +125,31 @@ def test_a_folder_of_recorded_tensors_is_a_side(tmp_path):
     (tmp_path / 'trace.json').write_text(json.dumps({'tensors': tensors}))
     result = trace(first, FolderSource('card', tmp_path), images())
     assert [cause.row.event.layer for cause in result.causes][0] == 'feature_fusion.higher.conv'
+
+
+RESIZES = [  # what the device does with an image of another size, and what is said of it
+    (lambda image: np.asarray(Image.fromarray(image).resize((96, 64), Image.Resampling.BILINEAR)), 'by Pillow (bilinear)'),
+    (lambda image: cv2.resize(image, (96, 64), interpolation=cv2.INTER_NEAREST), 'by OpenCV (nearest)'),
+    (lambda image: cv2.resize(image, (96, 64), interpolation=cv2.INTER_AREA)[..., ::-1], 'in the order BGR'),
+]
+
+
+@pytest.mark.parametrize(('resize', 'words'), RESIZES)
+def test_another_resize_of_the_image_is_named(resize, words, tmp_path):
+    first, _ = sources()
+    image = cv2.blur(np.random.default_rng(0).integers(0, 256, (100, 150, 3), np.uint8), (7, 7))
+    taken = first.prepare(np.ascontiguousarray(resize(image).transpose(2, 0, 1))[None])
+    np.save(tmp_path / 'image.npy', taken)
+    tensors = [{'file': 'image.npy', 'layer': '', 'side': 'input'}]
+    (tmp_path / 'trace.json').write_text(json.dumps({'tensors': tensors}))
+    ours = np.ascontiguousarray(cv2.resize(image, (96, 64)).transpose(2, 0, 1))[None]
+    result = trace(first, FolderSource('card', tmp_path), ours, recorded_input=False, originals=[image])
+    assert result.causes[0].guess is not None, result.sentence
+    assert result.causes[0].guess.cause == 'resize'
+    assert words in result.sentence
+    assert 'instead of from images resized by OpenCV (linear)' in result.sentence
+    turned = trace(FolderSource('card', tmp_path), first, ours, recorded_input=False, originals=[image])
+    assert 'from images resized by OpenCV (linear) instead of' in turned.sentence
 
 
 @pytest.mark.parametrize(

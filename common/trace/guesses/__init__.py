@@ -3,6 +3,7 @@ given only when it makes the difference vanish."""
 
 from twinseg.common.trace.guesses.between import between
 from twinseg.common.trace.guesses.guess import Candidate, Guess, Step
+from twinseg.common.trace.guesses.images import Pictures, resize_of
 from twinseg.common.trace.guesses.layers import of_layer
 
-__all__ = ['Candidate', 'Guess', 'Step', 'between', 'of_layer']
+__all__ = ['Candidate', 'Guess', 'Pictures', 'Step', 'between', 'of_layer', 'resize_of']
