@@ -23,6 +23,7 @@ from tests.fuzz.program import fuzz
 from twinseg.common.trace.compare import trace
 from twinseg.common.trace.folder import FolderSource
 from twinseg.common.trace.onnx_source import OnnxSource
+from twinseg.common.trace.recording import Event, Recording
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / 'ascend310_infer'
@@ -527,6 +528,27 @@ def test_ascendcl(ascend, batch, streams):
     assert calls.count('aclmdlLoadFromFile') == calls.count('aclmdlUnload') == requests  # a model may not run twice at once
     assert calls.count('aclmdlExecute') == -(-COUNT // batch) + requests  # one of each request is the warm-up
     assert calls[0] == 'aclInit' and calls[-1] == 'aclFinalize'
+
+
+def test_a_dump_of_ascendcl_is_a_recorded_folder(ascend):
+    """The names are as ATC makes them: operator, number, output."""
+    lines = ['input image 2 3 8 12', 'output Conv_7:0:logits 2 5 4', 'output Relu_3:0:stem.relu 2 3']
+    (ascend.folder / 'net.om').write_text('\n'.join([*lines, '']))
+    done = ascend.run('net.om', '--dump=dump')
+    assert done.returncode == 0 and done.stderr == '', done.stderr
+    flat = ascend.samples[:2].reshape(2, -1)
+    expected = {
+        Event('', 0, 'input', 0): ascend.samples[:2],
+        Event('logits', 0, 'output', 0): (flat[:, :20] + np.arange(20)).reshape(2, 5, 4),
+        Event('', 0, 'output', 0): (flat[:, :20] + np.arange(20)).reshape(2, 5, 4),
+        Event('stem.relu', 0, 'output', 0): 2 * flat[:, :3] + np.arange(3),
+    }
+    with Recording() as recording:
+        source = FolderSource('card', ascend.folder / 'dump')
+        source.run(source.prepare(np.zeros(0)), recording)
+        assert set(recording.content) == set(expected)
+        for event, array in expected.items():
+            np.testing.assert_allclose(recording[event], array, rtol=1e-6)
 
 
 def test_every_failure_of_ascendcl_is_reported(ascend):
