@@ -93,12 +93,12 @@ def run(request: Request) -> Trace:
         for source in (first, second):
             if isinstance(source, NetworkSource):
                 source.auxiliary = False  # an exported file has the logits alone
-    second, matched = _matched(first, second, request)
     sizes = [size for source in (first, second) if (size := getattr(source, 'size', None))]
     images, originals = request.inputs.read(sizes[0] if sizes else None)
     batches = [batch for source in (first, second) if (batch := getattr(source, 'batch', None))]
     traced = images[: min(batches)] if batches else images  # a file for one image: the others are for the ranking
     from_files = bool(request.inputs.files or request.inputs.data)
+    second, matched = _matched(first, second, request, traced)
     result = trace(
         first,
         second,
@@ -149,7 +149,7 @@ def _networks(first: Source, second: Source) -> tuple[NetworkSource, NetworkSour
     return first, network, names
 
 
-def _matched(first: Source, second: Source, request: Request) -> tuple[Source, dict[str, Any]]:
+def _matched(first: Source, second: Source, request: Request, images: np.ndarray) -> tuple[Source, dict[str, Any]]:
     """The second side under the first one's names, where a user wrote one of two networks; how many layers were matched how."""
     networks = isinstance(first, NetworkSource) and isinstance(second, NetworkSource)
     if request.names is not None and not networks:
@@ -162,5 +162,5 @@ def _matched(first: Source, second: Source, request: Request) -> tuple[Source, d
     if not request.names and not (first.written_by_user or second.written_by_user):
         return second, {}
     carry = second.written_by_user and (request.options.weights is None or bool(second.unloaded))
-    paired, how = pair(first, second, read_names(request.names), carry)
+    paired, how = pair(first, second, read_names(request.names), carry, images)
     return paired, {'layers matched': how, 'weights': f'those of {first.label}' if carry else 'of each side'}

@@ -71,10 +71,10 @@ def trace(
         seen = {event.layer for event in alone.differences}
         missing = sorted({event.layer for event in recording.content} - seen)
         extra = sorted({event.layer for event in alone.unknown} - {event.layer for event in recording.content})
-        mapping = getattr(other, 'mapping', None)
-        if mapping is not None and recorded.runs:  # a graph has no modules: what counts is layers and nodes with weights
-            missing, extra = mapping.layers_without_node, mapping.nodes_without_layer
         unmatched = {recorded.label: missing, other.label: extra}
+        for side, opposite in ((recorded, other), (other, recorded)):
+            if hasattr(side, 'unmatched') and opposite.runs:  # it knows which layers count
+                unmatched = dict(zip((opposite.label, side.label), side.unmatched(opposite.layers())))
         conditions = {
             'images': list(images.shape),
             'recorded': recorded.label,

@@ -79,6 +79,10 @@ class OnnxSource:
         """Convolutions and products by the name of the layer whose output they give, a norm that was folded in among them."""
         return {} if self.model is None else layers_of(self.model, self.mapping.events)
 
+    def unmatched(self, layers: Mapping[str, Layer]) -> tuple[list[str], list[str]]:
+        """Layers of the network without a node, and nodes with weights without a layer: a graph has no modules."""
+        return self.mapping.layers_without_node, self.mapping.nodes_without_layer
+
     def double(self) -> None:
         """None: an engine has no float64."""
 

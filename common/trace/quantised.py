@@ -16,13 +16,14 @@ from twinseg.common.trace.onnx_source import OnnxSource
 from twinseg.common.trace.result import Section
 
 WORST = 3  # layers that are tried in float32 together
+MOST_SCORED = 8  # layers whose score in float32 is computed: each takes an evaluation
 WEIGHTED = ('Conv', 'ConvTranspose', 'MatMul', 'Gemm')
 
 
 def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, config: Optional[Config] = None) -> Section:
     """Layers of an int8 file by the share of the logits' difference from float32 (root mean square, on ``images``) that
-    vanishes when they alone stay in float32. With ``config``, the scores of both files and with the WORST layers in float32, on
-    its validation split."""
+    vanishes when they alone stay in float32. With ``config``, the scores on its validation split of both files, with each of the
+    first MOST_SCORED layers in float32, and with the WORST of these together: a layer may change logits much and classes little."""
     step = exact.batch or len(images)
     batches = [exact.prepare(images[start : start + step]) for start in range(0, len(images) - step + 1, step)]
     if not batches:
@@ -43,35 +44,33 @@ def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, co
 
         whole = left(())
         shares = {name: 1 - left((name,)) / whole for name in names} if whole else {}
-        worst = sorted(shares, key=lambda name: -shares[name])[:WORST]
+        order = sorted(shares, key=lambda name: -shares[name])
         rows: list[dict[str, Any]] = [
-            {'layer': layer_name(quantised.model, name), 'node': name, 'share': share}
-            for name, share in sorted(shares.items(), key=lambda item: -item[1])
+            {'layer': layer_name(quantised.model, name), 'node': name, 'share': shares[name]} for name in order
         ]
-        if not worst:
+        if not order:
             return Section('int8', True, 'int8: gives what float32 gives', rows)
-        together = 1 - left(worst) / whole
-        said = ', '.join(f'{layer_name(quantised.model, name)} ({100 * shares[name]:.0f} %)' for name in worst)
-        text = (
-            f'int8: the most of the difference comes from {said}; with these in float32 {100 * together:.0f} % of it vanishes'
-        )
+        said = ', '.join(f'{row["layer"]} ({100 * row["share"]:.0f} %)' for row in rows[:WORST])
+        text = f'int8: the most of the difference comes from {said}; '
+        text += f'with these in float32 {100 * (1 - left(order[:WORST]) / whole):.0f} % of it vanishes'
         if config is not None:
             figure = tasks.of(config.task).FIGURES[0]
-            scores = {}
-            for label, chosen in (('int8', ()), ('mixed', worst), *((name, (name,)) for name in worst)):
+
+            def score(chosen: Iterable[str]) -> float:
                 onnx.save(in_float(quantised.model, exact.model, set(chosen)), str(file))
                 evaluation = evaluate_exported(ExportedNetwork(file, quantised.engine.name), config)
-                scores[label] = evaluation.scores.to_json()[figure]
-            scores['float32'] = evaluate_exported(ExportedNetwork(exact.path, exact.engine.name), config).scores.to_json()[
-                figure
-            ]
+                return float(evaluation.scores.to_json()[figure])
+
+            scores = {name: score((name,)) for name in order[:MOST_SCORED]}
+            worst = sorted(scores, key=lambda name: -scores[name])[:WORST]
+            exact_score = evaluate_exported(ExportedNetwork(exact.path, exact.engine.name), config).scores.to_json()[figure]
             for row in rows:
                 if row['node'] in scores:
                     row[figure] = scores[row['node']]
-            each = ', '.join(f'{layer_name(quantised.model, name)} alone {scores[name]:.2f}' for name in worst)
+            each = ', '.join(f'{layer_name(quantised.model, name)} ({scores[name]:.2f} with it in float32)' for name in worst)
             text += (
-                f'; {figure} {scores["float32"]:.2f} in float32, {scores["int8"]:.2f} in int8, '
-                f'{scores["mixed"]:.2f} with the {len(worst)} in float32 ({each})'
+                f'. {figure}: {exact_score:.2f} in float32, {score(()):.2f} in int8; of the {len(scores)} layers with the largest '
+                f'differences those that cost the most are {each}; with these {len(worst)} in float32 {score(worst):.2f}'
             )
     return Section('int8', True, text, rows)
 

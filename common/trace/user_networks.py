@@ -12,8 +12,9 @@ import numpy as np
 from twinseg.common import weights as weight_files
 from twinseg.common.activations import Arrays, Layer, Watcher
 from twinseg.common.backend import Backend
-from twinseg.common.errors import UserError, reason_of
+from twinseg.common.errors import UserError, first_line_of, reason_of
 from twinseg.common.settings.yaml_text import parse
+from twinseg.common.trace.matching import Flow, match_by_flow, matched
 from twinseg.common.trace.sources import NetworkSource, Statistics
 
 
@@ -67,6 +68,12 @@ class RenamedSource:
         """The layers by the other side's names."""
         return {self.names[name]: layer for name, layer in self.source.layers().items() if name in self.names}
 
+    def unmatched(self, layers: Mapping[str, Layer]) -> tuple[list[str], list[str]]:
+        """Layers with parameters of the other network ``layers``, and of this one, that have no partner."""
+        mine = [name for name, layer in layers.items() if layer.parameters and name not in self.names.values()]
+        theirs = [name for name, layer in self.source.layers().items() if layer.parameters and name not in self.names]
+        return mine, theirs
+
     def double(self) -> Optional['RenamedSource']:
         """The same in float64, where the backend has it."""
         double = self.source.double()
@@ -85,12 +92,12 @@ class _Renaming:
 
 
 def pair(
-    first: NetworkSource, second: NetworkSource, table: Mapping[str, str], carry: bool
+    first: NetworkSource, second: NetworkSource, table: Mapping[str, str], carry: bool, images: np.ndarray
 ) -> tuple[RenamedSource, dict[str, int]]:
     """The second network under the first one's names, and how many layers were matched how. ``carry``: with the first one's
-    weights. UserError where its weights do not fit."""
-    mine, theirs = first.layers(), second.layers()
-    names, how = matched(mine, theirs, table)
+    weights. ``images``: uint8 (N, 3, H, W), from which it is seen what flows into which layer. UserError where its weights
+    do not fit, and where it does not run."""
+    names, how = matched(first.layers(), second.layers(), table, values=not carry)
     if carry:
         state, own = first.backend.state(first.network), second.backend.state(second.network)
         carried = {}
@@ -104,6 +111,15 @@ def pair(
                 f'{second.label}: takes no weights of {first.label}: no module of both has one name, or kind and shape'
             )
         second.backend.load_state(second.network, {**own, **carried})
+    flows = [Flow(source.layers()) for source in (first, second)]
+    for side, flow in zip((first, second), flows):
+        try:
+            side.run(side.prepare(images), flow)
+        except UserError:
+            raise
+        except Exception as error:  # whatever a user's network raises
+            raise UserError(f'{side.label}: cannot be run on these images: {first_line_of(error)}') from error
+    match_by_flow(flows[0], flows[1], names, how)
     if all(name == other for name, other in names.items()):
         names = {name: name for name in _modules(second)}  # modules with parts, too, are each other's
     return RenamedSource(second, names), dict(Counter(how.values()))
@@ -141,38 +157,3 @@ def load_weights(source: NetworkSource, state: Mapping[str, np.ndarray]) -> list
     fitting = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
     source.backend.load_state(source.network, {**own, **fitting})
     return sorted(set(own) - set(fitting))
-
-
-def matched(
-    first: Mapping[str, Layer], second: Mapping[str, Layer], table: Mapping[str, str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Layers of the second network -> those of the first: by ``table`` (first -> second), else by name, else by order, kind and
-    shape of parameters; and how each was matched."""
-    names: dict[str, str] = {}
-    how: dict[str, str] = {}
-    for mine, theirs in table.items():
-        for what, known in ((mine, first), (theirs, second)):
-            if what not in known and not any(name.startswith(f'{what}.') for name in known):
-                raise UserError(f'--names: there is no module {what!r}')
-        names[theirs], how[theirs] = mine, 'table'
-    for theirs in second:
-        prefix = next((p for p in table.values() if theirs.startswith(f'{p}.')), None)
-        if theirs in names:
-            continue
-        mine = theirs if prefix is None else names[prefix] + theirs[len(prefix) :]
-        if mine in first and first[mine].kind == second[theirs].kind and mine not in names.values():
-            names[theirs], how[theirs] = mine, 'table' if prefix is not None else 'name'
-    rest = [name for name in first if name not in names.values()]
-    for theirs, layer in second.items():
-        if theirs in names:
-            continue
-        same = next((mine for mine in rest if _alike(first[mine], layer)), None)
-        if same is not None:
-            names[theirs], how[theirs] = same, 'order'
-            del rest[: rest.index(same) + 1]
-    return names, how
-
-
-def _alike(one: Layer, other: Layer) -> bool:
-    shapes = ({key: value.shape for key, value in layer.parameters.items()} for layer in (one, other))
-    return one.kind == other.kind and next(shapes) == next(shapes)

@@ -2,12 +2,14 @@
 
 import copy
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.golden import golden
 from tests.trace.mutations import STATISTICS, Case, build, cases, run_case
 from twinseg.common.backend import get_backend
 from twinseg.common.cli import main
@@ -230,6 +232,38 @@ def test_networks_of_a_user_are_matched_by_order_and_the_page_says_it(tmp_path, 
     assert 'stem' in page
     assert 'data:image/png' in page
     assert 'with padding same instead of 1' in capsys.readouterr().out
+
+
+PORT = Path(__file__).with_name('ddrnet_port.py')
+STRIDED = [  # the 3x3 convolutions at stride 2 of DDRNet-23-slim: at stride 1 both rules are the same
+    'backbone.stem.0.conv',
+    'backbone.stem.1.conv',
+    'backbone.layer2.0.conv1.conv',
+    'backbone.low.0.0.conv1.conv',
+    'backbone.down.0.0.conv',
+    'backbone.low.1.0.conv1.conv',
+    'backbone.down.1.0.conv',
+    'backbone.down.1.1.conv',
+    'down.0.conv',
+    'down.1.conv',
+]
+
+
+@pytest.mark.parametrize(('name', 'layers'), [('Net', STRIDED), ('Mended', [])])
+def test_a_port_with_the_default_padding_is_told_from_one_without(name, layers, tmp_path):
+    """The weights are the golden ones, under the authors' names: theirs are not to be had offline."""
+    torch = pytest.importorskip('torch')
+    pytest.importorskip('mindspore')
+    state = golden.state_dict(golden.read(PORT.parents[1] / 'golden/official_ddrnet_23_slim_cls.json'))
+    weights = tmp_path / 'DDRNet23s_imagenet.pth'
+    torch.save({name: torch.from_numpy(np.array(value)) for name, value in state.items()}, weights)
+    words = ['trace', f'{weights}@pytorch', f'{PORT}:{name}@mindspore', '--weights', str(weights), '--size', '64x96']
+    assert main([*words, '--json', str(tmp_path / 't.json')]) == bool(layers)
+    written = json.loads((tmp_path / 't.json').read_text())
+    assert sorted(cause['layer'] for cause in written['causes']) == sorted(layers)
+    assert {cause['cause'] for cause in written['causes']} <= {'padding'}
+    assert not written['unmatched']
+    assert written['conditions']['layers matched'] == {'name': 1, 'weights': 90, 'flow': 11}
 
 
 @pytest.mark.parametrize(
