@@ -22,8 +22,9 @@ WEIGHTED = ('Conv', 'ConvTranspose', 'MatMul', 'Gemm')
 
 def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, config: Optional[Config] = None) -> Section:
     """Layers of an int8 file by the share of the logits' difference from float32 (root mean square, on ``images``) that
-    vanishes when they alone stay in float32. With ``config``, the scores on its validation split of both files, with each of the
-    first MOST_SCORED layers in float32, and with the WORST of these together: a layer may change logits much and classes little."""
+    vanishes when they alone stay in float32. With ``config``, the scores on its validation split of both files, with each of
+    the first MOST_SCORED layers in float32, and with the WORST of these together: a layer may change logits much and classes
+    little."""
     step = exact.batch or len(images)
     batches = [exact.prepare(images[start : start + step]) for start in range(0, len(images) - step + 1, step)]
     if not batches:
@@ -69,8 +70,8 @@ def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, co
                     row[figure] = scores[row['node']]
             each = ', '.join(f'{layer_name(quantised.model, name)} ({scores[name]:.2f} with it in float32)' for name in worst)
             text += (
-                f'. {figure}: {exact_score:.2f} in float32, {score(()):.2f} in int8; of the {len(scores)} layers with the largest '
-                f'differences those that cost the most are {each}; with these {len(worst)} in float32 {score(worst):.2f}'
+                f'. {figure}: {exact_score:.2f} in float32, {score(()):.2f} in int8; of the {len(scores)} layers with the '
+                f'largest differences those that cost the most are {each}; with these {len(worst)} in float32 {score(worst):.2f}'
             )
     return Section('int8', True, text, rows)
 
