@@ -66,7 +66,7 @@ def trace(
         if rank and recorded.runs and len(causes):
             causes = ranked(causes, recording, alone, recorded, images)
         sections = []
-        if rank and recorded.runs and not causes and rounding > EPSILON['float32']:
+        if rank and recorded.layers() and not causes and rounding > EPSILON['float32']:
             sections.append(shares(rows, recording, recorded, other, images))
         seen = {event.layer for event in alone.differences}
         missing = sorted({event.layer for event in recording.content} - seen)

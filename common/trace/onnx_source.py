@@ -96,7 +96,7 @@ class OnnxSource:
         if self.model is None:
             see(final, self.engine(given))
             return
-        if getattr(watcher, 'forced', False) and not watcher.nudge:  # type: ignore[attr-defined]
+        if getattr(watcher, 'forced', False) and self._may_run_together(watcher):
             self._run_pieces_together(inputs, watcher)
         elif getattr(watcher, 'forced', False) or getattr(watcher, 'replaced', None):
             self._run_cut(inputs, watcher)
@@ -178,6 +178,10 @@ class OnnxSource:
             values[name] = value if changed is None else np.array(changed, np.float32)
             for border in [border for border in values if last_use.get(border, -1) <= index and border != name]:
                 del values[border]
+
+    def _may_run_together(self, watcher: Any) -> bool:
+        """Whether every piece is fed what was recorded, and not what another piece gives."""
+        return not watcher.nudge and all(event in watcher.recording for event in self.mapping.events.values())
 
     def _run_pieces_together(self, inputs: np.ndarray, watcher: Any) -> None:
         """All pieces, each fed what was recorded, as many in one run as fit: for a ``watcher`` that replaces every tensor by

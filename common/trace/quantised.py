@@ -20,7 +20,7 @@ MOST_SCORED = 8  # layers whose score in float32 is computed: each takes an eval
 WEIGHTED = ('Conv', 'ConvTranspose', 'MatMul', 'Gemm')
 
 
-def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, config: Optional[Config] = None) -> Section:
+def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, config: Optional[Config] = None) -> list[Section]:
     """Layers of an int8 file by the share of the logits' difference from float32 (root mean square, on ``images``) that
     vanishes when they alone stay in float32. With ``config``, the scores on its validation split of both files, with each of
     the first MOST_SCORED layers in float32, and with the WORST of these together: a layer may change logits much and classes
@@ -50,10 +50,11 @@ def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, co
             {'layer': layer_name(quantised.model, name), 'node': name, 'share': shares[name]} for name in order
         ]
         if not order:
-            return Section('int8', True, 'int8: gives what float32 gives', rows)
+            return [Section('int8', True, 'int8: gives what float32 gives', rows)]
         said = ', '.join(f'{row["layer"]} ({100 * row["share"]:.0f} %)' for row in rows[:WORST])
         text = f'int8: the most of the difference comes from {said}; '
         text += f'with these in float32 {100 * (1 - left(order[:WORST]) / whole):.0f} % of it vanishes'
+        sections = [Section('int8', True, text, rows)]
         if config is not None:
             figure = tasks.of(config.task).FIGURES[0]
 
@@ -69,11 +70,12 @@ def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, co
                 if row['node'] in scores:
                     row[figure] = scores[row['node']]
             each = ', '.join(f'{layer_name(quantised.model, name)} ({scores[name]:.2f} with it in float32)' for name in worst)
-            text += (
-                f'. {figure}: {exact_score:.2f} in float32, {score(()):.2f} in int8; of the {len(scores)} layers with the '
-                f'largest differences those that cost the most are {each}; with these {len(worst)} in float32 {score(worst):.2f}'
+            text = (
+                f'int8: {figure} {exact_score:.2f} in float32, {score(()):.2f} in int8; the layers that cost the most, of '
+                f'{len(scores)} tried, are {each}; with these in float32 {score(worst):.2f}'
             )
-    return Section('int8', True, text, rows)
+            sections.append(Section('int8 scores', True, text, [row for row in rows if figure in row]))
+    return sections
 
 
 def weighted_nodes(model: Any) -> list[str]:

@@ -323,7 +323,7 @@ def test_the_layer_that_costs_an_int8_file_the_most_is_named(tmp_path):
     for name, quantised in (('float', False), ('int8', True)):
         onnx.save(graph(quantised), str(tmp_path / f'{name}.onnx'))
         sources.append(OnnxSource(name, tmp_path / f'{name}.onnx', 'onnxruntime', STATISTICS))
-    section = rank_layers(*sources, images((16, 16)))
+    (section,) = rank_layers(*sources, images((16, 16)))
     assert [row['layer'] for row in section.rows] == ['conv0', 'conv1']
     assert section.rows[0]['share'] > 0.8
     assert '100 % of it vanishes' in section.sentence
