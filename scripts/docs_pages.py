@@ -1,5 +1,5 @@
-"""A hook of mkdocs.yml: the pages of the site that are not in docs/, which are the reference, made from the code, and the pages
-of the repository's root.
+"""A hook of mkdocs.yml: the pages of the site that are not in docs/, which are the reference, made from the code, the notebooks
+of examples/, and the pages of the repository's root.
 
 Links between pages are written for readers of the repository; here they become links of the site. A link to a file that is
 not a page, such as a module, becomes its text.
@@ -25,6 +25,7 @@ OUTSIDE = {  # pages outside docs/ -> their address
     'tests/golden/README.md': 'project/golden.md',
     'common/weights/shipped/README.md': 'project/shipped.md',
 }
+NOTEBOOKS = {f'examples/{path.name}': f'tutorials/{path.stem}.md' for path in sorted((ROOT / 'examples').glob('*.ipynb'))}
 LINK = re.compile(r'(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?!https?:|mailto:)([^)#\s]*)(#[^)\s]+)?\)')
 FENCE = re.compile(r'^(```.*?^```)', re.MULTILINE | re.DOTALL)
 API = (
@@ -48,6 +49,25 @@ def reference() -> dict[str, str]:
         'reference/recipes.md': '\n\n'.join([*recipes, '## Data sets', table(catalogue.datasets())]) + '\n',
         'reference/python.md': python(),
     }
+
+
+def tutorials() -> dict[str, str]:
+    """The notebooks as pages: address -> Markdown."""
+    return {address: tutorial(ROOT / name) for name, address in NOTEBOOKS.items()}
+
+
+def tutorial(notebook: Path) -> str:
+    """The cells of a notebook in Markdown, behind the title the way to the file; commands are those of a shell."""
+    parts = []
+    for cell in json.loads(notebook.read_text(encoding='utf-8'))['cells']:
+        text = ''.join(cell['source'])
+        if cell['cell_type'] == 'code':
+            language, text = ('bash', text[1:]) if text.startswith('!') else ('python', text)
+            text = f'```{language}\n{text}\n```'
+        parts.append(text)
+    title, _, rest = parts[0].partition('\n')
+    file = f'*This page is the notebook `{notebook.relative_to(ROOT)}`, which the tests run cell by cell.*'
+    return '\n\n'.join([title, file, rest.strip(), *parts[1:]]) + '\n'
 
 
 def commands() -> str:
@@ -105,7 +125,7 @@ def line(cells: Iterable[Any]) -> str:
 
 def turned(markdown: str, page: str) -> str:
     """The Markdown of a page, by its address, with links of the site."""
-    source = next((name for name, address in OUTSIDE.items() if address == page), f'docs/{page}')
+    source = next((name for name, address in {**OUTSIDE, **NOTEBOOKS}.items() if address == page), f'docs/{page}')
     parts = FENCE.split(markdown)  # every second one is code
     return ''.join(
         part if index % 2 else LINK.sub(lambda match: link(match, source, page), part) for index, part in enumerate(parts)
@@ -118,11 +138,8 @@ def link(match: re.Match, source: str, page: str) -> str:
     if not target:
         return match[0]
     path = os.path.normpath(os.path.join(os.path.dirname(source), target))
-    if path.startswith('docs/'):
-        address = path.removeprefix('docs/')
-    elif path in OUTSIDE:
-        address = OUTSIDE[path]
-    else:
+    address = path.removeprefix('docs/') if path.startswith('docs/') else {**OUTSIDE, **NOTEBOOKS}.get(path)
+    if address is None:
         return text
     return f'{image}[{text}]({os.path.relpath(address, os.path.dirname(page) or ".")}{anchor})'
 
@@ -135,7 +152,7 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     outside = {address: (ROOT / name).read_text(encoding='utf-8') for name, address in OUTSIDE.items()}
-    for address, text in {**reference(), **outside}.items():
+    for address, text in {**reference(), **tutorials(), **outside}.items():
         files.append(File.generated(config, address, content=text))
     if rest := further(config['nav'], (file.src_uri for file in files.documentation_pages())):
         config['nav'] = [*config['nav'], {MORE: rest}]

@@ -1,6 +1,7 @@
 """The site of docs/: the navigation reaches every page, links become the site's, the reference is the code's; it is built."""
 
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -28,7 +29,7 @@ def test_the_navigation_names_pages_that_exist(reference):
     docs = {str(path.relative_to(ROOT / 'docs')) for path in (ROOT / 'docs').rglob('*.md')}
     pages = docs_pages.named(SITE['nav'])
     assert len(pages) == len(set(pages))
-    assert set(pages) - docs == {*reference, *docs_pages.OUTSIDE.values()}
+    assert set(pages) - docs == {*reference, *docs_pages.NOTEBOOKS.values(), *docs_pages.OUTSIDE.values()}
     assert all((ROOT / name).is_file() for name in docs_pages.OUTSIDE)
 
 
@@ -46,6 +47,8 @@ def test_a_page_that_no_section_has_is_added():
         ('project/readme.md', '![p](docs/figures/masks.png)', '![p](../figures/masks.png)'),
         ('project/readme.md', '[d](docs/design.md#4-n) and [m](common/config.py)', '[d](../design.md#4-n) and m'),
         ('project/tests.md', '[d](../docs/design.md)', '[d](../design.md)'),
+        ('fine_tune.md', '[n](../examples/fine_tune.ipynb)', '[n](tutorials/fine_tune.md)'),
+        ('tutorials/fine_tune.md', '[g](../docs/fine_tune.md) [n](own_data.ipynb)', '[g](../fine_tune.md) [n](own_data.md)'),
         ('index.md', '[x](https://example.org/a.md) [y](#here)', '[x](https://example.org/a.md) [y](#here)'),
         ('index.md', '```bash\n[s](../SECURITY.md)\n```', '```bash\n[s](../SECURITY.md)\n```'),
     ],
@@ -63,6 +66,16 @@ def test_the_reference_has_every_key_and_every_command(reference):
         for row in reference['reference/keys.md'].splitlines()
         if row.startswith('| `')
     )
+
+
+def test_a_notebook_becomes_a_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(docs_pages, 'ROOT', tmp_path)
+    cells = [('markdown', ['# Title\n', '\n', 'Words.']), ('code', ['!twinseg list']), ('code', ['a = 1\n', 'a'])]
+    book = {'cells': [{'cell_type': kind, 'source': source} for kind, source in cells]}
+    (tmp_path / 'one.ipynb').write_text(json.dumps(book))
+    title, file, *rest = docs_pages.tutorial(tmp_path / 'one.ipynb').split('\n\n')
+    assert title == '# Title' and '`one.ipynb`' in file
+    assert rest == ['Words.', '```bash\ntwinseg list\n```', '```python\na = 1\na\n```\n']
 
 
 @pytest.mark.parametrize('name', drawings())
