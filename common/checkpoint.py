@@ -101,7 +101,7 @@ class RunMeta(_Stored):
     best: Optional[float] = None  # the highest score so far
     best_at: dict[str, float] = {}  # the highest score so far at each of more_eval_sizes, named <height>x<width>
     since_best: Count = 0  # evaluations since the one with the highest score
-    left_out: Count = 0  # steps whose batches rollbacks have passed over
+    left_out: Count = 0  # steps whose batches rollbacks have skipped
     rollbacks: Count = 0
     scores: dict[str, Any] = {}  # scores of the last evaluation
     trainer: Optional[TrainerState] = None
@@ -198,7 +198,7 @@ def _write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, 
 def load(path: str | Path) -> tuple[State, RunMeta]:
     """Reads a checkpoint: tensors and meta.
 
-    StateError when it is truncated, changed, or not one of ours; NewerFormatError, before anything else is looked at.
+    StateError when it is truncated, changed, or not one of TwinSeg; NewerFormatError, before anything else is looked at.
     """
     return _read(Path(path), True)
 
@@ -220,7 +220,7 @@ def _read(path: Path, whole: bool) -> tuple[State, RunMeta]:
         with safe_open(path, 'np') as file:  # checks all sizes against the file's before anything is allocated
             entry = (file.metadata() or {}).get('twinseg')
             if entry is None:
-                raise StateError(f'{path}: a safetensors file, but not one of ours: {_to_convert(path)}')
+                raise StateError(f'{path}: a safetensors file, but not one of TwinSeg: {_to_convert(path)}')
             header = json.loads(entry)
             text = header['meta']
             meta = RunMeta.from_json(text, path)
@@ -235,7 +235,7 @@ def _read(path: Path, whole: bool) -> tuple[State, RunMeta]:
 
 
 def _to_convert(path: Path) -> str:
-    """What to do with somebody's weights in place of a checkpoint: the whole command."""
+    """What to do with somebody's weights instead of a checkpoint: the whole command."""
     out = f'{path.stem}_twinseg.safetensors' if path.suffix == '.safetensors' else f'{path.stem}.safetensors'
     return f'`twinseg convert {shlex.quote(str(path))} --out {shlex.quote(out)}` makes one of published weights'
 

@@ -34,7 +34,7 @@ class Lasting:
 
     def __init__(self, output: TextIO):
         self.output = output
-        self.rich_proxied_file = self  # what rich writes to while it has put something else in place of sys.stdout
+        self.rich_proxied_file = self  # what rich writes to while it has put something else instead of sys.stdout
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.output, name)

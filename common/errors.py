@@ -44,7 +44,7 @@ class BatchError(UserError, ValueError):
 
 
 ONE_VALUE = (
-    'batch norm sees a single value per channel (a pooling branch gives one place, and the batch is one image): '
+    'batch norm sees a single value per channel (a pooling branch gives one pixel, and the batch is one image): '
     'train with batch_size 2 or more'
 )
 

@@ -125,7 +125,7 @@ class _Workers:
         self.iterator, self.processes = iterator, getattr(iterator, '_workers', [])
         self.timeout = timeout
         if self.processes and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, _hear_of_an_end)  # in place of PyTorch's
+            signal.signal(signal.SIGCHLD, _hear_of_an_end)  # instead of PyTorch's
 
     def next(self) -> Any:
         """The next batch, None after the last one; LostError where a process was killed, or none came in time."""

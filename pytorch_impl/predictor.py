@@ -64,7 +64,7 @@ class Predictor:
         return logits if size is None else resize(logits, size, self.network.align_corners['logits'])
 
     def _for_host(self) -> Network:
-        """The network for the host, made anew where its weights have changed."""
+        """The network for the host, made again where its weights have changed."""
         changes = sum(tensor._version for tensor in (*self.network.parameters(), *self.network.buffers()))
         if self.folded is None or self.folded[0] != changes:
             self.folded = changes, for_host(self.network)

@@ -12,7 +12,7 @@ from twinseg.common.settings.published_scores import LABEL, Published
 
 
 def with_comment(text: str, published: Published) -> str:
-    """A recipe's text with the comment on published scores made anew, behind the line of the score and its continuations."""
+    """A recipe's text with the comment on published scores made again, behind the line of the score and its continuations."""
     lines = text.splitlines()
     start = next((number for number, line in enumerate(lines) if line.startswith(LABEL)), None)
     if start is None:

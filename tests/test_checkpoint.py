@@ -241,7 +241,7 @@ def test_garbage_is_refused(tmp_path, monkeypatch, content):
 
 def test_other_safetensors_files_and_absent_ones_are_refused(tmp_path):
     save_file({'a': np.zeros(3, np.float32)}, tmp_path / 'foreign.safetensors')
-    with pytest.raises(StateError, match='not one of ours'):
+    with pytest.raises(StateError, match='not one of TwinSeg'):
         checkpoint.load(tmp_path / 'foreign.safetensors')
     with pytest.raises(StateError, match='no such checkpoint'):
         checkpoint.load(tmp_path / 'absent.safetensors')

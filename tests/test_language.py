@@ -1,10 +1,12 @@
-"""A vocabulary of phrases that nobody in the field uses: pages, help, keys, messages and docstrings have none of them."""
+"""A vocabulary of phrases that nobody in the field uses: pages, help, keys, messages, docstrings and comments have none."""
 
 import ast
 import importlib.util
+import io
 import re
 import subprocess
 import sys
+import tokenize
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -46,6 +48,14 @@ EVERYWHERE = {  # phrase -> what to write; a blank is any white space
     r'told apart': 'distinguished',
     r'is told of': 'is known of',
     r'kinds of ways': 'ways',
+    r'in place of': 'instead of',
+    r'(?:takes?|took|taking) the place of': 'replaces',
+    r'anew': 'again',
+    r'(?:are|is|was|were) met(?! by)': 'handled, or occur',
+    r'stands? (?:here|there|once|twice|above|below|before|beside|behind|by themselves|by itself|in one)': 'is, or is written',
+    r'(?:show|find)s? the place': 'show where',
+    r'(?:ends?|stops?|step), saved': 'saves and ends',
+    r'(?:a|an|one|networks?|checkpoints?|files?|programs?|runs?|classes) of (?:ours|yours|theirs)': 'your network, ...',
 }
 ON_PAGES = {  # those that the code still has
     **EVERYWHERE,
@@ -55,6 +65,9 @@ ON_PAGES = {  # those that the code still has
     r'(?:is|are) not looked at': 'is not read, not used',
     r'know nothing of each other': 'independent',
     r'nobody waits': 'nothing waits',
+    r'found (?:here|there)': 'that this machine has, that the folder has',
+    r'sees to it': 'ensures',
+    r"somebody(?! else)(?:'s)?": 'a name, or the passive',
 }
 
 
@@ -76,10 +89,14 @@ def of_page(path: Path) -> Text:
 
 
 def of_code(path: Path) -> Iterator[Text]:
-    """The strings of a module that have several words: docstrings, help, descriptions of keys, messages."""
-    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+    """The strings of a module that have several words (docstrings, help, descriptions of keys, messages), and its comments."""
+    source = path.read_text(encoding='utf-8')
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.count(' ') > 1:
             yield Text(path, node.lineno, node.value)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield Text(path, token.start[0], token.string)
 
 
 def faults(text: Text, vocabulary: Mapping[str, str]) -> list[str]:
@@ -113,6 +130,12 @@ def test_names_and_code_are_left_out(tmp_path):
     page = tmp_path / 'page.md'
     page.write_text('A key, `as it is`.\n\n```bash\n# as it is\n```\nIt runs\nas it is.\n')
     assert [fault.split(':')[1] for fault in faults(of_page(page), ON_PAGES)] == ['7']
+
+
+def test_comments_are_read(tmp_path):
+    module = tmp_path / 'module.py'
+    module.write_text("a = 'as it stands'  # in place of b\nb = 'in place of'\n")
+    assert [fault.split(':')[1] for text in of_code(module) for fault in faults(text, EVERYWHERE)] == ['1', '2', '1']
 
 
 @pytest.mark.skipif(importlib.util.find_spec('codespell_lib') is None, reason='codespell is not installed')

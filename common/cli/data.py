@@ -63,7 +63,7 @@ def prepare(
         str, typer.Option(metavar='background | ignored | CLASS', help='custom: what the pixels are that no object covers')
     ] = 'background',
 ) -> None:
-    """Makes a data set or weights ready: fetches, or says what to fetch, unpacks and converts; --cache decodes images once.
+    """Prepares a data set or weights: fetches, or says what to fetch, unpacks and converts; --cache decodes images once.
 
     `prepare custom --from TOOL ANNOTATIONS` draws label files from polygons and masks, and writes a recipe.
     """

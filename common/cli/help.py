@@ -18,8 +18,8 @@ GROUPS: dict[str, dict[str, str]] = {  # title -> command -> its sentence
         'eval': 'Scores a checkpoint or an exported file on a data set.',
         'demo': 'Opens a local page that shows predictions of your images.',
         'report': 'Writes one page about one or several runs.',
-        'results': 'Writes a table of what runs reached beside published scores.',
-        'submit': 'Writes predictions as test servers take them.',
+        'results': 'Writes a table of scores beside the published ones.',
+        'submit': 'Writes predictions in the format of test servers.',
     },
     'prove': {
         'parity': 'Compares both twins: logits, gradients, training steps.',
@@ -30,8 +30,8 @@ GROUPS: dict[str, dict[str, str]] = {  # title -> command -> its sentence
         'export': 'Writes ONNX, MINDIR or AIR and compares the file with the network.',
         'quantize': 'Writes an exported ONNX in int8, calibrated on real images.',
         'card': 'Writes a model card and a folder for sharing.',
-        'preprocess': 'Writes the inputs that programs for cards read.',
-        'postprocess': 'Scores what programs for cards have written.',
+        'preprocess': 'Writes the inputs of programs for cards.',
+        'postprocess': 'Scores the results of programs for cards.',
     },
     'data and weights': {
         'list': 'Lists networks, recipes, data sets, weights or keys.',
@@ -128,6 +128,7 @@ class Commands(TyperGroup):
             for example in ('train fast_scnn_toy_street', 'predict --checkpoint ddrnet23_slim_camvid street.jpg'):
                 formatter.write(f'{"":{formatter.current_indent}}twinseg {example}\n')
         formatter.write(
-            '\n`twinseg COMMAND -h` explains a command. Any command takes `--debug` (tracebacks)\n'
-            'and `--plugin FILE.py` (networks, losses, data sets and callbacks of yours).\n'
+            '\n`twinseg COMMAND -h` explains a command. Any command takes `--debug` (prints\n'
+            'tracebacks) and `--plugin FILE.py` (networks, losses, data sets and callbacks\n'
+            'that you write).\n'
         )

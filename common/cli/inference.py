@@ -51,8 +51,8 @@ def evaluate(
     split: Annotated[Optional[str], typer.Option(help='by default the validation split')] = None,
     json_file: Json = None,
 ) -> None:
-    """Scores of a checkpoint or an exported file: mIoU, mAcc, aAcc, or of a classifier top-1, top-5 and loss, and a table of
-    the classes."""
+    """Scores a checkpoint or an exported file: mIoU, mAcc, aAcc and a table of the classes, or top-1, top-5 and loss of a
+    classifier."""
     from twinseg.common import console
     from twinseg.common.deploy.exported_file import ExportedNetwork, evaluate_exported
     from twinseg.common.inference.evaluate import evaluate_run
@@ -108,10 +108,10 @@ def predict(
     seconds: Annotated[Optional[float], typer.Option(min=0, help='camera: how long; by default until Ctrl-C')] = None,
     logits: Annotated[Optional[Path], typer.Option(metavar='FILE.npy', help='raw logits of one image')] = None,
 ) -> None:
-    """Class ids and overlays with a legend; of a video or a camera two videos, overlay and mask; of a classifier the five
-    likeliest classes.
+    """Writes class ids and an overlay with a legend for each image, two videos (overlay and mask) for a video or a camera; with
+    a classifier it prints the five most likely classes.
 
-    The exit status is 1 when some of the files could not be read: the others are predicted."""
+    The exit status is 1 when some of the files could not be read; the others are predicted."""
     from twinseg.common import console
     from twinseg.common.deploy.exported_file import ExportedNetwork
     from twinseg.common.inference import predict, sources
@@ -168,7 +168,7 @@ def submit(
     slide: Slide = False,
     stride: Stride = None,
 ) -> None:
-    """Predictions as the test servers of Cityscapes and Pascal VOC take them, and one archive of all."""
+    """Writes predictions in the format of the test servers of Cityscapes and Pascal VOC, and one archive of them."""
     from twinseg.common import console
     from twinseg.common.inference import submit
     from twinseg.common.inference.runs import load_run

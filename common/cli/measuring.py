@@ -96,7 +96,7 @@ def benchmark(
     train: Annotated[bool, typer.Option(help='training steps, too')] = True,
     json_file: Json = None,
 ) -> None:
-    """Latency, throughput, parameters, MACs and peak memory, with the machine and the precision that they hold for."""
+    """Measures latency, throughput, parameters, MACs and peak memory, and states the machine and the precision."""
     from twinseg.common import console, facts
     from twinseg.common.inference.runs import stored_facts
     from twinseg.common.measure import benchmark

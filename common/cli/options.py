@@ -30,7 +30,8 @@ Backend = Annotated[
     typer.Option(help="by default the configuration's, else PyTorch where it is installed"),
 ]
 Device = Annotated[
-    Optional[Literal['cpu', 'gpu', 'ascend']], typer.Option(case_sensitive=False, help='by default the best present')
+    Optional[Literal['cpu', 'gpu', 'ascend']],
+    typer.Option(case_sensitive=False, help='by default the best that this machine has'),
 ]
 Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='KEY=VALUE ...', help='keys of the configuration')]
 _CHECKPOINT = typer.Option(metavar='PATH | NAME', help='checkpoint, or run folder: its best one, or the name of one that ships')

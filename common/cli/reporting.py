@@ -29,7 +29,7 @@ def list_(
     keys: Annotated[bool, typer.Option('--keys', help='keys of the configuration')] = False,
     as_json: Annotated[bool, typer.Option('--json', help='print JSON: WHAT -> rows')] = False,
 ) -> None:
-    """Networks, recipes, data sets and weights; with `keys` every key of the configuration."""
+    """Lists networks, recipes, data sets and weights; with `keys`, every key of the configuration."""
     from twinseg.common import console
     from twinseg.common.report import catalogue
 
@@ -66,7 +66,7 @@ def report(
     device: Device = None,
     png: Annotated[Optional[Path], typer.Option(metavar='FOLDER', help='each chart as PNG, for a paper')] = None,
 ) -> None:
-    """One self-contained page for one or several runs: curves, classes, confusion matrix, pictures."""
+    """Writes one self-contained page about one or several runs: curves, classes, confusion matrix, pictures."""
     from twinseg.common.report.page import write_report
 
     print(write_report(runs, out, pictures=pictures, device=device, png=png))
@@ -80,7 +80,7 @@ def results(
         bool, typer.Option('--card', help="print the model zoo's table of each run instead: ms a step, loss, time")
     ] = False,
 ) -> None:
-    """A table of run folders: data, recipe, time, hardware, scores and sizes, with the published scores beside them."""
+    """Writes a table of run folders: data, recipe, time, hardware, scores and sizes, with the published scores beside them."""
     from twinseg.common.report.results_table import write_results
     from twinseg.common.report.zoo import performance
 

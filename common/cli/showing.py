@@ -20,7 +20,7 @@ def demo(
     host: Annotated[str, typer.Option(help='address to listen on: of this machine alone by default')] = '127.0.0.1',
     port: Annotated[Optional[int], typer.Option(min=1, max=65535, help='by default the first free one from 7860')] = None,
 ) -> None:
-    """A page on this machine: drop an image, or take one from the camera, and see what networks see in it, side by side."""
+    """Opens a page on this machine: drop an image, or take one from the camera, and compare what networks see in it."""
     import sys
 
     from twinseg.common import demo
@@ -40,7 +40,7 @@ def card(
         Optional[str], typer.Option('--licence', '--license', metavar='SPDX', help='licence of the weights, such as apache-2.0')
     ] = None,
 ) -> None:
-    """A folder in Hugging Face's layout: model card, weights alone, configuration. `--checkpoint` and `twinseg.load` take it.
+    """Writes a folder in Hugging Face's layout: model card, weights, configuration. `--checkpoint` and `twinseg.load` take it.
 
     Nothing is uploaded."""
     from twinseg.common import console

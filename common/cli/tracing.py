@@ -25,7 +25,7 @@ def trace(
         Optional[str], typer.Option(metavar='HxW', help="size of the input; by default the file's, else 128x192")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help='seed of the noise')] = 0,
-    weights: Annotated[Optional[Path], typer.Option(metavar='FILE', help='weights of networks of yours')] = None,
+    weights: Annotated[Optional[Path], typer.Option(metavar='FILE', help='weights of your networks')] = None,
     names: Annotated[Optional[Path], typer.Option(metavar='FILE', help='YAML: module of A: module of B')] = None,
     backward: Annotated[bool, typer.Option('--backward', help='gradients, too')] = False,
     steps: Annotated[int, typer.Option(min=0, help='training steps, too')] = 0,

@@ -55,9 +55,9 @@ def recipe(
     schema: Annotated[bool, typer.Option('--schema', help='print the JSON schema of configurations, for editors')] = False,
     json_file: Json = None,
 ) -> None:
-    """A recipe on other devices than its publisher's: global batch, learning rate and steps against the published ones.
+    """Shows what a recipe becomes on other devices than its publisher's: global batch, learning rate and steps, compared.
 
-    --print prints the configuration instead, with every key; --schema, without CONFIG, what an editor completes keys by.
+    --print prints the configuration instead, with every key; --schema, without CONFIG, the schema for editors.
     """
     from twinseg.common import config as configuration
     from twinseg.common import console

@@ -26,7 +26,7 @@ def convert(
     ] = None,
     half: Annotated[bool, typer.Option('--half', help='float16 kernels: half the size')] = False,
 ) -> None:
-    """Published weights as a checkpoint of ours, for both backends; or one of ours without what only training needs."""
+    """Converts published weights to a checkpoint for both backends, or reduces a checkpoint of TwinSeg to its weights."""
     from twinseg.common import console
     from twinseg.common.config import parse_override
     from twinseg.common.weights.by_name import find_weights

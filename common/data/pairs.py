@@ -26,7 +26,7 @@ class Ending:
     @classmethod
     def of(cls, text: Optional[str]) -> 'Ending':
         """The ending that a key of the configuration gives: ``.png``, ``png`` and ``*.png`` are suffixes, ``_mask.png`` has a
-        tag, too, ``_mask`` stands before any suffix of images; None is any suffix of images."""
+        tag, too, ``_mask`` precedes any suffix of images; None is any suffix of images."""
         text = (text or '').removeprefix('*')
         if '.' + text.lower() in IMAGE_SUFFIXES:
             text = '.' + text

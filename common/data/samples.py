@@ -14,7 +14,7 @@ from twinseg.common.data.sampling import sample_rng
 from twinseg.common.data.segmentation_transforms import channels_first, class_mix, train_transform
 from twinseg.common.errors import DataError
 
-BLANK = 32  # pixels a side of the black image in place of a broken one, where no size is given
+BLANK = 32  # pixels a side of the black image instead of a broken one, where no size is given
 log = logging.getLogger(__name__)
 
 
@@ -55,7 +55,7 @@ class TrainSamples:
         return channels_first(image), label if stride == 1 else label[::stride, ::stride].copy()
 
     def _read(self, index: int) -> tuple[np.ndarray, Any]:
-        """The sample as stored; in place of a broken one the next that is readable, if those are skipped."""
+        """The sample as stored; instead of a broken one the next that is readable, if those are skipped."""
         for offset in range(len(self.dataset)):
             candidate = (index + offset) % len(self.dataset)
             if self._broken[candidate]:

@@ -1,7 +1,7 @@
 """Which images a split has: those that a list names, or a share of all.
 
 A list is a text file in UTF-8, with or without a byte order mark: an image a line, and, after a tab, a comma, a semicolon or
-blanks, its label. Names may have blanks, and may lack their suffix; they stand below the folder of the images or below the data
+blanks, its label. Names may have blanks, and may lack their suffix; they are below the folder of the images or below the data
 set's, and never lead out of it. Empty lines, lines that begin with ``#``, and a line of column names are ignored.
 """
 

@@ -78,7 +78,7 @@ def fitting_name(stem: str, ending: str, longest: int = LONGEST_NAME) -> str:
 
 
 def home_expanded(path: str | Path) -> Path:
-    """The path with the home folder in place of ``~`` or ``~user``; UserError where there is none."""
+    """The path with the home folder instead of ``~`` or ``~user``; UserError where there is none."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
@@ -103,7 +103,7 @@ def some_home() -> Iterator[None]:
 
 @contextmanager
 def written_beside(path: Path, synced: bool = True) -> Iterator[Path]:
-    """A temporary path beside ``path``, with its suffix, that takes the place of ``path`` when the block ends well.
+    """A temporary path beside ``path``, with its suffix, that replaces ``path`` when the block ends well.
 
     The folder is made where it is absent, and shown to be writable before the block begins. When the block raises, or moves
     the temporary file elsewhere, ``path`` stays as it was and nothing is left beside it. Where ``path`` is a link, the file
@@ -246,7 +246,7 @@ def remove_unfinished(folder: Path) -> None:
 def _is_left(entry: os.DirEntry) -> bool:
     """Whether nobody is writing a temporary file any more."""
     writer = WRITER.search(entry.name)
-    if writer is None:  # not one of ours
+    if writer is None:  # not one of TwinSeg
         return False
     if writer[1] != _host():
         return time.time() - entry.stat(follow_symlinks=False).st_mtime > DAY

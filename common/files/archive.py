@@ -249,7 +249,7 @@ def _of_tar(path: Path, limit: int) -> Iterator[Member]:
             if member.isfile() and not member.issparse():
                 stream.left = member.size + 2 * BLOCK
                 yield Member(member.name, member.size, lambda member=member: _extracted(tar, member))  # type: ignore[misc]
-                stream.left = member.size + 2 * BLOCK  # what was not read is passed over by the next step
+                stream.left = member.size + 2 * BLOCK  # what was not read is skipped by the next step
                 tar.fileobj.seek(member.offset_data + member.size)  # type: ignore[union-attr]
             elif not member.isdir():
                 raise DataError(f'{path}: {member.name} is a link or a device; only files are unpacked')

@@ -45,7 +45,7 @@ MINDSPORE = Kind('a MindSpore checkpoint')
 
 STARTS = (  # first bytes, and the kind
     (LEGACY_START, TORCH_LEGACY),
-    (b'version https://git-lfs', Kind('a pointer of Git LFS, in place of the file', 'fetch the file: git lfs pull')),
+    (b'version https://git-lfs', Kind('a pointer of Git LFS, instead of the file', 'fetch the file: git lfs pull')),
     (b'\x89HDF\r\n\x1a\n', Kind('an HDF5 file, as Keras saves weights', FROM_THE_FRAMEWORK)),
     (b'\x93NUMPY', Kind("one array in NumPy's format", 'a network has many: ' + NUMPY)),
     (b'\x1f\x8b', Kind('compressed with gzip', 'unpack it (gunzip, or tar -xzf) and give the file inside')),
@@ -113,7 +113,7 @@ def _of_bytes(head: bytes, size: int, end: bytes) -> Kind:
     begins = ' '.join(f'{byte:02x}' for byte in head[:8])
     return Kind(
         f'neither safetensors nor a file of PyTorch or MindSpore (it begins with {begins})',
-        'truncated, or another kind of file: get it again, or save the weights anew',
+        'truncated, or another kind of file: get it again, or save the weights again',
     )
 
 
@@ -172,7 +172,7 @@ def _of_zip(path: Path) -> Kind:
 
 
 def _folder(path: Path) -> str:
-    """What to do with a folder in place of a file."""
+    """What to do with a folder instead of a file."""
     if (path / '.metadata').is_file():
         return (
             'a folder of torch.distributed.checkpoint; make one file of it: '

@@ -47,7 +47,7 @@ def read(folder: Path, key: str) -> Optional[bytes]:
 
 
 def write(folder: Path, key: str, content: bytes) -> None:
-    """Keeps the content under a key, in place of what was there, where the folder can be written."""
+    """Keeps the content under a key, instead of what was there, where the folder can be written."""
     with contextlib.suppress(OSError):
         remove(folder, key)
         with written_beside(folder / _name(key, content), synced=False) as part:

@@ -20,7 +20,7 @@ from twinseg.common.tasks.base import DRAWING, Drawing, InputFile, Outcome, Trai
 from twinseg.common.tasks.segmentation import ENDINGS, VIDEO_ENDINGS
 from twinseg.common.tasks.video import VIDEOS, is_video
 
-SHOWN = 5  # files that could not be predicted, by name, at the end; each was named when it was met
+SHOWN = 5  # files that could not be predicted, by name, at the end; each was named when it was read
 
 
 def predict(

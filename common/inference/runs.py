@@ -29,7 +29,7 @@ class Run(NamedTuple):
     device: str
     network: Network
     predictor: Predictor
-    engine: Optional[str] = None  # program that runs the network in place of its framework (``deploy/on_engine.py``)
+    engine: Optional[str] = None  # program that runs the network instead of its framework (``deploy/on_engine.py``)
 
     @property
     def num_classes(self) -> int:

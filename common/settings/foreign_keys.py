@@ -112,7 +112,7 @@ ANSWERS = {  # key there -> what to do here
     'auxiliary_head': 'auxiliary_weights gives the weights of auxiliary outputs, such as {aux: 0.4}',
     'base': 'it is a key of YAML files; the recipe itself is CONFIG',
     'by_epoch': 'epochs or max_iters, warmup_length or warmup_iters say what is counted',
-    'data': 'the keys of a data set stand by themselves: set, data_url, batch_size, ...',
+    'data': 'the keys of a data set are written without a prefix: set, data_url, batch_size, ...',
     'data_prefix': 'image_dir and label_dir name the folders, such as images/{split}',
     'data_preprocessor': 'mean, std and crop_size say the same',
     'decode_head': 'arch chooses the network, loss its loss, model_args its further settings',

@@ -55,7 +55,7 @@ class PublishedScore(BaseModel):
             "owner/repository@commit and a file, a package's name, version and file, or 'arXiv:NUMBER table N', "
             'section or abstract'
         ),
-    ] = Field(description='where the score stands')
+    ] = Field(description='where the score is published')
 
     @property
     def text(self) -> str:

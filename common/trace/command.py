@@ -155,7 +155,7 @@ def _matched(first: Source, second: Source, request: Request, images: np.ndarray
     if request.names is not None and not networks:
         raise UserError('--names: has an effect on two networks that run in a backend only')
     if request.options.weights is not None and not any(getattr(side, 'written_by_user', False) for side in (first, second)):
-        raise UserError('--weights: has an effect on networks of yours (FILE.py:CLASS) only')
+        raise UserError('--weights: has an effect on your own networks (FILE.py:CLASS) only')
     if not networks:
         return second, {}
     assert isinstance(first, NetworkSource) and isinstance(second, NetworkSource)

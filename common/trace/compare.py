@@ -31,8 +31,8 @@ def trace(
     """Compares two sides on uint8 images (N, 3, H, W); the first is taken for right, and sentences speak of the second.
 
     ``limit``: most bytes of disk for the recording. ``rank``: has the share of the final difference computed that every cause
-    makes alone, where the recorded side runs. ``recorded_input``: a folder's recorded input takes the place of
-    the images. ``originals``: these before they were resized, uint8 (H, W, 3).
+    makes alone, where the recorded side runs. ``recorded_input``: a folder's recorded input replaces the images.
+    ``originals``: these before they were resized, uint8 (H, W, 3).
     """
     swapped = not second.runs or (first.runs and _rank(second) > _rank(first))
     recorded, other = (second, first) if swapped else (first, second)

@@ -69,7 +69,7 @@ class Progress:
     best: Optional[float] = None  # highest score so far
     best_at: dict[str, float] = field(default_factory=dict)  # at each of more_eval_sizes, named <height>x<width>
     since_best: int = 0  # evaluations since the one with the highest score
-    left_out: int = 0  # steps whose batches rollbacks have passed over
+    left_out: int = 0  # steps whose batches rollbacks have skipped
     rollbacks: int = 0
 
 
@@ -237,7 +237,7 @@ class Run:
         if meta.step > total:
             raise StateError(
                 f'{path}: {meta.step} steps are done, more than the {total} of the configuration; set a greater length '
-                '(epochs, max_iters), or train anew'
+                '(epochs, max_iters), or start a new training'
             )
         for line in (*compared.lines(), *length_line(meta, self.config, self.rates, self.images, meta.step)):
             tell(line)
@@ -612,7 +612,7 @@ class Run:
 
 @contextmanager
 def _naming_faults(work_dir: Path) -> Iterator[None]:
-    """StateError in place of the OSError of a disk that is full, or of a disk or mount that fails or is gone."""
+    """StateError instead of the OSError of a disk that is full, or of a disk or mount that fails or is gone."""
     try:
         yield
     except OSError as error:

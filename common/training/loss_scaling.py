@@ -10,7 +10,7 @@ FIRST_DYNAMIC = 2.0**16  # where torch.amp.GradScaler starts; one that is too la
 
 
 def check_overflow_is_seen(settings: config.Precision, overflows: Callable[[], bool]) -> None:
-    """UserError for a dynamic scale on a device that saturates, unless it ``overflows``: its largest number takes the place of
+    """UserError for a dynamic scale on a device that saturates, unless it ``overflows``: its largest number replaces
     infinity there, so that the scale would double for ever."""
     if settings.is_dynamic_loss_scale and settings.amp_level != 'O0' and not overflows():
         raise UserError(

@@ -136,7 +136,7 @@ def _check_alone(one: WeightSet, kernels: list[str]) -> None:
 
 
 def _check_readable(one: WeightSet, found: Contents) -> None:
-    """StateError where tensors of the network are of a kind that cannot be read, or stand twice under one name."""
+    """StateError where tensors of the network are of a kind that cannot be read, or occur twice under one name."""
     for name, kind in found.unreadable.items():
         if name.startswith(one.label) and one.table.takes(name.removeprefix(one.label).lstrip('.')):
             raise StateError(f'{name} is a tensor {kind}; {SAVE_PLAIN}')

@@ -1,4 +1,4 @@
-"""``twinseg convert``: a published checkpoint as one of ours, which then carries all that the other commands need."""
+"""``twinseg convert``: a published checkpoint as one of TwinSeg, which then carries all that the other commands need."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path

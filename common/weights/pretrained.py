@@ -68,7 +68,7 @@ def load_pretrained(
 
 
 def _with_key(text: str) -> str:
-    """What ``convert`` says, with the key of the configuration in place of its option."""
+    """What ``convert`` says, with the key of the configuration instead of its option."""
     return text.replace('--weights-of', 'weights_of:')
 
 

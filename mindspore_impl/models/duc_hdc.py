@@ -1,7 +1,7 @@
 """DUC-HDC: Understanding Convolution for Semantic Segmentation (Wang et al. 2018, arXiv:1702.08502).
 
 A ResNet (the paper's is ResNet-101) at output stride 8 whose last two stages dilate in cycles (hybrid dilated convolution,
-section 3.2, configuration RF), atrous spatial pyramid pooling, and dense upsampling convolutions (DUC, section 3.1) in place
+section 3.2, configuration RF), atrous spatial pyramid pooling, and dense upsampling convolutions (DUC, section 3.1) instead
 of interpolation. By default, as in the paper, one DUC brings the pooled features from 1/8 to the image's size; the pyramid
 pooling is that of DeepLabV3, with the image's average among the joined branches, where the paper has DeepLabV2's. The preset
 ``yassouali`` is DeepLabV3+ with a DUC to 1/4 and another one to the image's size, whose norm and relu make the logits

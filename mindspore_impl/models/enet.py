@@ -158,8 +158,8 @@ class ENet(Network):
     ones ('regular'), or in all. Asymmetric convolutions are 1x5 and 5x1, with ``columns_first`` 5x1 and 1x5, with
     ``asymmetric_bias`` and, with ``asymmetric_norm``, norm and activation between. ``narrow_by_input``: a bottleneck that
     changes the size has inside a quarter of its input's channels, not of its output's. ``upsample_kernel``, ``last_kernel``:
-    2 or 3, of the transposed convolutions in the upsampling bottlenecks and at the end. ``encoder_only``: a 1x1 classifier in
-    place of the decoder, which the authors train first (section 5.1); then the network starts from its weights.
+    2 or 3, of the transposed convolutions in the upsampling bottlenecks and at the end. ``encoder_only``: a 1x1 classifier
+    instead of the decoder, which the authors train first (section 5.1); then the network starts from its weights.
     """
 
     def __init__(

@@ -27,13 +27,15 @@ def test_every_command_has_one_group_and_a_whole_sentence(capsys):
         assert f'\n{title}:' in page
         for name, sentence in sentences.items():
             assert sentence.endswith('.') and (name not in cli.COMMANDS or sentence.split()[0] in page)
-    assert '...' not in page.partition('Options:')[2]
+    assert '...' not in page.partition('Options:')[2] and max(map(len, page.splitlines())) <= WIDTH
 
 
 @pytest.mark.parametrize('name', cli.COMMANDS)
 def test_a_commands_page_ends_with_two_examples_of_options_that_it_has(name, capsys):
     page = printed(capsys, name, '-h')
     assert page == printed(capsys, name, '--help')
+    verb = re.findall(r'\n\n  ([A-Z]\w+) ', page)[0]
+    assert verb.endswith('s'), f'{verb}: the first sentence says what the command does: Writes, Compares, ...'
     examples = page.rpartition('Examples:\n')[2].strip().splitlines()
     assert len(examples) == 2
     for line in examples:

@@ -48,7 +48,7 @@ GIVING_BACK = {
     'aclDestroyDataBuffer',
 }
 CANNOT_FAIL = {'aclmdlGetNumInputs', 'aclmdlGetNumOutputs', 'aclmdlGetInputDataType', 'aclmdlGetOutputDataType'}
-NO_SIZE = {'aclmdlGetInputSizeByIndex', 'aclmdlGetOutputSizeByIndex'}  # 0 in place of an error
+NO_SIZE = {'aclmdlGetInputSizeByIndex', 'aclmdlGetOutputSizeByIndex'}  # 0 instead of an error
 
 TOOLS = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
 pytestmark = pytest.mark.skipif(

@@ -29,7 +29,7 @@ from twinseg import common
 from twinseg.common import cli
 from twinseg.common.backend import get_backend
 
-CORPUS = Path(__file__).parent / 'corpus'  # <reader>/<case>/...: files beside or in place of those of the reader's first seed
+CORPUS = Path(__file__).parent / 'corpus'  # <reader>/<case>/...: files beside or instead of those of the reader's first seed
 HEAD = f'{"reader":16}{"cases":>8}{"read":>8}{"refused":>9}{"failed":>8}{"MB":>8}{"seconds":>9}'
 
 

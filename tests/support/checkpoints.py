@@ -13,7 +13,7 @@ SIZE = (64, 96)
 
 
 def random_state(backend, network) -> dict[str, np.ndarray]:
-    """The network's weights with random norms and biases in place of the neutral ones that it starts with."""
+    """The network's weights with random norms and biases instead of the neutral ones that it starts with."""
     rng = np.random.default_rng(0)
     state = {}
     for name, array in backend.state(network).items():

@@ -80,7 +80,7 @@ class Bench:
         self.backend.load_state(self.network, state)
 
     def wrap(self, name, change):
-        """Puts ``change(forward, x)`` in place of a layer's computation."""
+        """Puts ``change(forward, x)`` instead of a layer's computation."""
         module = self.modules[name]
         attribute = 'construct' if self.ms else 'forward'
         forward = getattr(module, attribute)

@@ -53,7 +53,7 @@ def entry(url: str, digest: Optional[str] = f'sha256:{DIGEST[:8]}', **facts) -> 
 
 @pytest.fixture
 def offered(monkeypatch):
-    """One published file, ``theirs``, in place of the table; yields a function that says what is offered."""
+    """One published file, ``theirs``, instead of the table; yields a function that says what is offered."""
 
     def offer(*entries: Published) -> Published:
         for module in (by_name, counting, published):

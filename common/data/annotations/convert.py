@@ -196,7 +196,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _digest_in(path: Path) -> Optional[str]:
-    """What a label file of ours was drawn from; None for any other file."""
+    """What a label file that TwinSeg made was drawn from; None for any other file."""
     try:
         with Image.open(path, formats=('PNG',)) as picture:
             said = picture.info.get('Software')

@@ -71,7 +71,7 @@ class Augment(Group):
     scale_set: Optional[Scales] = Field(
         None,
         description='factors of the random resize, one of which is drawn for each image, such as [0.5, 0.75, 1.0] (STDC-Seg, '
-        'HRNet, PaddleSeg); it takes the place of ratio_range',
+        'HRNet, PaddleSeg); it replaces ratio_range',
     )
     small_image: Literal['pad', 'enlarge'] = Field(
         'pad',
@@ -224,7 +224,7 @@ class Augment(Group):
     color_factors: Optional[Range] = Field(
         None,
         description='lowest and highest factor of brightness, contrast and saturation, by which the whole image always changes '
-        "in this order, as Pillow's ImageEnhance does (STDC-Seg); it takes the place of photometric_distortion",
+        "in this order, as Pillow's ImageEnhance does (STDC-Seg); it replaces photometric_distortion",
     )
     mean: Means = Field(
         IMAGENET_MEAN,

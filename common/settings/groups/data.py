@@ -96,7 +96,7 @@ class Data(Group):
     )
     data_timeout: Seconds = Field(
         1800,
-        description='seconds that a step waits for its images before the run ends, saved; num_parallel_workers: 0 waits on',
+        description='seconds that a step waits for its images before the run saves and ends; num_parallel_workers: 0 waits on',
     )
     sampling: Literal['shuffle', 'class_balanced'] = Field(
         'shuffle',
@@ -143,12 +143,13 @@ class Data(Group):
     )
     image_suffix: Optional[str] = Field(
         None,
-        description='custom: end of the names of the image files, in any case (img_suffix), such as .jpg or _leftImg8bit.png; '
+        description='custom: end of the names of the image files, in upper or lower case (img_suffix), such as .jpg or '
+        '_leftImg8bit.png; '
         'by default that of any image',
     )
     label_suffix: Optional[str] = Field(
         None,
-        description='custom: end of the names of the label files, in place of image_suffix (seg_map_suffix), such as .png or '
+        description='custom: end of the names of the label files, instead of image_suffix (seg_map_suffix), such as .png or '
         '_mask.png; by default that of any image. It tells labels from images where both are in one folder',
     )
     split_list: Optional[str] = Field(
@@ -172,7 +173,7 @@ class Data(Group):
     label_map: Optional[LabelMap] = Field(
         None,
         description='custom: id in the label file -> train id, 255: ignored; by default ids are train ids already. A colour, '
-        "as '0,0,0', and the word transparent may stand for an id",
+        "as '0,0,0', and the word transparent may be used as an id",
     )
     label_pixels: Literal['auto', 'ids', 'colors'] = Field(
         'auto',

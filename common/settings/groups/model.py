@@ -73,7 +73,7 @@ class Model(Group):
     @model_validator(mode='before')
     @classmethod
     def _expand_preset(cls, keys: Any) -> Any:
-        """Arguments in place of the preset's name, so that what a checkpoint says of its network outlives the preset."""
+        """Arguments instead of the preset's name, so that what a checkpoint says of its network outlives the preset."""
         if not isinstance(keys, dict) or keys.get('preset') is None:
             return keys
         arch, preset, given = keys.get('arch', cls.model_fields['arch'].default), keys['preset'], keys.get('model_args', {})

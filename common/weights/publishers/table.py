@@ -25,7 +25,7 @@ LOSSES = {
 
 @dataclass(frozen=True)
 class Table:
-    """One network of one publisher: the network of ours that it is, and our names of its tensors.
+    """One network of one publisher: our network that it is, and our names of its tensors.
 
     ``source``: the publisher; ``arch``: the name of our network.
     ``marks``: published names that this network has and no other.

@@ -28,7 +28,7 @@ class Numbers(NamedTuple):
 def _float8(exponent_bits: int, bias: int, finite: bool, unsigned_zero: bool) -> np.ndarray:
     """The 256 numbers of an 8-bit float (Micikevicius et al. 2022, arXiv:2209.05433; Noune et al. 2022, arXiv:2206.02915).
 
-    ``finite``: no infinities, NaN where all bits but the sign are set. ``unsigned_zero``: NaN in place of -0, and no other.
+    ``finite``: no infinities, NaN where all bits but the sign are set. ``unsigned_zero``: NaN instead of -0, and no other.
     """
     codes = np.arange(256)
     mantissa_bits = 7 - exponent_bits

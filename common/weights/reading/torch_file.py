@@ -2,7 +2,7 @@
 
 A file is a zip archive (PyTorch 1.6 and later: ``data.pkl`` and one entry per storage; TorchScript's are of this form, too) or
 the older sequence of pickles followed by raw storages. ``pickled`` reads the pickle as data. Nothing is allocated beyond the
-size of the file, but for float32 in place of narrower floats.
+size of the file, but for float32 instead of narrower floats.
 """
 
 import io
