@@ -31,7 +31,7 @@ def write_report(
         sections.curves(records),
         sections.classes(records, networks),
         sections.classes_over_time(records),
-        sections.speed(records),
+        sections.speed(records, networks),
         sections.pictures(networks, excuses, pictures),
         sections.confusion(records),
         sections.files(records, out.parent),

@@ -65,7 +65,7 @@ def row(folder: Path) -> dict[str, Any]:
         meta = checkpoint.load(find_checkpoint(folder))[1]
     except StateError as error:
         raise UserError(f'{folder}: {error}') from None
-    sizes, size = _sizes(folder, config, meta), tasks.of(config.task).input_size(config)
+    counted, size = sizes(folder, config, meta), tasks.of(config.task).input_size(config)
     several = _several_scales(folder, config, figure)
     return {
         'data': config.data.set,
@@ -77,8 +77,8 @@ def row(folder: Path) -> dict[str, Any]:
         'hardware': hardware(meta),
         'score': f'{figure} {record.best[figure]:.2f}{_kind_of_score(config)}',
         'multi-scale, flip': several,
-        'parameters, M': sizes and f'{sizes[0] / 1e6:.3f}',
-        'G MACs': sizes and f'{sizes[1] / 1e9:.3f}',
+        'parameters, M': counted and f'{counted[0] / 1e6:.3f}',
+        'G MACs': counted and f'{counted[1] / 1e9:.3f}',
         'at': f'{size[0]}x{size[1]}',
         'published': published(config),
     }
@@ -158,8 +158,8 @@ def hardware(meta: checkpoint.RunMeta) -> str:
     return f'{machine["cpu"]}{threads}' if 'cpu' in machine else meta.device or NONE
 
 
-def _sizes(folder: Path, config: Config, meta: checkpoint.RunMeta) -> Optional[tuple[int, int]]:
-    """Parameters in training and multiply-accumulates in inference; None without a framework."""
+def sizes(folder: Path, config: Config, meta: checkpoint.RunMeta) -> Optional[tuple[int, int]]:
+    """Parameters in training, and multiply-accumulates in inference at the size of evaluation; None without a framework."""
     names = [name for name in (meta.backend, *available()) if name in available()]
     if not names:
         return None

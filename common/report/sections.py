@@ -18,7 +18,7 @@ from twinseg.common.inference.runs import Run
 from twinseg.common.printable import printable
 from twinseg.common.report import chart, verdicts
 from twinseg.common.report.records import MAX_FILE, Record
-from twinseg.common.report.results_table import hardware, hours, recipe_of
+from twinseg.common.report.results_table import hardware, hours, recipe_of, sizes
 from twinseg.common.tasks.base import Picture, PictureRow
 
 MOST_CLASSES = 100  # most classes in their table
@@ -118,19 +118,33 @@ def classes_over_time(records: Sequence[Record]) -> str:
     return f'<section><h2>Classes over time</h2><div class="charts">{"".join(charts)}</div></section>' if charts else ''
 
 
-def speed(records: Sequence[Record]) -> str:
-    """Accuracy against the latency that ``twinseg benchmark --json RUN/benchmark.json`` measured."""
-    points, figure = [], records[0].figures[0]
-    for record in records:
-        milliseconds = _latency(record.folder)
-        if milliseconds is not None and record.best and record.best[figure] is not None:
-            points.append((record.name, milliseconds, record.best[figure]))
-    if not points:
+def speed(records: Sequence[Record], networks: dict[str, Run]) -> str:
+    """Accuracy against what a network costs: multiply-accumulates, as in ``twinseg results``, of two runs and more, and the
+    latency that ``twinseg benchmark --json RUN/benchmark.json`` measured."""
+    figure, charts, sentences = records[0].figures[0], [], []
+    scored = [(record, record.best[figure]) for record in records if record.best and record.best[figure] is not None]
+    counted = [(record.name, _giga_macs(networks[record.name]), score) for record, score in scored if record.name in networks]
+    macs = [(name, giga, score) for name, giga, score in counted if giga is not None]
+    if len(macs) > 1:
+        name, giga, score = min(macs, key=lambda point: point[1])
+        sentences.append(f'{name} computes least: {giga:.2f} G MACs an image for {score:.2f} {figure}.')
+        charts.append(chart.scatter('Computation against accuracy', macs, x_axis='G MACs an image', y_axis=f'{figure}, %'))
+    times = [(record.name, _latency(record.folder), score) for record, score in scored]
+    measured = [(name, milliseconds, score) for name, milliseconds, score in times if milliseconds is not None]
+    if measured:
+        name, milliseconds, score = min(measured, key=lambda point: point[1])
+        sentences.append(f'{name} is the fastest: {milliseconds:.1f} ms for {score:.2f} {figure}.')
+        charts.append(chart.scatter('Speed against accuracy', measured, x_axis='median latency, ms', y_axis=f'{figure}, %'))
+    if not charts:
         return ''
-    fastest = min(points, key=lambda point: point[1])
-    verdict = _verdict(f'{fastest[0]} is the fastest: {fastest[1]:.1f} ms for {fastest[2]:.2f} {figure}.')
-    drawn = chart.scatter('Speed against accuracy', points, x_axis='median latency, ms', y_axis=f'{figure}, %')
-    return f'<section><h2>Speed and accuracy</h2>{verdict}<div class="charts">{drawn}</div></section>'
+    verdict = _verdict(' '.join(sentences))
+    return f'<section><h2>Speed and accuracy</h2>{verdict}<div class="charts">{"".join(charts)}</div></section>'
+
+
+def _giga_macs(run: Run) -> Optional[float]:
+    """Multiply-accumulates of one image, in 10^9; None where no framework can count them."""
+    counted = sizes(run.path, run.config, run.meta)
+    return None if counted is None else counted[1] / 1e9
 
 
 def _latency(folder: Path) -> Optional[float]:

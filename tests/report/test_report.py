@@ -102,6 +102,7 @@ def networks(monkeypatch):
         return Run(folder, CONFIG, meta, backend, 'cpu', None, Guess())
 
     monkeypatch.setattr(report, 'load_run', load)
+    monkeypatch.setattr(report.sections, 'sizes', lambda folder, config, meta: (1, 2_500_000_000 + len(str(folder))))
 
 
 def write(tmp_path: Path, *runs: Path, **options) -> tuple[Page, str]:
@@ -112,8 +113,10 @@ def write(tmp_path: Path, *runs: Path, **options) -> tuple[Page, str]:
 def test_two_runs_side_by_side(tmp_path, networks):
     page, text = write(tmp_path, fake_run(tmp_path / 'pytorch'), fake_run(tmp_path / 'mindspore', shift=0.1), pictures=3)
     names = open_dataset(CONFIG.data, 'val').description.classes
-    assert page.count['svg'] == 3 + 2  # and the classes of each run
-    assert page.count['polyline'] == 4 + 2 + 2 + 2 * 8  # loss with its pale curve, mIoU, learning rate, eight classes
+    assert page.count['svg'] == 3 + 2 + 1  # the classes of each run; computation against accuracy
+    assert (
+        page.count['polyline'] == 4 + 2 + 2 + 2 * 8 + 2
+    )  # loss with its pale curve, mIoU, learning rate, eight classes, a point each
     assert page.count['img'] == 3 * (2 + 2 * 2)  # image, truth; of both predictions over the image and errors
     assert page.count['article'] == 2
     assert text.count('class="confusion"') == 2
@@ -156,7 +159,12 @@ def test_speed_stands_against_accuracy_where_it_was_measured(tmp_path, networks)
     (folder / 'benchmark.json').write_text(json.dumps({'inference': {'median': 0.0125}}))
     (folder / 'benchmark_bad.json').write_text('[1]')
     page, _ = write(tmp_path, folder, pictures=0)
-    assert re.search(r'run is the fastest: 12\.5 ms for \d+\.\d\d mIoU', page.text)
+    assert re.search(r'run is the fastest: 12\.5 ms for \d+\.\d\d mIoU', page.text) and 'G MACs' not in page.text
+
+
+def test_computation_is_compared_with_accuracy(tmp_path, networks):
+    page, _ = write(tmp_path, fake_run(tmp_path / 'small'), fake_run(tmp_path / 'larger'), pictures=0)
+    assert re.search(r'small computes least: 2\.50 G MACs an image for \d+\.\d\d mIoU', page.text)
 
 
 def test_charts_are_written_for_a_paper(tmp_path, networks):
