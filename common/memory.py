@@ -1,6 +1,5 @@
 """Memory of this process: its largest, now, and what a piece of work takes, and may take."""
 
-import ctypes
 import os
 import platform
 import resource
@@ -29,6 +28,8 @@ def keep_freed_memory() -> bool:
     chosen = any(name.startswith('MALLOC_') for name in os.environ) or 'malloc' in os.environ.get('GLIBC_TUNABLES', '')
     if chosen or os.environ.get('TWINSEG_KEEP_MEMORY') == '0' or not _is_glibc():
         return False
+    import ctypes  # which --help does without
+
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, -1))
 

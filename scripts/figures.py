@@ -1,22 +1,28 @@
 """The pictures of README.md and docs/:
 
     python scripts/figures.py masks RUN [--out FOLDER]
+    python scripts/figures.py speed NAME.json... [--out FOLDER]
     python scripts/figures.py drawings [--out FOLDER]
 
-``masks`` predicts one drawn street scene with the checkpoint of RUN, a run of fast_scnn_toy_street, four times: in PyTorch, in
+``masks`` predicts one drawn street scene with the checkpoint of RUN, a run on toy_street, four times: in PyTorch, in
 MindSpore, and, from the exported ONNX file, in ONNX Runtime and in the C++ program ``ascend310_infer`` on this host. It writes
-``masks.png`` and, with the numbers of pixels that differ, ``masks.json``. ``drawings`` writes ``layers.svg``, from the import
-contract in pyproject.toml, and ``data_flow.svg``; it needs no framework.
+``masks.png`` and, with the numbers of pixels that differ, ``masks.json``. ``speed`` takes what
+``twinseg eval --checkpoint NAME --json NAME.json`` wrote of the weights that ship, and measures a prediction in each engine:
+``speed.json``. ``drawings`` writes ``layers.svg``, from the import contract in pyproject.toml, ``data_flow.svg``, and from
+``speed.json`` ``speed.svg``; it needs no framework.
 """
 
 import argparse
+import datetime
 import html
 import json
+import math
 import os
 import platform
 import subprocess
 import sys
 import tempfile
+import time
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, Sequence
@@ -32,19 +38,25 @@ except ModuleNotFoundError:  # Python 3.10, where import-linter brings it
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import twinseg
-from twinseg.common import config as configuration
 from twinseg.common.data.base import IGNORE, Description
 from twinseg.common.data.open import open_dataset
 from twinseg.common.drawing import INK, PAPER, colour_labels
 from twinseg.common.errors import UserError
 from twinseg.common.files import write_text
+from twinseg.common.inference.runs import stored_config
+from twinseg.common.measure.environment import machine
+from twinseg.common.report.results_table import recipe_of
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / 'docs' / 'figures'
-RECIPE = 'fastscnn/fast_scnn_toy_street'
 SCENE = 0  # of the validation scenes
 LARGEST = 300_000  # bytes of a picture in the repository
 TITLE, GAP = 34, 10  # pixels
+DIFFERENT = (220, 20, 20)  # colour of a pixel whose class differs
+ENGINES = ('pytorch', 'mindspore', 'onnxruntime', 'openvino')
+COLOURS = ('#c2410c', '#1d4ed8', '#15803d', '#7e22ce')  # of the engines
+ROUNDS = 5  # predictions in each engine, of which the median counts
+SIZE = (360, 480)  # pixels of CamVid's images
 VERSIONS = ('torch', 'mindspore', 'onnxruntime', 'openvino')
 NODES = {  # data_flow.svg: what each step is and where it lives
     'configuration': 'common/config.py',
@@ -71,8 +83,10 @@ class Panel(NamedTuple):
 
 
 def masks(run: Path, out: Path) -> None:
-    """Writes ``masks.png`` and ``masks.json``. UserError where the run is of another recipe or a step of the chain fails."""
-    config = configuration.load(RECIPE)
+    """Writes ``masks.png`` and ``masks.json``. UserError where the run is on other data or a step of the chain fails."""
+    config = stored_config(run)
+    if config.data.set != 'toy_street':
+        raise UserError(f'{run}: was trained on {config.data.set}; the picture shows a scene of toy_street')
     dataset = open_dataset(config.data, 'val')
     image, truth = dataset.read(SCENE)
     palette = np.asarray(dataset.description.palette, np.uint8)
@@ -84,7 +98,7 @@ def masks(run: Path, out: Path) -> None:
         size = ('--size', f'{height}x{width}', '--argmax')
         call([sys.executable, '-m', 'twinseg', 'export', '--checkpoint', str(run), *size, '--out', str(onnx)], folder)
         predicted['onnxruntime'] = twinseg.load(onnx).predict(image).mask
-        predicted['ascend310_infer'] = chain(onnx, image, truth, dataset.description, Path(folder))
+        predicted['ascend310_infer'] = chain(onnx, image, truth, dataset.description, config.model.arch, Path(folder))
     differ = {name: int((mask != predicted['pytorch']).sum()) for name, mask in predicted.items() if name != 'pytorch'}
     right = float((predicted['pytorch'] == truth)[truth != IGNORE].mean())
     record: dict[str, Any] = {
@@ -92,13 +106,13 @@ def masks(run: Path, out: Path) -> None:
         'pixels': truth.size,
         'differ_from_pytorch': differ,
         'right_of_pytorch': round(100 * right, 1),
-        'recipe': RECIPE,
+        'recipe': recipe_of(config),
         'machine': platform.machine(),
         'versions': {name: metadata.version(name) for name in VERSIONS},
     }
-    disagreement = np.zeros_like(image)
-    for mask in predicted.values():
-        disagreement[mask != predicted['pytorch']] = 255
+    disagreement = np.repeat(128 + image.mean(2, keepdims=True).astype(np.uint8) // 2, 3, 2)  # the image, grey and pale
+    any_differs = np.any([mask != predicted['pytorch'] for mask in predicted.values()], 0)
+    disagreement[any_differs] = DIFFERENT
     panels = [
         Panel('image', image),
         Panel('truth', colour_labels(truth, palette)),
@@ -108,7 +122,7 @@ def masks(run: Path, out: Path) -> None:
             f'C++ for Ascend, on the host: {differ["ascend310_infer"]:,} differ',
             colour_labels(predicted['ascend310_infer'], palette),
         ),
-        Panel(f'where any differs, of {truth.size:,} pixels', disagreement),
+        Panel(f'red: any of them differs ({int(any_differs.sum()):,} of {truth.size:,} pixels)', disagreement),
     ]
     out.mkdir(parents=True, exist_ok=True)
     grid(panels, 3).quantize(256, dither=Image.Dither.NONE).save(out / 'masks.png', optimize=True)
@@ -116,12 +130,12 @@ def masks(run: Path, out: Path) -> None:
     print(f'{out}/masks.png, masks.json: {differ} of {truth.size} pixels differ')
 
 
-def chain(onnx: Path, image: np.ndarray, truth: np.ndarray, description: Description, folder: Path) -> np.ndarray:
+def chain(onnx: Path, image: np.ndarray, truth: np.ndarray, description: Description, arch: str, folder: Path) -> np.ndarray:
     """Class ids (H, W) of the scene, as a custom data set, from scripts/run_infer_310.sh with OpenVINO on this host."""
     for kind, pixels in (('images', image), ('labels', truth.astype(np.uint8))):
         (folder / kind / 'val').mkdir(parents=True)
         Image.fromarray(pixels).save(folder / kind / 'val' / 'scene.png')
-    keys = {'set': 'custom', 'image_dir': 'images/{split}', 'label_dir': 'labels/{split}', 'arch': 'fast_scnn'}
+    keys = {'set': 'custom', 'image_dir': 'images/{split}', 'label_dir': 'labels/{split}', 'arch': arch}
     classes = {'classes': list(description.classes), 'palette': np.asarray(description.palette).tolist()}
     (folder / 'scene.yaml').write_text(json.dumps({**keys, **classes}))  # JSON is YAML
     words = ['bash', str(ROOT / 'scripts/run_infer_310.sh'), str(onnx), 'custom', str(folder)]
@@ -152,12 +166,103 @@ def grid(panels: Sequence[Panel], columns: int) -> Image.Image:
     return page
 
 
+# --- speed ----------------------------------------------------------------------------------------------------------------
+
+
+def speed(evaluations: Sequence[Path], out: Path) -> None:
+    """Writes ``speed.json``: mIoU, and the CPU time of a prediction in each engine. UserError for a file of something else."""
+    scores = {path.stem: score_of(path) for path in evaluations}
+    image = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), np.uint8)
+    commit = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    record = {
+        'made_by': 'python scripts/figures.py speed',
+        'date': datetime.date.today().isoformat(),
+        'commit': commit,
+        'processor': machine()['cpu'],
+        'versions': {name: metadata.version(name) for name in VERSIONS},
+        'images': f'{SIZE[0]}x{SIZE[1]}',
+        'miou': {name: round(score, 2) for name, score in scores.items()},
+        'cpu_milliseconds': {name: cpu_times(name, image) for name in scores},
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / 'speed.json', json.dumps(record, indent=1) + '\n')
+    print(f'{out}/speed.json')
+
+
+def score_of(path: Path) -> float:
+    """The mIoU that ``twinseg eval --json`` wrote."""
+    try:
+        return float(json.loads(path.read_text(encoding='utf-8'))['mIoU'])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f'{path}: expected what `twinseg eval --checkpoint NAME --json NAME.json` writes') from None
+
+
+def cpu_times(weights: str, image: np.ndarray) -> dict[str, float]:
+    """CPU time in ms of a prediction from image to class ids, by engine: the median of ROUNDS, all engines in each round."""
+    models = {
+        name: twinseg.load(weights, backend=name, device='cpu')
+        if name in ('pytorch', 'mindspore')
+        else twinseg.load(weights, engine=name)
+        for name in ENGINES
+    }
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(ROUNDS + 1):  # the first compiles
+        for name, model in models.items():
+            began = time.process_time()
+            model.predict(image)
+            if turn:
+                times[name].append(1000 * (time.process_time() - began))
+    return {name: round(float(np.median(values)), 1) for name, values in times.items()}
+
+
+def speed_chart(record: dict[str, Any], width: int = 760, height: int = 400) -> str:
+    """mIoU over the CPU time of a prediction, on a logarithmic axis: a row of points a network, a colour an engine."""
+    left, right, top, bottom = 60, 20, 20, 84
+    times = [value for one in record['cpu_milliseconds'].values() for value in one.values()]
+    low, high = (math.log2(value) for value in (min(times) / 1.2, max(times) * 1.2))
+    lowest, highest = math.floor(min(record['miou'].values()) - 1), math.ceil(max(record['miou'].values()) + 1)
+
+    def across(milliseconds: float) -> float:
+        return left + (math.log2(milliseconds) - low) / (high - low) * (width - left - right)
+
+    def up(score: float) -> float:
+        return height - bottom - (score - lowest) / (highest - lowest) * (height - top - bottom)
+
+    def text(x: float, y: float, words: str, more: str = 'text-anchor="middle"', colour: str = '#4c5661') -> str:
+        return f'<text x="{x:.1f}" y="{y:.1f}" font-family="sans-serif" font-size="13" fill="{colour}" {more}>{words}</text>'
+
+    parts = []
+    for score in range(lowest, highest + 1, 2):
+        y = up(score)
+        parts.append(f'<path d="M{left} {y:.1f}H{width - right}" stroke="#dfe3e7"/>')
+        parts.append(text(left - 8, y + 4, str(score), 'text-anchor="end"'))
+    for power in range(math.ceil(low), math.floor(high) + 1):
+        parts.append(text(across(2**power), height - bottom + 20, str(2**power)))
+    parts.append(text((left + width - right) / 2, height - bottom + 42, 'CPU time of one prediction, ms (one thread)'))
+    middle = (top + height - bottom) / 2
+    parts.append(text(16, middle, 'mIoU, %', f'text-anchor="middle" transform="rotate(-90 16 {middle:.1f})"'))
+    for name, score in record['miou'].items():
+        measured = record['cpu_milliseconds'][name]
+        xs, y = [across(measured[engine]) for engine in ENGINES], up(score)
+        parts.append(f'<path d="M{min(xs):.1f} {y:.1f}H{max(xs):.1f}" stroke="#b8c0c8"/>')
+        for engine, colour, x in zip(ENGINES, COLOURS, xs):
+            title = f'<title>{name}, {engine}: {measured[engine]} ms, {score} mIoU</title>'
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{colour}">{title}</circle>')
+        parts.append(text((min(xs) + max(xs)) / 2, y - 14, f'{name}: {score:.2f}', colour='#111'))
+    for index, (engine, colour) in enumerate(zip(ENGINES, COLOURS)):
+        x = left + 40 + index * (width - left - right) / len(ENGINES)
+        parts.append(f'<circle cx="{x:.1f}" cy="{height - 18}" r="6" fill="{colour}"/>')
+        parts.append(text(x + 12, height - 13, engine, 'text-anchor="start"'))
+    return svg('Accuracy on CamVid against the time of a prediction, by engine', width, height, parts)
+
+
 # --- drawings -------------------------------------------------------------------------------------------------------------
 
 
 def drawings() -> dict[str, str]:
     """The SVG drawings by file name; the same text on every machine."""
-    return {'layers.svg': layers(floors()), 'data_flow.svg': data_flow()}
+    measured = json.loads((FOLDER / 'speed.json').read_text(encoding='utf-8'))
+    return {'layers.svg': layers(floors()), 'data_flow.svg': data_flow(), 'speed.svg': speed_chart(measured)}
 
 
 def floors() -> list[list[str]]:
@@ -234,15 +339,19 @@ def svg(title: str, width: float, height: float, parts: Sequence[str]) -> str:
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog='figures.py', description='Makes the pictures of README.md and docs/.')
     kinds = parser.add_subparsers(dest='kind', required=True)
-    of_run = kinds.add_parser('masks', help='predictions of a run of fast_scnn_toy_street: masks.png, masks.json')
+    of_run = kinds.add_parser('masks', help='predictions of a run on toy_street: masks.png, masks.json')
     of_run.add_argument('run', type=Path, help='folder of the run')
-    of_contract = kinds.add_parser('drawings', help='layers.svg, data_flow.svg')
-    for kind in (of_run, of_contract):
+    of_weights = kinds.add_parser('speed', help='scores and times of weights that ship: speed.json')
+    of_weights.add_argument('scores', type=Path, nargs='+', metavar='NAME.json', help='what twinseg eval --json wrote of NAME')
+    of_files = kinds.add_parser('drawings', help='layers.svg, data_flow.svg, speed.svg')
+    for kind in (of_run, of_weights, of_files):
         kind.add_argument('--out', type=Path, default=FOLDER, help='where to write (docs/figures)')
     arguments = parser.parse_args(words)
     try:
         if arguments.kind == 'masks':
             masks(arguments.run, arguments.out)
+        elif arguments.kind == 'speed':
+            speed(arguments.scores, arguments.out)
         else:
             arguments.out.mkdir(parents=True, exist_ok=True)
             for name, text in drawings().items():

@@ -9,7 +9,6 @@ import os
 import re
 import sys
 import warnings
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any, Callable, Optional
 
@@ -148,13 +147,20 @@ def _load(files: list[str], words: list[str]) -> None:
     asked = not words or any(
         word in words for word in ('-h', '--help', '--version', '--show-completion', '--install-completion')
     )
-    if not files and (asked or not entry_points(group=GROUP)):
+    if not files and (asked or not _are_installed()):
         return
     from twinseg.common.backend import load_installed_plugins, load_plugin
 
     for file in files:
         load_plugin(Path(file))
     load_installed_plugins()
+
+
+def _are_installed() -> bool:
+    """Whether a package offers plugins."""
+    from importlib.metadata import entry_points  # a third of the time of --help, which does not ask
+
+    return bool(entry_points(group=GROUP))
 
 
 def explain(error: Exception) -> int:
