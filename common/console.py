@@ -155,11 +155,32 @@ def show_pixel_scores(scores: 'Scores') -> None:
     )
 
 
+NAMES = {
+    'bytes': 'size',
+    'opset': 'operator set',
+    'ir_version': 'IR version',
+    'data_url': 'data_url',
+}  # facts -> what people see
+UNITS = dict.fromkeys(('difference', 'differences', 'tolerance'), ' of the largest logit')
+
+
 def show_facts(facts: Mapping[str, Any]) -> None:
-    """Names and values, a line each; mappings and lists in words, numbers of bytes in their unit."""
-    for key, value in facts.items():
-        text = f'{value / 1e6:.1f} MB ({value} bytes)' if key == 'bytes' and isinstance(value, int) else fact(value)
-        console.print(one_line(f'{key}: {text}'), markup=False, highlight=False, soft_wrap=True)
+    """Names and values in two columns, a line each; mappings and lists in words, numbers with their units."""
+    rows = [(f'{NAMES.get(key, key.replace("_", " "))}:', fact_of(key, value)) for key, value in facts.items()]
+    width = max((len(name) for name, _ in rows), default=0)
+    for name, text in rows:
+        console.print(f'{one_line(name):{width}} {one_line(text)}', markup=False, highlight=False, soft_wrap=True)
+
+
+def fact_of(key: str, value: Any) -> str:
+    """A value as people read it, with the unit that its name gives it."""
+    if key == 'bytes' and isinstance(value, Mapping):
+        return ', '.join(f'{name} {fact_of(key, part)}' for name, part in value.items())
+    if key == 'bytes' and isinstance(value, int):
+        return f'{value / 1e6:.1f} MB'
+    if key == 'input_shape':
+        return ' x '.join(map(str, value))
+    return f'{fact(value)}{" points" if key.endswith(" lost") else UNITS.get(key, "")}'
 
 
 def fact(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Help pages: groups, whole sentences, examples; the schema of configurations; what ``list`` and ``recipe`` print."""
+"""Help pages: groups, whole sentences, examples; the schema of configurations; what ``list`` and ``recipe`` print; facts."""
 
 import json
 import re
@@ -95,6 +95,31 @@ def test_a_printed_recipe_is_a_configuration(capsys, tmp_path):
     path = tmp_path / 'mine.yaml'
     path.write_text(printed(capsys, 'recipe', 'fast_scnn_toy_street', '--print', '--set', 'seed=7'))
     assert config.load(path) == config.load('fast_scnn_toy_street', ['seed=7'])
+
+
+def test_facts_are_two_columns_with_units(capsys):
+    from twinseg.common import console
+
+    console.show_facts(
+        {
+            'path': 'net.onnx',
+            'bytes': 5_577_759,
+            'input_shape': [1, 3, 64, 128],
+            'difference': 5.114e-07,
+            'mIoU lost': 0.7701,
+            'float32': {'mIoU': 59.18},
+            'ir_version': 8,
+        }
+    )
+    assert capsys.readouterr().out.splitlines() == [
+        'path:        net.onnx',
+        'size:        5.6 MB',
+        'input shape: 1 x 3 x 64 x 128',
+        'difference:  5.11e-07 of the largest logit',
+        'mIoU lost:   0.77 points',
+        'float32:     mIoU 59.2',
+        'IR version:  8',
+    ]
 
 
 def test_the_schema_is_that_of_the_keys(capsys):
