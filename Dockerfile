@@ -11,14 +11,16 @@ ARG EXTRAS=pytorch,mindspore,deploy,coco
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1
 WORKDIR /opt/twinseg
 COPY . .
-# g++ is what torch.compile needs; MindSpore is for the CPU: its wheels for CUDA end at 11.6.
+# torch.compile needs g++. MindSpore is for the CPU: its wheels for CUDA end at 11.6. Debian's packages are not pinned, since it
+# removes old versions.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ffmpeg g++ libgomp1 \
     && rm -rf /var/lib/apt/lists/* \
     && pip install -c constraints.txt --extra-index-url "$TORCH_INDEX" ".[$EXTRAS]" \
-    && useradd --create-home user
+    && useradd --create-home --uid 1000 user
 
-USER user
+USER 1000
 WORKDIR /work
 ENTRYPOINT ["twinseg"]
 CMD ["--help"]

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Style, types, imports and shell scripts: bash scripts/checks.sh [NAME]... runs the named checks, by default all of them.
+# Style, types, imports, shell scripts and the Dockerfile: bash scripts/checks.sh [NAME]... runs the named checks, by default all of them.
 # --list prints the names. The tools come from PATH; scripts/test.sh sets it, and the hooks of pre-commit run the same checks.
 # shellcheck disable=SC2015  # `sh script` is dash on Debian, and bash without its extensions elsewhere
 [ -n "${BASH_VERSION:-}" ] && ! shopt -qo posix || exec bash +o posix "$0" "$@"
 set -uo pipefail
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/.." || exit
-names=(ruff-check ruff-format mypy lint-imports shellcheck)
+names=(ruff-check ruff-format mypy lint-imports shellcheck hadolint)
 failed=()
 
 check() { # name of a check
@@ -15,6 +15,7 @@ check() { # name of a check
         mypy) mypy ;;
         lint-imports) lint-imports ;;
         shellcheck) shellcheck scripts/*.sh scripts/slurm/* .ci/run ;;
+        hadolint) hadolint Dockerfile ;;
         *)
             printf '%s: no check %s; there are %s\n' "${0##*/}" "$1" "${names[*]}" >&2
             exit 2

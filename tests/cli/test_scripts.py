@@ -546,7 +546,7 @@ echo "${0##*/} $1" >> "$TOOL_LOG"
 
 def run_checks(folder: Path, *names: str, fails: str = '') -> tuple[subprocess.CompletedProcess, list[str]]:
     """scripts/checks.sh with tools that do nothing, or fail, and the calls of these."""
-    for tool in ('ruff', 'mypy', 'lint-imports', 'shellcheck'):
+    for tool in ('ruff', 'mypy', 'lint-imports', 'shellcheck', 'hadolint'):
         (folder / tool).write_text(TOOL)
         (folder / tool).chmod(0o755)
     done = subprocess.run(
@@ -561,7 +561,8 @@ def run_checks(folder: Path, *names: str, fails: str = '') -> tuple[subprocess.C
 
 def test_checks_run_and_fail_together(tmp_path):
     done, calls = run_checks(tmp_path, fails='ruff')
-    assert calls == ['ruff check', 'ruff format', 'mypy ', 'lint-imports ', 'shellcheck scripts/checks.sh']
+    linters = ['shellcheck scripts/checks.sh', 'hadolint Dockerfile']
+    assert calls == ['ruff check', 'ruff format', 'mypy ', 'lint-imports ', *linters]
     assert done.returncode == 1 and done.stdout.splitlines()[-1] == '== FAILED: ruff-check ruff-format'
     (tmp_path / 'log').unlink()
     assert run_checks(tmp_path)[0].returncode == 0
