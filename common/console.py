@@ -165,8 +165,8 @@ UNITS = dict.fromkeys(('difference', 'differences', 'tolerance'), ' of the large
 
 
 def show_facts(facts: Mapping[str, Any]) -> None:
-    """Names and values in two columns, a line each; mappings and lists in words, numbers with their units."""
-    rows = [(f'{NAMES.get(key, key.replace("_", " "))}:', fact_of(key, value)) for key, value in facts.items()]
+    """Names, as in ``--json``, and values in two columns; mappings and lists in words, numbers with their units."""
+    rows = [(f'{key}:', fact_of(key, value)) for key, value in facts.items()]
     width = max((len(name) for name, _ in rows), default=0)
     for name, text in rows:
         console.print(f'{one_line(name):{width}} {one_line(text)}', markup=False, highlight=False, soft_wrap=True)

@@ -74,7 +74,7 @@ def report(
 
 def results(
     runs: Runs,
-    out: Annotated[Path, typer.Option(metavar='FILE')] = Path('docs/results.md'),
+    out: Annotated[Path, typer.Option(metavar='FILE')] = Path('results.md'),
     add: Annotated[bool, typer.Option('--add', help='keep the rows that FILE has of other runs')] = False,
     card: Annotated[
         bool, typer.Option('--card', help="print the model zoo's table of each run instead: ms a step, loss, time")

@@ -2,6 +2,7 @@
 ``model.safetensors`` (the weights alone) and ``config.json``. Nothing is sent anywhere."""
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -28,6 +29,7 @@ DATA_TERMS = {  # what a reader of the card has to know of the data that its wei
     'imagenet': 'ImageNet, whose terms allow non-commercial research and education (https://www.image-net.org/download.php)',
     'toy_street': 'street scenes that TwinSeg draws; no photographs',
 }
+SPDX = re.compile(r'[A-Za-z0-9][A-Za-z0-9.+-]*')  # the form of identifiers; the list of them grows
 PIPELINES = {'segmentation': 'image-segmentation', 'classification': 'image-classification'}
 
 
@@ -43,8 +45,10 @@ def write_card(source: Path, out: Optional[Path] = None, licence: Optional[str] 
     """Writes the folder of a run, a checkpoint, or a name of weights that ship; by default beside the current folder's files,
     named as the run. ``licence``: of the weights, as an SPDX identifier; without it the card says that it is not stated.
 
-    UserError where ``out`` has files already, and StateError for what is no checkpoint.
+    UserError where ``out`` has files already or ``licence`` is no identifier, and StateError for what is no checkpoint.
     """
+    if licence is not None and not SPDX.fullmatch(licence):
+        raise UserError(f'--licence {licence}: expected an SPDX identifier, such as apache-2.0, mit or cc-by-nc-4.0')
     file = find_checkpoint(source)
     state, meta = checkpoint.model_state(file)
     folder = out or Path(f'{source.stem if source.is_file() else source.name}-card')

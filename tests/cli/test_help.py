@@ -113,12 +113,12 @@ def test_facts_are_two_columns_with_units(capsys):
     )
     assert capsys.readouterr().out.splitlines() == [
         'path:        net.onnx',
-        'size:        5.6 MB',
-        'input shape: 1 x 3 x 64 x 128',
+        'bytes:       5.6 MB',
+        'input_shape: 1 x 3 x 64 x 128',
         'difference:  5.11e-07 of the largest logit',
         'mIoU lost:   0.77 points',
         'float32:     mIoU 59.2',
-        'IR version:  8',
+        'ir_version:  8',
     ]
 
 

@@ -55,3 +55,8 @@ def test_a_folder_with_files_is_not_written_over(file, tmp_path, capsys):
     assert cli.main(['card', str(file), '--out', str(tmp_path / 'mine')]) == 2
     assert 'choose another folder' in capsys.readouterr().err and (tmp_path / 'mine' / 'README.md').read_text() == 'mine'
     assert cli.main(['card', str(tmp_path / 'absent')]) == 2
+
+
+def test_a_licence_is_an_identifier(file, tmp_path, capsys):
+    assert cli.main(['card', str(file), '--out', str(tmp_path / 'new'), '--licence', 'my own']) == 2
+    assert 'expected an SPDX identifier' in capsys.readouterr().err and not (tmp_path / 'new').exists()
