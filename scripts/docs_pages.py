@@ -92,11 +92,12 @@ def keys(rows: Iterable[Mapping[str, Any]]) -> str:
     for row in rows:
         if row['group'] != group:
             group = row['group']
-            lines = [f'\n## {group}\n', line(['key', 'default', 'type', 'meaning']), '|---|---|---|---|']
+            lines = [f'\n## {group}\n', line(['key', 'meaning']), '|---|---|']
             parts.append('')
             parts += lines
         kind = row['type'].replace(' | ', ' or ')
-        parts.append(line([f'`{row["key"]}`', f'`{yaml_of(row["default"])}`', f'`{kind}`', row['about']]))
+        about = f'{row["about"]}<br><small>{kind}; default `{yaml_of(row["default"])}`</small>'
+        parts.append(line([f'`{row["key"]}`', about]))
     return '\n'.join(parts) + '\n'
 
 

@@ -21,19 +21,27 @@ class Series(NamedTuple):
 
 
 def lines(
-    title: str, series: Sequence[Series], *, x_axis: str = '', y_axis: str = '', smooth: bool = False, markers: bool = False
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_axis: str = '',
+    y_axis: str = '',
+    smooth: bool = False,
+    markers: bool = False,
+    margin: float = 0.0,
 ) -> str:
     """A figure with some curves over each other; every second one is dashed, so that equal ones stay visible.
 
     ``x_axis`` and ``y_axis`` are the names of the axes. ``smooth`` draws an exponential mean over a pale curve of the values
-    themselves. Without any points: a figure that says so.
+    themselves. ``margin`` is free around the points, as a share of their range. Without any points: a figure that says so.
     """
     curves = [(index, one.name, _thin(one.points)) for index, one in enumerate(series) if len(one.points)]
     heading = f'<figcaption>{html.escape(title)}</figcaption>'
     if not curves:
         return f'<figure class="chart">{heading}<p class="note">no values</p></figure>'
     everything = np.concatenate([points for _, _, points in curves])
-    (low_x, low_y), (high_x, high_y) = everything.min(0), everything.max(0)
+    free = margin * np.ptp(everything, 0)
+    (low_x, low_y), (high_x, high_y) = everything.min(0) - free, everything.max(0) + free
     ticks_x, ticks_y = _ticks(low_x, high_x), _ticks(low_y, high_y)
     low_y, high_y = min(low_y, ticks_y[0]), max(high_y, ticks_y[-1])
 
@@ -57,7 +65,7 @@ def lines(
             parts.append(_path(to_picture(points), f's{index % STYLES} pale'))
             points = np.stack([points[:, 0], _smoothed(points[:, 1])], 1)
         parts.append(_path(to_picture(points), _style(index)))
-        if markers:
+        if markers or len(points) == 1:
             parts += [
                 f'<circle class="{_style(index)}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{html.escape(name)}, step '
                 f'{step:.0f}: {value:.2f}</title></circle>'
@@ -86,6 +94,7 @@ def scatter(title: str, points: Sequence[tuple[str, float, float]], *, x_axis: s
         x_axis=x_axis,
         y_axis=y_axis,
         markers=True,
+        margin=0.08,
     )
 
 

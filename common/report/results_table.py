@@ -146,7 +146,9 @@ def recipe_of(config: Config) -> str:
 
 
 def _value(key: str, value: Any) -> Any:
-    """A key's value as the page shows it: of weights to start from the run folder, not where it was on some machine."""
+    """A key's value as ``--set`` takes it: of weights to start from the run folder, not where it was on some machine."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     return Path(*Path(value).parts[-3:]) if key == 'pretrained' and value else value
 
 

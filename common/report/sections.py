@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import shlex
 from pathlib import Path
 from typing import Any, Iterable, Optional, Sequence
@@ -65,8 +66,9 @@ def summary(records: Sequence[Record], networks: dict[str, Run]) -> str:
 def command_of(record: Record) -> str:
     """The command that trains a run again: from its recipe, or where keys of it were changed from its own configuration."""
     name = record.config.runtime.recipe
+    folder = Path(os.path.relpath(record.folder)) if record.folder.is_relative_to(Path.cwd()) else record.folder
     unchanged = name is not None and recipe_of(record.config) == name
-    return f'twinseg train {name if unchanged else shlex.quote(str(record.folder / "config.yaml"))}'
+    return f'twinseg train {name if unchanged else shlex.quote(str(folder / "config.yaml"))}'
 
 
 def curves(records: Sequence[Record]) -> str:
