@@ -28,6 +28,15 @@ LINK = re.compile(r'\]\((?!https?:)([^)#\s]+)?(#[^)\s]+)?\)')
 PATH = re.compile(r'`((?:common|pytorch_impl|mindspore_impl|tests|scripts|docs|weights|ascend310_infer)/[\w/.-]+\.\w+)`')
 COMMAND = re.compile(r'^(?:[A-Z_]+=\S+ )*twinseg ([a-z]+)([^#\n]*)', re.MULTILINE)
 OF_ANY_COMMAND = {'--plugin', '--debug'}
+FIGURE = re.compile(r'\b\d[\d,]*(?:\.\d+)? (?:mIoU|top-1|points|ms|minutes|hours|images a second|GB)\b')  # of a score or a time
+MARK = re.compile(r'20\d\d-\d\d-\d\d,\s(?:the second run with |with )?commit\s[0-9a-f]{7}')
+GENERATED = re.compile(r'^Made by `|`python scripts/\w+\.py --write', re.MULTILINE)
+FIGURES_OF_NOTHING_MEASURED = {  # page -> what its figures are
+    'README.md': 'those of files, which test_readme.py compares',
+    'README_CN.md': "README.md's",
+    'CHANGELOG.md': 'those of the pages at that time',
+    'SECURITY.md': 'limits of the code',
+}
 EXAMPLES = ('my_net', 'my_set', 'my_publisher')  # files that the guides make
 
 
@@ -57,6 +66,19 @@ class TestPages:
             assert name in commands, name
             known = {option for parameter in commands[name].params for option in parameter.opts} | OF_ANY_COMMAND
             assert set(re.findall(r'(?<=\s)--[a-z-]+', words)) <= known, f'twinseg {name}{words}'
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_measured_figures_have_a_date_and_a_commit(page):
+    """Scores and times are those of a file that a command wrote, or the page says when and with which commit."""
+    text = page.read_text(encoding='utf-8')
+    figures = [] if str(page.relative_to(ROOT)) in FIGURES_OF_NOTHING_MEASURED else FIGURE.findall(text)
+    assert not figures or MARK.search(text) or GENERATED.search(text), figures[:5]
+
+
+@pytest.mark.parametrize('text', ['it takes 14 minutes', 'reaches 77.7 mIoU', '1,200 ms a step'])
+def test_a_measured_figure_is_noticed(text):
+    assert FIGURE.search(text) and not MARK.search(text)
 
 
 def test_the_design_lists_every_command(commands):
