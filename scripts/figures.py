@@ -96,7 +96,9 @@ def masks(run: Path, out: Path) -> None:
         onnx = Path(folder) / 'net.onnx'
         height, width = image.shape[:2]
         size = ('--size', f'{height}x{width}', '--argmax')
-        call([sys.executable, '-m', 'twinseg', 'export', '--checkpoint', str(run.absolute()), *size, '--out', str(onnx)], folder)
+        call(
+            [sys.executable, '-m', 'twinseg', 'export', '--checkpoint', str(run.absolute()), *size, '--out', str(onnx)], folder
+        )
         predicted['onnxruntime'] = twinseg.load(onnx).predict(image).mask
         predicted['ascend310_infer'] = chain(onnx, image, truth, dataset.description, config.model.arch, Path(folder))
     differ = {name: int((mask != predicted['pytorch']).sum()) for name, mask in predicted.items() if name != 'pytorch'}

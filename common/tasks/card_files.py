@@ -20,9 +20,7 @@ def read_array(path: Path, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
     except OSError as error:
         raise UserError(f'{path}: {reason_of(error)}; expected a file for every input') from None
     if len(content) != expected:
-        raise UserError(
-            f'{path}: {size} bytes; expected {expected} for {text(shape)} numbers of {dtype}: is it of this model?'
-        )
+        raise UserError(f'{path}: {size} bytes; expected {expected} for {text(shape)} numbers of {dtype}: is it of this model?')
     return np.frombuffer(content, dtype).reshape(shape)
 
 

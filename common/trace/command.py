@@ -121,7 +121,7 @@ def run(request: Request) -> Trace:
         and first.precision != 'int8'
     ):
         config = request.inputs.configuration() if request.inputs.data else None
-        result.sections += rank_layers(first, second, images, config if request.rank else None)
+        result.sections.extend(rank_layers(first, second, images, config if request.rank else None))
     if request.backward or request.steps:
         one, other, names = _networks(first, second)
         if request.backward:
