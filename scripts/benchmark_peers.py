@@ -12,7 +12,6 @@ COMMIT, and the exit status is 1 where a work takes more than ``--slower`` times
 """
 
 import argparse
-import importlib
 import io
 import json
 import os
@@ -268,9 +267,11 @@ def tramacs_step() -> Work:
     if 'TRAMAC' not in os.environ:
         raise RuntimeError('give --tramac FOLDER, a checkout of Tramac/Fast-SCNN-pytorch')
     sys.path.insert(0, os.environ['TRAMAC'])
-    models, loss = (importlib.import_module(name) for name in ('models.fast_scnn', 'utils.loss'))
-    model = models.FastSCNN(CLASSES).train()
-    criterion = loss.MixSoftmaxCrossEntropyLoss(aux=False, ignore_label=255)
+    from models.fast_scnn import FastSCNN
+    from utils.loss import MixSoftmaxCrossEntropyLoss
+
+    model = FastSCNN(CLASSES).train()
+    criterion = MixSoftmaxCrossEntropyLoss(aux=False, ignore_label=255)
     optimizer = torch.optim.SGD(model.parameters(), 0.001, momentum=0.9, weight_decay=1e-4)
     images, labels = training_batch()
     mean, deviation = (torch.tensor(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
@@ -318,7 +319,7 @@ def open_torchvision() -> None:
     import torch
 
     try:
-        importlib.import_module('torchvision')
+        import torchvision  # noqa: F401
     except RuntimeError:
         for name in [name for name in sys.modules if name.partition('.')[0] == 'torchvision']:
             del sys.modules[name]
