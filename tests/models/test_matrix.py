@@ -25,7 +25,7 @@ LOGITS_TOLERANCE = 1e-5  # of the largest magnitude, twin against twin (docs/des
 GRADIENT_TOLERANCE = 1e-3  # relative L2, of every parameter
 MEDIAN_TOLERANCE = 1e-5  # relative L2, over the parameters
 STEPS, PARAMETERS, RATE = 3, 1e-4, 1e-3  # after as many steps the parameters are so far apart, relative L2
-COMPILED = ('resnet18', 'duc_hdc')  # training/test_golden_steps.py compiles five more
+COMPILED = ('resnet18',)  # training/test_golden_steps.py compiles six more
 HALF_SIZE = (33, 49)  # of those images: CPUs are slow in float16
 SEEDS = (1, 2, 3, 4)  # of images whose gradients are compared
 HALF_TOLERANCE = 0.1  # relative L2 of logits in half precision: it rounds to 1e-3, a few dozen layers deep
@@ -234,7 +234,7 @@ def test_a_checkpoint_of_one_gives_the_others_logits(name, one_of_a_kind, twins,
 
 @both
 def test_three_training_steps(request, name, one_of_a_kind, twins):
-    """SGD from the same weights on the same four images; MindSpore compiles two of the networks, with --slow all.
+    """SGD from the same weights on the same four images; MindSpore compiles one of the networks, with --slow all.
 
     Where it is more, the twins may be as far apart as twice what a rounding error in the weights does to PyTorch alone.
     """
