@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from twinseg.common.errors import UserError, did_you_mean, reason_of, similar
-from twinseg.common.files import read_bounded
+from twinseg.common.files import read_bounded, resolved
 from twinseg.common.settings import foreign_keys, published_scores, yaml_text, zoo_keys
 from twinseg.common.settings.groups.augment import Augment
 from twinseg.common.settings.groups.data import IMAGE_FOLDERS, Data
@@ -225,7 +225,7 @@ def dump(config: Config) -> str:
 
 def _read(path: Path, above: tuple[Path, ...], read: list[Path]) -> dict[str, Given]:
     """The flat keys of a file over those of its ``base``; ``above``: the files that lead to it, ``read``: all read so far."""
-    real = path.resolve()
+    real = resolved(path)
     if real in above:
         raise UserError(f'{above[-1]}: base: leads back to {"the file itself" if real == above[-1] else path}')
     read.append(path)

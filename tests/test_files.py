@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from twinseg.common import files
+from twinseg.common.cli import main
 from twinseg.common.files import (
     PART,
     fitting_name,
@@ -136,6 +137,28 @@ def test_a_fault_of_the_disk_names_the_file(tmp_path, monkeypatch, number):
         write_text(tmp_path / 'page.html', 'after')
     assert error.value.filename == str(tmp_path / 'page.html') and error.value.errno == number
     assert os.listdir(tmp_path) == ['page.html'] and (tmp_path / 'page.html').read_text() == 'before'
+
+
+@pytest.mark.parametrize('target', ['link', 'new/..', '..', '.'], ids=str)
+def test_links_in_circles_and_to_folders_are_refused_before_anything_is_written(tmp_path, target):
+    folder = tmp_path / 'run'
+    folder.mkdir()
+    (folder / 'link').symlink_to(target)
+    before = sorted(tmp_path.rglob('*'))
+    with pytest.raises(OSError, match='link'):
+        files.write_text(folder / 'link', 'whole')
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+@pytest.mark.parametrize(
+    'words', [['report', 'l'], ['prepare', 'custom', '--from', 'labelme', 'l'], ['browse', 'l.yaml'], ['trace', 'l', 'l']]
+)
+def test_links_in_circles_are_one_line(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    for name in ('l', 'l.yaml'):
+        Path(name).symlink_to(name)
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith('twinseg: error: ')
 
 
 def test_links_are_followed_and_pipes_get_the_content(tmp_path):

@@ -8,7 +8,7 @@ import typer
 
 from twinseg.common.cli.options import ConfigName, Settings, load_config
 from twinseg.common.errors import UserError
-from twinseg.common.files import home_expanded
+from twinseg.common.files import home_expanded, resolved
 
 if TYPE_CHECKING:
     from twinseg.common.data.annotations.convert import Options
@@ -128,7 +128,7 @@ def _prepare_annotations(
             + (f' (found {tool!r})' if tool not in READERS else '')
         )
     source = home_expanded(words[0])
-    where = source.resolve()
+    where = resolved(source)
     below = folder or where.with_name(f'{where.stem if where.is_file() else where.name}-twinseg')
     with console.progress('drawing') as progress:
         facts = convert_annotations(tool, source, below, options, progress)

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twinseg.common.data.base import Dataset, FileDataset, OnProgress
 from twinseg.common.errors import DataError, UserError
-from twinseg.common.files import write_text, written_beside
+from twinseg.common.files import resolved, write_text, written_beside
 from twinseg.common.files.folders import cache_folder
 from twinseg.common.settings.messages import first_problem
 
@@ -231,6 +231,6 @@ def _paths(dataset: FileDataset) -> tuple[Path, Path]:
     """The files of pixels and of the index: their name tells data sets apart by the folder of their images."""
     first = dataset.samples[0].image
     assert first is not None
-    digest = hashlib.sha256(os.fsencode(first.parent.resolve())).hexdigest()[:12]
+    digest = hashlib.sha256(os.fsencode(resolved(first.parent))).hexdigest()[:12]
     stem = f'{dataset.name}-{dataset.split.replace(os.sep, "_")}-{digest}'
     return cache_folder() / f'{stem}.bin', cache_folder() / f'{stem}.json'

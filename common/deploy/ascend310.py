@@ -24,7 +24,7 @@ from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.deploy.verify import TOLERANCE
 from twinseg.common.errors import DataError, UserError, reason_of
 from twinseg.common.facts import Facts, check, check_dataset
-from twinseg.common.files import read_bounded, write_text
+from twinseg.common.files import read_bounded, resolved, write_text
 from twinseg.common.settings.groups.data import IMAGE_FOLDERS
 from twinseg.common.tasks.base import Evaluation
 from twinseg.common.tasks.card_files import read_array, text
@@ -175,7 +175,7 @@ def dataset_config(metadata: ExportMetadata, name: str, path: Path, config: Opti
         raise UserError('DATASET_NAME custom: give the recipe that describes the folders, too (CONFIG=FILE.yaml)')
     keys: dict[str, Any] = {'set': chosen, 'data_url': str(path)}
     if chosen in IMAGE_FOLDERS and path.is_dir() and not _has_split(path, 'val'):
-        keys |= {'data_url': str(path.resolve().parent), 'val_split': path.resolve().name}
+        keys |= {'data_url': str(resolved(path).parent), 'val_split': resolved(path).name}
     base = configuration.from_flat(keys) if config is None else configuration.load(config).replace(**keys)
     return metadata.configuration(base)
 

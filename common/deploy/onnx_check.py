@@ -13,6 +13,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 from twinseg.common.errors import UserError, reason_of
+from twinseg.common.files import resolved
 from twinseg.common.settings.limits import MAX_SIDE
 
 MAX_FILE = 1 << 31  # bytes: protobuf takes no more
@@ -168,7 +169,7 @@ def _external(tensor: TensorProto, folder: Path, sizes: dict[Path, int]) -> int:
         raise ValueError(f'the weight {name} is in {location[:200]!r}, outside the folder of the file')
     file = folder.joinpath(*parts)
     if file not in sizes:
-        if not file.resolve().is_relative_to(folder.resolve()):
+        if not resolved(file).is_relative_to(resolved(folder)):
             raise ValueError(f'the weight {name} is in {location[:200]!r}, which leads outside the folder of the file')
         if not file.is_file():
             raise ValueError(f'the weight {name} is in {location[:200]!r}: no such file; it belongs beside the .onnx')

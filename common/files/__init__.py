@@ -100,6 +100,14 @@ def some_home() -> Iterator[None]:
         yield
 
 
+def resolved(path: Path) -> Path:
+    """The path as an absolute one without links; OSError, which names it, for links that lead in a circle."""
+    try:
+        return path.resolve()
+    except RuntimeError:  # of Python before 3.13
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path)) from None
+
+
 @contextmanager
 def written_beside(path: Path, synced: bool = True) -> Iterator[Path]:
     """A temporary path beside ``path``, with its suffix, that replaces ``path`` when the block ends well.
@@ -122,7 +130,9 @@ def written_beside(path: Path, synced: bool = True) -> Iterator[Path]:
             with part.open('rb') as source, path.open('wb') as target:
                 shutil.copyfileobj(source, target)
         return
-    target_path = path.resolve() if path.is_symlink() else path
+    target_path = resolved(path) if path.is_symlink() else path
+    if path.is_symlink() and target_path.is_dir():  # before anything is written beside that folder
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     part = target_path.with_name(_part_name(target_path))
     try:
         target_path.parent.mkdir(parents=True, exist_ok=True)

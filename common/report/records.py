@@ -7,6 +7,7 @@ from twinseg.common import config as configuration
 from twinseg.common import metrics_file, tasks
 from twinseg.common.config import Config
 from twinseg.common.errors import UserError
+from twinseg.common.files import resolved
 from twinseg.common.metrics_file import Line
 from twinseg.common.printable import printable
 
@@ -37,7 +38,7 @@ def read_runs(folders: Sequence[Path]) -> list[Record]:
     """The records of run folders, under names that tell them apart; UserError for a folder that is no run."""
     if not folders:
         raise UserError('report: name at least one run folder')
-    paths = [folder.resolve() for folder in folders]
+    paths = [resolved(folder) for folder in folders]
     distinct = len({path.name for path in paths}) == len(paths)
     records = [read_run(path, printable(path.name if distinct else f'{path.parent.name}/{path.name}')) for path in paths]
     classes = [list(record.best['classes']) for record in records if record.best]

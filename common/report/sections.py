@@ -14,7 +14,7 @@ from twinseg.common.data.base import Dataset
 from twinseg.common.data.open import open_validation
 from twinseg.common.drawing import data_uri, shrink
 from twinseg.common.errors import DataError
-from twinseg.common.files import read_bounded
+from twinseg.common.files import read_bounded, resolved
 from twinseg.common.inference.runs import Run
 from twinseg.common.printable import printable
 from twinseg.common.report import chart, verdicts
@@ -241,7 +241,7 @@ def pictures(networks: dict[str, Run], excuses: dict[str, str], count: int) -> s
 def files(records: Sequence[Record], folder: Path) -> str:
     """Results of `twinseg parity` and `twinseg export` that lie in the run folders or beside the page."""
     parts = []
-    for directory, name in [(folder.resolve(), ''), *((record.folder, f'{record.name}: ') for record in records)]:
+    for directory, name in [(resolved(folder), ''), *((record.folder, f'{record.name}: ') for record in records)]:
         for path in [*sorted(directory.glob('parity*.json')), *sorted(directory.glob('export*.json'))]:
             try:
                 content = _json(json.loads(read_bounded(path, MAX_FILE)))

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from twinseg.common.activations import Layer, Watcher
 from twinseg.common.errors import UserError, reason_of
-from twinseg.common.files import read_bounded
+from twinseg.common.files import read_bounded, resolved
 from twinseg.common.settings.messages import first_problem
 from twinseg.common.trace.recording import Event, Side
 
@@ -85,7 +85,7 @@ class FolderSource:
 
     def _read(self, tensor: _Tensor) -> np.ndarray:
         path = self.folder / tensor.file
-        if not path.resolve().is_relative_to(self.folder.resolve()):
+        if not resolved(path).is_relative_to(resolved(self.folder)):
             raise UserError(f'{self.folder / LIST}: {tensor.file!r} leaves the folder')
         try:
             if (size := path.stat().st_size) > MAX_TENSOR:

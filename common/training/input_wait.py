@@ -15,10 +15,7 @@ def too_many(workers: int, cores: int) -> Optional[str]:
     """The line for more workers than cores that this process may use; None where there are enough."""
     if workers <= cores:
         return None
-    return (
-        f'num_parallel_workers: {workers}, but this process may use {cores} of the cores: more workers than these take '
-        'memory alone'
-    )
+    return f'num_parallel_workers: {workers}, but this process may use {cores} of the cores: more workers only take memory'
 
 
 def advice(share: float, steps: int, dataset: Dataset, data: config.Data, recipe: Path) -> Optional[str]:

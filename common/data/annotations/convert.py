@@ -30,7 +30,7 @@ from twinseg.common.data.classes import VOC_BORDER
 from twinseg.common.data.labels import IGNORE
 from twinseg.common.data.listing import list_files
 from twinseg.common.errors import DataError
-from twinseg.common.files import home_expanded, written_beside
+from twinseg.common.files import home_expanded, resolved, written_beside
 
 READERS: dict[str, Callable[[Path], Annotations]] = {
     'labelme': read_labelme,
@@ -63,7 +63,7 @@ def convert_annotations(
     images, for unknown labels, and for files in the way; while it is written, for masks whose pixels are wrong, and for other
     images in the way. BackendError where an extra is missing.
     """
-    source, folder = source.resolve(), home_expanded(folder).resolve()
+    source, folder = resolved(source), resolved(home_expanded(folder))
     if not source.exists():
         raise DataError(f'{source}: no such folder')
     if not source.is_dir() and kind != 'coco':
@@ -238,7 +238,7 @@ def _drawn(path: Path, digest: str) -> Optional[np.ndarray]:
 def _place_image(image: AnnotatedImage, target: Path) -> None:
     """Makes a link to an image where it is, or, where the file system has none, a copy; writes one that its annotation holds.
     DataError where another file is in the way."""
-    if target.is_symlink() and target.resolve() == image.image.resolve():
+    if target.is_symlink() and resolved(target) == resolved(image.image):
         return
     if target.exists():
         content = image.image.read_bytes() if image.content is None else image.content()
