@@ -249,7 +249,7 @@ STRIDED = [  # the 3x3 convolutions at stride 2 of DDRNet-23-slim: at stride 1 b
 ]
 
 
-@pytest.mark.parametrize(('name', 'layers'), [('Net', STRIDED), ('Mended', [])])
+@pytest.mark.parametrize(('name', 'layers'), [('Net', STRIDED), pytest.param('Mended', [], marks=pytest.mark.slow)])
 def test_a_port_with_the_default_padding_is_told_from_one_without(name, layers, tmp_path):
     """The weights are the golden ones, under the authors' names: theirs are not to be had offline."""
     torch = pytest.importorskip('torch')
