@@ -84,6 +84,7 @@ class Panel(NamedTuple):
 
 def masks(run: Path, out: Path) -> None:
     """Writes ``masks.png`` and ``masks.json``. UserError where the run is on other data or a step of the chain fails."""
+    run = run.absolute()  # commands run in a folder of their own
     config = stored_config(run)
     if config.data.set != 'toy_street':
         raise UserError(f'{run}: was trained on {config.data.set}; the picture shows a scene of toy_street')
@@ -96,9 +97,7 @@ def masks(run: Path, out: Path) -> None:
         onnx = Path(folder) / 'net.onnx'
         height, width = image.shape[:2]
         size = ('--size', f'{height}x{width}', '--argmax')
-        call(
-            [sys.executable, '-m', 'twinseg', 'export', '--checkpoint', str(run.absolute()), *size, '--out', str(onnx)], folder
-        )
+        call([sys.executable, '-m', 'twinseg', 'export', '--checkpoint', str(run), *size, '--out', str(onnx)], folder)
         predicted['onnxruntime'] = twinseg.load(onnx).predict(image).mask
         predicted['ascend310_infer'] = chain(onnx, image, truth, dataset.description, config.model.arch, Path(folder))
     differ = {name: int((mask != predicted['pytorch']).sum()) for name, mask in predicted.items() if name != 'pytorch'}

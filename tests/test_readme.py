@@ -126,8 +126,10 @@ def test_its_figures_are_those_of_files():
     worst = max(float(figure) for line in rows if 'segnet' not in line for figure in re.findall(r'\d\.\de[-+]\d\d', line))
     assert f'{worst:.1e}'.replace('e-0', 'e-') in text
     card = (ROOT / 'common/weights/shipped/README.md').read_text()
+    measured = json.loads((ROOT / 'docs/figures/speed.json').read_text())['miou']
     for name, score, parameters in re.findall(r'^\| `(\w+_camvid)` \| ([\d.]+) \| ([\d.]+) \|$', text, re.MULTILINE):
         assert re.search(rf'^\| `{name}` \| \w+ \| {parameters} \| {score} \|', card, re.MULTILINE), name
+        assert float(score) == measured[name], name
 
 
 def test_the_picture_is_small():

@@ -92,6 +92,15 @@ def test_panels_lie_in_rows_below_their_titles():
     assert (page[top : top + 20, left : left + 40] == 30).all()
 
 
+@pytest.mark.parametrize('content', ['[1]', '{"top1": 3}', 'no JSON'])
+def test_scores_of_something_else_are_one_line(content, tmp_path, capsys):
+    (tmp_path / 'enet_camvid.json').write_text(content)
+    assert figures.main(['speed', str(tmp_path / 'enet_camvid.json'), '--out', str(tmp_path / 'out')]) == 2
+    error = capsys.readouterr().err
+    assert 'enet_camvid.json: expected what `twinseg eval' in error and error.count('\n') == 1
+    assert not (tmp_path / 'out').exists()
+
+
 def test_a_run_that_is_missing_is_one_line(tmp_path, capsys):
     pytest.importorskip('torch')
     assert figures.main(['masks', str(tmp_path / 'no'), '--out', str(tmp_path)]) == 2
