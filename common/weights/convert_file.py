@@ -29,7 +29,7 @@ class Conversion:
     def facts(self) -> dict[str, str]:
         notes = {'weights': self.chosen, 'left out': self.left_out}
         said = {key: note for key, note in notes.items() if note}
-        return {'found': self.recognised, **said, **self.loaded, 'written': str(self.written)}
+        return {'recognised': self.recognised, **said, **self.loaded, 'written': str(self.written)}
 
 
 def convert_file(
