@@ -272,6 +272,6 @@ def _sync(path: Path) -> None:
 
 
 def _digest(content: bytes) -> str:
-    import hashlib  # OpenSSL: a tenth of the time of --help
+    import hashlib  # loads OpenSSL, which --help does without
 
     return hashlib.sha256(content).hexdigest()

@@ -40,7 +40,7 @@ COMMANDS = (
     'report',
 )
 HEAVY = ('torch', 'mindspore', 'numpy', 'cv2', 'onnx', 'onnxruntime', 'pydantic', 'yaml', 'safetensors')
-SLOW = ('importlib.metadata', 'hashlib', 'ctypes')  # of Python's own, a third of the time of --help
+SLOW = ('importlib.metadata', 'hashlib', 'ctypes')  # of Python's own: together an eighth of the time of --help
 
 
 def twinseg(*words) -> int:
