@@ -21,13 +21,15 @@ def training_alone(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
     """Keeps other trainings out of a run folder during the block. The folder is made where it is absent, and gone after the
     block where nothing was put into it.
 
-    UserError, which names host and process, where another training is in the folder, and where the folder cannot be written.
+    UserError, which names host and process, where another training is in the folder, where the folder cannot be written, and
+    where it holds links to files: in a folder that somebody packed, what is written would go elsewhere.
     On NFS the lock holds between hosts, unless it is mounted with ``nolock`` or ``local_lock``: then within each host. ``tell``
     hears of a file system without locks.
     """
     with contextlib.ExitStack() as at_end:
         try:
             at_end.enter_context(made_folder(folder))
+            _refuse_links(folder)
             descriptor = _locked(folder / NAME, tell)
         except OSError as error:
             raise UserError(f'{folder}: cannot be written ({error.strerror}); choose another --work-dir') from None
@@ -39,6 +41,12 @@ def training_alone(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
                 (folder / NAME).unlink()  # before the lock ends: nobody else has it
             _held.discard(descriptor)
             os.close(descriptor)
+
+
+def _refuse_links(folder: Path) -> None:
+    for path in folder.rglob('*'):
+        if path.is_symlink() and not path.is_dir():
+            raise UserError(f'{path}: a link to {os.readlink(path)}; a run writes its own files: remove the link')
 
 
 def _locked(path: Path, tell: Callable[[str], None]) -> int:

@@ -322,6 +322,18 @@ def test_bad_settings(backend_name, data, tmp_path, changes, message):
         run(backend_name, data, tmp_path / 'run', **changes)
 
 
+@pytest.mark.parametrize('name', ['.lock', 'log.txt', 'checkpoints/best.safetensors', 'tensorboard/events'])
+def test_a_link_in_a_run_folder_leads_nothing_elsewhere(data, tmp_path, name):
+    """A folder that somebody packed, with links to files of the user's."""
+    mine, folder = tmp_path / 'mine', tmp_path / 'run'
+    mine.write_text('mine')
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).symlink_to(mine)
+    with pytest.raises(UserError, match=f'{name}: a link to .*mine; a run writes its own files: remove the link'):
+        run('pytorch', data, folder)
+    assert mine.read_text() == 'mine' and [path for path in folder.rglob('*') if path.is_file()] == [folder / name]
+
+
 def test_a_folder_that_cannot_be_written(data):
     with pytest.raises(UserError, match='/proc/run: cannot be written'):
         run('pytorch', data, streets.Path('/proc/run'))
