@@ -11,14 +11,16 @@ from tests.fuzz import seeds
 from tests.fuzz.seeds import NETWORK, Seeds
 from tests.fuzz.watched import Limits
 from twinseg.common import config
+from twinseg.common.backend import get_backend
 from twinseg.common.cli import explain, main
 from twinseg.common.data import label_faults
 from twinseg.common.data.open import open_dataset, open_splits, shared_images, unused_files
 from twinseg.common.data.prepare import sbd_label
 from twinseg.common.data.reading import ImageRules, read_image, read_samples
 from twinseg.common.files.archive import unpack
+from twinseg.common.settings.presets import preset_arguments
 from twinseg.common.tasks import tiles, video
-from twinseg.common.weights import load
+from twinseg.common.weights import load, load_pretrained
 from twinseg.common.weights.reading import files as weights
 
 MEGABYTE = 1 << 20
@@ -57,6 +59,13 @@ def _file(stem: str, otherwise: str) -> Path:
 def read_weights(rng: random.Random) -> int:
     path = _file('x', 'x.pth')
     return edge(lambda: (weights.read(path), load(path)))
+
+
+def read_published(rng: random.Random) -> int:
+    """What ``pretrained`` does: the file's tensors fill a network as far as they fit."""
+    path, backend = _file('x', 'x.pth'), get_backend('pytorch')
+    network = backend.build_model('enet', seed=None, **preset_arguments('davidtvs', 'enet'))
+    return edge(lambda: load_pretrained(backend, network, 'enet', path, reset_classifier=rng.random() < 0.5))
 
 
 def read_checkpoint(rng: random.Random) -> int:
@@ -175,6 +184,7 @@ READERS = (
     Reader('torch', seeds.torch_files, read_weights, 4, WEIGHTS, 'torch'),
     Reader('ckpt', seeds.mindspore_files, read_weights, 2, WEIGHTS),
     Reader('safetensors', seeds.safetensors_files, read_weights, 2, WEIGHTS),
+    Reader('publisher', seeds.published_weights, read_published, 1, WEIGHTS, 'torch'),
     Reader('checkpoint', seeds.checkpoints, read_checkpoint, 2, needs='torch', changes=('x.',)),
     Reader('run', seeds.runs, read_run, 2, needs='torch'),
     Reader('recipe', seeds.recipes, read_recipe, 4),

@@ -16,9 +16,11 @@ import numpy as np
 import yaml
 from PIL import Image, features
 
+from tests.conftest import GOLDEN
 from tests.data.annotations import test_cvat, test_labelme
 from tests.data.test_datasets import camvid, custom, ids, photo, save, voc
 from tests.fuzz.protobuf import encoded
+from tests.golden import golden
 from tests.support import photos, streets, tiny, web
 from twinseg.common import checkpoint, config
 from twinseg.common.backend import get_backend
@@ -105,6 +107,22 @@ def safetensors_files(folder: Path) -> Seeds:
         (folder / 'x.safetensors').write_bytes(struct.pack('<Q', len(text)) + text + bytes(at))
         yield
     (folder / 'x.safetensors').write_text(json.dumps({'weight_map': {'a': 'x-1.safetensors', 'b': 'x-2.safetensors'}}))
+    yield
+
+
+def published_weights(folder: Path) -> Seeds:
+    """ENet of davidtvs as its publisher saves it, alone and in a training, in every format."""
+    import torch
+    from safetensors.numpy import save_file
+
+    arrays = golden.state_dict(golden.read(GOLDEN / 'davidtvs_enet.json'))
+    state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    for content in (state, {'epoch': 1, 'miou': 0.5, 'state_dict': state}):
+        for zipped in (True, False):
+            torch.save(content, folder / 'x.pth', _use_new_zipfile_serialization=zipped)
+            yield
+    (folder / 'x.pth').unlink()
+    save_file(dict(arrays), folder / 'x.safetensors')
     yield
 
 
