@@ -126,7 +126,9 @@ def test_broken_images_of_the_validation_set(tmp_path):
         classification.evaluate(Bright(), dataset, settings(tmp_path, on_error='skip', max_errors=0), in_turn)
 
 
-def test_a_run_learns_and_leaves_its_files(backend_name, folder, tmp_path, capsys):
+def test_a_run_learns_and_leaves_its_files(request, backend_name, folder, tmp_path, capsys):
+    if backend_name == 'mindspore' and not request.config.getoption('--slow'):
+        pytest.skip('needs --slow; cli/test_model_zoo.py trains, evaluates and exports a classifier in every run')
     chosen = settings(folder, max_iters=30, val_interval=30, batch_size=8, with_ema=True, ema_decay=0.8, base_lr=0.005)
     scores = train(chosen, backend_name, 'cpu', tmp_path / 'run')
     assert scores['top1'] > 60 and set(scores['current']) == {'top1', 'top5', 'mAcc', 'loss'}
