@@ -450,7 +450,7 @@ def test_convert_halves_a_file(folder, capsys):
 
 
 def test_convert_says_which_framework_a_file_needs(folder, capsys, monkeypatch):
-    monkeypatch.setitem(backends.PACKAGES, 'mindspore', ('no_such_framework', 'nowhere'))
+    monkeypatch.setitem(backends.FRAMEWORKS, 'mindspore', 'no_such_framework')
     assert twinseg('convert', 'run/checkpoints/best.safetensors', '--out', 'net.ckpt') == 2
     assert 'no_such_framework is not installed' in capsys.readouterr().err
     assert twinseg('convert', 'run/checkpoints/best.safetensors', '--out', 'net.bin') == 2

@@ -355,7 +355,10 @@ def test_weights_alone_continue_no_training(data, trained, tmp_path):
 
 
 @pytest.mark.parametrize('number, status', [(signal.SIGTERM, 75), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
-def test_a_signal_ends_a_run_after_its_step_and_nothing_is_lost(data, tmp_path, monkeypatch, number, status):
+def test_a_signal_ends_a_run_after_its_step_and_nothing_is_lost(data, tmp_path, monkeypatch, request, number, status):
+    if signal.getsignal(number) == signal.SIG_IGN:  # the tests were started by nohup
+        request.addfinalizer(lambda: signal.signal(number, signal.SIG_IGN))
+        signal.signal(number, signal.SIG_DFL)
     run('pytorch', data, tmp_path / 'whole')
     others = psutil.Process().children()  # of tests before this one
     backend = get_backend('pytorch')
