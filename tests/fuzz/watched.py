@@ -25,6 +25,7 @@ from twinseg.common.printable import LONGEST, printable
 
 PATIENCE = 120  # seconds by the clock
 WORKING = 1  # seconds of a core in as many: less is waiting, also on a machine that does other things
+SHARE = 2  # a file may be in memory once, and once more what was made of it
 HEADROOM = 4  # how many times the memory that is allowed is there: what takes all of it is seen, and the machine lives
 FAULT = 70  # exit status of the process where the work ended by an exception
 FORBIDDEN = 71  # or did what no file may make it do
@@ -39,8 +40,8 @@ NETWORK = ('socket.connect', 'socket.getaddrinfo', 'socket.gethostbyname')
 
 @dataclass(frozen=True)
 class Limits:
-    """What a case may take: ``seconds`` of a core, bytes of ``memory`` beyond what the process began with; ``statuses`` that
-    the command may end with, and ``programs`` that it may start."""
+    """What a case may take: ``seconds`` of a core, bytes of ``memory`` beyond what the process began with and SHARE times the
+    bytes of its files; ``statuses`` that the command may end with, and ``programs`` that it may start."""
 
     seconds: int = 10
     memory: int = 512 << 20
@@ -102,6 +103,7 @@ class World:
 def watch(work: Callable[[], int], world: World, limits: Limits) -> Outcome:
     """Does the work, which returns a status, in the case's folder."""
     streams = [world.root / name for name in ('out.said', 'err.said')]
+    most = limits.memory + SHARE * sum(path.lstat().st_size for path in world.case.rglob('*'))
     began = time.monotonic()
     reader, writer = os.pipe()
     child = os.fork()
@@ -123,8 +125,8 @@ def watch(work: Callable[[], int], world: World, limits: Limits) -> Outcome:
     out, said = (path.read_bytes() if path.exists() else b'' for path in streams)
     status = os.waitstatus_to_exitcode(waited)
     problem = f'hangs (waits for {PATIENCE} s)' if hangs else _problem(status, out, said, limits)
-    if problem is None and memory > limits.memory:
-        problem = f'takes {memory >> 20} MB, more than {limits.memory >> 20}'
+    if problem is None and memory > most:
+        problem = f'takes {memory >> 20} MB, more than {most >> 20}'
     problem = problem or world.changed()
     last = said.decode(errors='replace').strip().rpartition('\n')[2]
     return Outcome(status, problem, last, seconds if not hangs else time.monotonic() - began, memory)
