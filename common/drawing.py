@@ -12,6 +12,7 @@ STRIP = 1 << 20  # pixels that are blended at once
 READABLE = 320  # pixels of the narrowest picture with a legend
 NOTEBOOK = 960  # pixels of the widest picture in a notebook
 MAX_ENLARGED = 1 << 22  # pixels of the largest picture that a small image is enlarged to
+MAX_WIDENED = 1 << 26  # pixels of the largest picture that gets white beside a narrow image, 200 MB
 WRONG = (220, 30, 30)  # pixels of another class than the label's
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
@@ -129,7 +130,7 @@ def overlay(
     or of ``all_classes``, so that the pictures of a video have one size.
 
     A small image is enlarged by a whole factor so that the legend can be read; where that would make it too high, white is put
-    on its right.
+    on its right. A strip so long that the white would be most of a large picture has no legend.
     """
     height, width = image.shape[:2]
     factor = max(1, min(-(-READABLE // width), MAX_ENLARGED // (height * READABLE)))
@@ -142,6 +143,8 @@ def overlay(
         present, notes = list(share_of_class), [_percent(share) for share in share_of_class.values()]
     picture = blend(large, mask, palette, opacity)
     if picture.shape[1] < READABLE:
+        if len(picture) * READABLE > MAX_WIDENED:
+            return picture
         picture = np.pad(picture, ((0, 0), (0, READABLE - picture.shape[1]), (0, 0)), constant_values=PAPER[0])
     return np.concatenate([picture, legend(picture.shape[1], [classes[i] for i in present], palette[present], notes)])
 

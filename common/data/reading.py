@@ -55,6 +55,7 @@ WIDTH, HEIGHT, COMPRESSION, SAMPLES = 256, 257, 259, 277  # further tags of TIFF
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 MIN_IS_WHITE, SIGNED = 0, 2  # values of PHOTOMETRIC and SAMPLE_FORMAT
 STRIP = 1 << 22  # pixels that are made RGB at once
+MAX_LENGTH = 1_000_000  # pixels of a side: libpng, which writes masks and overlays, takes no longer ones
 MAX_UNUSUAL_BITS = 1 << 32  # bits of all samples of a TIFF that Pillow does not read: 512 MB
 TIFFS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # first bytes; the last two are BigTIFF
 PNG = b'\x89PNG\r\n\x1a\n'
@@ -226,6 +227,8 @@ def _opened(source: Path | BinaryIO, name: Any, most: int, use: Callable[[Option
             with image:
                 if image.width * image.height > most:
                     raise DataError(f'{name}: {image.width}x{image.height} pixels, more than the limit of {most}')
+                if max(image.size) > MAX_LENGTH:
+                    raise DataError(f'{name}: {image.width}x{image.height} pixels; a side has at most {MAX_LENGTH}')
                 return use(image, file, head)
     except DataError:
         raise

@@ -719,3 +719,9 @@ def test_libraries_say_nothing_of_their_own(capfd, name):
     assert capfd.readouterr().err == ''
     os.write(2, b'back')
     assert capfd.readouterr().err == 'back'
+
+
+def test_a_side_longer_than_a_png_can_have_is_refused(tmp_path):
+    Image.new('1', (1_000_001, 1)).save(tmp_path / 'long.bmp')
+    with pytest.raises(DataError, match='long.bmp: 1000001x1 pixels; a side has at most 1000000'):
+        read_image(tmp_path / 'long.bmp')

@@ -177,6 +177,15 @@ def test_overlay_leaves_ignored_pixels_and_colours_the_rest():
     assert all((everything == colour).all(-1).any() for colour in PALETTE)
 
 
+def test_a_long_strip_is_drawn_in_the_memory_of_its_pixels(monkeypatch):
+    """With white beside it for a legend, 30 x 16,777,236 pixels took 20 GB."""
+    monkeypatch.setattr(drawing, 'MAX_ENLARGED', 1)
+    monkeypatch.setattr(drawing, 'MAX_WIDENED', 320 * 1000)
+    image, ids = picture((1001, 3)), np.zeros((1001, 3), np.uint8)
+    assert overlay(image, ids, ['a'], PALETTE[:1]).shape == image.shape
+    assert overlay(image[:1000], ids[:1000], ['a'], PALETTE[:1]).shape[1] == 320
+
+
 def absent(folder: Path) -> Path:
     return folder / 'absent.png'
 
