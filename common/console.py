@@ -34,7 +34,7 @@ class Lasting:
 
     def __init__(self, output: TextIO):
         self.output = output
-        self.rich_proxied_file = self  # what rich writes to while it has put something else instead of sys.stdout
+        self.rich_proxied_file = self  # what rich writes to while it replaces sys.stdout
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.output, name)
@@ -155,12 +155,6 @@ def show_pixel_scores(scores: 'Scores') -> None:
     )
 
 
-NAMES = {
-    'bytes': 'size',
-    'opset': 'operator set',
-    'ir_version': 'IR version',
-    'data_url': 'data_url',
-}  # facts -> what people see
 UNITS = dict.fromkeys(('difference', 'differences', 'tolerance'), ' of the largest logit')
 
 

@@ -41,7 +41,6 @@ REST = 'the rest: additions, concatenations, copies'
 
 def measure(recipe: str, size: tuple[int, int], steps: int) -> dict[str, float]:
     """Milliseconds of a step by kind of operator, each without the operators that it calls."""
-    import torch
     from torch.profiler import ProfilerActivity, profile
 
     benchmark_peers.keep_freed_memory()
@@ -52,12 +51,11 @@ def measure(recipe: str, size: tuple[int, int], steps: int) -> dict[str, float]:
     for _ in range(steps):
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             work()
-        found: dict[str, float] = defaultdict(float)
+        spent: dict[str, float] = defaultdict(float)
         for event in profiler.key_averages():
-            found[kind_of(event.key)] += event.self_cpu_time_total / 1000
-        each.append(found)
-    del torch
-    return {kind: statistics.median(found.get(kind, 0) for found in each) for kind in (*KINDS, REST)}
+            spent[kind_of(event.key)] += event.self_cpu_time_total / 1000
+        each.append(spent)
+    return {kind: statistics.median(spent.get(kind, 0) for spent in each) for kind in (*KINDS, REST)}
 
 
 def kind_of(operator: str) -> str:

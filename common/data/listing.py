@@ -19,10 +19,10 @@ IMAGE_SUFFIXES = (
     *('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.dib', '.gif', '.tif', '.tiff', '.webp'),
     *('.ppm', '.pgm', '.pbm', '.pnm', '.jp2', '.j2k', '.avif', '.mpo'),
 )
-SYSTEM_NAMES = (  # what Windows, macOS and network storages leave in folders, in lower case
+SYSTEM_NAMES = {  # what Windows, macOS and network storages leave in folders, in lower case
     *('thumbs.db', 'ehthumbs.db', 'desktop.ini', '$recycle.bin', 'system volume information'),
     *('__macosx', 'icon\r', '@eadir', '#recycle', 'lost+found', '__pycache__'),
-)
+}
 MAX_DEPTH = 32  # folders in folders
 MAX_FOLDERS = 1 << 20  # folders below one folder: links that lead crosswise multiply them
 SHOWN = 3  # names that a note gives
@@ -179,10 +179,10 @@ def _walk(
         above, entries, parents = stack[-1]
         for entry in entries:
             name = above + entry.name
-            if name.lower().endswith(endings) and entry.name[0] != '.' and entry.is_file(follow_symlinks=False):
-                names.append(name)
-            elif is_hidden(entry.name):
+            if is_hidden(entry.name):
                 tally.add(HIDDEN, name)
+            elif name.lower().endswith(endings) and entry.is_file(follow_symlinks=False):
+                names.append(name)
             elif not _is(entry.is_dir):
                 yield name, entry
             elif not recursive:

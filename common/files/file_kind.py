@@ -113,7 +113,7 @@ def _of_bytes(head: bytes, size: int, end: bytes) -> Kind:
     begins = ' '.join(f'{byte:02x}' for byte in head[:8])
     return Kind(
         f'neither safetensors nor a file of PyTorch or MindSpore (it begins with {begins})',
-        'truncated, or another kind of file: get it again, or save the weights again',
+        'truncated, or another kind of file: get it again, or save the weights once more',
     )
 
 

@@ -6,6 +6,11 @@ from pathlib import Path
 from twinseg.common.errors import UserError
 
 
+def weights_folder() -> Path:
+    """The folder in which published weights are kept. UserError where there is no home folder."""
+    return cache_folder() / 'weights'
+
+
 def cache_folder() -> Path:
     """The folder of all caches, of decoded images and of weights: ``$TWINSEG_CACHE``, else ``twinseg`` in
     ``$XDG_CACHE_HOME``, else ``~/.cache/twinseg``. UserError where there is no home folder."""

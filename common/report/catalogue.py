@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, Optional, Sequence, Union, get_args, get_origin
 
 from twinseg.common.errors import UserError, did_you_mean, similar
-from twinseg.common.files.folders import cache_folder
+from twinseg.common.files.folders import weights_folder
 from twinseg.common.plugins import PLUGINS
 from twinseg.common.settings import published_scores, recipes
 from twinseg.common.settings.published_scores import Published
@@ -81,7 +81,7 @@ def datasets() -> list[Row]:
 def weights() -> list[Row]:
     """The weights that have a name: the checkpoints that ship, and what is known of the published files."""
     try:
-        folder = cache_folder() / 'weights'
+        folder = weights_folder()
     except UserError:  # no home folder, and so no file in it
         folder = None
     rows = stored()['weights']

@@ -9,7 +9,7 @@ from twinseg.common.errors import DataError, StateError, did_you_mean, reason_of
 from twinseg.common.files import home_expanded
 from twinseg.common.files.archive import unpacked
 from twinseg.common.files.download import RemoteFile, alone, fetch, verify
-from twinseg.common.files.folders import cache_folder
+from twinseg.common.files.folders import weights_folder
 from twinseg.common.weights.published import PUBLISHED, Published
 
 SHIPPED = Path(__file__).parent / 'shipped'
@@ -33,11 +33,6 @@ def published_as(word: str) -> Optional[Published]:
     """The published file that has a name, also as mmengine spells it, or by its file name or address; None: there is none."""
     word = str(Path(word))  # makes one slash of several, and so does a Path that is an address
     return next((published for published in PUBLISHED if word in (str(Path(known)) for known in published.words)), None)
-
-
-def weights_folder() -> Path:
-    """The folder in which published weights are kept. UserError where there is no home folder."""
-    return cache_folder() / 'weights'
 
 
 def find_weights(

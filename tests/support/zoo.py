@@ -4,7 +4,7 @@ from typing import Any, Mapping, NamedTuple
 
 from twinseg.common.settings.presets import preset_arguments
 
-SMALL = (33, 49)  # of images for networks that compute long
+SMALL = (33, 49)  # size of the images for networks that compute long
 
 
 class Case(NamedTuple):
