@@ -55,6 +55,7 @@ WIDTH, HEIGHT, COMPRESSION, SAMPLES = 256, 257, 259, 277  # further tags of TIFF
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 MIN_IS_WHITE, SIGNED = 0, 2  # values of PHOTOMETRIC and SAMPLE_FORMAT
 STRIP = 1 << 22  # pixels that are made RGB at once
+MAX_DEFLATE = 1032  # bytes that a byte of deflate becomes at most
 MAX_LENGTH = 1_000_000  # pixels of a side: libpng, which writes masks and overlays, takes no longer ones
 MAX_UNUSUAL_BITS = 1 << 32  # bits of all samples of a TIFF that Pillow does not read: 512 MB
 TIFFS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # first bytes; the last two are BigTIFF
@@ -215,7 +216,7 @@ def _opened(source: Path | BinaryIO, name: Any, most: int, use: Callable[[Option
         if isinstance(source, Path) and not source.is_file() and source.exists():  # opening a FIFO would wait for ever
             raise DataError(f'{name}: no file, but a folder or a device; not readable as an image')
         with source.open('rb') if isinstance(source, Path) else source as file:
-            head = file.read(32)
+            head, size = file.read(32), file.seek(0, os.SEEK_END)
             file.seek(0)
             try:
                 with _limit(most) if most > MAX_PIXELS else contextlib.nullcontext():
@@ -229,6 +230,10 @@ def _opened(source: Path | BinaryIO, name: Any, most: int, use: Callable[[Option
                     raise DataError(f'{name}: {image.width}x{image.height} pixels, more than the limit of {most}')
                 if max(image.size) > MAX_LENGTH:
                     raise DataError(f'{name}: {image.width}x{image.height} pixels; a side has at most {MAX_LENGTH}')
+                if (
+                    image.format == 'PNG' and image.height * (image.width // 8) > MAX_DEFLATE * size
+                ):  # Pillow takes them for black
+                    raise DataError(f'{name}: {size} bytes cannot hold {image.width}x{image.height} pixels; get the file again')
                 return use(image, file, head)
     except DataError:
         raise

@@ -725,3 +725,16 @@ def test_a_side_longer_than_a_png_can_have_is_refused(tmp_path):
     Image.new('1', (1_000_001, 1)).save(tmp_path / 'long.bmp')
     with pytest.raises(DataError, match='long.bmp: 1000001x1 pixels; a side has at most 1000000'):
         read_image(tmp_path / 'long.bmp')
+
+
+def test_a_png_that_cannot_hold_its_pixels_is_refused(tmp_path):
+    content = png(np.zeros((4, 8), np.uint8), 8, 0)
+    header = struct.pack('>II', 8000, 8000) + content[24:29]
+    (tmp_path / 'a.png').write_bytes(content[:8] + chunk(b'IHDR', header) + content[33:])
+    with pytest.raises(DataError, match='a.png: [0-9]+ bytes cannot hold 8000x8000 pixels; get the file again'):
+        read_image(tmp_path / 'a.png')
+
+
+def test_a_png_of_one_colour_is_read_however_small_its_file_is(tmp_path):
+    Image.new('1', (6000, 6000)).save(tmp_path / 'black.png', optimize=True)
+    assert not read_image(tmp_path / 'black.png').any()
