@@ -55,7 +55,7 @@ WIDTH, HEIGHT, COMPRESSION, SAMPLES = 256, 257, 259, 277  # further tags of TIFF
 SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange height and width
 MIN_IS_WHITE, SIGNED = 0, 2  # values of PHOTOMETRIC and SAMPLE_FORMAT
 STRIP = 1 << 22  # pixels that are made RGB at once
-MAX_DEFLATE = 1032  # bytes that a byte of deflate becomes at most
+MAX_DEFLATE = 1032  # bytes that a byte of a PNG becomes at most; Pillow makes what is missing black
 MAX_LENGTH = 1_000_000  # pixels of a side: libpng, which writes masks and overlays, takes no longer ones
 MAX_UNUSUAL_BITS = 1 << 32  # bits of all samples of a TIFF that Pillow does not read: 512 MB
 TIFFS = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # first bytes; the last two are BigTIFF
@@ -230,9 +230,7 @@ def _opened(source: Path | BinaryIO, name: Any, most: int, use: Callable[[Option
                     raise DataError(f'{name}: {image.width}x{image.height} pixels, more than the limit of {most}')
                 if max(image.size) > MAX_LENGTH:
                     raise DataError(f'{name}: {image.width}x{image.height} pixels; a side has at most {MAX_LENGTH}')
-                if (
-                    image.format == 'PNG' and image.height * (image.width // 8) > MAX_DEFLATE * size
-                ):  # Pillow takes them for black
+                if image.format == 'PNG' and image.height * (image.width // 8) > MAX_DEFLATE * size:
                     raise DataError(f'{name}: {size} bytes cannot hold {image.width}x{image.height} pixels; get the file again')
                 return use(image, file, head)
     except DataError:
