@@ -21,8 +21,8 @@ import subprocess
 import sys
 import tempfile
 import types
-from collections.abc import Callable
-from contextlib import redirect_stdout, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import date
 from importlib import metadata
@@ -571,6 +571,21 @@ def commit() -> str:
     return name + (' with changes' if changed else '')
 
 
+@contextmanager
+def checked_out(name: str) -> Iterator[Path]:
+    """The files of a commit, in a temporary folder; SystemExit where there is no such commit."""
+    with tempfile.TemporaryDirectory() as folder:
+        tree, git = Path(folder) / 'tree', ['git', '-C', str(ROOT), 'worktree']
+        added = subprocess.run([*git, 'add', '--quiet', '--detach', str(tree), name], capture_output=True, text=True)
+        if added.returncode:
+            print(f'--against {name}: {added.stderr.strip()}', file=sys.stderr)
+            raise SystemExit(2)
+        try:
+            yield tree
+        finally:
+            subprocess.run([*git, 'remove', '--force', str(tree)], check=True)
+
+
 def table(names: list[str], ours: Side, theirs: Side, rounds: int, peer: Optional[str]) -> tuple[list[str], dict[str, float]]:
     """Lines of Markdown, printed as they come, and the median ratio of each work."""
     head = f'| work | beside | TwinSeg, ms | {"the other" if peer is None else peer}, ms | ratio (least to most) |'
@@ -633,16 +648,11 @@ def main() -> int:
         parser.error(f'no work {unknown[0]!r}' if unknown else '--rounds is 1 or more; --write is not for --against')
     with tempfile.TemporaryDirectory() as folder:
         if options.against:
-            tree = Path(folder) / 'tree'
-            git = ['git', '-C', str(ROOT), 'worktree']
-            subprocess.run([*git, 'add', '--quiet', '--detach', str(tree), options.against], check=True)
-            try:
+            with checked_out(options.against) as tree:
                 sides = Side('ours', ROOT, Path(folder)), Side('ours', tree, Path(folder))
                 _, ratios = table(options.works or list(ROWS), *sides, options.rounds, options.against)
                 for side in sides:
                     side.end()
-            finally:
-                subprocess.run([*git, 'remove', '--force', str(tree)], check=True)
             slower = [name for name, ratio in ratios.items() if 1 / ratio > options.slower]
             if slower:
                 print(f'slower than {options.against} by more than {options.slower} times: {", ".join(slower)}')

@@ -13,12 +13,16 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections import defaultdict
+from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 
 import benchmark_peers
+
+from twinseg.common.cli.options import parse_size
+from twinseg.common.errors import UserError
+from twinseg.common.measure.environment import machine, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = {
@@ -92,29 +96,22 @@ def main() -> int:
     parser.add_argument('--write', type=Path, metavar='FILE')
     parser.add_argument('--network', choices=NETWORKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    height, width = map(int, options.size.split('x'))
+    try:
+        height, width = parse_size(options.size)
+    except UserError as error:
+        parser.error(str(error))
     if options.network:
         print(json.dumps(measure(NETWORKS[options.network], (height, width), options.steps)))
         return 0
-    lines: list[str] = []
-    with tempfile.TemporaryDirectory() as folder:
-        trees = {benchmark_peers.commit(): ROOT}
-        git = ['git', '-C', str(ROOT), 'worktree']
+    trees, lines = {benchmark_peers.commit(): ROOT}, []
+    with ExitStack() as stack:
         if options.against:
-            old = Path(folder) / 'tree'
-            subprocess.run([*git, 'add', '--quiet', '--detach', str(old), options.against], check=True)
-            trees = {options.against: old, **trees}
-        try:
-            for network in NETWORKS:
-                columns = {name: measured_in(tree, network, options.size, options.steps) for name, tree in trees.items()}
-                lines += table(network, columns)
-                print('\n'.join(lines[-len(KINDS) - 6 :]), flush=True)
-        finally:
-            if options.against:
-                subprocess.run([*git, 'remove', '--force', str(old)], check=True)
+            trees = {options.against: stack.enter_context(benchmark_peers.checked_out(options.against)), **trees}
+        for network in NETWORKS:
+            columns = {name: measured_in(tree, network, options.size, options.steps) for name, tree in trees.items()}
+            lines += table(network, columns)
+            print('\n'.join(lines[-len(KINDS) - 6 :]), flush=True)
     if options.write:
-        from twinseg.common.measure.environment import machine, versions
-
         facts = ', '.join(f'{name} {value}' for name, value in versions().items())
         head = [
             '# What a training step consists of',
