@@ -1,11 +1,8 @@
-"""Which keys belong to one task."""
+"""Keys that belong to one task: under the other they must keep their defaults, for they would be read and ignored."""
 
 from typing import Literal
 
 TaskName = Literal['segmentation', 'classification']
-
-
-# What belongs to one task; under the other it must keep its default, for it would be read and ignored.
 CLASSIFICATION = (
     'class_file',
     'scale',
