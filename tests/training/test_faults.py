@@ -260,9 +260,13 @@ def test_an_image_below_a_mount_that_is_gone_is_named(monkeypatch, tmp_path):
 
 def test_a_full_log_file_is_named(data, tmp_path, monkeypatch):
     backend = get_backend('pytorch')
-    monkeypatch.setitem(backend.MODELS, 'tiny', lambda num_classes: tiny_network('pytorch', 0.5, num_classes))
-    (tmp_path / 'run').mkdir()
-    (tmp_path / 'run/log.txt').symlink_to('/dev/full')
+
+    def network(num_classes):  # is built when the folder was looked through: a link that is there before is refused
+        (tmp_path / 'run/log.txt').unlink(missing_ok=True)
+        (tmp_path / 'run/log.txt').symlink_to('/dev/full')
+        return tiny_network('pytorch', 0.5, num_classes)
+
+    monkeypatch.setitem(backend.MODELS, 'tiny', network)
     with pytest.raises(StateError, match='run/log.txt: not written: No space left on device; free space and continue with'):
         run(backend, data, tmp_path / 'run')
 
