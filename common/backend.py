@@ -20,11 +20,11 @@ from twinseg.common.activations import Arrays, Layer, Watcher
 from twinseg.common.checkpoint import LoadReport, RunMeta, State, TrainerState
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError, nearest, reason_of, require
-from twinseg.common.interpolation import Size
+from twinseg.common.host.version import FRAMEWORKS, available
+from twinseg.common.images.interpolation import Size
 from twinseg.common.parallel.processes import Group
 from twinseg.common.plugins import GROUP, PLUGINS, built
 from twinseg.common.settings.groups.loss import DETAIL_KERNEL
-from twinseg.common.version import FRAMEWORKS, available
 
 PACKAGES = {name: f'twinseg.{name}_impl.backend' for name in FRAMEWORKS}
 Network = Any  # torch.nn.Module or mindspore.nn.Cell

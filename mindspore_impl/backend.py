@@ -10,7 +10,7 @@ from mindspore import Tensor, nn
 from twinseg.common.backend import State, find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError, first_line_of
-from twinseg.common.memory import MEGABYTE
+from twinseg.common.host.memory import MEGABYTE
 from twinseg.common.parallel.launch import launched, set_hccl_timeouts
 from twinseg.mindspore_impl import distributed, precision, strips
 from twinseg.mindspore_impl.data import make_loader as make_loader

@@ -18,7 +18,7 @@ from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.deploy.sessions import failure
 from twinseg.common.errors import BackendError, UserError
 from twinseg.common.files import plain_path
-from twinseg.common.interpolation import Size, pooling_matrix
+from twinseg.common.images.interpolation import Size, pooling_matrix
 from twinseg.mindspore_impl.layers import normalise, resize
 
 

@@ -6,9 +6,9 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from twinseg.common import interpolation
 from twinseg.common.config import Precision
-from twinseg.common.interpolation import Size
+from twinseg.common.images import interpolation
+from twinseg.common.images.interpolation import Size
 from twinseg.mindspore_impl import precision
 from twinseg.mindspore_impl.compile_cache import Graph
 from twinseg.mindspore_impl.layers import normalise, resize

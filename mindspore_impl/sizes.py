@@ -7,7 +7,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor
 
-from twinseg.common.interpolation import Size
+from twinseg.common.images.interpolation import Size
 from twinseg.mindspore_impl import precision
 from twinseg.mindspore_impl.layers import Conv2d, ConvTranspose2d, Linear
 from twinseg.mindspore_impl.network import Network

@@ -19,7 +19,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.ops.operations._pyfunc_registry import add_pyfunc
 
 from twinseg.common.data.base import IGNORE
-from twinseg.common.interpolation import strips
+from twinseg.common.images.interpolation import strips
 from twinseg.mindspore_impl.layers import resize
 
 STRIP = 1 << 18  # logits of a strip: 1 MB

@@ -10,7 +10,7 @@ import torch
 from twinseg.common.backend import State, find_builder
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError
-from twinseg.common.memory import MEGABYTE
+from twinseg.common.host.memory import MEGABYTE
 from twinseg.common.parallel.launch import launched, set_hccl_timeouts
 from twinseg.pytorch_impl import distributed, precision
 from twinseg.pytorch_impl.data import make_loader as make_loader

@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from twinseg.common import interpolation
 from twinseg.common.config import Precision
-from twinseg.common.interpolation import Size, row_strips
+from twinseg.common.images import interpolation
+from twinseg.common.images.interpolation import Size, row_strips
 from twinseg.pytorch_impl import precision
 from twinseg.pytorch_impl.data import upload
 from twinseg.pytorch_impl.layers import normalise, resize

@@ -5,7 +5,7 @@ from typing import Optional
 
 import torch
 
-from twinseg.common.interpolation import Size
+from twinseg.common.images.interpolation import Size
 from twinseg.pytorch_impl import precision
 from twinseg.pytorch_impl.layers import Conv2d, ConvTranspose2d, Linear
 from twinseg.pytorch_impl.network import Network

@@ -18,7 +18,7 @@ from torch.amp import custom_bwd, custom_fwd
 from torch.autograd.function import once_differentiable
 
 from twinseg.common.data.base import IGNORE
-from twinseg.common.interpolation import strips
+from twinseg.common.images.interpolation import strips
 from twinseg.pytorch_impl.layers import resize
 
 STRIP = 1 << 18  # logits of a strip: 1 MB

@@ -20,7 +20,7 @@ from twinseg.common import config
 from twinseg.common.data.open import open_dataset
 from twinseg.common.data.samples import TrainSamples
 from twinseg.common.data.sampling import training_batches
-from twinseg.common.memory import peak_memory, reset_peak_memory
+from twinseg.common.host.memory import peak_memory, reset_peak_memory
 
 IN_A_FOLDER = 1000  # files
 BATCH = 16

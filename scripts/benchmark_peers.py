@@ -67,7 +67,7 @@ def logits(size: tuple[int, int]) -> np.ndarray:
 
 def ids(size: tuple[int, int]) -> Callable[[], Work]:
     def ready() -> Work:
-        from twinseg.common.interpolation import class_ids
+        from twinseg.common.images.interpolation import class_ids
 
         values = logits(size)
         return lambda: class_ids(values, size, False)
@@ -474,7 +474,7 @@ def spent() -> float:
 def keep_freed_memory() -> None:
     """What the command does with memory; earlier commits do not have it."""
     with suppress(ImportError):
-        from twinseg.common.memory import keep_freed_memory as keep
+        from twinseg.common.host.memory import keep_freed_memory as keep
 
         keep()
 

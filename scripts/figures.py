@@ -40,9 +40,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import twinseg
 from twinseg.common.data.base import IGNORE, Description
 from twinseg.common.data.open import open_dataset
-from twinseg.common.drawing import INK, PAPER, colour_labels
 from twinseg.common.errors import UserError
 from twinseg.common.files import write_text
+from twinseg.common.images.drawing import INK, PAPER, colour_labels
 from twinseg.common.inference.runs import stored_config
 from twinseg.common.measure.environment import machine
 from twinseg.common.report.results_table import recipe_of

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from twinseg.common import weights as weights
-    from twinseg.common.api import evaluate as evaluate
-    from twinseg.common.api import export as export
-    from twinseg.common.api import train as train
     from twinseg.common.backend import get_backend as get_backend
     from twinseg.common.deploy.load import load as load
+    from twinseg.common.doors.api import evaluate as evaluate
+    from twinseg.common.doors.api import export as export
+    from twinseg.common.doors.api import train as train
     from twinseg.common.training.callbacks import Callback as Callback
 
     __version__: str
@@ -23,7 +23,7 @@ __all__ = ['Callback', '__version__', 'evaluate', 'export', 'get_backend', 'load
 
 def __getattr__(name: str) -> Any:
     if name == '__version__':
-        from twinseg.common.version import version
+        from twinseg.common.host.version import version
 
         return version()
     if name == 'get_backend':
@@ -39,7 +39,7 @@ def __getattr__(name: str) -> Any:
 
         return weights
     if name in ('evaluate', 'export', 'train'):
-        from twinseg.common import api
+        from twinseg.common.doors import api
 
         return getattr(api, name)
     if name == 'Callback':

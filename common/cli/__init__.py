@@ -17,7 +17,7 @@ import typer
 from twinseg.common.cli import data, deployment, inference, measuring, reporting, showing, tracing, training, weights
 from twinseg.common.cli.help import Command, Commands
 from twinseg.common.errors import Interrupted, UserError, reason_of
-from twinseg.common.memory import MORE, is_out_of_memory, keep_freed_memory
+from twinseg.common.host.memory import MORE, is_out_of_memory, keep_freed_memory
 from twinseg.common.plugins import GROUP
 from twinseg.common.printable import ESCAPED, one_line
 
@@ -61,7 +61,7 @@ app.command('conversion-facts', hidden=True)(deployment.conversion_facts)
 
 def _print_version(asked: bool) -> None:
     if asked:
-        from twinseg.common.version import version
+        from twinseg.common.host.version import version
 
         print(f'twinseg {version()}')
         raise typer.Exit

@@ -12,8 +12,8 @@ from twinseg.common.files import write_text
 if TYPE_CHECKING:
     from twinseg.common.config import Config
     from twinseg.common.deploy.metadata import ExportMetadata
+    from twinseg.common.images.interpolation import Size
     from twinseg.common.inference.runs import Run
-    from twinseg.common.interpolation import Size
     from twinseg.common.tasks.base import Evaluation
 
 

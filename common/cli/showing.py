@@ -23,7 +23,7 @@ def demo(
     """Opens a page on this machine: drop an image, or take one from the camera, and compare what networks see in it."""
     import sys
 
-    from twinseg.common import demo
+    from twinseg.common.doors import demo
     from twinseg.common.errors import require
 
     require('gradio', 'demo')

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from twinseg.common.config import Augment
-from twinseg.common.interpolation import Size
+from twinseg.common.images.interpolation import Size
 
 
 def eval_transform(image: np.ndarray, label: np.ndarray, augment: Augment) -> tuple[np.ndarray, np.ndarray]:

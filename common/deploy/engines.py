@@ -15,7 +15,7 @@ from twinseg.common.deploy.onnx_check import MAX_FILE
 from twinseg.common.deploy.sandbox import MEMORY
 from twinseg.common.deploy.sessions import failure, onnxruntime_session, openvino_model
 from twinseg.common.errors import UserError, reason_of, require
-from twinseg.common.memory import limited_memory
+from twinseg.common.host.memory import limited_memory
 
 ENGINES = {'.onnx': ('onnxruntime', 'openvino'), '.mindir': ('mindspore',)}  # engines by suffix, the usual one first
 

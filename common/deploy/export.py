@@ -20,9 +20,9 @@ from twinseg.common.deploy import onnx_graph, verify
 from twinseg.common.deploy.verify import ImageShape, Reference
 from twinseg.common.errors import UserError, require
 from twinseg.common.files import written_beside
+from twinseg.common.host.version import version
+from twinseg.common.images.interpolation import Size
 from twinseg.common.inference.runs import Run, load_run, network_arguments
-from twinseg.common.interpolation import Size
-from twinseg.common.version import version
 
 RUN_AS = {'.air': '.mindir'}  # nothing on a host runs AIR: a MINDIR of the same network is compared instead
 ONNX_PACKAGES = ('onnxscript', 'onnxruntime', 'openvino')  # packages that finish and run ONNX files

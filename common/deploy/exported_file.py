@@ -14,9 +14,9 @@ from twinseg.common.deploy.engines import open_engine
 from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.errors import UserError
 from twinseg.common.facts import Facts, check, of_config
+from twinseg.common.images.interpolation import Size, class_ids, resize_bilinear
 from twinseg.common.inference import views
 from twinseg.common.inference.evaluate import evaluate
-from twinseg.common.interpolation import Size, class_ids, resize_bilinear
 from twinseg.common.tasks.base import PLAIN, SMALLEST, EvalOptions, Evaluation, TrainedNetwork, names_and_colours
 
 

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from twinseg.common.errors import UserError, reason_of
-from twinseg.common.memory import limited_memory
+from twinseg.common.host.memory import limited_memory
 
 MEMORY = 1 << 30  # bytes, and EXPANDED for each of the file and its weights
 EXPANDED = 8  # weights of int8 as float32, twice

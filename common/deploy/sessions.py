@@ -5,7 +5,7 @@ from typing import Any, Callable, Mapping
 
 from twinseg.common.errors import UserError, require
 from twinseg.common.files import plain_path, some_home
-from twinseg.common.memory import MORE, is_out_of_memory
+from twinseg.common.host.memory import MORE, is_out_of_memory
 
 
 def onnxruntime_session(path: Path, threads: int) -> Any:

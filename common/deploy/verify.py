@@ -8,7 +8,7 @@ import numpy as np
 from twinseg.common.backend import Engine
 from twinseg.common.deploy.engines import OnnxRuntime, OpenVino, open_engine
 from twinseg.common.deploy.metadata import ExportMetadata
-from twinseg.common.interpolation import resize_bilinear
+from twinseg.common.images.interpolation import resize_bilinear
 
 TOLERANCE = 1e-4  # largest difference to the network, of its largest logit; more where the network itself jumps that far
 NUDGE = 1e-5  # change of a pixel's normalised value: some ten times the rounding errors of an engine

@@ -14,9 +14,9 @@ import numpy as np
 
 from twinseg.common import tasks
 from twinseg.common.data.listing import IMAGE_SUFFIXES, is_image
-from twinseg.common.drawing import colour_labels
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files.download import RemoteFile, fetch
+from twinseg.common.images.drawing import colour_labels
 from twinseg.common.tasks.base import DRAWING, Drawing, TrainedNetwork, output_path
 from twinseg.common.tasks.segmentation import VIDEO_ENDINGS
 from twinseg.common.tasks.video import USUAL_RATE, is_video, recorded

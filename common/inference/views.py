@@ -10,7 +10,7 @@ from twinseg.common.backend import Predictor
 from twinseg.common.config import Augment, Config
 from twinseg.common.data.segmentation_transforms import scaled_size
 from twinseg.common.errors import UserError
-from twinseg.common.interpolation import Size, largest
+from twinseg.common.images.interpolation import Size, largest
 from twinseg.common.settings.groups.augment import Average
 from twinseg.common.tasks.base import PLAIN, EvalOptions
 

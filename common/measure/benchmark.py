@@ -10,10 +10,10 @@ from twinseg.common import tasks
 from twinseg.common.backend import Backend, get_backend, used_arguments
 from twinseg.common.config import Config
 from twinseg.common.errors import UserError
+from twinseg.common.host.memory import peak_memory, reset_peak_memory
+from twinseg.common.images.interpolation import Size
 from twinseg.common.inference.runs import network_arguments
-from twinseg.common.interpolation import Size
 from twinseg.common.measure.environment import machine_of, versions
-from twinseg.common.memory import peak_memory, reset_peak_memory
 
 WARM_UP = 3  # runs that are not counted: compilation, caches, the allocator
 

@@ -12,8 +12,8 @@ from twinseg.common.config import Config, Data
 from twinseg.common.data.base import IGNORE
 from twinseg.common.data.open import open_dataset
 from twinseg.common.errors import UserError
+from twinseg.common.images.interpolation import Size
 from twinseg.common.inference.runs import network_arguments, num_classes
-from twinseg.common.interpolation import Size
 from twinseg.common.weights import load_pretrained
 from twinseg.common.weights.by_name import find_weights
 

@@ -11,9 +11,9 @@ from twinseg.common.config import Config
 from twinseg.common.data.base import OnProgress
 from twinseg.common.data.open import open_validation
 from twinseg.common.data.samples import LabelledImages
-from twinseg.common.drawing import colour_labels
 from twinseg.common.errors import UserError
 from twinseg.common.files import written_beside
+from twinseg.common.images.drawing import colour_labels
 from twinseg.common.inference import views
 from twinseg.common.inference.runs import load_run
 from twinseg.common.metrics import Scores, confusion_matrix

@@ -14,10 +14,10 @@ from twinseg.common.config import Config
 from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.label_faults import LabelCounts, faults
 from twinseg.common.data.open import open_files, shared_images, unused_files
-from twinseg.common.drawing import legend
 from twinseg.common.errors import DataError
 from twinseg.common.facts import OWN_CLASSES
 from twinseg.common.files import write_text, written_beside
+from twinseg.common.images.drawing import legend
 
 AUGMENTED = 3  # augmented versions of each sample in the picture
 TILE_WIDTH, GAP = 320, 4  # pixels of one image in the picture, and between two

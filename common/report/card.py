@@ -14,11 +14,11 @@ from twinseg.common import config as configuration
 from twinseg.common.checkpoint import RunMeta
 from twinseg.common.errors import UserError
 from twinseg.common.files import write_text
+from twinseg.common.host.version import version
 from twinseg.common.inference.runs import SHARED, find_checkpoint
 from twinseg.common.printable import printable
 from twinseg.common.report.records import read_run
 from twinseg.common.report.results_table import hardware, hours, recipe_of
-from twinseg.common.version import version
 
 DATA_TERMS = {  # what a reader of the card has to know of the data that its weights come from
     'cityscapes': 'Cityscapes, whose terms allow non-commercial use alone (https://www.cityscapes-dataset.com/license/)',

@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal, Optional, Sequence, Union, get_args,
 
 from twinseg.common.errors import UserError, did_you_mean, similar
 from twinseg.common.files.folders import weights_folder
+from twinseg.common.host.version import available
 from twinseg.common.plugins import PLUGINS
 from twinseg.common.settings import published_scores, recipes
 from twinseg.common.settings.published_scores import Published
-from twinseg.common.version import available
 
 Row = dict[str, Any]
 STORED = Path(__file__).with_name('catalogue.json')  # what ``counting`` says, written by scripts/count_networks.py

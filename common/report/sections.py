@@ -12,9 +12,9 @@ import numpy as np
 from twinseg.common import tasks
 from twinseg.common.data.base import Dataset
 from twinseg.common.data.open import open_validation
-from twinseg.common.drawing import data_uri, shrink
 from twinseg.common.errors import DataError
 from twinseg.common.files import read_bounded, resolved
+from twinseg.common.images.drawing import data_uri, shrink
 from twinseg.common.inference.runs import Run
 from twinseg.common.printable import printable
 from twinseg.common.report import chart, verdicts

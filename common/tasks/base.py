@@ -18,11 +18,11 @@ from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import default_palette
 from twinseg.common.data.reading import ImageRules, read_image
 from twinseg.common.data.samples import TrainSamples
-from twinseg.common.drawing import OPACITY
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import fitting_name
-from twinseg.common.interpolation import Size
-from twinseg.common.memory import MORE, is_out_of_memory
+from twinseg.common.host.memory import MORE, is_out_of_memory
+from twinseg.common.images.drawing import OPACITY
+from twinseg.common.images.interpolation import Size
 from twinseg.common.metrics import ImageScores, Scores
 from twinseg.common.parallel.processes import ALONE, Group
 from twinseg.common.settings.of_task import TaskName

@@ -15,10 +15,10 @@ from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classification_transforms import eval_image
 from twinseg.common.data.samples import EvaluationImages, TrainImages
 from twinseg.common.data.segmentation_transforms import channels_first
-from twinseg.common.drawing import NOTEBOOK, READABLE, data_uri, legend, shrink
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import write_text
-from twinseg.common.interpolation import Size
+from twinseg.common.images.drawing import NOTEBOOK, READABLE, data_uri, legend, shrink
+from twinseg.common.images.interpolation import Size
 from twinseg.common.metrics import ImageScores, confusion_matrix, rank_of_truth
 from twinseg.common.parallel.processes import ALONE, Group
 from twinseg.common.settings.of_task import TaskName

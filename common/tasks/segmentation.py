@@ -19,7 +19,9 @@ from twinseg.common.data.base import Dataset, OnProgress
 from twinseg.common.data.classes import CITYSCAPES_CLASSES, CITYSCAPES_PALETTE
 from twinseg.common.data.samples import LabelledImages, TrainSamples, loaded_images
 from twinseg.common.data.segmentation_transforms import channels_first
-from twinseg.common.drawing import (
+from twinseg.common.errors import DataError, UserError
+from twinseg.common.files import written_beside
+from twinseg.common.images.drawing import (
     NOTEBOOK,
     OPACITY,
     blend,
@@ -31,9 +33,7 @@ from twinseg.common.drawing import (
     shares,
     shrink,
 )
-from twinseg.common.errors import DataError, UserError
-from twinseg.common.files import written_beside
-from twinseg.common.interpolation import Size
+from twinseg.common.images.interpolation import Size
 from twinseg.common.metrics import Scores, boundary_counts, confusion_matrix
 from twinseg.common.parallel.processes import ALONE, Group
 from twinseg.common.settings.of_task import TaskName

@@ -9,7 +9,7 @@ from typing import Callable
 
 import numpy as np
 
-from twinseg.common.memory import peak_memory, reset_peak_memory
+from twinseg.common.host.memory import peak_memory, reset_peak_memory
 
 MAX_WHOLE = 1 << 24  # pixels of the largest image that is predicted whole: 4096 x 4096, eight Cityscapes images
 MAX_PREDICTED = 1 << 29  # pixels of the largest image that is predicted: 537 million, 1.6 GB; more is a decompression bomb

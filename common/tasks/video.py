@@ -18,7 +18,7 @@ import numpy as np
 from twinseg.common.data.reading import opencv_logging
 from twinseg.common.errors import DataError, UserError
 from twinseg.common.files import plain_path, written_beside
-from twinseg.common.interpolation import Size
+from twinseg.common.images.interpolation import Size
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.3gp')
 CONTAINERS = 'mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm'  # FFmpeg's names of the only formats that are read

@@ -14,7 +14,7 @@ from twinseg.common.data.open import open_validation
 from twinseg.common.data.reading import read_image
 from twinseg.common.errors import UserError
 from twinseg.common.files import home_expanded
-from twinseg.common.interpolation import Size
+from twinseg.common.images.interpolation import Size
 from twinseg.common.trace.backward import trace_backward
 from twinseg.common.trace.compare import trace
 from twinseg.common.trace.onnx_source import OnnxSource

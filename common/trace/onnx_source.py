@@ -14,7 +14,7 @@ from twinseg.common.deploy.metadata import ExportMetadata
 from twinseg.common.deploy.sessions import failure, openvino_core
 from twinseg.common.errors import UserError, reason_of
 from twinseg.common.files import written_beside
-from twinseg.common.interpolation import Size
+from twinseg.common.images.interpolation import Size
 from twinseg.common.trace.onnx_mapping import WEIGHTED, layers_of, map_graph
 from twinseg.common.trace.onnx_mapping import Mapping as TensorMapping
 from twinseg.common.trace.onnx_pieces import COMPUTED, Piece, joined, piece_of

@@ -5,7 +5,7 @@ from typing import Any, Mapping, Optional
 import numpy as np
 
 from twinseg.common.activations import Layer
-from twinseg.common.interpolation import bilinear_matrix
+from twinseg.common.images.interpolation import bilinear_matrix
 
 Sides = tuple[int, int, int, int]  # top, bottom, left, right
 HALF = {'float16': np.float16, 'float32': np.float32}

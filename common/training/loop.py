@@ -29,9 +29,9 @@ from twinseg.common.data.open import open_splits, shared_images, unused_files
 from twinseg.common.data.sampling import steps_per_epoch, training_batches
 from twinseg.common.errors import DataError, DivergedError, Interrupted, LostError, StateError, UserError
 from twinseg.common.files import write_text
+from twinseg.common.host.memory import peak_memory
 from twinseg.common.inference import views
 from twinseg.common.measure.environment import machine, machine_of, versions
-from twinseg.common.memory import peak_memory
 from twinseg.common.parallel.launch import pin
 from twinseg.common.parallel.processes import Group, check_agreement, naming_lost_ranks
 from twinseg.common.plugins import PLUGINS

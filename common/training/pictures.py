@@ -6,7 +6,7 @@ from twinseg.common import tasks
 from twinseg.common.backend import Predictor
 from twinseg.common.config import Config
 from twinseg.common.data.base import Dataset
-from twinseg.common.drawing import shrink
+from twinseg.common.images.drawing import shrink
 
 WIDTH = 1600  # pixels of the widest picture
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twinseg.common.interpolation import bilinear_matrix, pooling_matrix
+from twinseg.common.images.interpolation import bilinear_matrix, pooling_matrix
 from twinseg.pytorch_impl.data import constant
 
 

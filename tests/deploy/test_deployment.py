@@ -23,7 +23,7 @@ from twinseg.common.deploy.export import ExportOptions, FileSpecification, expor
 from twinseg.common.deploy.exported_file import ExportedNetwork
 from twinseg.common.deploy.verify import compare
 from twinseg.common.errors import UserError
-from twinseg.common.interpolation import resize_bilinear
+from twinseg.common.images.interpolation import resize_bilinear
 
 ROOT = Path(__file__).parents[2]
 APART = 0.01  # percent: scores equal to 4 decimals as fractions

@@ -17,8 +17,8 @@ from twinseg.common.deploy import export
 from twinseg.common.deploy.engines import OnnxRuntime, OpenVino, open_engine
 from twinseg.common.deploy.export import ExportError, ExportOptions, FileSpecification, export_checkpoint
 from twinseg.common.errors import BackendError, UserError
+from twinseg.common.images.interpolation import bilinear_matrix, pooling_matrix, resize_bilinear
 from twinseg.common.inference.runs import load_run
-from twinseg.common.interpolation import bilinear_matrix, pooling_matrix, resize_bilinear
 
 ARCHS = ['fast_scnn']  # the others are in test_matrix.py
 TOLERANCE = 1e-4  # of the largest logit (docs/design.md section 4)

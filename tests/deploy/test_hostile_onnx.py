@@ -18,7 +18,7 @@ from twinseg.common.deploy import onnx_check, sandbox
 from twinseg.common.deploy.engines import OnnxRuntime, OpenVino, open_engine
 from twinseg.common.deploy.exported_file import ExportedNetwork
 from twinseg.common.errors import UserError
-from twinseg.common.memory import limited_memory, peak_memory, reset_peak_memory
+from twinseg.common.host.memory import limited_memory, peak_memory, reset_peak_memory
 
 SIZE = (16, 24)
 FACTS = {
@@ -282,7 +282,7 @@ def limited(*words: str) -> subprocess.CompletedProcess:
     code = """
 import resource, sys
 from twinseg.common.cli import main
-from twinseg.common.memory import peak_memory
+from twinseg.common.host.memory import peak_memory
 status = main(sys.argv[1:])
 print(int(max(peak_memory(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)))
 sys.exit(status)

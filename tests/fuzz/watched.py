@@ -20,7 +20,7 @@ from typing import Any, Optional
 import psutil
 
 from twinseg.common.errors import UserError
-from twinseg.common.memory import is_out_of_memory
+from twinseg.common.host.memory import is_out_of_memory
 from twinseg.common.printable import LONGEST, printable
 
 PATIENCE = 120  # seconds by the clock

@@ -15,9 +15,9 @@ from twinseg.common.data.protocols import eval_transform
 from twinseg.common.data.samples import LabelledImages, loaded_images
 from twinseg.common.data.thread_loader import make_loader
 from twinseg.common.errors import UserError
+from twinseg.common.images.interpolation import resize_bilinear
 from twinseg.common.inference import views
 from twinseg.common.inference.views import slide_logits
-from twinseg.common.interpolation import resize_bilinear
 from twinseg.common.metrics import confusion_matrix
 from twinseg.common.tasks import segmentation
 from twinseg.common.tasks.base import SCALES, EvalOptions

@@ -15,15 +15,16 @@ from tests.conftest import operator_by_operator
 from tests.support.checkpoints import CLASSES, SIZE, write
 from tests.support.tiny import tiny_network
 from twinseg.common import checkpoint as checkpoints
-from twinseg.common import drawing, tasks
+from twinseg.common import tasks
 from twinseg.common.backend import get_backend
 from twinseg.common.cli import main
 from twinseg.common.config import Config, override
 from twinseg.common.data.classes import CITYSCAPES_PALETTE
 from twinseg.common.deploy.export import ExportOptions, export_checkpoint
 from twinseg.common.deploy.exported_file import ExportedNetwork
-from twinseg.common.drawing import blend, overlay, shares
 from twinseg.common.errors import PartialError, UserError
+from twinseg.common.images import drawing
+from twinseg.common.images.drawing import blend, overlay, shares
 from twinseg.common.inference.predict import input_files, predict
 from twinseg.common.inference.runs import load_run, stored_config
 from twinseg.common.inference.views import as_published

@@ -11,7 +11,7 @@ from tests.golden import golden
 from twinseg.common import weights
 from twinseg.common.backend import get_backend
 from twinseg.common.config import Loss
-from twinseg.common.interpolation import resize_bilinear
+from twinseg.common.images.interpolation import resize_bilinear
 
 OUTPUTS = {  # the publishers' names -> ours, for one of our networks or for all
     **dict.fromkeys(

@@ -384,11 +384,11 @@ FAMILIES = {
 }
 # Recipes of publishers' scores that no table here holds to a file -> where they are held, or why they are not.
 ELSEWHERE = {
-    r'stdc[12](-seg50)?_in1k-pre_(3xb16-60k(-trainval)?|10k)_.*': "tests/test_recipes.py: STDC-Seg's authors",
-    r'ddrnet_.*': "mmsegmentation.json, and tests/test_recipes.py: chenjun2hao and the authors' own words",
+    r'stdc[12](-seg50)?_in1k-pre_(3xb16-60k(-trainval)?|10k)_.*': "tests/recipes/test_recipes.py: STDC-Seg's authors",
+    r'ddrnet_.*': "mmsegmentation.json, and tests/recipes/test_recipes.py: chenjun2hao and the authors' own words",
     r'ddrnet(23|23_slim|39)_imagenet': "the authors' training code is not published; the schedule is from memory of the paper",
     r'stdc[12]_imagenet': "the authors' ImageNet code is not published; the schedule is from memory of the paper",
-    'stdc1_8xb12-20k_.*': 'tests/test_recipes.py: mmsegmentation on eight cards',
+    'stdc1_8xb12-20k_.*': 'tests/recipes/test_recipes.py: mmsegmentation on eight cards',
     'gcn_r152_cityscapes-800x800': 'the paper is not readable; its header says what is not its own',
     'segnet_cityscapes-360x480': 'from memory of the paper, as its header says',
     'enet_camvid-360x480': "TwinSeg's own settings; the score beside it is of davidtvs' network",

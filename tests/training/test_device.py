@@ -6,9 +6,9 @@ import json
 import numpy as np
 import pytest
 
+from tests.recipes.test_recipes import CLASSES, SEGMENTATION
 from tests.support import streets
 from tests.support.tiny import batch, mixed_batch, tiny_classifier, tiny_network
-from tests.test_recipes import CLASSES, SEGMENTATION
 from twinseg.common import checkpoint, config
 from twinseg.common.backend import get_backend
 from twinseg.common.checkpoint import LossScale

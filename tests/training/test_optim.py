@@ -12,9 +12,9 @@ from tests.support.tiny import batch, tiny_network
 from twinseg.common import config
 from twinseg.common.backend import get_backend
 from twinseg.common.errors import StateError, UserError
+from twinseg.common.host.version import FRAMEWORKS
 from twinseg.common.training.norms import synchronised_norms
 from twinseg.common.training.parameter_groups import followers, parameter_groups
-from twinseg.common.version import FRAMEWORKS
 
 TOLERANCE = 1e-6  # relative to the largest number of a tensor: float32 against float64
 RATES = [0.1, 0.05, 0.2]

@@ -18,5 +18,5 @@ def version() -> str:
     try:
         return metadata.version('twinseg')
     except metadata.PackageNotFoundError:
-        text = (Path(__file__).resolve().parents[1] / 'pyproject.toml').read_text(encoding='utf-8')
+        text = (Path(__file__).resolve().parents[2] / 'pyproject.toml').read_text(encoding='utf-8')
         return re.findall(r'^version = "(.+)"$', text, re.MULTILINE)[0]

@@ -300,7 +300,7 @@ def test_another_process_reads_it(mindspore, cache):
     """Started by ``python -c``, in which MindSpore finds no script to compare."""
     printed = []
     for _ in range(2):
-        done = subprocess.run([sys.executable, '-c', STEPS], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+        done = subprocess.run([sys.executable, '-c', STEPS], capture_output=True, text=True, cwd=Path(__file__).parents[2])
         assert done.returncode == 0 and done.stderr == ''
         printed.append((done.stdout, contents(cache), [path.stat().st_ctime_ns for path in sorted(cache.iterdir())]))
     assert printed[0][:2] == printed[1][:2] and len(printed[0][1]) == 2

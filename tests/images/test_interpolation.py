@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from twinseg.common import interpolation
-from twinseg.common.interpolation import bilinear_matrix, class_ids, largest
+from twinseg.common.images import interpolation
+from twinseg.common.images.interpolation import bilinear_matrix, class_ids, largest
 
 CLEAR = 1e-4  # largest logits that differ by less may change places where float32 rounds; logits here are about 1
 SIZES = {  # size of the logits -> size of the result

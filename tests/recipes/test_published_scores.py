@@ -11,7 +11,7 @@ from twinseg.common.report import catalogue
 from twinseg.common.settings import published_scores, recipes
 from twinseg.common.settings.published_scores import Published
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RECIPES = recipes.recipes()
 SCORE = {'metric': 'mIoU', 'score': 71.82, 'split': 'val', 'source': 'mmsegmentation 1.2.2 configs/stdc/metafile.yaml'}
 DEEPHM = 'DeepHM reports no score'

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from twinseg.common.memory import _is_glibc
+from twinseg.common.host.memory import _is_glibc
 
 PROGRAM = """
 import resource
 import numpy as np
-from twinseg.common.memory import keep_freed_memory
+from twinseg.common.host.memory import keep_freed_memory
 
 print(keep_freed_memory())
 for _ in range(2):

@@ -17,7 +17,7 @@ from twinseg.common.backend import available
 from twinseg.common.cli import main
 from twinseg.common.data.open import open_dataset
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README, CHINESE = ROOT / 'README.md', ROOT / 'README_CN.md'
 MOST_WORDS = 1200
 PICTURE = 300_000  # bytes at most

@@ -14,7 +14,7 @@ from twinseg.common.backend import available
 from twinseg.common.cli import main
 from twinseg.common.data.open import open_dataset
 
-PAGE = Path(__file__).parents[1] / 'docs' / 'own_images.md'
+PAGE = Path(__file__).parents[2] / 'docs' / 'own_images.md'
 SMALL = {'train': ['--set', 'max_iters=4', 'warmup_iters=1', 'val_interval=4', 'num_parallel_workers=0']}  # further words
 HEIGHT, WIDTH = 64, 48
 

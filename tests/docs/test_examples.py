@@ -13,7 +13,7 @@ import pytest
 from twinseg.common.backend import available
 from twinseg.common.cli import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NOTEBOOKS = sorted((ROOT / 'examples').glob('*.ipynb'))
 TUTORIALS = {'first_training', 'own_data', 'pytorch_to_mindspore', 'export_and_cpp', 'fine_tune', 'find_a_porting_bug'}
 FEW = ('max_iters=4', 'val_interval=2', 'checkpoint_interval=2', 'warmup_iters=1', 'batch_size=2', 'num_parallel_workers=0')

@@ -10,8 +10,8 @@ from PIL import Image
 import twinseg
 from tests.support import streets
 from tests.support.checkpoints import SIZE, write
-from twinseg.common import api
 from twinseg.common.backend import available
+from twinseg.common.doors import api
 from twinseg.common.errors import UserError
 from twinseg.common.inference import model as models
 from twinseg.common.tasks.base import EvalOptions

@@ -16,7 +16,7 @@ import pytest
 
 from twinseg.common.backend import available
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COPIED = ('twinseg', 'common', 'pytorch_impl', 'mindspore_impl', 'scripts', 'tests', 'pyproject.toml')
 BLOCK = re.compile(r'^(?:`(?P<file>[\w/.]+)`\n\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$', re.MULTILINE | re.DOTALL)
 LOGITS_TOLERANCE = 1e-5  # of the largest magnitude, twin against twin (docs/design.md section 4)

@@ -15,10 +15,10 @@ from twinseg.common.data import matlab
 from twinseg.common.deploy import sandbox
 from twinseg.common.deploy.engines import memory_for
 from twinseg.common.files import archive
+from twinseg.common.host.version import version
 from twinseg.common.printable import LONGEST
-from twinseg.common.version import version
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [
     *ROOT.glob('*.md'),
     *ROOT.glob('docs/**/*.md'),

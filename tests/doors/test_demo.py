@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from tests.support.checkpoints import SIZE, write
-from twinseg.common import cli, demo
+from twinseg.common import cli
 from twinseg.common.backend import available
+from twinseg.common.doors import demo
 from twinseg.common.errors import DataError, UserError
 
 BROWSER = next((path for name in ('chromium', 'chromium-browser', 'google-chrome') if (path := shutil.which(name))), None)

@@ -15,7 +15,7 @@ from scripts import docs_pages, figures
 from scripts.figures import drawings
 from twinseg.common import cli, config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SITE = yaml.load((ROOT / 'mkdocs.yml').read_text(encoding='utf-8'), yaml.BaseLoader)
 FAQ, ENTRIES = ROOT / 'docs/faq.md', 25
 

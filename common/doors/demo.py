@@ -21,8 +21,8 @@ from twinseg.common.backend import available
 from twinseg.common.config import Data
 from twinseg.common.data.toy_street import ToyStreet
 from twinseg.common.deploy.load import load
-from twinseg.common.drawing import OPACITY, error_map
 from twinseg.common.errors import DataError, UserError, require
+from twinseg.common.images.drawing import OPACITY, error_map
 from twinseg.common.inference.model import Model, Result
 from twinseg.common.inference.runs import load_run, stored_config
 from twinseg.common.printable import printable
