@@ -32,7 +32,7 @@ FIGURE = re.compile(r'\b\d[\d,]*(?:\.\d+)? (?:mIoU|top-1|points|ms|minutes|hours
 MARK = re.compile(r'20\d\d-\d\d-\d\d,\s(?:the second run with |with )?commit\s[0-9a-f]{7}')
 GENERATED = re.compile(r'^Made by `|`python scripts/\w+\.py --write', re.MULTILINE)
 FIGURES_OF_NOTHING_MEASURED = {  # page -> what its figures are
-    'README.md': 'those of files, which test_readme.py compares',
+    'README.md': 'those of files, which docs/test_readme.py compares',
     'README_CN.md': "README.md's",
     'CHANGELOG.md': 'those of the pages at that time',
     'SECURITY.md': 'limits of the code',

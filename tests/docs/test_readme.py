@@ -44,14 +44,14 @@ ELSEWHERE = {  # the beginning of a command -> the test that runs it, or one lik
     'bash scripts/run_standalone_train_gpu.sh': 'cli/test_scripts.py::test_training',
     'bash scripts/run_distribute_train_ascend.sh': 'cli/test_scripts.py::test_a_process_for_each_device_of_the_rank_table',
     'bash scripts/run_eval_gpu.sh': 'cli/test_scripts.py::test_evaluation',
-    'bash scripts/quickstart.sh': 'test_readme.py::test_the_quickstart',
+    'bash scripts/quickstart.sh': 'docs/test_readme.py::test_the_quickstart',
     'bash scripts/run_infer_310.sh': 'deploy/test_deployment.py::test_the_whole_chain_on_the_host',
     'python export.py': 'cli/test_model_zoo.py::test_the_zoos_commands',
-    'twinseg prepare custom': 'test_own_images.py::test_the_five_steps',
-    'twinseg browse photos': 'test_own_images.py::test_the_five_steps',
-    'twinseg train photos': 'test_own_images.py::test_the_five_steps',
-    'twinseg predict --checkpoint runs/photos': 'test_own_images.py::test_the_five_steps',
-    'twinseg export --checkpoint runs/photos': 'test_own_images.py::test_the_five_steps',
+    'twinseg prepare custom': 'docs/test_own_images.py::test_the_five_steps',
+    'twinseg browse photos': 'docs/test_own_images.py::test_the_five_steps',
+    'twinseg train photos': 'docs/test_own_images.py::test_the_five_steps',
+    'twinseg predict --checkpoint runs/photos': 'docs/test_own_images.py::test_the_five_steps',
+    'twinseg export --checkpoint runs/photos': 'docs/test_own_images.py::test_the_five_steps',
 }
 STUB = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >> "$STUB_LOG"
