@@ -18,7 +18,8 @@ from contextlib import ExitStack
 from datetime import date
 from pathlib import Path
 
-import benchmark_peers
+from benchmark_peers import checked_out, commit
+from benchmark_works import DDRNET, FAST_SCNN, STDC1, keep_freed_memory, step
 
 from twinseg.common.cli.options import parse_size
 from twinseg.common.errors import UserError
@@ -26,9 +27,9 @@ from twinseg.common.measure.environment import machine, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 NETWORKS = {
-    'Fast-SCNN': benchmark_peers.FAST_SCNN,
-    'STDC1': benchmark_peers.STDC1,
-    'DDRNet-23-slim': benchmark_peers.DDRNET,
+    'Fast-SCNN': FAST_SCNN,
+    'STDC1': STDC1,
+    'DDRNet-23-slim': DDRNET,
 }
 KINDS = {  # row -> what the names of its operators contain; the first that fits
     'loss and resize in strips': ('_CrossEntropy', '_WeightedSum', '_WeightedSoftmax', 'Strips'),
@@ -47,9 +48,8 @@ def measure(recipe: str, size: tuple[int, int], steps: int) -> dict[str, float]:
     """Milliseconds of a step by kind of operator, each without the operators that it calls."""
     from torch.profiler import ProfilerActivity, profile
 
-    benchmark_peers.keep_freed_memory()
-    benchmark_peers.STEP_SIZE = size
-    work = benchmark_peers.step(recipe)()
+    keep_freed_memory()
+    work = step(recipe, size=size)()
     work()
     each: list[dict[str, float]] = []
     for _ in range(steps):
@@ -103,10 +103,10 @@ def main() -> int:
     if options.network:
         print(json.dumps(measure(NETWORKS[options.network], (height, width), options.steps)))
         return 0
-    trees, lines = {benchmark_peers.commit(): ROOT}, []
+    trees, lines = {commit(): ROOT}, []
     with ExitStack() as stack:
         if options.against:
-            trees = {options.against: stack.enter_context(benchmark_peers.checked_out(options.against)), **trees}
+            trees = {options.against: stack.enter_context(checked_out(options.against)), **trees}
         for network in NETWORKS:
             columns = {name: measured_in(tree, network, options.size, options.steps) for name, tree in trees.items()}
             lines += table(network, columns)
