@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from twinseg.common.backend import available, get_backend
+from twinseg.common.host.memory import keep_freed_memory
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(os.environ.get('TWINSEG_GOLDEN', ROOT / 'tests' / 'golden'))
@@ -56,7 +57,8 @@ def memory_is_given_back() -> Iterator[None]:
 
 
 def pytest_configure(config):
-    """Graphs that MindSpore compiled are kept for all processes of a run, and for no longer."""
+    """Memory is kept as commands keep it; graphs that MindSpore compiled for all processes of a run, and for no longer."""
+    keep_freed_memory()
     if not hasattr(config, 'workerinput'):
         config.stash[CACHE] = tempfile.TemporaryDirectory(prefix='twinseg-tests-')
         os.environ['TWINSEG_CACHE'] = config.stash[CACHE].name

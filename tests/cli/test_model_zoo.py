@@ -204,7 +204,9 @@ def shell(script: str, *words, folder: Path, **environment) -> subprocess.Comple
     )
 
 
-@pytest.mark.parametrize('backend_name', available())
+@pytest.mark.parametrize(
+    'backend_name', [pytest.param(name, marks=[pytest.mark.slow] * (name != 'mindspore')) for name in available()]
+)
 def test_the_zoos_commands(backend_name, zoo_file):
     """Training, evaluation and export with the zoo's file, but for the size and length of the training."""
     folder = zoo_file.parent

@@ -31,8 +31,8 @@ SEEDS = (1, 2, 3, 4)  # of images whose gradients are compared
 HALF_TOLERANCE = 0.1  # relative L2 of logits in half precision: it rounds to 1e-3, a few dozen layers deep
 EXPORT_TOLERANCE = 1e-4  # of the largest logit
 EXPORTED = {  # networks of which such a file is written in every run; the others have the same layers
-    'onnx': ('enet', 'pspnet', 'duc_hdc', 'stdc1_seg', 'ddrnet23_slim_seg'),
-    'mindir': ('enet', 'pspnet', 'ddrnet23_slim_seg'),
+    'onnx': ('enet', 'pspnet', 'duc_hdc'),
+    'mindir': ('enet', 'pspnet'),
 }
 STATIC = {  # without Shape, Gather, If, Loop: ATC takes these
     'Add',
@@ -150,11 +150,11 @@ def test_parameters_agree(name, twins):
     assert {key: array.shape for key, array in ours.items()} == {key: array.shape for key, array in theirs.items()}
 
 
-def test_size(name, twins):
-    """Parameters in training and in inference; the multiply-accumulates are the same in both."""
+def test_size(request, name, twins):
+    """Parameters in training and in inference; the multiply-accumulates are the same in both, seen with one of a kind."""
     case = NETWORKS[name]
     macs = set()
-    for backend, full in twins:
+    for backend, full in twins if name in QUICK or request.config.getoption('--slow') else twins[:1]:
         inference = backend.MODELS[case.arch](**{**case.arguments, 'auxiliary': False})
         assert (backend.parameters(full), backend.parameters(inference)) == case.parameters
         macs.add(backend.macs(inference, case.size))
@@ -184,7 +184,7 @@ def test_logits_agree(outputs):
 
 
 @both
-def test_gradients_agree(name, twins):
+def test_gradients_agree(name, one_of_a_kind, twins):
     """At one of a few images: where the input of a ReLU, or the lead of a maximum, is below rounding, twins may take sides."""
     case, found = NETWORKS[name], []
     for seed in SEEDS:

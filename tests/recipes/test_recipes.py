@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.test_schedules import RELATIVE, mmengine
+from tests.training.test_golden_steps import cases, recorded
 from tests.training.test_losses import CITYSCAPES
 from twinseg.common.backend import get_backend
 from twinseg.common.config import KEYS, load
@@ -321,16 +322,18 @@ def test_ddrnet_by_its_authors(name, arch, otherwise):
 
 
 def one_of_each() -> list[Any]:
-    """A recipe for every network, loss and optimizer that there is; large ones are slow."""
+    """A recipe for every network, loss and optimizer that there is; slow are large ones, and those whose own steps
+    training/test_golden_steps.py takes in every run."""
     found: dict[tuple, str] = {}
     for name, one in SEGMENTATION.items():
         loss = one.loss.model_dump(exclude={'class_weight'})
         found.setdefault(
             (one.model.arch, str(one.model.arguments()), str(loss), one.optimizer.optimizer, str(one.optimizer.lr_mult)), name
         )
-    large = ('resnet101', 'resnet152', 'vgg16')
+    large, stepped = ('resnet101', 'resnet152', 'vgg16'), {recorded(case)['config'].rpartition('/')[2] for case in cases()}
     return [
-        pytest.param(name, marks=[pytest.mark.slow] * (SEGMENTATION[name].model.backbone in large)) for name in found.values()
+        pytest.param(name, marks=[pytest.mark.slow] * (SEGMENTATION[name].model.backbone in large or name in stepped))
+        for name in found.values()
     ]
 
 

@@ -7,11 +7,13 @@ It knows a network ``tiny``, and its environment says what is to go wrong:
 ``FULL_DISK``  syncs after which the disk is full
 ``NO_DATA``    rank whose data folder is missing
 ``POISON``     rank whose weights batch 4 turns to NaN
+``NOBODY``     set where the user has no entry in passwd, as in a container with ``--user 1234``
 """
 
 import errno
 import itertools
 import os
+import pwd
 import sys
 import time
 from pathlib import Path
@@ -67,6 +69,10 @@ def poison(backend: Any, bad: list[list[tuple[int, int]]], setattr: Any = setatt
     setattr(backend, 'make_trainer', trainer)
 
 
+def no_entry(user: int) -> pwd.struct_passwd:
+    raise KeyError(f'getpwuid(): uid not found: {user}')
+
+
 def main() -> int:
     name = sys.argv[sys.argv.index('--backend') + 1]
     backend, rank, asked = get_backend(name), launch.rank(), os.environ.get
@@ -79,6 +85,8 @@ def main() -> int:
         os.fsync = lambda file: time.sleep(delay) or sync(file)
     if syncs := int(asked('FULL_DISK', '0')):
         fill(syncs)
+    if asked('NOBODY'):
+        pwd.getpwuid = no_entry
     if asked('NO_DATA') == str(rank):
         sys.argv += ['--set', 'data_url=/missing/streets']
     if asked('POISON') == str(rank):

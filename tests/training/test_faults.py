@@ -341,6 +341,20 @@ def test_below_nohup_a_run_goes_on_without_its_terminal(data, tmp_path):
     assert checkpoint.load(tmp_path / 'run/checkpoints/best.safetensors')[1].step == 40
 
 
+def test_a_user_without_home_folder_and_name_trains_and_exports(backend_name, data, tmp_path):
+    keys = streets.settings(data, **{**TINY, 'max_iters': 1, 'val_interval': 1})
+    (tmp_path / 'run.yaml').write_text('\n'.join(f'{key}: {json.dumps(value)}' for key, value in keys.items()))
+    environment = ranks.environment(NOBODY='1')
+    for name in ('HOME', 'TWINSEG_CACHE', 'XDG_CACHE_HOME'):
+        environment.pop(name, None)
+    export = ['export --checkpoint run --out net.onnx --size 32x48'] if backend_name == 'pytorch' else []  # it writes ONNX
+    for words in ('train run.yaml --work-dir run', *export):
+        command = [sys.executable, '-m', 'tests.support.faulty', *words.split(), '--backend', backend_name, '--device', 'cpu']
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == [*['net.onnx'][: len(export)], 'run', 'run.yaml']
+
+
 # --- groups of two processes ------------------------------------------------------------------------------------------
 
 
