@@ -3,7 +3,7 @@
 import random
 import re
 import resource
-import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -36,6 +36,7 @@ def fuzz(run: Run, folder: Path, models: list[Path], seed: int, cases: int) -> I
     ``models`` lie there."""
     contents = {path: path.read_bytes() for path in models}
     inputs = {path: path.read_bytes() for path in sorted((folder / 'in').iterdir())}
+    before = set(folder.iterdir())
     for number in range(cases):
         rng = random.Random(f'{seed} {number}')
         mutator = Mutator(rng)
@@ -61,7 +62,8 @@ def fuzz(run: Run, folder: Path, models: list[Path], seed: int, cases: int) -> I
             yield f'{seed}-{number}: {path.name} {arguments}: {problem}'
         for target, content in {**contents, **inputs}.items():
             _put(target, content)
-        shutil.rmtree(folder / 'out', ignore_errors=True)
+        if written := set(folder.iterdir()) - before:
+            subprocess.run(['rm', '-rf', '--', *written], check=True)  # deeper, perhaps, than Python's own recursion goes
 
 
 def _model(mutator: Mutator, path: Path, content: bytes) -> bytes:
