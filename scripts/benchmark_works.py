@@ -10,7 +10,6 @@ import types
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Optional
 
@@ -446,7 +445,9 @@ ROWS = {
 
 def keep_freed_memory() -> None:
     """What the command does with memory; commits before that do not have it, or have it elsewhere."""
-    for module in ('twinseg.common.host.memory', 'twinseg.common.memory'):
-        with suppress(ImportError):
-            import_module(module).keep_freed_memory()
-            return
+    with suppress(ImportError):
+        try:
+            from twinseg.common.host.memory import keep_freed_memory as keep
+        except ImportError:
+            from twinseg.common.memory import keep_freed_memory as keep  # type: ignore[import-not-found, no-redef]
+        keep()

@@ -4,13 +4,11 @@ A command imports what it works with when it is called, so that ``--help`` and `
 """
 
 import io
-import logging
 import os
 import re
 import sys
-import warnings
 from pathlib import Path
-from typing import Annotated, Any, Callable, Optional
+from typing import Annotated, Callable, Optional
 
 import typer
 
@@ -18,7 +16,6 @@ from twinseg.common.cli import data, deployment, inference, measuring, reporting
 from twinseg.common.cli.help import Command, Commands
 from twinseg.common.errors import Interrupted, UserError, reason_of
 from twinseg.common.host.memory import MORE, is_out_of_memory, keep_freed_memory
-from twinseg.common.plugins import GROUP
 from twinseg.common.printable import ESCAPED, one_line
 
 COMMANDS: dict[str, Callable[..., None]] = {
@@ -45,6 +42,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     'results': reporting.results,
 }
 
+PAGES = {'-h', '--help', '--version', '--show-completion', '--install-completion'}  # options that print and do nothing
 # commands that take the same large blocks of memory again and again
 RUNNING_NETWORKS = ('train', 'eval', 'predict', 'submit', 'benchmark')
 
@@ -84,7 +82,10 @@ def main(arguments: Optional[list[str]] = None) -> int:
     debug = '--debug' in words[:end]
     words, plugins = _without_plugins([word for word in words[:end] if word != '--debug'] + words[end:])
     words = _without_local_rank(words)
-    show_warnings_in_one_line()
+    if not _are_for_help(words):
+        from twinseg.common.cli.notices import show_warnings_in_one_line
+
+        show_warnings_in_one_line()
     if arguments is None and words[:1] and words[0] in RUNNING_NETWORKS:  # a program, not a call from Python
         keep_freed_memory()
     for stream in (sys.stdout, sys.stderr):
@@ -144,10 +145,7 @@ def _without_plugins(words: list[str]) -> tuple[list[str], list[str]]:
 
 def _load(files: list[str], words: list[str]) -> None:
     """Registers plugins; installed ones only for a command that does something."""
-    asked = not words or any(
-        word in words for word in ('-h', '--help', '--version', '--show-completion', '--install-completion')
-    )
-    if not files and (asked or not _are_installed()):
+    if not files and (_are_for_help(words) or not _are_installed()):
         return
     from twinseg.common.backend import load_installed_plugins, load_plugin
 
@@ -156,9 +154,16 @@ def _load(files: list[str], words: list[str]) -> None:
     load_installed_plugins()
 
 
+def _are_for_help(words: list[str]) -> bool:
+    """Whether the words ask for a page, and for nothing to be done."""
+    return not words or not PAGES.isdisjoint(words)
+
+
 def _are_installed() -> bool:
     """Whether a package offers plugins."""
     from importlib.metadata import entry_points  # which --help does without
+
+    from twinseg.common.plugins import GROUP
 
     return bool(entry_points(group=GROUP))
 
@@ -197,24 +202,3 @@ def _repeat_set(words: list[str]) -> list[str]:
         inside = word == '--set' or inside and not word.startswith('-') and '=' in word
         expanded.append(word)
     return expanded
-
-
-class _Lines(logging.Handler):
-    """Warnings of the suite's loggers."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(one_line(f'twinseg: warning: {record.getMessage()}'), file=sys.stderr)
-
-
-_lines = _Lines(logging.WARNING)
-
-
-def show_warnings_in_one_line() -> None:
-    """Warnings, those of ``warnings`` and those of loggers, appear on stderr as a line each."""
-    warnings.showwarning = _show_warning
-    logging.getLogger('twinseg').addHandler(_lines)  # once, however often it is called
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    if issubclass(category, UserWarning):
-        print(one_line(f'twinseg: warning: {message}'), file=sys.stderr)

@@ -11,7 +11,6 @@ import functools
 import glob
 import itertools
 import os
-import platform
 import re
 import shutil
 import sys
@@ -172,6 +171,8 @@ def _writer() -> str:
 @functools.cache
 def _host() -> str:
     """Within which the numbers of processes mean something: this machine, since it was started, and this container."""
+    import platform  # which --help does without
+
     facts = [platform.node()]
     with contextlib.suppress(OSError):
         facts += [Path('/proc/sys/kernel/random/boot_id').read_text(), os.readlink('/proc/self/ns/pid')]

@@ -1,8 +1,8 @@
 """Memory of this process: its largest, now, and what a piece of work takes, and may take."""
 
 import os
-import platform
 import resource
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +54,7 @@ def peak_memory() -> float:
     status = Path('/proc/self/status')
     if status.is_file():
         return next(int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith('VmHWM'))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MEGABYTE if platform.system() == 'Darwin' else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (MEGABYTE if sys.platform == 'darwin' else 1024)
 
 
 @contextmanager

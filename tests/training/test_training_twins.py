@@ -81,9 +81,9 @@ def train(backends, arch, level, steps):
     np.testing.assert_allclose(theirs, ours, rtol=LOSS)
 
 
-@pytest.mark.parametrize('level', ['O0', 'O2'])
-def test_first_steps(backends, level):
-    train(backends, 'fast_scnn', level, 3)
+def test_first_steps(backends):
+    """In half precision; test_golden_steps.py takes steps in float32."""
+    train(backends, 'fast_scnn', 'O2', 3)
 
 
 @pytest.mark.slow
