@@ -20,13 +20,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from datetime import date
 from importlib import metadata
 from pathlib import Path
 from typing import Optional
 
-from benchmark_works import BATCH, ROWS, STEP_SIZE, TWIN, Work, keep_freed_memory
+from benchmark_works import BATCH, ROWS, STEP_SIZE, TWIN, Work, keep_freed_memory, open_torchvision
 
 ROOT = Path(__file__).resolve().parent.parent
 PEERS = (  # and what they need beside the suite's PyTorch, NumPy and Pillow; mmcv-lite is mmcv without compiled operators
@@ -47,6 +47,9 @@ def serve(side: str) -> None:
     import cv2
 
     cv2.setNumThreads(1)
+    if side == 'theirs':
+        with redirect_stdout(sys.stderr), suppress(ImportError):
+            open_torchvision()
     works: dict[str, Work] = {}
     for line in sys.stdin:
         name, answer = line.strip(), {}

@@ -293,7 +293,7 @@ def classifier_sample() -> Work:
 
 
 def open_torchvision() -> None:
-    """Its transforms, also where its compiled part is of another PyTorch: with the operators that it asks for at its import."""
+    """Peers import it; also where its compiled part is of another PyTorch: with the operators that it asks for then."""
     import torch
 
     try:
@@ -308,7 +308,6 @@ def open_torchvision() -> None:
 
 
 def timms_sample() -> Work:
-    open_torchvision()
     from PIL import Image, ImageOps
     from timm.data import create_transform
 
