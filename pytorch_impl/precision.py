@@ -8,6 +8,7 @@ from twinseg.pytorch_impl.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Li
 from twinseg.pytorch_impl.network import Network
 
 CHANNELS_LAST_DEVICES = ('cpu', 'cuda')  # devices that take that layout; torch_npu refuses it
+CHANNELS_LAST_MODELS = ('twinseg.pytorch_impl.models.fast_scnn', 'twinseg.pytorch_impl.models.ddrnet')
 PRECISION_MODE = 'must_keep_origin_dtype'  # CANN's name
 
 
@@ -30,6 +31,14 @@ def apply(network: nn.Module, level: str, dtype: str = 'float16', keep_bn_fp32: 
     if level != 'O0' and all(parameter.device.type in CHANNELS_LAST_DEVICES for parameter in network.parameters()):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack memory_format
     return network
+
+
+def lay_out_for_training(network: nn.Module) -> None:
+    """Puts the channels of a network last, in place, on a CPU, where that pays in float32: a step of Fast-SCNN or DDRNet at
+    512x1024 takes 0.8 to 0.85 of the time then, one of another network 0.9 to 1.4."""
+    on_cpu = all(parameter.device.type == 'cpu' for parameter in network.parameters())
+    if on_cpu and type(network).__module__ in CHANNELS_LAST_MODELS:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # the stubs lack memory_format
 
 
 def allow_tf32(allowed: bool) -> None:

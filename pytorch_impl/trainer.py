@@ -38,6 +38,7 @@ class Trainer(StatefulTrainer):
         settings = config.precision
         self.device = next(network.parameters()).device
         precision.apply(network, settings.amp_level, settings.dtype, settings.keep_bn_fp32)
+        precision.lay_out_for_training(network)
         precision.allow_tf32(settings.tf32)
         synchronise_norms(network, config.runtime.sync_bn)
         freeze(network, config.optimizer.freeze)
