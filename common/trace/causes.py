@@ -74,16 +74,11 @@ def _entered(recording: Recording, event: Event) -> tuple[str, int]:
 def _steps(event: Event, recording: Recording, alone: Comparison, layers: Mapping[str, Layer]) -> list[Step]:
     """The layers whose outputs the other side does not have, up to and with this one: a convolution whose norm is folded in."""
     steps: list[Step] = []
-    current = event
-    while True:
+    for current in (event, *alone.unseen_before(event)):
         entry = Event(current.layer, current.call, 'input', 0)
         if current.layer not in layers or entry not in recording:
             break
         steps.insert(0, Step(layers[current.layer], np.array(recording[entry])))
-        origin = recording.origin(entry)
-        if entry in alone.differences or origin in alone.differences or origin.side != 'output':
-            break
-        current = origin
     return steps
 
 

@@ -51,6 +51,10 @@ def trace(
         stopped = [reason for run in (whole, alone) if (reason := _run(other, inputs, run)) is not None]
         if stopped and not alone.differences:
             raise UserError(f'{other.label}: cannot be run on these images: {stopped[-1]}')
+        # what the second side computes in one go has the noise of all of it
+        joined = {
+            event: limit + sum(limits[before] for before in alone.unseen_before(event)) for event, limit in limits.items()
+        }
         rows = [
             Row(
                 event,
@@ -58,7 +62,7 @@ def trace(
                 whole.differences.get(event),
                 alone.differences.get(event),
                 *floors[event],
-                limits[event],
+                joined[event],
             )
             for event in recording.content
         ]

@@ -6,7 +6,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
-from typing import Literal, Mapping, NamedTuple, Optional
+from typing import Iterator, Literal, Mapping, NamedTuple, Optional
 
 import numpy as np
 
@@ -172,6 +172,15 @@ class Comparison(Passage):
         if not self.nudge:
             return reference
         return np.asarray(reference) * (1 + self.nudge * self.rng.choice(np.array([-1, 1], np.float32), reference.shape))
+
+    def unseen_before(self, event: Event) -> Iterator[Event]:
+        """Outputs that an event was computed from and that the second side never has, the latest first: that of a convolution
+        with its norm folded in."""
+        while (entry := Event(event.layer, event.call, 'input', 0)) in self.recording:
+            event = self.recording.origin(entry)
+            if entry in self.differences or event in self.differences or event.side != 'output':
+                return
+            yield event
 
     def _has_room(self, array: np.ndarray) -> bool:
         held = sum(one.nbytes for one in self.captured.values())

@@ -16,7 +16,7 @@ from twinseg.common.cli import main
 from twinseg.common.trace.compare import trace
 from twinseg.common.trace.difference import difference
 from twinseg.common.trace.folder import FolderSource
-from twinseg.common.trace.recording import Recording
+from twinseg.common.trace.recording import Comparison, Event, Recording
 from twinseg.common.trace.sources import NetworkSource
 
 DEFAULT_CASES = [  # bug, network, side: one of each kind of guess
@@ -180,6 +180,22 @@ def test_a_recording_has_a_limit():
     first, second = sources()
     with pytest.raises(UserError, match='--space'):
         trace(first, second, images(), limit=1000)
+
+
+def test_a_norm_that_is_folded_in_has_the_noise_of_its_convolution():
+    image, features, normed = np.random.default_rng(0).standard_normal((3, 1, 2, 4, 4)).astype(np.float32)
+    entry, convolved, norms, out = (
+        Event(layer, 0, side, 0) for layer, side in (('conv', 'input'), ('conv', 'output'), ('bn', 'input'), ('bn', 'output'))
+    )
+    with Recording() as recording:
+        for event, array in ((entry, image), (convolved, features), (norms, features), (out, normed)):
+            recording.add(event, array)
+        folded = Comparison(recording, forced=True)
+        for event, array in ((entry, image), (out, normed)):
+            folded.see(event, array)
+        assert list(folded.unseen_before(out)) == [convolved]
+        folded.see(convolved, features)
+        assert not list(folded.unseen_before(out))
 
 
 def test_differences_know_shapes_and_what_is_not_finite():
