@@ -170,8 +170,8 @@ def table(names: list[str], ours: Side, theirs: Side, rounds: int, peer: Optiona
     return lines, ratios
 
 
-def page(lines: list[str], rounds: int) -> str:
-    """docs/speed.md."""
+def page(lines: list[str], rounds: int, measured: str) -> str:
+    """docs/speed.md; ``measured``: the commit."""
     from twinseg.common.measure.environment import machine, versions
 
     facts = ', '.join(f'{name} {value}' for name, value in versions().items())
@@ -183,7 +183,7 @@ def page(lines: list[str], rounds: int) -> str:
             'CPU time of one thread, both sides in turns in processes of their own. The ratio is theirs to ours, the median of',
             f'{rounds} rounds; above 1 TwinSeg takes less. `--against COMMIT` compares two commits of the suite.',
             '',
-            f'{date.today()}, commit {commit()}, {machine()["cpu"]}; {facts}.',
+            f'{date.today()}, commit {measured}, {machine()["cpu"]}; {facts}.',
             '',
             *lines,
             '',
@@ -212,6 +212,7 @@ def main() -> int:
     unknown = [name for name in options.works if name not in ROWS]
     if unknown or options.rounds < 1 or options.against and options.write:
         parser.error(f'no work {unknown[0]!r}' if unknown else '--rounds is 1 or more; --write is not for --against')
+    measured = commit()
     with tempfile.TemporaryDirectory() as folder:
         if options.against:
             with checked_out(options.against) as tree:
@@ -234,7 +235,7 @@ def main() -> int:
         for side in sides:
             side.end()
     if options.write:
-        options.write.write_text(page(lines, options.rounds), encoding='utf-8')
+        options.write.write_text(page(lines, options.rounds, measured), encoding='utf-8')
     return 0
 
 
