@@ -341,7 +341,9 @@ def test_below_nohup_a_run_goes_on_without_its_terminal(data, tmp_path):
     assert checkpoint.load(tmp_path / 'run/checkpoints/best.safetensors')[1].step == 40
 
 
-def test_a_user_without_home_folder_and_name_trains_and_exports(backend_name, data, tmp_path):
+def test_a_user_without_home_folder_and_name_trains_and_exports(request, backend_name, data, tmp_path):
+    if backend_name == 'mindspore' and not request.config.getoption('--slow'):
+        pytest.skip('needs --slow')
     keys = streets.settings(data, **{**TINY, 'max_iters': 1, 'val_interval': 1})
     (tmp_path / 'run.yaml').write_text('\n'.join(f'{key}: {json.dumps(value)}' for key, value in keys.items()))
     environment = ranks.environment(NOBODY='1')

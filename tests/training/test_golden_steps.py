@@ -27,7 +27,7 @@ APART = 1e-4  # relative L2, over all parameters and statistics of twins after t
 STILL = 1e-12  # L2 norm of what does not move
 OPERATORS = ('davidtvs_enet', 'mmseg_ddrnet_23_slim', 'mmseg_stdc1')
 LARGE = ('mmseg_deeplabv3plus_r50_d8', 'mmseg_fcn_r50_d8', 'mmseg_fcn_unet_s5_d16', 'mmseg_pspnet_r50_d8', 'mmseg_upernet_r50')
-SLOW_TWINS = ('mmseg_deeplabv3plus_r50_d8', 'mmseg_fcn_r50_d8')  # in MindSpore; UPerNet and PSPNet have the same backbone
+SLOW_TWINS = ('mmseg_deeplabv3plus_r50_d8', 'mmseg_fcn_r50_d8', 'mmseg_pspnet_r50_d8')  # in MindSpore; UPerNet's backbone
 OUTPUTS = {  # a part of their loss, or the head in its name -> which of our network's outputs
     'logits': 0,
     'decode.loss_spatial': 1,
