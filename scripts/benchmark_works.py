@@ -306,7 +306,7 @@ def classifier_sample() -> Work:
 
 
 def open_torchvision() -> None:
-    """Peers import it; also where its compiled part is of another PyTorch: with the operators that it asks for then."""
+    """Imports what the peers import, even where its compiled part is of another PyTorch: its operators are declared then."""
     import torch
 
     try:

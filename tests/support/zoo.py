@@ -174,9 +174,6 @@ STEPPED = (  # training/test_golden_steps.py takes steps with these, and compare
     'enet',
     'stdc1_seg',
     'ddrnet23_slim_seg',
-    'deeplabv3plus',
-    'pspnet',
     'upernet',
-    'fcn',
     'unet',
 )
