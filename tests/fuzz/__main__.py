@@ -26,8 +26,8 @@ from tests.fuzz.seeds import same_times
 from tests.fuzz.watched import Outcome, World, watch
 from tests.support.tiny import tiny_network
 from twinseg import common
-from twinseg.common import cli
 from twinseg.common.backend import get_backend
+from twinseg.common.cli.notices import show_warnings_in_one_line
 
 CORPUS = Path(__file__).parent / 'corpus'  # <reader>/<case>/...: files beside or instead of those of the reader's first seed
 HEAD = f'{"reader":16}{"cases":>8}{"read":>8}{"refused":>9}{"failed":>8}{"MB":>8}{"seconds":>9}'
@@ -181,7 +181,7 @@ def main() -> int:
     options = parser.parse_args()
     sys.dont_write_bytecode = True
     os.environ['OPENCV_FFMPEG_LOGLEVEL'] = '-8'  # as of a command: OpenCV asks once, and the first seeds are made here
-    cli.show_warnings_in_one_line()
+    show_warnings_in_one_line()
     with tempfile.TemporaryDirectory(prefix='twinseg-fuzz-') as root:
         fuzz = Fuzz(Path(root) / 'world', options.seed, options.keep.absolute(), options.reader)
         if options.case is None:

@@ -24,8 +24,8 @@ from tests.fuzz import readers
 from tests.fuzz.__main__ import make_ready
 from tests.fuzz.protobuf import encoded
 from tests.fuzz.watched import Limits, World, watch
-from twinseg.common import cli
 from twinseg.common.cli import main as command
+from twinseg.common.cli.notices import show_warnings_in_one_line
 from twinseg.common.data.annotations.base import MAX_PAINTED
 from twinseg.common.data.reading import ImageRules, read_image
 from twinseg.common.tasks import tiles, video
@@ -191,7 +191,7 @@ COSTS: dict[str, tuple[Make, Callable[[], int]]] = {
 
 def main() -> None:
     os.environ['OPENCV_FFMPEG_LOGLEVEL'] = '-8'
-    cli.show_warnings_in_one_line()
+    show_warnings_in_one_line()
     make_ready(torch=False)
     print('| file | MB on the disk | MB of memory | seconds of a core | |\n|---|---|---|---|---|')
     for name, (make, read) in COSTS.items():
