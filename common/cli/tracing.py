@@ -30,6 +30,10 @@ def trace(
     backward: Annotated[bool, typer.Option('--backward', help='gradients, too')] = False,
     steps: Annotated[int, typer.Option(min=0, help='training steps, too')] = 0,
     rank: Annotated[bool, typer.Option(help='how much of the final difference each layer causes')] = True,
+    scored: Annotated[
+        Optional[int],
+        typer.Option(min=1, metavar='N', help='int8: layers whose score is computed on --data; by default all of them'),
+    ] = None,
     space: Annotated[float, typer.Option(min=0.01, metavar='GB', help='most disk for recorded values')] = 20.0,
     outputs: Annotated[
         Optional[Path], typer.Option(metavar='FILE.onnx', help='copy of an ONNX side whose inner tensors are outputs')
@@ -57,10 +61,12 @@ def trace(
         backward,
         steps,
         rank,
+        scored,
         int(space * 1e9),
         outputs,
     )
-    result = command.run(request)
+    with console.progress('tracing') as progress:
+        result = command.run(request, progress)
     console.show_trace(result.to_json())
     write_json(json_file, result.to_json())
     if out is not None:

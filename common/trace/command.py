@@ -10,6 +10,7 @@ import numpy as np
 from twinseg.common import config as configuration
 from twinseg.common import tasks
 from twinseg.common.config import Config
+from twinseg.common.data.base import OnProgress
 from twinseg.common.data.open import open_validation
 from twinseg.common.data.reading import read_image
 from twinseg.common.errors import UserError
@@ -17,7 +18,7 @@ from twinseg.common.files import home_expanded
 from twinseg.common.images.interpolation import Size
 from twinseg.common.trace.backward import trace_backward
 from twinseg.common.trace.compare import trace
-from twinseg.common.trace.onnx_source import OnnxSource
+from twinseg.common.trace.onnx_source import OnnxSource, name_alike
 from twinseg.common.trace.opening import OpenOptions, open_source
 from twinseg.common.trace.quantised import rank_layers
 from twinseg.common.trace.result import Trace
@@ -79,17 +80,21 @@ class Request:
     backward: bool = False
     steps: int = 0
     rank: bool = True
+    scored: Optional[int] = None  # layers of an int8 file whose score in float32 is computed; None: all
     space: Optional[int] = None  # bytes
     outputs: Optional[Path] = None  # file that gets the ONNX side with its inner tensors as outputs
 
 
-def run(request: Request) -> Trace:
-    """Opens both sides, reads the input and compares. UserError for what cannot be compared."""
+def run(request: Request, progress: Optional[OnProgress] = None) -> Trace:
+    """Opens both sides, reads the input and compares. ``progress`` is told of the layers that are scored. UserError for what
+    cannot be compared."""
     first, second = (open_source(text, request.options) for text in (request.first, request.second))
     if not first.runs and not second.runs:
         raise UserError(f'{request.first} and {request.second}: one of the two must be something that runs')
     _share_statistics(first, second)
-    if isinstance(first, OnnxSource) or isinstance(second, OnnxSource):
+    if isinstance(first, OnnxSource) and isinstance(second, OnnxSource):
+        name_alike(first, second)
+    elif isinstance(first, OnnxSource) or isinstance(second, OnnxSource):
         for source in (first, second):
             if isinstance(source, NetworkSource):
                 source.auxiliary = False  # an exported file has the logits alone
@@ -121,7 +126,8 @@ def run(request: Request) -> Trace:
         and first.precision != 'int8'
     ):
         config = request.inputs.configuration() if request.inputs.data else None
-        result.sections.extend(rank_layers(first, second, images, config if request.rank else None))
+        scored_on = config if request.rank else None
+        result.sections.extend(rank_layers(first, second, images, scored_on, request.scored, progress))
     if request.backward or request.steps:
         one, other, names = _networks(first, second)
         if request.backward:

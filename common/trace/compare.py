@@ -71,7 +71,8 @@ def trace(
             causes = ranked(causes, recording, alone, recorded, images)
         sections = []
         if rank and recorded.layers() and not causes and rounding > EPSILON['float32']:
-            sections.append(shares(rows, recording, recorded, other, images))
+            section = shares(rows, recording, recorded, other, images)
+            sections.extend([section] if section.rows else [])  # a recording without the output says nothing of it
         seen = {event.layer for event in alone.differences}
         missing = sorted({event.layer for event in recording.content} - seen)
         extra = sorted({event.layer for event in alone.unknown} - {event.layer for event in recording.content})

@@ -122,6 +122,28 @@ def map_graph(model: Any, recording: Recording, layers: Map[str, Layer]) -> Mapp
     return Mapping(events, without_layer, without_node, shapes, output if graph.output[0].name in events else None)
 
 
+def layer_names(*models: Any) -> dict[str, str]:
+    """Layers by the tensor that they give, for graphs of one network whose tensors have equal names: by the name of a weight in
+    any of them. A layer that gives several tensors is left out."""
+    names: dict[str, str] = {}
+    for model in models:
+        for node in model.graph.node:
+            if node.op_type in WITH_PARAMETERS and len(node.input) > 1:
+                tensor = node.output[0]
+                name = layer_name(model, tensor)
+                if name != tensor:
+                    names.setdefault(tensor, name)
+    counts = Counter(names.values())
+    return {tensor: name for tensor, name in names.items() if counts[name] == 1}
+
+
+def layer_name(model: Any, output: str) -> str:
+    """The layer of a node by the name of its weight, else the name of its output."""
+    node = next(node for node in model.graph.node if output in node.output)
+    name = node.input[1].removeprefix('network.').removesuffix('_DequantizeLinear_Output')
+    return name.removesuffix('_quantized').removesuffix('.weight') if '.weight' in name else output
+
+
 def layers_of(model: Any, events: Map[str, Event]) -> dict[str, Layer]:
     """Convolutions and products with known weights, by the layer whose output they give."""
     values = {item.name: item for item in model.graph.initializer}

@@ -1,6 +1,7 @@
 """An exported file as one side of a trace: an ONNX whose inner tensors are read by adding outputs to a copy, or replaced by
 cutting the graph at them; of a MINDIR, the output alone."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Mapping, Optional
 
@@ -15,7 +16,7 @@ from twinseg.common.deploy.sessions import failure, openvino_core
 from twinseg.common.errors import UserError, reason_of
 from twinseg.common.files import written_beside
 from twinseg.common.images.interpolation import Size
-from twinseg.common.trace.onnx_mapping import WEIGHTED, layers_of, map_graph
+from twinseg.common.trace.onnx_mapping import WEIGHTED, layer_names, layers_of, map_graph
 from twinseg.common.trace.onnx_mapping import Mapping as TensorMapping
 from twinseg.common.trace.onnx_pieces import COMPUTED, Piece, joined, piece_of
 from twinseg.common.trace.recording import Event, Recording
@@ -249,6 +250,17 @@ class OnnxSource:
             raise failure(
                 self.path, f'{"OpenVINO" if self.engine.name == "openvino" else "ONNX Runtime"} cannot run a part of it', error
             ) from None
+
+
+def name_alike(first: OnnxSource, second: OnnxSource) -> None:
+    """Gives the tensors of two graphs of one network the names of their layers, where a graph alone has those of tensors."""
+    graphs = [source.model.graph for source in (first, second) if source.model is not None]
+    if len(graphs) < 2 or graphs[0].output[0].name != graphs[1].output[0].name:
+        return
+    names = {**layer_names(first.model, second.model), graphs[0].output[0].name: ''}
+    for source in (first, second):
+        events = {tensor: Event(names.get(tensor, tensor), 0, 'output', 0) for tensor in source.mapping.events}
+        source.mapping = replace(source.mapping, events=events)
 
 
 def _is_half(model: Any, types: Mapping[str, int]) -> bool:

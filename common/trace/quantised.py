@@ -9,22 +9,29 @@ import onnx
 
 from twinseg.common import tasks
 from twinseg.common.config import Config
+from twinseg.common.data.base import OnProgress
 from twinseg.common.deploy.exported_file import ExportedNetwork, evaluate_exported
 from twinseg.common.errors import UserError
-from twinseg.common.trace.onnx_mapping import QUANTISING
+from twinseg.common.trace.onnx_mapping import QUANTISING, layer_name
 from twinseg.common.trace.onnx_source import OnnxSource
 from twinseg.common.trace.result import Section
 
 WORST = 3  # layers that are tried in float32 together
-MOST_SCORED = 8  # layers whose score in float32 is computed: each takes an evaluation
 WEIGHTED = ('Conv', 'ConvTranspose', 'MatMul', 'Gemm')
 
 
-def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, config: Optional[Config] = None) -> list[Section]:
+def rank_layers(
+    exact: OnnxSource,
+    quantised: OnnxSource,
+    images: np.ndarray,
+    config: Optional[Config] = None,
+    scored: Optional[int] = None,
+    progress: Optional[OnProgress] = None,
+) -> list[Section]:
     """Layers of an int8 file by the share of the logits' difference from float32 (root mean square, on ``images``) that
     vanishes when they alone stay in float32. With ``config``, the scores on its validation split of both files, with each of
-    the first MOST_SCORED layers in float32, and with the WORST of these together: a layer may change logits much and classes
-    little."""
+    the first ``scored`` layers (of all, unless given: each takes an evaluation) in float32, and with the WORST of these
+    together: a layer may change logits much and classes little. ``progress`` is told of each layer that is scored."""
     step = exact.batch or len(images)
     batches = [exact.prepare(images[start : start + step]) for start in range(0, len(images) - step + 1, step)]
     if not batches:
@@ -63,7 +70,12 @@ def rank_layers(exact: OnnxSource, quantised: OnnxSource, images: np.ndarray, co
                 evaluation = evaluate_exported(ExportedNetwork(file, quantised.engine.name), config)
                 return float(evaluation.scores.to_json()[figure])
 
-            scores = {name: score((name,)) for name in order[:MOST_SCORED]}
+            tried = order[:scored]
+            scores = {}
+            for count, name in enumerate(tried, 1):
+                scores[name] = score((name,))
+                if progress is not None:
+                    progress(count, len(tried))
             worst = sorted(scores, key=lambda name: -scores[name])[:WORST]
             exact_score = evaluate_exported(ExportedNetwork(exact.path, exact.engine.name), config).scores.to_json()[figure]
             for row in rows:
@@ -87,13 +99,6 @@ def weighted_nodes(model: Any) -> list[str]:
         if node.op_type in WEIGHTED
         and any(name in producers and producers[name].op_type == 'DequantizeLinear' for name in node.input)
     ]
-
-
-def layer_name(model: Any, output: str) -> str:
-    """The layer of a node by the name of its weight, else the name of its output."""
-    node = next(node for node in model.graph.node if output in node.output)
-    name = node.input[1].removeprefix('network.').removesuffix('_DequantizeLinear_Output')
-    return name.removesuffix('_quantized').removesuffix('.weight') if '.weight' in name else output
 
 
 def in_float(quantised: Any, exact: Any, outputs: set[str]) -> Any:

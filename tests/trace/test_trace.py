@@ -306,7 +306,7 @@ def test_the_layer_that_costs_an_int8_file_the_most_is_named(tmp_path):
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    from twinseg.common.trace.onnx_source import OnnxSource
+    from twinseg.common.trace.onnx_source import OnnxSource, name_alike
     from twinseg.common.trace.quantised import rank_layers
 
     rng = np.random.default_rng(0)
@@ -343,3 +343,6 @@ def test_the_layer_that_costs_an_int8_file_the_most_is_named(tmp_path):
     assert [row['layer'] for row in section.rows] == ['conv0', 'conv1']
     assert section.rows[0]['share'] > 0.8
     assert '100 % of it vanishes' in section.sentence
+    name_alike(*sources)
+    result = trace(*sources, images((16, 16)))
+    assert [row.event.layer for row in result.rows if row.own] == ['', 'conv0', '']  # the input, a layer, the output
