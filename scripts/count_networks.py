@@ -1,17 +1,15 @@
 """What ``twinseg list`` reads: python scripts/count_networks.py [NAME...]
 
-Counts parameters and multiply-accumulates of the networks, of all without names, and lists data sets and weights. Writes
-``common/report/catalogue.json``; needs PyTorch.
+Counts parameters and multiply-accumulates of the networks, of all without names, and lists recipes, data sets and weights.
+Writes ``common/report/catalogue.json``; needs PyTorch.
 """
 
-import json
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from twinseg.common.backend import get_backend
-from twinseg.common.files import write_text
 from twinseg.common.report import catalogue, counting
 
 
@@ -28,8 +26,7 @@ def main(names: list[str]) -> int:
         for arch in backend.MODELS
         if not names or arch in names or arch in known
     }
-    everything = {'networks': sizes, 'datasets': counting.datasets(), 'weights': counting.weights()}
-    write_text(catalogue.STORED, json.dumps(everything, indent=1) + '\n')
+    counting.store(networks=sizes, **counting.tables())
     print(f'{catalogue.STORED}: {len(sizes)} networks, {len(names) or len(sizes)} counted')
     return 0
 

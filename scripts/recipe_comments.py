@@ -1,4 +1,4 @@
-"""Writes into the opening comment of every recipe what its key ``published`` says.
+"""Writes into the opening comment of every recipe what its key ``published`` says, and for ``twinseg list`` what both say.
 
 python scripts/recipe_comments.py            writes
 python scripts/recipe_comments.py --check    names the recipes whose comment says something else, and exits with 1
@@ -7,6 +7,7 @@ python scripts/recipe_comments.py --check    names the recipes whose comment say
 import re
 import sys
 
+from twinseg.common.report import counting
 from twinseg.common.settings import published_scores, recipes
 from twinseg.common.settings.published_scores import LABEL, Published
 
@@ -40,6 +41,8 @@ def main() -> int:
             others.append(f'{path}: its comment says other published scores than its key')
             if '--check' not in sys.argv:
                 path.write_text(new, encoding='utf-8')
+    if '--check' not in sys.argv:
+        counting.store(recipes=counting.configs())
     print('\n'.join(others))
     return int(bool(others) and '--check' in sys.argv)
 

@@ -12,8 +12,6 @@ from twinseg.common.errors import UserError, did_you_mean, similar
 from twinseg.common.files.folders import weights_folder
 from twinseg.common.host.version import available
 from twinseg.common.plugins import PLUGINS
-from twinseg.common.settings import published_scores, recipes
-from twinseg.common.settings.published_scores import Published
 
 Row = dict[str, Any]
 STORED = Path(__file__).with_name('catalogue.json')  # what ``counting`` says, written by scripts/count_networks.py
@@ -47,14 +45,7 @@ def _is_of(recipe: str, dataset: Optional[str], arch: Optional[str]) -> bool:
 
 def configs() -> list[Row]:
     """The recipes, each with the first line of its comment and what is published for it."""
-    return [
-        {
-            'config': str(path.relative_to(recipes.RECIPES).with_suffix('')),
-            'about': _first_comment(path),
-            'published': '; '.join(score.text for score in (published_scores.of_file(path) or Published()).scores),
-        }
-        for path in recipes.recipes()
-    ]
+    return stored()['recipes']
 
 
 def keys() -> list[Row]:
@@ -114,7 +105,7 @@ def models() -> list[Row]:
 
 
 def stored() -> dict[str, Any]:
-    """Networks (name -> sizes), and rows of data sets and weights."""
+    """Networks (name -> sizes), and rows of recipes, data sets and weights."""
     return json.loads(STORED.read_text(encoding='utf-8'))
 
 
@@ -130,8 +121,3 @@ def _type(annotation: Any) -> str:
     if kind is not None:
         return f'{kind.__name__}[{", ".join(map(_type, parts))}]'
     return {NoneType: 'null', Any: 'any'}.get(annotation) or annotation.__name__
-
-
-def _first_comment(path: Any) -> str:
-    first = path.read_text(encoding='utf-8').partition('\n')[0]
-    return first.removeprefix('#').strip()

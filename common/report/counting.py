@@ -1,5 +1,6 @@
-"""What ``twinseg list`` reads from a file, computed: networks are built, tables of data sets and weights read."""
+"""What ``twinseg list`` reads from a file, computed: networks are built, recipes and tables read."""
 
+import json
 from typing import Any
 
 from twinseg.common import tasks
@@ -8,10 +9,24 @@ from twinseg.common.data import image_folder
 from twinseg.common.data.classes import CITYSCAPES_CLASSES
 from twinseg.common.data.layouts import DATASETS
 from twinseg.common.data.plugin_data import dataset_spec
+from twinseg.common.files import write_text
+from twinseg.common.report import catalogue
+from twinseg.common.settings import published_scores, recipes
+from twinseg.common.settings.published_scores import Published
 from twinseg.common.weights import TABLES, by_name
 from twinseg.common.weights.published import PUBLISHED
 
 Row = dict[str, Any]
+
+
+def store(**parts: Any) -> None:
+    """Writes parts of what ``twinseg list`` reads: ``networks``, and those of ``tables``."""
+    write_text(catalogue.STORED, json.dumps({**catalogue.stored(), **parts}, indent=1) + '\n')
+
+
+def tables() -> dict[str, list[Row]]:
+    """All that is listed without a network."""
+    return {'recipes': configs(), 'datasets': datasets(), 'weights': weights()}
 
 
 def count(backend: Backend, arch: str) -> Row:
@@ -28,6 +43,18 @@ def count(backend: Backend, arch: str) -> Row:
         'auxiliary': [name for name in full.align_corners if name != 'logits'],
         'publishers': list(dict.fromkeys(table.source for table in TABLES if table.arch == arch)),
     }
+
+
+def configs() -> list[Row]:
+    """The recipes, each with the first line of its comment and what is published for it."""
+    return [
+        {
+            'config': str(path.relative_to(recipes.RECIPES).with_suffix('')),
+            'about': path.read_text(encoding='utf-8').partition('\n')[0].removeprefix('#').strip(),
+            'published': '; '.join(score.text for score in (published_scores.of_file(path) or Published()).scores),
+        }
+        for path in recipes.recipes()
+    ]
 
 
 def datasets() -> list[Row]:
