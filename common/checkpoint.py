@@ -1,7 +1,8 @@
 """The checkpoint file that both backends write and read: one ``.safetensors`` file.
 
 Tensors are named ``model.*``, ``optimizer.<slot>.*`` and ``ema.*``. The file's metadata has one entry, ``twinseg``: JSON with
-``meta`` (``RunMeta``, as text) and ``checksum``, a BLAKE2 sum over ``meta`` and all tensors with their names.
+``meta`` (``RunMeta``, as text) and ``checksum``, a CRC-32 of ``meta`` and all tensors with their names; in files of format 1 a
+BLAKE2 sum of the same.
 """
 
 import hashlib
@@ -11,11 +12,11 @@ import re
 import shlex
 import shutil
 import warnings
-from collections.abc import Iterator
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Callable, Mapping, Optional
+from typing import Annotated, Any, Callable, Iterator, Mapping, Optional
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -27,7 +28,7 @@ from twinseg.common.files.file_kind import CHECKPOINTS, SAFETENSORS, kind_of
 from twinseg.common.settings.limits import MAX_CLASSES
 from twinseg.common.settings.messages import first_problem
 
-FORMAT = 1  # format that this version writes, and the newest that it reads; files without a number have format 1
+FORMAT = 2  # format that this version writes, and the newest that it reads; files without a number have format 1
 FOLDER = CHECKPOINTS  # name of a run's folder of checkpoints
 BEST = 'best.safetensors'
 STEP_NAME = re.compile(r'step_(\d{8,})\.safetensors')
@@ -123,8 +124,8 @@ class RunMeta(_Stored):
     def from_json(cls, text: str, where: str | Path) -> 'RunMeta':
         """Reads what ``to_json`` gave, of this or an earlier format. NewerFormatError, StateError; ``where`` is the file."""
         try:
-            content = json.loads(text)
-            number = content.get('format', 1)
+            content = {'format': 1, **json.loads(text)}
+            number = content['format']
             if isinstance(number, int) and number > FORMAT:
                 raise NewerFormatError(
                     f'{where}: has format {number}, written by a newer version of twinseg; this one reads formats up to '
@@ -139,8 +140,8 @@ class RunMeta(_Stored):
         raise StateError(f'{where}: damaged: what it says of itself is not readable: {reason}')
 
     def to_json(self) -> str:
-        """The format and all that was set, as JSON."""
-        return json.dumps({'format': self.format, **self.model_dump(exclude_unset=True)}, sort_keys=True)
+        """All that was set and the format that is written now, as JSON."""
+        return json.dumps({**self.model_dump(exclude_unset=True), 'format': FORMAT}, sort_keys=True)
 
 
 def save(path: str | Path, tensors: Mapping[str, np.ndarray], meta: RunMeta) -> None:
@@ -229,7 +230,8 @@ def _read(path: Path, whole: bool) -> tuple[State, RunMeta]:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = reason_of(error)
         raise StateError(f'{path}: not a readable checkpoint (truncated, or another kind of file): {reason}') from None
-    if whole and checksum != _checksum(tensors, text):
+    sum_of = _checksum if meta.format > 1 else _checksum_of_format_1
+    if whole and checksum != sum_of(tensors, text):
         raise StateError(f'{path}: damaged: its checksum does not agree with its content; use an earlier checkpoint')
     return tensors, meta
 
@@ -373,9 +375,23 @@ def _below(prefix: str, tensors: Mapping[str, np.ndarray]) -> State:
 
 
 def _checksum(tensors: Mapping[str, np.ndarray], text: str) -> str:
-    digest = hashlib.blake2b(text.encode(), digest_size=16)
+    checksum = 0
+    for part in _parts(tensors, text):
+        checksum = zlib.crc32(part, checksum)
+    return f'{checksum:08x}'
+
+
+def _checksum_of_format_1(tensors: Mapping[str, np.ndarray], text: str) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in _parts(tensors, text):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(tensors: Mapping[str, np.ndarray], text: str) -> Iterator[bytes | memoryview]:
+    """What a checksum is of."""
+    yield text.encode()
     for name in sorted(tensors):
         array = tensors[name]
-        digest.update(f'\n{name} {array.dtype} {array.shape} '.encode())
-        digest.update(array.reshape(-1).data)
-    return digest.hexdigest()
+        yield f'\n{name} {array.dtype} {array.shape} '.encode()
+        yield array.reshape(-1).data

@@ -182,6 +182,16 @@ def test_the_meta_alone_is_read_from_the_beginning(tmp_path):
         checkpoint.read_meta(path)
 
 
+def test_damage_of_a_file_of_format_1_is_seen(tmp_path):
+    """What ships was written in it."""
+    shipped = Path(checkpoint.__file__).parent / 'weights' / 'shipped' / 'enet_camvid.safetensors'
+    content = shipped.read_bytes()
+    assert checkpoint.load(shipped)[1].format == 1
+    (tmp_path / 'x').write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(StateError, match='damaged'):
+        checkpoint.load(tmp_path / 'x')
+
+
 def test_a_file_without_a_number_has_format_1(tmp_path):
     meta = RunMeta.from_json('{"step": 3, "something": "of an earlier writer"}', 'x')
     assert (meta.format, meta.step, meta.world_size, meta.left_out) == (1, 3, 1, 0)
