@@ -10,7 +10,7 @@ from typing import Any, Optional
 from typing import Mapping as Map
 
 import numpy as np
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from twinseg.common.activations import Layer
 from twinseg.common.trace.recording import START, Event, Recording
@@ -82,7 +82,7 @@ def map_graph(model: Any, recording: Recording, layers: Map[str, Layer]) -> Mapp
         if node.op_type == 'MatMul' and len(following) == 1 and following[0].op_type == 'Add':
             tensor = following[0].output[0]
             following = users.get(tensor, [])
-        while len(following) == 1 and following[0].op_type == 'Cast':  # behind it recorded values are not rounded
+        while len(following) == 1 and _widens(following[0]):  # behind it recorded values are not rounded
             tensor = following[0].output[0]
             following = users.get(tensor, [])
         norm = _consumer(recording, result, 'norm', layers)
@@ -223,6 +223,11 @@ def _consumer(recording: Recording, event: Event, kind: str, layers: Map[str, La
 
 def _image(graph: Any, producers: Map[str, Any]) -> str:
     return 'in/normalised' if 'in/normalised' in producers else graph.input[0].name
+
+
+def _widens(node: Any) -> bool:
+    """Whether a node makes float32 of what a layer in half precision gives."""
+    return node.op_type == 'Cast' and any(item.name == 'to' and item.i == TensorProto.FLOAT for item in node.attribute)
 
 
 def _unrounded(name: str, producers: Map[str, Any]) -> str:

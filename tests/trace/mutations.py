@@ -565,7 +565,7 @@ def planted_file(case, pytorch, first, rng):
             names, causes, statistics = ('network',), ('scale',), OTHER_STATISTICS
         else:
             planted = in_graph(case.bug, model, rng)
-            while planted is not None and same(computed(model), computed(right)):  # of one pixel both rules make one value
+            while case.bug == 'align_corners' and same(computed(model), computed(right)):  # of one pixel both rules make one
                 model = copy.deepcopy(right)
                 planted = in_graph(case.bug, model, rng)
             if planted is None:
