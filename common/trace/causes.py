@@ -1,18 +1,23 @@
 """The tensors at which two sides part, as causes: the layer, the guess at the mistake, the sentence."""
 
+from itertools import product
 from typing import Mapping, Optional, Sequence
 
 import numpy as np
 
 from twinseg.common.activations import Layer
 from twinseg.common.trace import guesses
-from twinseg.common.trace.difference import FACTOR
+from twinseg.common.trace.difference import FACTOR, difference
 from twinseg.common.trace.guesses import Candidate, Guess, Pictures, Step
+from twinseg.common.trace.guesses.activations import ACTIVATIONS
+from twinseg.common.trace.guesses.guess import vanishes
 from twinseg.common.trace.recording import START, Comparison, Event, Recording
 from twinseg.common.trace.result import Cause, Row
 from twinseg.common.trace.sources import Source
 
 MOST_CANDIDATES = 24  # most recorded tensors that are tried for what lies between layers
+MOST_HIDDEN = 4  # most activations whose outputs one side does not show that are tried, the latest first
+INSTEAD_OF_RELU = ('none', 'leaky relu (0.01)', 'relu6', 'silu', 'hard swish')  # each takes a run of the recorded side
 
 
 def causes_of(
@@ -22,9 +27,11 @@ def causes_of(
     recorded: Source,
     other: Source,
     swapped: bool,
+    images: np.ndarray,
     originals: Sequence[np.ndarray] = (),
 ) -> tuple[list[Cause], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """The causes, and of each the worst channel of both sides. ``originals``: the images before they were resized."""
+    """The causes, and of each the worst channel of both sides. ``images``: what the recorded side was run on; ``originals``:
+    the same before they were resized."""
     mine, theirs = recorded.layers(), other.layers()
     causes: list[Cause] = []
     labels = other.label, (recorded if swapped else other).label
@@ -55,6 +62,13 @@ def causes_of(
                 resize = guesses.resize_of(Pictures(originals, other.prepare), array, reference)
                 guess = None if resize is None else resize.turned()
             is_between = not skipped
+            if (
+                guess is None
+                and recorded.runs
+                and (hidden := _hidden_activation(event, array, recording, alone, recorded, images))
+            ):
+                name, guess = hidden
+                is_between = False
         if guess is not None and swapped:
             guess = guess.turned()
         if guess is not None and guess.cause == 'precision' and row.own is not None:
@@ -91,6 +105,33 @@ def _skipped(event: Event, recording: Recording, alone: Comparison) -> list[str]
             break
         skipped.append(before.layer)
     return list(dict.fromkeys(reversed(skipped)))
+
+
+def _hidden_activation(
+    event: Event, array: np.ndarray, recording: Recording, alone: Comparison, recorded: Source, images: np.ndarray
+) -> Optional[tuple[str, Guess]]:
+    """The activation whose output the other side does not show, since a resize or a concatenation follows, without which, or
+    with another one in its place, the recorded side makes the other side's tensor."""
+    layers, order = recorded.layers(), list(recording.content)
+    hidden = [
+        before
+        for before in reversed(order[: order.index(event)])
+        if before.side == 'output'
+        and before.layer in layers
+        and layers[before.layer].kind == 'relu'
+        and before not in alone.differences
+        and Event(before.layer, before.call, 'input', 0) in recording
+    ]
+    apart = difference(recording[event], array).relative
+    limits = {**dict.fromkeys(order, np.inf), event: -1.0}
+    for output, name in product(hidden[:MOST_HIDDEN], INSTEAD_OF_RELU):
+        changed = ACTIVATIONS[name](np.array(recording[Event(output.layer, output.call, 'input', 0)]))
+        run = Comparison(recording, forced=False, limits=limits, replaced={output: changed.astype(np.float32)})
+        recorded.run(recorded.prepare(images), run)
+        found = run.captured.get(event)
+        if found is not None and vanishes(remains := difference(array, found).relative, apart):
+            return output.layer, Guess('activation', f'with {name if name != "none" else "no activation"}', 'relu', remains)
+    return None
 
 
 def _candidates(event: Event, parent: str, recording: Recording) -> list[Candidate]:
@@ -130,7 +171,8 @@ def _cause(
         and one.end_to_end is not None
     ]
     inputs = max(earlier, default=0.0)
-    where = name
+    itself = between or name == row.event.layer
+    where = name if itself else f'{name} (seen at {row.event})'
     if between:
         where = f'{name}, before {row.event.layer}' if row.event.side == 'input' and row.event.layer else f'{name}, at its end'
         where = 'the input of the network' if not row.event.layer and row.event.side == 'input' else where
@@ -143,7 +185,7 @@ def _cause(
     text = f'{where}: same inputs, {differs} (noise explains {_number(row.limit)})'
     if row.event == START:
         text = f'{where} {differs.removeprefix("output ")} (noise explains {_number(row.limit)})'
-    if not between and inputs:
+    if not between and itself and inputs:
         text = f'{where}: inputs equal to {_number(inputs)} end to end, '
         text += f'by itself its {differs} (noise explains {_number(row.limit)})'
     if guess is not None:

@@ -19,26 +19,28 @@ from twinseg.common.trace.folder import FolderSource
 from twinseg.common.trace.recording import Comparison, Event, Recording
 from twinseg.common.trace.sources import NetworkSource
 
-DEFAULT_CASES = [  # bug, network, side: one of each kind of guess
+DEFAULT_CASES = [  # bug, network, side, seed of the layer: one of each kind of guess
     ("padding 'same'", 'fast_scnn', 'mindspore'),
     ('BN epsilon', 'fast_scnn', 'mindspore'),
     ('align_corners', 'fast_scnn', 'pytorch'),
     ('count_include_pad', 'ddrnet23_slim_seg', 'pytorch'),
     ('order of concat', 'fast_scnn', 'mindspore'),
     ('activation missing', 'fast_scnn', 'onnxruntime'),
+    ('activation missing', 'fast_scnn', 'onnxruntime', 1),  # a resize follows, which shows nothing of it
     ('weight transposed', 'fast_scnn', 'openvino'),
     ('bias missing', 'fast_scnn', 'onnxruntime'),
     ('dropout active', 'fast_scnn', 'pytorch'),
     ('one layer in float16', 'fast_scnn', 'pytorch'),
+    ('one layer in float16', 'fast_scnn', 'onnxruntime', 15),  # behind a norm without an activation
 ]
 
 
-@pytest.mark.parametrize(('bug', 'network', 'side'), DEFAULT_CASES)
-def test_a_planted_bug_is_named(bug, network, side):
+@pytest.mark.parametrize(('bug', 'network', 'side', 'seed'), [(*case, 0)[:4] for case in DEFAULT_CASES])
+def test_a_planted_bug_is_named(bug, network, side, seed):
     pytest.importorskip('torch')
     if side in ('mindspore', 'onnxruntime', 'openvino'):
         pytest.importorskip(side)
-    outcome = run_case(Case(bug, network, side, 0))
+    outcome = run_case(Case(bug, network, side, seed))
     assert outcome.layer_right, outcome.sentence
     assert outcome.cause_right, outcome.sentence
 
