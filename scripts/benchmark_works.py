@@ -162,6 +162,43 @@ def network(engine: Optional[str]) -> Callable[[], Work]:
     return ready
 
 
+def views() -> Work:
+    """Six scales and their mirrored images, averaged, as `--ms-flip` does."""
+    from twinseg.common.inference.runs import load_run
+    from twinseg.common.inference.views import TestTimeAugmentation
+    from twinseg.common.tasks.base import SCALES
+
+    run = load_run(ROOT / 'weights' / 'fast_scnn_camvid.safetensors', 'pytorch', 'cpu')
+    image, augmented = street(), TestTimeAugmentation(run.predictor, SCALES, True)
+    return lambda: augmented.class_ids(image)
+
+
+def plain_views() -> Work:
+    """The same as a loop in PyTorch."""
+    import torch
+    import torch.nn.functional as F
+
+    from twinseg.common.inference.runs import load_run
+    from twinseg.common.tasks.base import SCALES
+
+    network: Any = load_run(ROOT / 'weights' / 'fast_scnn_camvid.safetensors', 'pytorch', 'cpu').network
+    image = (torch.from_numpy(street()).float() - 120) / 58
+    network.eval()
+
+    @torch.inference_mode()
+    def work() -> np.ndarray:
+        total: Any = 0
+        for scale in SCALES:
+            view = F.interpolate(image, scale_factor=scale, mode='bilinear')
+            for mirrored in (False, True):
+                logits = network(view.flip(-1) if mirrored else view)['logits']
+                probabilities = F.interpolate(logits, image.shape[2:], mode='bilinear').softmax(1)
+                total = total + (probabilities.flip(-1) if mirrored else probabilities)
+        return total.argmax(1).byte().numpy()
+
+    return work
+
+
 def street() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (1, 3, 512, 1024), np.uint8)
 
@@ -420,6 +457,7 @@ ROWS = {
     'predict': Row('Fast-SCNN, image to class ids', 'OpenVINO, resize and argmax', network(None), openvino_ids),
     'predict_engine': Row('the same with --engine openvino', 'OpenVINO, resize and argmax', network('openvino'), openvino_ids),
     'predict_logits': Row('the same with --engine openvino', 'OpenVINO, logits alone', network('openvino'), openvino_logits),
+    'views': Row('Fast-SCNN, --ms-flip, 512x1024', 'a loop in PyTorch', views, plain_views),
     'step_fast_scnn': Row(
         'training step, Fast-SCNN',
         'mmsegmentation',
