@@ -78,7 +78,7 @@ def commands() -> str:
     from twinseg.common import cli
 
     parts = ['# Commands', 'What `twinseg COMMAND --help` says.']
-    for name, command in get_command(cli.app).commands.items():  # type: ignore[attr-defined]
+    for name, command in get_command(cli.make_app()).commands.items():  # type: ignore[attr-defined]
         if not command.hidden:
             context = click.Context(command, info_name=f'twinseg {name}', max_content_width=WIDTH, terminal_width=WIDTH)
             parts += [f'## {name}', f'```text\n{command.get_help(context).rstrip()}\n```']

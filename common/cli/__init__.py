@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Callable, Optional
+from typing import Annotated, Callable, Optional, Sequence
 
 import typer
 
@@ -46,16 +46,6 @@ PAGES = {'-h', '--help', '--version', '--show-completion', '--install-completion
 # commands that take the same large blocks of memory again and again
 RUNNING_NETWORKS = ('train', 'eval', 'predict', 'submit', 'benchmark')
 
-app = typer.Typer(
-    cls=Commands,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={'help_option_names': ['-h', '--help']},
-)
-for name, command in COMMANDS.items():
-    app.command(name, cls=Command)(command)
-app.command('conversion-facts', hidden=True)(deployment.conversion_facts)
-
 
 def _print_version(asked: bool) -> None:
     if asked:
@@ -65,13 +55,32 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def global_options(
     version: Annotated[
         bool, typer.Option('--version', help='Print the version and exit.', is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
     """Semantic segmentation networks, each in PyTorch and in MindSpore."""
+
+
+def make_app(called: Optional[Sequence[str]] = None) -> typer.Typer:
+    """All commands; with ``called``, the others are names alone, since reading the options of all takes longer than a page of
+    help does otherwise."""
+    app = typer.Typer(
+        cls=Commands,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={'help_option_names': ['-h', '--help']},
+    )
+    app.callback()(global_options)
+    for name, command in COMMANDS.items():
+        app.command(name, cls=Command)(command if called is None or name in called else _not_called)
+    app.command('conversion-facts', hidden=True)(deployment.conversion_facts)
+    return app
+
+
+def _not_called() -> None:
+    pass
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
@@ -104,6 +113,7 @@ def _run(words: list[str], plugins: list[str], debug: bool) -> int:
     """The command's exit status, errors explained."""
     try:
         _load(plugins, words)
+        app = make_app(None if '_TWINSEG_COMPLETE' in os.environ else words)
         return app(_repeat_set(words) or ['--help'], prog_name='twinseg', standalone_mode=False) or 0
     except KeyboardInterrupt:
         return 130

@@ -8,7 +8,6 @@ import typer
 
 from twinseg.common.cli.options import ConfigName, Settings, load_config
 from twinseg.common.errors import UserError
-from twinseg.common.files import home_expanded, resolved
 
 if TYPE_CHECKING:
     from twinseg.common.data.annotations.convert import Options
@@ -73,6 +72,7 @@ def prepare(
     from twinseg.common.data.layouts import FOLDERS
     from twinseg.common.data.open import open_for_cache
     from twinseg.common.data.prepare import PREPARABLE, prepare_dataset
+    from twinseg.common.files import home_expanded
 
     if not cache and (config == 'custom' or tool or classes or val_fraction is not None or unlabelled != 'background'):
         _prepare_annotations(config, tool, words or [], folder, Options(classes, val_fraction, unlabelled))
@@ -104,6 +104,7 @@ def prepare(
 
 def _prepare_weights(names: list[str], folder: Optional[Path]) -> None:
     from twinseg.common import console
+    from twinseg.common.files import home_expanded
     from twinseg.common.weights import by_name
     from twinseg.common.weights.prepare import prepare_weights
 
@@ -121,6 +122,7 @@ def _prepare_annotations(
     """Label files and a recipe from the annotations of a tool."""
     from twinseg.common import console
     from twinseg.common.data.annotations.convert import READERS, convert_annotations
+    from twinseg.common.files import home_expanded, resolved
 
     if name != 'custom' or tool not in READERS or len(words) != 1:
         raise UserError(

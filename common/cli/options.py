@@ -1,13 +1,11 @@
 """Options that several commands share, the values they turn into, and scores on the screen and in a file."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional
 
 import typer
 
 from twinseg.common.errors import UserError
-from twinseg.common.files import write_text
 
 if TYPE_CHECKING:
     from twinseg.common.config import Config
@@ -160,6 +158,10 @@ def parse_size(text: Optional[str], option: str = '--size') -> Optional['Size']:
 def write_json(file: Optional[Path], values: dict[str, Any]) -> None:
     """Writes the values where ``--json`` names a file."""
     if file is not None:
+        import json
+
+        from twinseg.common.files import write_text
+
         write_text(file, json.dumps(values, indent=1, default=str) + '\n')
 
 

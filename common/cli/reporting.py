@@ -1,6 +1,5 @@
 """Commands that show what there is: ``list``, ``report``, ``results``."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -48,6 +47,8 @@ def list_(
         asked = {name: name != 'keys' for name in asked}
     rows = {name: catalogue.rows(name, words or (), dataset, arch) for name, given in asked.items() if given}
     if as_json:
+        import json
+
         print(json.dumps(rows, indent=1))
         return
     for name, entries in rows.items():

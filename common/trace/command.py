@@ -86,7 +86,7 @@ class Request:
 
 
 def run(request: Request, progress: Optional[OnProgress] = None) -> Trace:
-    """Opens both sides, reads the input and compares. ``progress`` is told of the layers that are scored. UserError for what
+    """Opens both sides, reads the input and compares. ``progress`` counts the layers that are scored. UserError for what
     cannot be compared."""
     first, second = (open_source(text, request.options) for text in (request.first, request.second))
     if not first.runs and not second.runs:

@@ -31,7 +31,7 @@ def rank_layers(
     """Layers of an int8 file by the share of the logits' difference from float32 (root mean square, on ``images``) that
     vanishes when they alone stay in float32. With ``config``, the scores on its validation split of both files, with each of
     the first ``scored`` layers (of all, unless given: each takes an evaluation) in float32, and with the WORST of these
-    together: a layer may change logits much and classes little. ``progress`` is told of each layer that is scored."""
+    together: a layer may change logits much and classes little. ``progress`` counts the layers that are scored."""
     step = exact.batch or len(images)
     batches = [exact.prepare(images[start : start + step]) for start in range(0, len(images) - step + 1, step)]
     if not batches:

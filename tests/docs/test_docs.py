@@ -43,7 +43,7 @@ EXAMPLES = ('my_net', 'my_set', 'my_publisher')  # files that the guides make
 @pytest.fixture(scope='module')
 def commands() -> dict:
     """The commands of the program by name."""
-    return get_command(cli.app).commands
+    return get_command(cli.make_app()).commands
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -184,7 +184,7 @@ def test_the_quickstart(tmp_path):
     calls = [shlex.split(line) for line in log.read_text().splitlines()]
     assert [words[2] for words in calls] == ['train', 'eval', 'train', 'eval', 'parity', 'export', 'export', 'report']
     assert calls[-1][calls[-1].index('--out') + 1] == 'runs/quickstart/report.html'
-    known = get_command(cli.app).commands
+    known = get_command(cli.make_app()).commands
     for words in calls:
         options = {option for parameter in known[words[2]].params for option in parameter.opts}
         assert {word for word in words if word.startswith('--')} <= options
