@@ -230,8 +230,7 @@ def _read(path: Path, whole: bool) -> tuple[State, RunMeta]:
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = reason_of(error)
         raise StateError(f'{path}: not a readable checkpoint (truncated, or another kind of file): {reason}') from None
-    sum_of = _checksum if meta.format > 1 else _checksum_of_format_1
-    if whole and checksum != sum_of(tensors, text):
+    if whole and checksum != _checksum(tensors, text, meta.format):
         raise StateError(f'{path}: damaged: its checksum does not agree with its content; use an earlier checkpoint')
     return tensors, meta
 
@@ -374,18 +373,17 @@ def _below(prefix: str, tensors: Mapping[str, np.ndarray]) -> State:
     return {name.removeprefix(prefix): array for name, array in tensors.items() if name.startswith(prefix)}
 
 
-def _checksum(tensors: Mapping[str, np.ndarray], text: str) -> str:
+def _checksum(tensors: Mapping[str, np.ndarray], text: str, number: int = FORMAT) -> str:
+    """As files of format ``number`` have it."""
+    if number == 1:
+        digest = hashlib.blake2b(digest_size=16)
+        for part in _parts(tensors, text):
+            digest.update(part)
+        return digest.hexdigest()
     checksum = 0
     for part in _parts(tensors, text):
         checksum = zlib.crc32(part, checksum)
     return f'{checksum:08x}'
-
-
-def _checksum_of_format_1(tensors: Mapping[str, np.ndarray], text: str) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for part in _parts(tensors, text):
-        digest.update(part)
-    return digest.hexdigest()
 
 
 def _parts(tensors: Mapping[str, np.ndarray], text: str) -> Iterator[bytes | memoryview]:

@@ -39,7 +39,8 @@ class Mutator(Values):
         if meta is not None and self.rng.random() < 0.8:
             stored['meta'] = raw(json.dumps(self.value(meta)))
             with contextlib.suppress(SafetensorError):
-                stored['checksum'] = checkpoint._checksum(load(content), stored['meta'])
+                number = 1 if _get(meta, 'format') in (None, 1) else checkpoint.FORMAT
+                stored['checksum'] = checkpoint._checksum(load(content), stored['meta'], number)
             header['__metadata__']['twinseg'] = json.dumps(stored)
         else:
             header = self.value(header)
