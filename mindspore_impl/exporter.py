@@ -262,6 +262,10 @@ class OnnxGraph:
         start = np.array([0 if begin_mask >> axis & 1 else begin for axis, begin in enumerate(inputs[1])])
         return self._node('Slice', [inputs[0], start, start + step * shape, np.arange(len(start)), step])
 
+    def Slice(self, inputs, attributes, shape):
+        start = np.array(inputs[1])
+        return self._node('Slice', [inputs[0], start, start + np.array(shape), np.arange(len(start))])
+
     def Concat(self, inputs, attributes, shape):
         return self._node('Concat', inputs[0], axis=inputs[1])
 

@@ -99,7 +99,15 @@ LIMITED = {  # operators that an Ascend has, but not as the networks need them
 # Operators without a docstring: gradients of documented ones, and what the compiler puts in.
 INTERNAL = {
     *('BatchNormGrad', 'BiasAddGrad', 'Conv2DBackpropFilter', 'Conv2DBackpropInput', 'GatherDGradV2', 'MaxPoolGrad'),
-    *('PReLUGrad', 'ReluGrad', 'ResizeBilinearGrad', 'ResizeNearestNeighborV2Grad', 'SigmoidGrad', 'StridedSliceGrad'),
+    *(
+        'PReLUGrad',
+        'ReluGrad',
+        'ResizeBilinearGrad',
+        'ResizeNearestNeighborV2Grad',
+        'SigmoidGrad',
+        'SliceGrad',
+        'StridedSliceGrad',
+    ),
     *('AvgPool3DGrad', 'AdaptiveAvgPool2DGrad', 'SplitWithSize', 'SumExt', 'Muls', 'Divs', 'RemainderTensorScalar'),
     *('Depend', 'Load', 'MakeTuple', 'Partial', 'Return', 'Switch', 'TupleGetItem', 'UpdateState', 'L2Loss', 'SGD'),
 }
