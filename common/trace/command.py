@@ -92,6 +92,8 @@ def run(request: Request, progress: Optional[OnProgress] = None) -> Trace:
     if not first.runs and not second.runs:
         raise UserError(f'{request.first} and {request.second}: one of the two must be something that runs')
     _share_statistics(first, second)
+    if request.scored is not None and not (request.inputs.data and request.rank and _is_quantised(first, second)):
+        raise UserError('--scored: has an effect on a float32 ONNX and its int8 one with --data, ranked')
     if isinstance(first, OnnxSource) and isinstance(second, OnnxSource):
         name_alike(first, second)
     elif isinstance(first, OnnxSource) or isinstance(second, OnnxSource):
@@ -119,12 +121,8 @@ def run(request: Request, progress: Optional[OnProgress] = None) -> Trace:
         if not files:
             raise UserError('--outputs: neither side is an ONNX file')
         files[-1].write_with_outputs(request.outputs)
-    if (
-        isinstance(first, OnnxSource)
-        and isinstance(second, OnnxSource)
-        and second.precision == 'int8'
-        and first.precision != 'int8'
-    ):
+    if _is_quantised(first, second):
+        assert isinstance(first, OnnxSource) and isinstance(second, OnnxSource)
         config = request.inputs.configuration() if request.inputs.data else None
         scored_on = config if request.rank else None
         result.sections.extend(rank_layers(first, second, images, scored_on, request.scored, progress))
@@ -135,6 +133,12 @@ def run(request: Request, progress: Optional[OnProgress] = None) -> Trace:
         if request.steps:
             result.sections.append(trace_steps(one, other, request.steps))
     return result
+
+
+def _is_quantised(first: Source, second: Source) -> bool:
+    """Whether the second side is a file in int8, and the first one a file that is not."""
+    files = isinstance(first, OnnxSource) and isinstance(second, OnnxSource)
+    return files and first.precision != 'int8' and second.precision == 'int8'
 
 
 def _share_statistics(first: Source, second: Source) -> None:

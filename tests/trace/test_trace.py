@@ -293,6 +293,7 @@ def test_a_port_with_the_default_padding_is_told_from_one_without(name, layers, 
         (['missing.py:Net', 'b'], 'which framework'),
         (['missing.py:Net@pytorch', 'b'], 'no such file'),
         (['a', 'b', '--out', 'x.txt'], '*.html'),
+        (['enet_camvid', 'enet_camvid@pytorch', '--scored', '3'], '--scored: has an effect on'),
     ],
 )
 def test_what_cannot_be_traced_is_one_line(words, message, capsys):
