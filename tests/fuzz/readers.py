@@ -113,9 +113,10 @@ def read_pictures(rng: random.Random) -> int:
 
 def read_data_set(rng: random.Random) -> int:
     def work() -> None:
-        splits = open_splits(config.load('c.yaml').data)
-        unused_files(*splits), shared_images(*splits)
-        for dataset in splits:
+        training, validation = open_splits(config.load('c.yaml').data)
+        datasets = [training] if validation is None else [training, validation]
+        unused_files(*datasets), shared_images(training, validation)
+        for dataset in datasets:
             label_faults.faults(dataset, label_faults.look(dataset), training=True)
             for index in range(min(len(dataset), 50)):
                 dataset.read(index)
