@@ -26,7 +26,7 @@ def main(names: list[str]) -> int:
         for arch in backend.MODELS
         if not names or arch in names or arch in known
     }
-    counting.store(networks=sizes, **counting.tables())
+    catalogue.store(networks=sizes, **counting.tables())
     print(f'{catalogue.STORED}: {len(sizes)} networks, {len(names) or len(sizes)} counted')
     return 0
 

@@ -7,7 +7,7 @@ python scripts/recipe_comments.py --check    names the recipes whose comment say
 import re
 import sys
 
-from twinseg.common.report import counting
+from twinseg.common.report import catalogue, counting
 from twinseg.common.settings import published_scores, recipes
 from twinseg.common.settings.published_scores import LABEL, Published
 
@@ -42,7 +42,7 @@ def main() -> int:
             if '--check' not in sys.argv:
                 path.write_text(new, encoding='utf-8')
     if '--check' not in sys.argv:
-        counting.store(recipes=counting.configs())
+        catalogue.store(recipes=counting.configs())
     print('\n'.join(others))
     return int(bool(others) and '--check' in sys.argv)
 

@@ -9,6 +9,7 @@ from types import NoneType
 from typing import Annotated, Any, Literal, Optional, Sequence, Union, get_args, get_origin
 
 from twinseg.common.errors import UserError, did_you_mean, similar
+from twinseg.common.files import write_text
 from twinseg.common.files.folders import weights_folder
 from twinseg.common.host.version import available
 from twinseg.common.plugins import PLUGINS
@@ -107,6 +108,11 @@ def models() -> list[Row]:
 def stored() -> dict[str, Any]:
     """Networks (name -> sizes), and rows of recipes, data sets and weights."""
     return json.loads(STORED.read_text(encoding='utf-8'))
+
+
+def store(**parts: Any) -> None:
+    """Writes parts of the same anew."""
+    write_text(STORED, json.dumps({**stored(), **parts}, indent=1) + '\n')
 
 
 def _type(annotation: Any) -> str:

@@ -1,6 +1,5 @@
 """What ``twinseg list`` reads from a file, computed: networks are built, recipes and tables read."""
 
-import json
 from typing import Any
 
 from twinseg.common import tasks
@@ -9,19 +8,12 @@ from twinseg.common.data import image_folder
 from twinseg.common.data.classes import CITYSCAPES_CLASSES
 from twinseg.common.data.layouts import DATASETS
 from twinseg.common.data.plugin_data import dataset_spec
-from twinseg.common.files import write_text
-from twinseg.common.report import catalogue
 from twinseg.common.settings import published_scores, recipes
 from twinseg.common.settings.published_scores import Published
 from twinseg.common.weights import TABLES, by_name
 from twinseg.common.weights.published import PUBLISHED
 
 Row = dict[str, Any]
-
-
-def store(**parts: Any) -> None:
-    """Writes parts of what ``twinseg list`` reads: ``networks``, and those of ``tables``."""
-    write_text(catalogue.STORED, json.dumps({**catalogue.stored(), **parts}, indent=1) + '\n')
 
 
 def tables() -> dict[str, list[Row]]:

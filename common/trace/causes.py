@@ -27,11 +27,10 @@ def causes_of(
     recorded: Source,
     other: Source,
     swapped: bool,
-    images: np.ndarray,
-    originals: Sequence[np.ndarray] = (),
+    images: Sequence[np.ndarray] | np.ndarray,
 ) -> tuple[list[Cause], dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """The causes, and of each the worst channel of both sides. ``images``: what the recorded side was run on; ``originals``:
-    the same before they were resized."""
+    """The causes, and of each the worst channel of both sides. ``images``: what the recorded side was run on, uint8 (N, 3, H,
+    W), or where it does not run, the images before they were resized."""
     mine, theirs = recorded.layers(), other.layers()
     causes: list[Cause] = []
     labels = other.label, (recorded if swapped else other).label
@@ -58,14 +57,14 @@ def causes_of(
             skipped = [layer for layer in _skipped(event, recording, alone) if layer in mine]
             name = skipped[0] if skipped else (row.parent if event.side == 'input' else event.layer) or 'network'
             guess = guesses.between(reference, array, _candidates(event, row.parent, recording))
-            if guess is None and originals and event == START:
-                resize = guesses.resize_of(Pictures(originals, other.prepare), array, reference)
+            if guess is None and not recorded.runs and len(images) and event == START:
+                resize = guesses.resize_of(Pictures(list(images), other.prepare), array, reference)
                 guess = None if resize is None else resize.turned()
             is_between = not skipped
             if (
                 guess is None
                 and recorded.runs
-                and (hidden := _hidden_activation(event, array, recording, alone, recorded, images))
+                and (hidden := _hidden_activation(event, array, recording, alone, recorded, np.asarray(images)))
             ):
                 name, guess = hidden
                 is_between = False

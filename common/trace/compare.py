@@ -66,9 +66,7 @@ def trace(
             )
             for event in recording.content
         ]
-        causes, pictures = causes_of(
-            rows, recording, alone, recorded, other, swapped, images, () if recorded.runs else originals
-        )
+        causes, pictures = causes_of(rows, recording, alone, recorded, other, swapped, images if recorded.runs else originals)
         if rank and recorded.runs and len(causes):
             causes = ranked(causes, recording, alone, recorded, images)
         sections = []
