@@ -111,7 +111,7 @@ def stored() -> dict[str, Any]:
 
 
 def store(**parts: Any) -> None:
-    """Writes parts of the same anew."""
+    """Writes parts of the same again."""
     write_text(STORED, json.dumps({**stored(), **parts}, indent=1) + '\n')
 
 
