@@ -264,7 +264,7 @@ class OnnxGraph:
 
     def Slice(self, inputs, attributes, shape):
         start = np.array(inputs[1])
-        return self._node('Slice', [inputs[0], start, start + np.array(shape), np.arange(len(start))])
+        return self._node('Slice', [inputs[0], start, start + shape, np.arange(len(start))])
 
     def Concat(self, inputs, attributes, shape):
         return self._node('Concat', inputs[0], axis=inputs[1])

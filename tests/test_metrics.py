@@ -23,9 +23,9 @@ def labels(seed: int, ignored: bool = True, shape: tuple[int, ...] = (2, 9, 7)) 
 
 
 @settings(deadline=None)
-@given(seed=st.integers(0, 10**6))
-def test_confusion_matrix_is_scikit_learns(seed):
-    truth, prediction = labels(seed)
+@given(seed=st.integers(0, 10**6), shape=st.sampled_from([(2, 9, 7), (3, 8, 6)]))
+def test_confusion_matrix_is_scikit_learns(seed, shape):
+    truth, prediction = labels(seed, shape=shape)
     counted = truth != 255
     expected = metrics.confusion_matrix(truth[counted], prediction[counted], labels=range(4))
     found = confusion_matrix(truth, prediction, 4)

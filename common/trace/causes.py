@@ -61,13 +61,11 @@ def causes_of(
                 resize = guesses.resize_of(Pictures(list(images), other.prepare), array, reference)
                 guess = None if resize is None else resize.turned()
             is_between = not skipped
-            if (
-                guess is None
-                and recorded.runs
-                and (hidden := _hidden_activation(event, array, recording, alone, recorded, np.asarray(images)))
-            ):
-                name, guess = hidden
-                is_between = False
+            if guess is None and recorded.runs and all(cause.guess for cause in causes):  # the others may follow from this one
+                hidden = _hidden_activation(event, array, recording, alone, recorded, np.asarray(images))
+                if hidden is not None:
+                    name, guess = hidden
+                    is_between = False
         if guess is not None and swapped:
             guess = guess.turned()
         if guess is not None and guess.cause == 'precision' and row.own is not None:

@@ -92,7 +92,7 @@ def run(request: Request, progress: Optional[OnProgress] = None) -> Trace:
     if not first.runs and not second.runs:
         raise UserError(f'{request.first} and {request.second}: one of the two must be something that runs')
     _share_statistics(first, second)
-    if request.scored is not None and not (request.inputs.data and request.rank and _is_quantised(first, second)):
+    if request.scored is not None and not (request.inputs.data and request.rank and _quantised(first, second)):
         raise UserError('--scored: has an effect on a float32 ONNX and its int8 one with --data, ranked')
     if isinstance(first, OnnxSource) and isinstance(second, OnnxSource):
         name_alike(first, second)
@@ -121,11 +121,9 @@ def run(request: Request, progress: Optional[OnProgress] = None) -> Trace:
         if not files:
             raise UserError('--outputs: neither side is an ONNX file')
         files[-1].write_with_outputs(request.outputs)
-    if _is_quantised(first, second):
-        assert isinstance(first, OnnxSource) and isinstance(second, OnnxSource)
+    if (pair := _quantised(first, second)) is not None:
         config = request.inputs.configuration() if request.inputs.data else None
-        scored_on = config if request.rank else None
-        result.sections.extend(rank_layers(first, second, images, scored_on, request.scored, progress))
+        result.sections.extend(rank_layers(*pair, images, config if request.rank else None, request.scored, progress))
     if request.backward or request.steps:
         one, other, names = _networks(first, second)
         if request.backward:
@@ -135,10 +133,11 @@ def run(request: Request, progress: Optional[OnProgress] = None) -> Trace:
     return result
 
 
-def _is_quantised(first: Source, second: Source) -> bool:
-    """Whether the second side is a file in int8, and the first one a file that is not."""
-    files = isinstance(first, OnnxSource) and isinstance(second, OnnxSource)
-    return files and first.precision != 'int8' and second.precision == 'int8'
+def _quantised(first: Source, second: Source) -> Optional[tuple[OnnxSource, OnnxSource]]:
+    """Both sides where the second one is a file in int8, and the first one a file that is not."""
+    if not isinstance(first, OnnxSource) or not isinstance(second, OnnxSource):
+        return None
+    return (first, second) if first.precision != 'int8' and second.precision == 'int8' else None
 
 
 def _share_statistics(first: Source, second: Source) -> None:

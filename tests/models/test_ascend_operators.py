@@ -99,17 +99,10 @@ LIMITED = {  # operators that an Ascend has, but not as the networks need them
 # Operators without a docstring: gradients of documented ones, and what the compiler puts in.
 INTERNAL = {
     *('BatchNormGrad', 'BiasAddGrad', 'Conv2DBackpropFilter', 'Conv2DBackpropInput', 'GatherDGradV2', 'MaxPoolGrad'),
-    *(
-        'PReLUGrad',
-        'ReluGrad',
-        'ResizeBilinearGrad',
-        'ResizeNearestNeighborV2Grad',
-        'SigmoidGrad',
-        'SliceGrad',
-        'StridedSliceGrad',
-    ),
+    *('PReLUGrad', 'ReluGrad', 'ResizeBilinearGrad', 'ResizeNearestNeighborV2Grad', 'SigmoidGrad', 'StridedSliceGrad'),
     *('AvgPool3DGrad', 'AdaptiveAvgPool2DGrad', 'SplitWithSize', 'SumExt', 'Muls', 'Divs', 'RemainderTensorScalar'),
     *('Depend', 'Load', 'MakeTuple', 'Partial', 'Return', 'Switch', 'TupleGetItem', 'UpdateState', 'L2Loss', 'SGD'),
+    'SliceGrad',
 }
 FUNCTIONS = {'Concat': 'cat', 'SumExt': 'sum', 'GatherD': 'gather_d', 'PReLU': 'prelu', 'IsFinite': 'isfinite', 'ReLU': 'relu'}
 NETWORKS_OF_POOLING = ['enet', 'segnet', 'segnet resnet50', 'unet', 'pspnet', 'stdc1_seg', 'ddrnet23_slim_seg', 'deeplabv3plus']
