@@ -87,12 +87,15 @@ class _Strip(NamedTuple):
 
     pixels: tuple[Any, ...]  # its place in (N, H, W)
     rows: tuple[Any, ...]  # the place of the rows that it is made of in (N, C, h, W)
-    matrix: np.ndarray  # the strip's interpolation
+    matrix: Optional[np.ndarray]  # the strip's interpolation; None where the logits have the labels' height
     memory: np.ndarray  # (C, rows, W), of which all strips of an image make use
 
     def logits(self, wide: np.ndarray) -> np.ndarray:
         """(C, rows, W); the next strip's overwrite them."""
-        return np.matmul(self.matrix, wide[self.rows], out=self.memory)
+        if self.matrix is not None:
+            return np.matmul(self.matrix, wide[self.rows], out=self.memory)
+        self.memory[:] = wide[self.rows]
+        return self.memory
 
     def truth(self, labels: np.ndarray) -> np.ndarray:
         """Right classes (1, rows, W), 0 where they are ignored."""
@@ -101,7 +104,7 @@ class _Strip(NamedTuple):
 
     def add_gradient(self, gradient: np.ndarray, total: np.ndarray) -> None:
         """Adds the gradient of the strip's logits to that of the rows that they are made of."""
-        total[self.rows] += np.matmul(self.matrix.T, gradient)
+        total[self.rows] += gradient if self.matrix is None else np.matmul(self.matrix.T, gradient)
 
 
 def _strips(wide: np.ndarray, labels: np.ndarray, corners: np.ndarray, image: int) -> Iterator[_Strip]:
@@ -111,7 +114,8 @@ def _strips(wide: np.ndarray, labels: np.ndarray, corners: np.ndarray, image: in
     for part in parts:
         rows = image, slice(None), slice(part.first, part.last)
         shape = classes, part.stop - part.start, width
-        yield _Strip((image, slice(part.start, part.stop)), rows, part.matrix, memory[: np.prod(shape)].reshape(shape))
+        matrix = None if height == labels.shape[1] else part.matrix
+        yield _Strip((image, slice(part.start, part.stop)), rows, matrix, memory[: np.prod(shape)].reshape(shape))
 
 
 @cache

@@ -70,11 +70,13 @@ class _Strip(NamedTuple):
 
     pixels: tuple[Any, ...]  # its place in (N, H, W)
     rows: tuple[Any, ...]  # the place of the rows that it is made of in (N, C, h, W)
-    matrix: Tensor  # the strip's interpolation, for every channel
+    matrix: Optional[Tensor]  # the strip's interpolation, for every channel; None where the logits have the labels' height
     memory: Tensor  # (C, rows, W), of which all strips make use
 
     def logits(self, wide: Tensor) -> Tensor:
         """(C, rows, W); the next strip's overwrite them."""
+        if self.matrix is None:
+            return self.memory.copy_(wide[self.rows])
         return torch.bmm(self.matrix, wide[self.rows], out=self.memory)
 
     def truth(self, labels: Tensor) -> Tensor:
@@ -84,13 +86,17 @@ class _Strip(NamedTuple):
 
     def add_gradient(self, gradient: Tensor, total: Tensor) -> None:
         """Adds the gradient of the strip's logits to that of the rows that they are made of."""
-        total[self.rows].baddbmm_(self.matrix.mT, gradient)
+        if self.matrix is None:
+            total[self.rows] += gradient
+        else:
+            total[self.rows].baddbmm_(self.matrix.mT, gradient)
 
 
 def _strips(wide: Tensor, labels: Tensor, align_corners: bool) -> Iterator[_Strip]:
     images, classes, height, width = wide.shape
     parts = strips(height, labels.shape[1], align_corners, max(STRIP // (classes * width), 1))
-    matrices = [torch.from_numpy(part.matrix).expand(classes, -1, -1) for part in parts]
+    same = height == labels.shape[1]
+    matrices = [None if same else torch.from_numpy(part.matrix).expand(classes, -1, -1) for part in parts]
     memory = wide.new_empty((len(parts[0].matrix) * classes * width,))
     for image in range(images):
         for part, matrix in zip(parts, matrices):
