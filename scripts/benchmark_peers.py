@@ -4,11 +4,12 @@
 python scripts/benchmark_peers.py [WORK...] [--rounds 7] [--peers FOLDER] [--tramac FOLDER] [--write docs/speed.md]
 python scripts/benchmark_peers.py --against COMMIT [WORK...] [--slower 1.15]
 
-Every side is a process of its own with one thread. The two take turns, so that other work on the machine slows both, and a
-ratio is taken within a round. The peers are installed into FOLDER (by default in the cache folder) by pip, the first time, and
-are seen by their side alone; Tramac/Fast-SCNN-pytorch is no package, so --tramac names a checkout of it. A work whose peer
-cannot be installed or imported is left out with the reason. With ``--against`` both sides are this suite, the other one from
-COMMIT, and the exit status is 1 where a work takes more than ``--slower`` times as long.
+Every side is a process of its own with one thread, on one core: MindSpore starts one thread more than it is told. The two take
+turns, so that other work on the machine slows both, and a ratio is taken within a round. The peers are installed into FOLDER
+(by default in the cache folder) by pip, the first time, and are seen by their side alone; Tramac/Fast-SCNN-pytorch is no
+package, so --tramac names a checkout of it. A work whose peer cannot be installed or imported is left out with the reason. With
+``--against`` both sides are this suite, the other one from COMMIT, and the exit status is 1 where a work takes more than
+``--slower`` times as long.
 """
 
 import argparse
@@ -44,6 +45,8 @@ def spent() -> float:
 
 def serve(side: str) -> None:
     """Does the works whose names come on stdin, and answers each with a line: its seconds, or why it cannot be done."""
+    if hasattr(os, 'sched_setaffinity'):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     import cv2
 
     cv2.setNumThreads(1)

@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parent.parent
 FAST_SCNN = 'fast_scnn_8xb4-160k_cityscapes-512x1024'
 STDC1 = 'stdc1_4xb12-80k_cityscapes-512x1024'
 DDRNET = 'ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024'
-TRAMAC: dict[str, Any] = {'preset': 'tramac', 'model_args': {'auxiliary': False}, 'auxiliary_weights': {}, 'weight_decay': 1e-4}
+TRAMAC: dict[str, Any] = {
+    **{'preset': 'tramac', 'model_args': {'auxiliary': False}, 'auxiliary_weights': {}},
+    **{'loss': 'cross_entropy', 'weight_decay': 1e-4},
+}
 TWIN = 'in PyTorch'  # the peer of a work in MindSpore; these works come last, for they change how the process keeps memory
 SIZE, CLASSES, BATCH, STEP_SIZE = (1024, 2048), 19, 2, (512, 1024)
 Work = Callable[[], object]

@@ -1,6 +1,8 @@
-"""Writes docs/reproduction.md: ENet on CamVid as davidtvs/PyTorch-ENet trains it, from the folders of its runs.
+"""Writes docs/reproduction.md: ENet on CamVid as davidtvs/PyTorch-ENet trains it.
 
-Usage: python scripts/reproduction.py pytorch=RUN mindspore=RUN [--note TEXT], with folders that ``twinseg train`` left.
+Usage: python scripts/reproduction.py [mindspore=RUN] [--note TEXT], with a folder that ``twinseg train`` left. What the page
+says of a run is kept in docs/reproduction.json; a folder replaces what is kept of its backend, but for the evaluations of epochs
+that it does not have.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from twinseg.common.settings import published_scores
 ROOT = Path(__file__).parents[1]
 RECIPE = 'enet/enet_davidtvs_camvid-360x480'
 GOLDEN = ROOT / 'tests/golden/training/davidtvs_enet.json'
-PICTURE = 'reproduction.svg'
+PICTURE, KEPT = 'reproduction.svg', 'reproduction.json'
 EPOCHS = (100, 200, 300)  # at which validation is shown by class
 SETTINGS = (
     *('base_size', 'batch_size', 'drop_last', 'epochs', 'optimizer', 'base_lr', 'lr_adjust', 'lr_gamma', 'weight_decay'),
@@ -30,28 +32,59 @@ TEST = {  # IoU by class on the test split: README.md of davidtvs/PyTorch-ENet@e
     **{'sky': 90.2, 'building': 68.6, 'pole': 22.6, 'road': 91.5, 'pavement': 73.2, 'tree': 63.6, 'sign_symbol': 19.3},
     **{'fence': 16.7, 'car': 65.1, 'pedestrian': 27.2, 'bicyclist': 35.0},
 }
+COLOURS = ('#1f77b4', '#d62728')  # of the first run's curve, and the second's
 STYLE = (
-    '<style>text{font:11px sans-serif;fill:#777}.grid{stroke:#ccc}polyline{fill:none;stroke-width:1.5}.pale{opacity:.25}'
-    '.dashed{stroke-dasharray:5 3}.s0{stroke:#1f77b4}.s1{stroke:#d62728}.s2{stroke:#2ca02c}.s3{stroke:#9467bd}</style>'
+    '<style>text{font:11px sans-serif;fill:#777}.grid{stroke:#ccc}polyline{fill:none;stroke-width:1.5}'
+    f'.dashed{{stroke-dasharray:5 3}}.s0{{stroke:{COLOURS[0]}}}.s1{{stroke:{COLOURS[1]}}}</style>'
 )
 
 
 class Training(NamedTuple):
-    """What a run's folder says."""
+    """What is kept of a run."""
 
     name: str  # backend
-    steps: list[dict[str, Any]]
-    evaluations: list[dict[str, Any]]
+    steps: int
+    epoch: float
+    hours: float
+    images_per_second: float
+    note: str  # on what it ran
+    evaluations: list[dict[str, Any]]  # epoch, mIoU and, where they are known, the IoU of the ``classes``
 
     def at(self, epoch: float) -> dict[str, Any]:
-        """The evaluation at an epoch; empty where there is none."""
-        return next((one for one in self.evaluations if one['epoch'] == epoch), {})
+        """The evaluation at an epoch, by class; empty where there is none."""
+        return next((one for one in self.evaluations if one['epoch'] == epoch and 'classes' in one), {})
 
 
-def read(name: str, folder: Path) -> Training:
-    """The records of a run."""
+def read(name: str, folder: Path, note: str) -> Training:
+    """What a run's folder says."""
     run = read_run(folder, name)
-    return Training(name, list(run.steps), list(run.evaluations))
+    last = run.steps[-1]
+    return Training(
+        name,
+        last['step'],
+        last['epoch'],
+        round(max(record['elapsed'] for record in [*run.steps, *run.evaluations]) / 3600, 2),
+        round(median(record['img_per_s'] for record in run.steps), 1),
+        note,
+        [
+            {
+                'epoch': one['epoch'],
+                'mIoU': round(one['mIoU'], 2),
+                'classes': {key: round(value['IoU'], 1) for key, value in one['classes'].items()},
+            }
+            for one in run.evaluations
+        ],
+    )
+
+
+def joined(kept: list[Training], new: Training) -> list[Training]:
+    """The runs with a new one in its backend's place."""
+    before = next((one for one in kept if one.name == new.name), None)
+    if before is None:
+        return [*kept, new]
+    evaluations = {one['epoch']: one for one in [*before.evaluations, *new.evaluations]}
+    new = new._replace(evaluations=[evaluations[epoch] for epoch in sorted(evaluations)], note=new.note or before.note)
+    return [new if one is before else one for one in kept]
 
 
 def picture(trainings: list[Training]) -> str:
@@ -59,9 +92,13 @@ def picture(trainings: list[Training]) -> str:
     curves = [
         chart.Series(one.name, np.array([[record['epoch'], record['mIoU']] for record in one.evaluations])) for one in trainings
     ]
-    drawn = chart.lines('validation mIoU by epoch', curves, markers=True)
+    drawn = chart.lines('Validation mIoU', curves, x_axis='epoch', y_axis='mIoU, %', markers=True)
     drawn = drawn[drawn.index('<svg') : drawn.index('</svg>') + len('</svg>')]
-    return drawn.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace('>', f'>{STYLE}', 1) + '\n'
+    names = ''.join(
+        f'<text x="460" y="{180 + 16 * index}" text-anchor="end" style="fill:{COLOURS[index]}">{one.name}</text>'
+        for index, one in enumerate(trainings)
+    )
+    return drawn.replace('<svg ', '<svg xmlns="http://www.w3.org/2000/svg" ', 1).replace('>', f'>{STYLE}{names}', 1) + '\n'
 
 
 def table(head: list[str], rows: list[list[Any]]) -> str:
@@ -70,7 +107,7 @@ def table(head: list[str], rows: list[list[Any]]) -> str:
     return '\n'.join('| ' + ' | '.join('-' if cell is None else str(cell) for cell in line) + ' |' for line in lines) + '\n'
 
 
-def page(trainings: list[Training], note: str) -> str:
+def page(trainings: list[Training]) -> str:
     """The text of docs/reproduction.md."""
     recipe, golden = configuration.load(RECIPE), json.loads(GOLDEN.read_text())
     settings = {key: getattr(getattr(recipe, configuration.KEYS[key]), key) for key in SETTINGS}
@@ -78,24 +115,24 @@ def page(trainings: list[Training], note: str) -> str:
     shown = [(one, epoch) for one in trainings for epoch in EPOCHS if one.at(epoch)]
     last = [(one, one.evaluations[-1]['epoch']) for one in trainings if one.evaluations[-1]['epoch'] not in EPOCHS]
     columns = [*shown, *last]
-    by_class = [
-        [name, *(f'{one.at(epoch)["classes"][name]["IoU"]:.1f}' for one, epoch in columns), test] for name, test in TEST.items()
-    ]
+    by_class = [[name, *(f'{one.at(epoch)["classes"][name]:.1f}' for one, epoch in columns), test] for name, test in TEST.items()]
     by_class.append(['**mIoU**', *(f'**{one.at(epoch)["mIoU"]:.2f}**' for one, epoch in columns), '**52.1**'])
     runs = [
         [
             one.name,
-            one.steps[-1]['step'],
-            f'{one.steps[-1]["epoch"]:.0f} of {recipe.schedule.epochs}',
-            f'{max(record["elapsed"] for record in [*one.steps, *one.evaluations]) / 3600:.2f}',
-            f'{median(record["img_per_s"] for record in one.steps):.1f}',
-            max(f'{record["mIoU"]:.2f}' for record in one.evaluations),
+            one.steps,
+            f'{one.epoch:.0f} of {recipe.schedule.epochs}',
+            f'{one.hours:.2f}',
+            f'{one.images_per_second:.1f}',
+            f'{max(record["mIoU"] for record in one.evaluations):.2f}',
         ]
         for one in trainings
     ]
+    notes = '\n\n'.join(one.note for one in trainings if one.note)
     return f"""# A published number, reproduced
 
-Made by `python scripts/reproduction.py BACKEND=RUN...` from run folders; not to be edited.
+Made by `python scripts/reproduction.py BACKEND=RUN` from run folders, of which [reproduction.json](reproduction.json) keeps what
+is said here; not to be edited.
 
 ENet on CamVid (367 images of 360x480 to train on, 101 to validate, 11 classes) as davidtvs/PyTorch-ENet@e17d404 trains it:
 `twinseg train {RECIPE} --set data_url=CAMVID`. Published: {'; '.join(score.text for score in published.scores)}. The
@@ -118,7 +155,7 @@ gradients and the count of parameters: `tests/models/test_golden.py`, case `davi
 ## Runs
 
 {table(['backend', 'steps', 'epochs', 'hours', 'images/s', 'best validation mIoU'], runs)}
-{note}
+{notes}
 
 ![validation mIoU by epoch]({PICTURE})
 
@@ -131,12 +168,18 @@ IoU in per cent on the 101 validation images; in the last column the publisher's
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('runs', nargs='+', metavar='BACKEND=RUN', help='folder of a run')
-    parser.add_argument('--note', default='', help='a sentence below the table of runs: on what they ran')
+    parser.add_argument('run', nargs='?', metavar='BACKEND=RUN', help='folder of a run')
+    parser.add_argument('--note', default='', help='a sentence below the table of runs: on what it ran')
     arguments = parser.parse_args()
-    trainings = [read(name, Path(folder)) for name, _, folder in (run.partition('=') for run in arguments.runs)]
+    kept = ROOT / 'docs' / KEPT
+    trainings = [Training(**run) for run in json.loads(kept.read_text())] if kept.exists() else []
+    if arguments.run:
+        name, _, folder = arguments.run.partition('=')
+        trainings = joined(trainings, read(name, Path(folder), arguments.note))
+    lines = ',\n'.join(json.dumps(one._asdict()) for one in trainings)
+    write_text(kept, f'[\n{lines}\n]\n')
     write_text(ROOT / 'docs' / PICTURE, picture(trainings))
-    write_text(ROOT / 'docs/reproduction.md', page(trainings, arguments.note))
+    write_text(ROOT / 'docs/reproduction.md', page(trainings))
 
 
 if __name__ == '__main__':

@@ -67,8 +67,8 @@ def lines(
         parts.append(_path(to_picture(points), _style(index)))
         if markers or len(points) == 1:
             parts += [
-                f'<circle class="{_style(index)}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{html.escape(name)}, step '
-                f'{step:.0f}: {value:.2f}</title></circle>'
+                f'<circle class="{_style(index)}" cx="{x:.1f}" cy="{y:.1f}" r="3"><title>{html.escape(name)}, '
+                f'{html.escape(x_axis or "step")} {step:.0f}: {value:.2f}</title></circle>'
                 for (x, y), (step, value) in zip(to_picture(points), points)
             ]
     keys = ''.join(f'<li class="{_style(index)}">{html.escape(name)}</li>' for index, name, _ in curves)

@@ -250,7 +250,7 @@ class _PReLU(nn.Cell):
         return positive + weight * (x - positive)
 
     def bprop(self, x, weight, out, dout):
-        positive = self.relu_gradient(dout, self.relu(x))
+        positive = self.relu_gradient(dout, x)
         rest = dout - positive
         n, c = x.shape[:2]
         slopes = ops.bmm(rest.reshape(n * c, 1, -1), x.reshape(n * c, -1, 1)).reshape(n, c)  # sums are six times slower

@@ -24,16 +24,26 @@ def test_the_page_says_what_the_runs_did(tmp_path, monkeypatch):
             lines.append({'kind': 'eval', **at, 'mIoU': 60.25, 'mAcc': 70.0, 'aAcc': 90.0, 'classes': scores})
         (folders[-1] / 'metrics.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     monkeypatch.setattr(reproduction, 'ROOT', tmp_path)
-    monkeypatch.setattr(
-        'sys.argv', ['reproduction.py', f'pytorch={folders[0]}', f'mindspore={folders[1]}', '--note', 'On a card.']
-    )
-    reproduction.main()
+    for folder, note in zip(folders, ('On a card.', '')):
+        monkeypatch.setattr('sys.argv', ['reproduction.py', f'{folder.name}={folder}', '--note', note])
+        reproduction.main()
     page = (tmp_path / 'docs/reproduction.md').read_text()
     assert '| pytorch | 3700 | 100 of 300 | 0.20 | 12.5 | 60.25 |\n| mindspore | 3700 |' in page and '\n\nOn a card.\n' in page
     assert '| class | pytorch, epoch 100 | mindspore, epoch 100 | published (test) |' in page
     assert f'| sky | {json.loads(lines_of(folders[0])[-1])["classes"]["sky"]["IoU"]:.1f} | ' in page and '| **52.1** |' in page
     assert '| `drop_last` | False |' in page and 'mIoU 65.19 (val)' in page
     assert (tmp_path / 'docs' / reproduction.PICTURE).read_text().count('<polyline') == 2
+
+
+def test_a_later_folder_of_a_run_keeps_the_evaluations_that_it_lacks():
+    def run(step, note, *epochs):
+        return reproduction.Training('mindspore', step, step / 37, 1.5, 3.0, note, [{'epoch': at, 'mIoU': step} for at in epochs])
+
+    other = run(1, '', 3)._replace(name='pytorch')
+    first, later = run(740, 'On two cores.', 10.0, 20.0), run(1110, '', 20.0, 30.0)
+    kept, joined = reproduction.joined(reproduction.joined([other], first), later)
+    assert kept == other and joined.steps == 1110 and joined.note == 'On two cores.'
+    assert [(one['epoch'], one['mIoU']) for one in joined.evaluations] == [(10.0, 740), (20.0, 1110), (30.0, 1110)]
 
 
 def lines_of(folder) -> list[str]:
