@@ -1,8 +1,8 @@
 """Writes docs/reproduction.md: ENet on CamVid as davidtvs/PyTorch-ENet trains it.
 
 Usage: python scripts/reproduction.py [mindspore=RUN] [--note TEXT], with a folder that ``twinseg train`` left. What the page
-says of a run is kept in docs/reproduction.json; a folder replaces what is kept of its backend, but for the evaluations of epochs
-that it does not have.
+says of a run is kept in docs/reproduction.json; a folder replaces what is kept of its backend, but for the evaluations of
+epochs that it does not have.
 """
 
 import argparse
@@ -115,7 +115,8 @@ def page(trainings: list[Training]) -> str:
     shown = [(one, epoch) for one in trainings for epoch in EPOCHS if one.at(epoch)]
     last = [(one, one.evaluations[-1]['epoch']) for one in trainings if one.evaluations[-1]['epoch'] not in EPOCHS]
     columns = [*shown, *last]
-    by_class = [[name, *(f'{one.at(epoch)["classes"][name]:.1f}' for one, epoch in columns), test] for name, test in TEST.items()]
+    scores = [one.at(epoch)['classes'] for one, epoch in columns]
+    by_class = [[name, *(f'{of_classes[name]:.1f}' for of_classes in scores), test] for name, test in TEST.items()]
     by_class.append(['**mIoU**', *(f'**{one.at(epoch)["mIoU"]:.2f}**' for one, epoch in columns), '**52.1**'])
     runs = [
         [
@@ -131,8 +132,8 @@ def page(trainings: list[Training]) -> str:
     notes = '\n\n'.join(one.note for one in trainings if one.note)
     return f"""# A published number, reproduced
 
-Made by `python scripts/reproduction.py BACKEND=RUN` from run folders, of which [reproduction.json](reproduction.json) keeps what
-is said here; not to be edited.
+Made by `python scripts/reproduction.py BACKEND=RUN` from run folders, of which [reproduction.json](reproduction.json) keeps
+what is said here; not to be edited.
 
 ENet on CamVid (367 images of 360x480 to train on, 101 to validate, 11 classes) as davidtvs/PyTorch-ENet@e17d404 trains it:
 `twinseg train {RECIPE} --set data_url=CAMVID`. Published: {'; '.join(score.text for score in published.scores)}. The

@@ -238,7 +238,8 @@ class PReLU(nn.Cell):
 class _PReLU(nn.Cell):
     """``ops.prelu`` of simple operators, and its gradient, in half the time that MindSpore's kernels of a CPU take.
 
-    ``weight``: (1, 1, 1) or (C, 1, 1). ``x - max(x, 0)`` is the negative part, and NaN where x is: MindSpore's relu makes 0 of it.
+    ``weight``: (1, 1, 1) or (C, 1, 1). ``x - max(x, 0)`` is the negative part, and NaN where x is, of which MindSpore's relu
+    makes 0.
     """
 
     def __init__(self):

@@ -37,7 +37,8 @@ def test_the_page_says_what_the_runs_did(tmp_path, monkeypatch):
 
 def test_a_later_folder_of_a_run_keeps_the_evaluations_that_it_lacks():
     def run(step, note, *epochs):
-        return reproduction.Training('mindspore', step, step / 37, 1.5, 3.0, note, [{'epoch': at, 'mIoU': step} for at in epochs])
+        evaluations = [{'epoch': at, 'mIoU': step} for at in epochs]
+        return reproduction.Training('mindspore', step, step / 37, 1.5, 3.0, note, evaluations)
 
     other = run(1, '', 3)._replace(name='pytorch')
     first, later = run(740, 'On two cores.', 10.0, 20.0), run(1110, '', 20.0, 30.0)

@@ -64,7 +64,8 @@ class Runtime(Group):
         None, description='folder that a run writes its checkpoints and logs to; by default runs/<configuration>-<backend>'
     )
     threads: Optional[Threads] = Field(
-        None, description="CPU threads of the framework per process (MindSpore starts one more); by default the framework's choice"
+        None,
+        description="CPU threads of the framework per process (MindSpore starts one more); by default the framework's choice",
     )
     log_interval: Positive = Field(10, description='steps between lines of metrics.jsonl')
     val_interval: Count = Field(0, description='steps between evaluations; 0: one evaluation an epoch')
