@@ -73,15 +73,18 @@ class Conv2d(nn.Conv2d):
         return self._conv_forward(x.to(self.compute_dtype), self.weight.to(self.compute_dtype), bias)
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        # With one thread PyTorch multiplies plain matrices for 1x1 kernels, unless they are dilated; oneDNN takes a fifth less
-        if self.kernel_size == (1, 1) and x.device.type == 'cpu' and not _is_traced():
-            return F.conv2d(x, weight, bias, self.stride, self.padding, 2, self.groups)
+        if self.kernel_size == (1, 1) and _avoids_onednn(x):
+            return F.conv2d(x, weight, bias, self.stride, self.padding, 2, self.groups)  # a single pixel is the same, dilated
         return super()._conv_forward(x, weight, bias)
 
 
-def _is_traced() -> bool:
-    """Whether a graph is made of the network, for an export or by a compiler."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+def _avoids_onednn(x: Tensor) -> bool:
+    """Whether PyTorch computes convolutions with 1x1 kernels as products of matrices, unless they are dilated: with one thread.
+    oneDNN takes a fifth less. Not where a graph is made of the network, for an export or by a compiler."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    usual = x.device.type == 'cpu' and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    return usual and torch.get_num_threads() == 1
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
