@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from twinseg.common import config as configuration
+from twinseg.common.errors import UserError
 from twinseg.common.files import write_text
 from twinseg.common.report import chart
 from twinseg.common.report.records import read_run
@@ -176,7 +177,10 @@ def main() -> None:
     trainings = [Training(**run) for run in json.loads(kept.read_text())] if kept.exists() else []
     if arguments.run:
         name, _, folder = arguments.run.partition('=')
-        trainings = joined(trainings, read(name, Path(folder), arguments.note))
+        try:
+            trainings = joined(trainings, read(name, Path(folder), arguments.note))
+        except UserError as error:
+            parser.error(str(error))
     lines = ',\n'.join(json.dumps(one._asdict()) for one in trainings)
     write_text(kept, f'[\n{lines}\n]\n')
     write_text(ROOT / 'docs' / PICTURE, picture(trainings))
