@@ -21,6 +21,7 @@ from mindspore.ops.operations._pyfunc_registry import add_pyfunc
 from twinseg.common.data.base import IGNORE
 from twinseg.common.images.interpolation import strips
 from twinseg.mindspore_impl.layers import resize
+from twinseg.mindspore_impl.layers.functional import _on_cpu as _in_strips
 
 STRIP = 1 << 18  # logits of a strip: 1 MB
 CHANNELS = 64  # numbers from 1 to 2 whose product float32 can hold
@@ -58,11 +59,6 @@ def weighted_sigmoid(
     if positive is not None:
         losses = losses + (positive - 1) * ops.softplus(-right)
     return (weights * losses).sum()
-
-
-@ops.constexpr
-def _in_strips() -> bool:
-    return ms.get_context('device_target') == 'CPU'
 
 
 def _widen(logits: Tensor, labels: Tensor, align_corners: bool) -> Tensor:

@@ -72,6 +72,7 @@ def _on_ascend() -> bool:
 
 @ops.constexpr
 def _on_cpu() -> bool:
+    """Whether what is compiled now is for a CPU: a constant of the graph."""
     return ms.get_context('device_target') == 'CPU'
 
 
