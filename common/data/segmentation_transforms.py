@@ -47,8 +47,8 @@ def train_transform(
         image = scale_colors(image, augment.color_factors, rng)
     crop = random_crop(label, augment, rng)
     degrees = rng.uniform(-augment.rotate, augment.rotate) if augment.rotate else 0.0
-    background = augment.padding == 'background'
-    colour, class_id = ([0.0] * 3, 0) if background else (augment.mean, IGNORE)
+    black = augment.padding != 'ignore'
+    colour, class_id = [0.0] * 3 if black else augment.mean, 0 if augment.padding == 'background' else IGNORE
     if degrees and augment.rotate_before_crop:
         image = warp_rotated(image, crop, degrees, cv2.INTER_LINEAR, colour)
         label = warp_rotated(label, crop, degrees, cv2.INTER_NEAREST, [class_id])
@@ -57,7 +57,7 @@ def train_transform(
         label = warp(label, crop, cv2.INTER_NEAREST)
         if augment.rotate:
             image, label = rotate(image, label, degrees, colour, class_id)
-    if background:  # it is mirrored and blurred with the rest
+    if black:  # it is mirrored and blurred with the rest
         image, label = pad(image, augment.crop_size, colour), pad(label, augment.crop_size, [class_id])
     if rng.random() < augment.flip_prob:
         image, label = cv2.flip(image, 1), cv2.flip(label, 1)

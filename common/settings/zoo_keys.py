@@ -6,7 +6,7 @@ from twinseg.common.errors import UserError
 from twinseg.common.settings.messages import shown
 
 SETS = {'ImageNet': 'imagenet'}
-ARCHS = {'DDRNet23': {'arch': 'ddrnet23', 'preset': 'zoo', 'drop_path_on': 'shortcut'}}
+ARCHS = {'DDRNet23': {'arch': 'ddrnet23', 'preset': 'zoo', 'drop_path_on': 'shortcut', 'square_resize': True}}
 KEYS = {'learning_rate': 'base_lr', 'keep_checkpoint_max': 'max_keep_ckpts', 'train_url': 'work_dir'}
 ONLY: dict[str, tuple[Any, str]] = {  # key -> the one value that it may have, and what to do instead of others
     'in_channel': (3, 'the networks take RGB images'),

@@ -115,6 +115,7 @@ def test_the_zoos_file_lands_in_the_groups(zoo_file):
         'drop_path_rate': 0.1,
         'drop_path_on': 'shortcut',
     }
+    assert found.augment.square_resize
     assert (found.data.set, found.data.image_size, found.data.num_parallel_workers) == ('imagenet', [224, 224], 16)
     assert (found.optimizer.lr_batch_size, found.optimizer.norm_bias_decay) == (256, False)
     for key, value in yaml.safe_load(FILE).items():
@@ -127,6 +128,7 @@ def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(zoo_file
     found = config.load(zoo_file, ['weight_decay=0', 'learning_rate=0.3', 'arch=resnet18', 'mix_up=0'])
     assert (found.optimizer.weight_decay, found.optimizer.base_lr, found.model.arch) == (0, 0.3, 'resnet18')
     assert found.model.arguments() == {'drop_path_rate': 0.1, 'drop_path_on': 'branch'}  # nothing of DDRNet23
+    assert not found.augment.square_resize
     assert found.augment.mix_up == 0  # the default, and it stays 0 whatever the file says
 
 

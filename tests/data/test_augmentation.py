@@ -353,7 +353,10 @@ def test_rotation_stays_within_its_angle():
 
 
 @pytest.mark.parametrize('crop_size', [[56, 70], [90, 120]])
-@pytest.mark.parametrize('padding, colour, class_id', [('ignore', [124, 116, 104], 255), ('background', [0, 0, 0], 0)])
+@pytest.mark.parametrize(
+    'padding, colour, class_id',
+    [('ignore', [124, 116, 104], 255), ('black', [0, 0, 0], 255), ('background', [0, 0, 0], 0)],
+)
 def test_the_whole_image_is_turned_before_the_crop(crop_size, padding, colour, class_id):
     """yassouali's order (base_dataset.py:63-106): scale, rotation, padding, crop."""
     keys = augment(
@@ -390,11 +393,15 @@ def test_the_whole_image_is_turned_before_the_crop(crop_size, padding, colour, c
     assert beyond > 0
 
 
-def test_background_around_an_image_is_mirrored_with_it():
+@pytest.mark.parametrize('padding, class_id', [('black', 255), ('background', 0)])
+def test_black_around_an_image_is_mirrored_with_it(padding, class_id):
+    """HRNet's and yassouali's order: padding, flip."""
     keys = dict(crop_size=[60, 70], ratio_range=[1.0, 1.0], cat_max_ratio=1.0, photometric_distortion=False, flip_prob=1.0)
     image, label = scene(label_zero=False)
-    padded = train_transform(image, label, augment(**keys, padding='background'), np.random.default_rng(0))
-    assert (padded[0][:, :20] == 0).all() and (padded[1][:, :20] == 0).all() and (padded[1][40:] == 0).all()
+    padded = train_transform(image, label, augment(**keys, padding=padding), np.random.default_rng(0))
+    beyond = np.ones((60, 70), bool)
+    beyond[:40, 20:] = False
+    assert (padded[0][beyond] == 0).all() and (padded[1][beyond] == class_id).all()
     assert np.array_equal(padded[0][:40, 20:], image[:, ::-1]) and np.array_equal(padded[1][:40, 20:], label[:, ::-1])
     ignored = train_transform(image, label, augment(**keys), np.random.default_rng(0))
     assert (ignored[1][:, 50:] == 255).all() and np.array_equal(ignored[1][:40, :50], label[:, ::-1])

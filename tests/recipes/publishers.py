@@ -274,9 +274,7 @@ FAMILIES = {
         ('duc_hdc_r101_cityscapes-800x800',),
         (
             Setting('crop_size', [800, 800], 'configs/train/train_cityscapes.cfg:38'),
-            Setting(
-                'ratio_range', [0.5, 1.5], 'configs/train/train_cityscapes.cfg:37'
-            ),  # five scales there, any between them here
+            Setting('scale_set', [0.5, 0.75, 1.0, 1.25, 1.5], 'configs/train/train_cityscapes.cfg:37'),
             Setting('flip_prob', 0.5, 'configs/train/train_cityscapes.cfg:39'),
             Setting('momentum', 0.9, 'configs/train/train_cityscapes.cfg:22'),
             Setting('batch_size', 1, 'configs/train/train_cityscapes.cfg:34', 8, "yassouali's optimizer and schedule"),
@@ -284,6 +282,8 @@ FAMILIES = {
             Setting('weight_decay', 5e-5, 'configs/train/train_cityscapes.cfg:23', 1e-4, "yassouali's"),
             Setting('epochs', 50, 'configs/train/train_cityscapes.cfg:15', 80, "yassouali's"),
             Setting('lr_scheduler', 'multistep_lr', 'configs/train/train_cityscapes.cfg:19', 'poly_lr', "yassouali's"),
+            Setting('freeze', ['*.bn.*'], 'configs/train/train_cityscapes.cfg:12', [], 'theirs continues a trained model'),
+            Setting('repeat', 7, 'get_cityscapes_list.py', 1, 'its 7 overlapping patches of an image; here any crop'),
         ),
     ),
     'the model zoo': Family(
@@ -356,6 +356,7 @@ FAMILIES = {
             Setting(key, value, f'references/classification/{at}')
             for at, key, value in (
                 ('train.py, --batch-size', 'batch_size', 32),
+                ('train.py, DataLoader', 'drop_last', False),
                 ('README.md, 8 x V100', 'lr_batch_size', 256),
                 ('train.py, --sync-bn', 'sync_bn', False),
                 ('train.py, --epochs', 'epochs', 90),
@@ -385,7 +386,9 @@ FAMILIES = {
 # Recipes of publishers' scores that no table here holds to a file -> where they are held, or why they are not.
 ELSEWHERE = {
     r'stdc[12](-seg50)?_in1k-pre_(3xb16-60k(-trainval)?|10k)_.*': "tests/recipes/test_recipes.py: STDC-Seg's authors",
-    r'ddrnet_.*': "mmsegmentation.json, and tests/recipes/test_recipes.py: chenjun2hao and the authors' own words",
+    r'ddrnet_.*_(chenjun2hao|authors|authors-trainval)_.*': "tests/recipes/test_recipes.py: chenjun2hao, the authors' own words",
+    r'ddrnet_.*_2xb6-120k_.*': 'mmsegmentation.json',
+    r'ddrnet_(23|23-slim)_in1k-pre_camvid-720x960': 'from memory of the paper, on merged classes; authors_camvid follows its author',
     r'ddrnet(23|23_slim|39)_imagenet': "the authors' training code is not published; the schedule is from memory of the paper",
     r'stdc[12]_imagenet': "the authors' ImageNet code is not published; the schedule is from memory of the paper",
     'stdc1_8xb12-20k_.*': 'tests/recipes/test_recipes.py: mmsegmentation on eight cards',

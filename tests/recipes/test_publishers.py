@@ -28,7 +28,7 @@ def test_settings_are_the_publishers_or_differ_with_a_reason(family, name):
         else:
             assert setting.reason and setting.ours != setting.theirs, said
             expected = setting.ours
-        close = isinstance(expected, list) and isinstance(expected[0], float) or isinstance(expected, float)
+        close = any(isinstance(value, float) for value in (expected if isinstance(expected, list) else [expected]))
         assert found == (pytest.approx(expected, rel=1e-5, abs=1e-12) if close else expected), said
 
 

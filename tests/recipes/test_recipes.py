@@ -171,23 +171,37 @@ def test_stdc_seg(arch, scale, size, other):
 @pytest.mark.parametrize('name', [name for name in SEGMENTATION if AUTHORS + '-trainval' in name])
 def test_recipes_for_the_test_server_train_on_val_too(name):
     joined, alone = (SEGMENTATION[one].flat() for one in (name, name.replace('-trainval', '')))
-    assert joined.pop('train_split') == ['train', 'val'] and joined['val_interval'] == joined['max_iters']
+    assert joined.pop('train_split') == ['train', 'val']
     assert {key for key in joined if joined[key] != alone.get(key)} == {'recipe', 'val_interval'}
+
+
+@pytest.mark.parametrize(
+    'name', [name for name, one in SEGMENTATION.items() if one.data.val_split in {*one.data.train_splits, 'test'}]
+)
+def test_no_checkpoint_is_chosen_by_images_that_are_trained_on_or_for_the_test(name):
+    found = SEGMENTATION[name]
+    images = {'cityscapes': 2975 + 500, 'camvid11of32': 367 + 101}[found.data.set]
+    steps = found.schedule.max_iters or found.schedule.epochs * (images // found.optimizer.lr_batch_size)
+    assert found.runtime.val_interval == steps, 'one evaluation, at the end'
 
 
 @pytest.mark.parametrize('arch', ['stdc1', 'stdc2'])
 def test_stdc_on_camvid(arch):
     """Their code for Cityscapes where no file for CamVid exists; PaddleSeg's pp_liteseg_stdc1_camvid_960x720_10k.yml."""
     found = SEGMENTATION[f'{arch}_in1k-pre_10k_camvid-720x960']
-    paddle = {
+    otherwise = {
         'scale_set': list(np.arange(0.5, 2.51, 0.25)),
         'crop_size': [720, 960],
         'batch_size': 24,  # 4 x 6
         'ohem_min_kept': 4 * 6 * 960 * 720 // 16,
+        'set': 'camvid11of32',  # this and the splits by memory of the paper
+        'train_split': ['train', 'val'],
+        'val_split': 'test',
+        'val_interval': 10000,  # the test images choose no checkpoint
     }
-    for key, (value, where) in STDC_SEG.items():
-        expected = paddle.get(key, value)
-        assert getattr(getattr(found, KEYS[key]), key) == pytest.approx(expected), f'{key}: {where}'
+    for key, expected in {**{key: value for key, (value, _) in STDC_SEG.items()}, **otherwise}.items():
+        ours = getattr(getattr(found, KEYS[key]), key)
+        assert ours == (expected if key in otherwise else pytest.approx(expected)), key
     rates = learning_rates(found.optimizer, found.schedule, 1, 24)
     assert len(rates) == 10000 and rates[0] == pytest.approx(1e-5) and rates[200] == rates.max() == pytest.approx(0.01)
     assert found.schedule.min_lr == 0 and found.model.model_args == preset_arguments('stdc_seg', f'{arch}_seg')
@@ -235,7 +249,8 @@ CHENJUN_SETTINGS: dict[str, tuple[Any, str]] = {
     'sampling': ('shuffle', ':33 SHUFFLE'),
     'base_size': ([1024, 2048], ':31 BASE_SIZE, the long side'),
     'crop_size': ([1024, 1024], ':28 IMAGE_SIZE'),
-    'ratio_range': ([0.5, 0.5 + 16 / 10], ':46 SCALE_FACTOR; lib/datasets/base_dataset.py:160'),
+    'scale_set': ([round(0.5 + step / 10, 1) for step in range(16 + 1)], ':46 SCALE_FACTOR; lib/datasets/base_dataset.py:160'),
+    'padding': ('black', 'lib/datasets/base_dataset.py:76-84'),
     'cat_max_ratio': (1.0, 'lib/datasets/base_dataset.py:72, one box'),
     'flip_prob': (0.5, 'lib/datasets/base_dataset.py:171'),
     'photometric_distortion': (False, 'lib/config/default.py, RANDOM_BRIGHTNESS'),
@@ -318,7 +333,7 @@ def test_ddrnet_by_its_authors(name, arch, otherwise):
     ours = learning_rates(found.optimizer, found.schedule, steps, found.optimizer.lr_batch_size)
     total = steps * found.schedule.epochs
     np.testing.assert_allclose(ours, found.optimizer.base_lr * (1 - np.arange(total) / total) ** 0.9, rtol=RELATIVE)
-    assert found.runtime.val_interval % steps == 0, 'whole epochs'
+    assert found.runtime.val_interval % steps == found.runtime.checkpoint_interval % steps == 0, 'whole epochs'
 
 
 def one_of_each() -> list[Any]:

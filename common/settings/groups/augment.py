@@ -98,10 +98,10 @@ class Augment(Group):
         description='rotate: whether the whole scaled image is turned, in its size, before it is cropped (yassouali, DeepHM); '
         'else the crop is',
     )
-    padding: Literal['ignore', 'background'] = Field(
+    padding: Literal['ignore', 'black', 'background'] = Field(
         'ignore',
         description="what is beyond the image's edges, in a crop larger than it and in the corners of a rotation: ignore: the "
-        'mean colour, ignored; background: black, of class 0 (yassouali, DeepHM)',
+        'mean colour, ignored; black: black, ignored (HRNet); background: black, of class 0 (yassouali, DeepHM)',
     )
     blur_sigma: Annotated[float, Field(ge=0, le=10)] = Field(
         0.0,
