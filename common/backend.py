@@ -21,6 +21,7 @@ from twinseg.common.checkpoint import LoadReport, RunMeta, State, TrainerState
 from twinseg.common.config import Config, Loss
 from twinseg.common.errors import BackendError, UserError, nearest, reason_of, require
 from twinseg.common.host.version import FRAMEWORKS, available
+from twinseg.common.images.averaging import Averaging, HostAveraging
 from twinseg.common.images.interpolation import Size
 from twinseg.common.parallel.processes import Group
 from twinseg.common.plugins import GROUP, PLUGINS, built
@@ -43,6 +44,11 @@ class Predictor(Protocol):
 
     def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
+
+    @property
+    def averaging(self) -> Averaging:
+        """What averages the logits of several views, where the network computes them."""
+        return HostAveraging(self.logits)
 
 
 class StepFigures(Mapping[str, float]):

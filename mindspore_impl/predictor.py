@@ -1,5 +1,6 @@
 """Runs a network on images as they come from a file."""
 
+from functools import partial
 from typing import Optional
 
 import mindspore as ms
@@ -8,10 +9,13 @@ from mindspore import Tensor, nn, ops
 
 from twinseg.common.config import Precision
 from twinseg.common.images import interpolation
+from twinseg.common.images.averaging import Averaging, HostAveraging
 from twinseg.common.images.interpolation import Size
 from twinseg.mindspore_impl import precision
+from twinseg.mindspore_impl.averaging import DeviceAveraging
 from twinseg.mindspore_impl.compile_cache import Graph
 from twinseg.mindspore_impl.layers import normalise, resize
+from twinseg.mindspore_impl.layers.functional import _on_cpu
 from twinseg.mindspore_impl.network import Network
 
 
@@ -29,18 +33,23 @@ class Predictor:
 
     def logits(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> float32 logits (N, C, h, w), at the head's size or resized bilinearly to ``size``."""
-        return self._run(images, size, False)
+        return self._run(images, size, False).asnumpy()
 
     def class_ids(self, images: np.ndarray, size: Optional[Size] = None) -> np.ndarray:
         """uint8 (N, 3, H, W) RGB -> uint8 class ids (N, h, w); ``size`` defaults to the images'."""
         size = size or (images.shape[2], images.shape[3])
-        if ms.get_context('device_target') == 'CPU':
+        if _on_cpu():
             return interpolation.class_ids(self.logits(images), size, self.cell.align_corners)
-        return self._run(images, size, True).astype(np.uint8)
+        return self._run(images, size, True).asnumpy().astype(np.uint8)
 
-    def _run(self, images: np.ndarray, size: Optional[Size], class_ids: bool) -> np.ndarray:
+    @property
+    def averaging(self) -> Averaging:
+        """What averages the logits of several views, where the network computes them."""
+        return HostAveraging(self.logits) if _on_cpu() else DeviceAveraging(partial(self._run, class_ids=False))
+
+    def _run(self, images: np.ndarray, size: Optional[Size], class_ids: bool) -> Tensor:
         self.cell.set_train(False)
-        return self.cell(Tensor(images), size and tuple(map(int, size)), class_ids).asnumpy()
+        return self.cell(Tensor(images), size and tuple(map(int, size)), class_ids)
 
 
 class PredictionGraph(Graph):

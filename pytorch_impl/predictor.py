@@ -9,8 +9,10 @@ from torch import nn
 
 from twinseg.common.config import Precision
 from twinseg.common.images import interpolation
+from twinseg.common.images.averaging import Averaging, HostAveraging
 from twinseg.common.images.interpolation import Size, row_strips
 from twinseg.pytorch_impl import precision
+from twinseg.pytorch_impl.averaging import DeviceAveraging
 from twinseg.pytorch_impl.data import upload
 from twinseg.pytorch_impl.layers import normalise, resize
 from twinseg.pytorch_impl.layers.norm import BatchNorm2d
@@ -41,6 +43,11 @@ class Predictor:
         if self.device.type == 'cpu':
             return interpolation.class_ids(self.logits(images), size, self.network.align_corners['logits'])
         return self._class_ids(images, size).to(torch.uint8).cpu().numpy()
+
+    @property
+    def averaging(self) -> Averaging:
+        """What averages the logits of several views, where the network computes them."""
+        return HostAveraging(self.logits) if self.device.type == 'cpu' else DeviceAveraging(self._logits, self.device)
 
     @torch.inference_mode()
     def _class_ids(self, images: np.ndarray, size: Size) -> torch.Tensor:

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 
 from twinseg.common import tasks
+from twinseg.common.backend import Predictor
 from twinseg.common.config import Config
 from twinseg.common.data.base import OnProgress
 from twinseg.common.data.thread_loader import make_loader
@@ -20,7 +21,7 @@ from twinseg.common.inference.evaluate import evaluate
 from twinseg.common.tasks.base import PLAIN, SMALLEST, EvalOptions, Evaluation, TrainedNetwork, names_and_colours
 
 
-class ExportedNetwork:
+class ExportedNetwork(Predictor):
     """An exported file behind uint8 images (see ``common.backend.Predictor``).
 
     ``size`` is the only size (H, W) that the file takes, None for any: other images are scaled to it bilinearly. ``engine`` is

@@ -10,13 +10,13 @@ from twinseg.common.backend import Predictor
 from twinseg.common.config import Augment, Config
 from twinseg.common.data.segmentation_transforms import scaled_size
 from twinseg.common.errors import UserError
-from twinseg.common.images.interpolation import Size, largest
+from twinseg.common.images.interpolation import Size
 from twinseg.common.settings.groups.augment import Average
 from twinseg.common.tasks.base import PLAIN, EvalOptions
 
 
 @dataclass(frozen=True)
-class TestTimeAugmentation:
+class TestTimeAugmentation(Predictor):
     """A predictor (see ``common.backend.Predictor``) that shows another one several views of an image, and averages what
     it gives: probabilities, logits, or over scales the exponentials of logits that were averaged over the mirrored image."""
 
@@ -38,36 +38,59 @@ class TestTimeAugmentation:
         images = _scaled(images, scaled_size(*full, self.size))
         if self.scales == (1.0,) and not self.flip and self.window is None:
             return self.predictor.class_ids(images, size or full)
-        averages = self.averages(images, size or full)
-        ids = np.zeros((len(images), *averages.shape[2:]), np.uint8)
-        for planes, result in zip(averages, ids):
-            largest(planes, result)
-        return ids
+        return self.predictor.averaging.class_ids(self._sum(images, size or full))
 
-    def averages(self, images: np.ndarray, size: Size) -> np.ndarray:
-        """Mean class probabilities, logits or exponentials (N, C, h, w) at ``size``, over scales and flips of ``images``, uint8
-        (N, 3, H, W)."""
-        total: Any = 0.0
-        mirrored = (False, True) if self.flip else (False,)
-        exponentials = self.average == 'exponentials'
+    def probabilities(self, images: np.ndarray, size: Size) -> np.ndarray:
+        """float32 class probabilities (N, C, h, w) at ``size`` of uint8 (N, 3, H, W) RGB."""
+        images = _scaled(images, scaled_size(images.shape[2], images.shape[3], self.size))
+        averaging, total = self.predictor.averaging, self._sum(images, size)
+        views = len(self.scales) * (1 + self.flip)
+        if self.average == 'probabilities':
+            return averaging.on_host(total) / views
+        return averaging.on_host(averaging.softmax(total / views if self.average == 'logits' else total))
+
+    def _sum(self, images: np.ndarray, size: Size) -> Any:
+        """The sums (N, C, h, w) over the views of ``images`` of class probabilities, of logits, or the logarithms of sums of
+        exponentials, where the predictor computes."""
+        averaging, mirrored = self.predictor.averaging, (False, True) if self.flip else (False,)
+        total: Any = None
         for scale in self.scales:
             view = _scaled(images, tuple(max(1, int(side * scale + 0.5)) for side in images.shape[2:]))
-            scores: Any = 0.0 if exponentials else total
+            scores = None if self.average == 'exponentials' else total
             for flipped in mirrored:
-                shown = np.ascontiguousarray(view[..., ::-1]) if flipped else view
-                logits = (
-                    self.predictor.logits(shown, size)
-                    if self.window is None
-                    else slide_logits(self.predictor, shown, self.window, size, self.stride)
-                )
-                part = _softmax(logits) if self.average == 'probabilities' else logits
-                scores += part[..., ::-1] if flipped else part
-            if exponentials:  # float32 ends at logits of 88
-                total = total + np.exp(scores / len(mirrored), dtype=np.float64)
-            else:
-                total = scores
-        total /= len(self.scales) * (1 if exponentials else len(mirrored))
+                part = self._logits(np.ascontiguousarray(view[..., ::-1]) if flipped else view, size)
+                if self.average == 'probabilities':
+                    part = averaging.softmax(part)
+                if flipped:
+                    part = averaging.mirrored(part)
+                scores = part if scores is None else averaging.add(scores, part)
+            if self.average == 'exponentials':
+                scores = scores / len(mirrored)
+                scores = scores if total is None else averaging.log_add_exp(total, scores)
+            total = scores
         return total
+
+    def _logits(self, images: np.ndarray, size: Size) -> Any:
+        """The logits at ``size`` of one view: of the whole or mean ones over windows, each ``stride`` from the next, the last
+        ones at the edge (mmsegmentation's slide mode)."""
+        averaging = self.predictor.averaging
+        if self.window is None:
+            return averaging.logits(images, size)
+        sides = (images.shape[2], images.shape[3])
+        height, width = (min(pair) for pair in zip(self.window, sides))
+        down, right = self.stride or [max(1, side * 2 // 3) for side in (height, width)]
+        total: Any = None
+        count = averaging.zeros(sides)
+        for top in _starts(sides[0], height, down):
+            for left in _starts(sides[1], width, right):
+                part = np.s_[..., top : top + height, left : left + width]
+                logits = averaging.logits(np.ascontiguousarray(images[part]), (height, width))
+                if total is None:
+                    total = averaging.zeros((*logits.shape[:2], *sides))
+                total[part] += logits
+                count[part] += 1
+        total /= count
+        return total if sides == size else averaging.resized(total, size)
 
 
 def as_published(
@@ -105,15 +128,8 @@ def shown(
 def probabilities(predictor: Predictor, images: np.ndarray) -> np.ndarray:
     """The class probabilities (N, C, H, W), float32, that a predictor, also one behind views, sees in images, uint8
     (N, 3, H, W). UserError of an exported file that returns class ids."""
-    size = (images.shape[2], images.shape[3])
-    if not isinstance(predictor, TestTimeAugmentation):
-        return _softmax(predictor.logits(images, size))
-    values = predictor.averages(_scaled(images, scaled_size(*size, predictor.size)), size)
-    if predictor.average == 'logits':
-        values = _softmax(values)
-    elif predictor.average == 'exponentials':
-        values = values / values.sum(1, keepdims=True)
-    return values.astype(np.float32)
+    shown = predictor if isinstance(predictor, TestTimeAugmentation) else TestTimeAugmentation(predictor)
+    return shown.probabilities(images, (images.shape[2], images.shape[3]))
 
 
 def _scaled(images: np.ndarray, size: Any) -> np.ndarray:
@@ -123,37 +139,6 @@ def _scaled(images: np.ndarray, size: Any) -> np.ndarray:
     return np.stack([cv2.resize(image.transpose(1, 2, 0), size[::-1]).transpose(2, 0, 1) for image in images])
 
 
-def slide_logits(
-    predictor: Predictor, images: np.ndarray, window: Size, size: Size, stride: Optional[Size] = None
-) -> np.ndarray:
-    """Mean logits over windows, each ``stride`` from the next, by default two thirds of a window, the last ones at the edge
-    (mmsegmentation's slide mode), resized to ``size``."""
-    sides = images.shape[2:]
-    total: Any = None
-    count = np.zeros(sides, np.float32)
-    window = (min(window[0], sides[0]), min(window[1], sides[1]))
-    down, right = stride or [max(1, side * 2 // 3) for side in window]
-    for top in _starts(sides[0], window[0], down):
-        for left in _starts(sides[1], window[1], right):
-            part = np.s_[..., top : top + window[0], left : left + window[1]]
-            logits = predictor.logits(np.ascontiguousarray(images[part]), window)
-            if total is None:
-                total = np.zeros((*logits.shape[:2], *sides), np.float32)
-            total[part] += logits
-            count[part] += 1
-    total /= count
-    if sides == size:
-        return total
-    return np.stack([np.stack([cv2.resize(plane, size[::-1]) for plane in logits]) for logits in total])
-
-
 def _starts(side: int, window: int, stride: int) -> list[int]:
     steps = max(0, -(-(side - window) // stride))
     return [min(i * stride, side - window) for i in range(steps + 1)]
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    power = logits - logits.max(1, keepdims=True)
-    np.exp(power, out=power)
-    power /= power.sum(1, keepdims=True)
-    return power

@@ -8,7 +8,7 @@ from PIL import Image
 from tests.support import streets
 from tests.support.tiny import batch, tiny_network
 from twinseg.common import config
-from twinseg.common.backend import get_backend
+from twinseg.common.backend import Predictor, get_backend
 from twinseg.common.cli import main
 from twinseg.common.data.open import open_dataset
 from twinseg.common.data.protocols import eval_transform
@@ -17,7 +17,6 @@ from twinseg.common.data.thread_loader import make_loader
 from twinseg.common.errors import UserError
 from twinseg.common.images.interpolation import resize_bilinear
 from twinseg.common.inference import views
-from twinseg.common.inference.views import slide_logits
 from twinseg.common.metrics import confusion_matrix
 from twinseg.common.tasks import segmentation
 from twinseg.common.tasks.base import SCALES, EvalOptions
@@ -25,7 +24,7 @@ from twinseg.common.tasks.base import SCALES, EvalOptions
 PIXELS_APART = 1e-4  # share of the pixels on which the twins may disagree (docs/design.md section 4)
 
 
-class Bright:
+class Bright(Predictor):
     """Stands for a network: class 1 where the red channel is above the middle, else class 0; logits at half size."""
 
     def logits(self, images, size=None):
@@ -125,24 +124,26 @@ def test_a_class_that_the_data_set_lacks_is_an_error(dataset):
 
 def test_averaging_a_mirrored_view_mirrors_it_back(dataset):
     images = np.stack([dataset.read(0)[0].transpose(2, 0, 1)])
-    once = views.TestTimeAugmentation(Bright()).averages(images, images.shape[2:])
-    assert np.allclose(once, views.TestTimeAugmentation(Bright(), flip=True).averages(images, images.shape[2:]))
+    once, mirrored_too = (views.TestTimeAugmentation(Bright(), flip=flip) for flip in (False, True))
+    assert np.allclose(views.probabilities(once, images), views.probabilities(mirrored_too, images))
 
 
 def test_exponentials_of_large_logits_are_finite(dataset):
-    class Large(Bright):
+    class Large(Slow):
         def logits(self, images, size=None):
             return 100 * super().logits(images, size)
 
     images = np.stack([dataset.read(0)[0].transpose(2, 0, 1)])
-    averages = views.TestTimeAugmentation(Large(), flip=True, average='exponentials').averages(images, images.shape[2:])
-    assert np.isfinite(averages).all()
+    predictor = views.TestTimeAugmentation(Large(), (1.0, 0.5), flip=True, average='exponentials')
+    shares = views.probabilities(predictor, images)
+    assert np.isfinite(shares).all() and np.array_equal(shares.argmax(1), predictor.class_ids(images))
 
 
 @pytest.mark.parametrize('window', [(64, 96), (32, 48), (50, 33), (500, 500)])
 def test_windows_cover_the_image(dataset, window):
     images = np.stack([dataset.read(0)[0].transpose(2, 0, 1)])
-    assert np.allclose(slide_logits(Bright(), images, window, images.shape[2:]), Bright().logits(images))
+    shown = views.TestTimeAugmentation(Bright(), window=window)
+    assert np.allclose(views.probabilities(shown, images), views.probabilities(Bright(), images))
 
 
 def test_the_twins_count_the_same_pixels(dataset, folder):
@@ -182,8 +183,9 @@ class Slow(Bright):
 
 
 def plain(predictor, image, size, scales, flip, window, stride=None, average='probabilities'):
-    """Mean probabilities (C, h, w) of one image, pixel by pixel and window by window, as mmsegmentation's tools/test.py
-    describes them: softmax of the logits at the label's size, added up, divided by their number; or mean logits."""
+    """Probabilities (C, h, w) of one image, pixel by pixel and window by window, as mmsegmentation's tools/test.py describes
+    them: softmax of the logits at the label's size, added up, divided by their number; or those of mean logits or of mean
+    exponentials."""
     found = []
     sums = []  # exponentials of the logits' mean over the mirrored image, of each scale
     steps = stride or (window and (window[0] * 2 // 3, window[1] * 2 // 3))
@@ -209,7 +211,9 @@ def plain(predictor, image, size, scales, flip, window, stride=None, average='pr
             shares = np.exp(logits) / np.exp(logits).sum(0) if average == 'probabilities' else logits
             found.append(shares[:, :, ::-1] if mirrored else shares)
         sums.append(np.exp(sum(found[-1 - flip :]) / (1 + flip)))
-    return sum(sums) / len(sums) if average == 'exponentials' else sum(found) / len(found)
+    if average == 'logits':
+        return np.exp(sum(found) / len(found)) / np.exp(sum(found) / len(found)).sum(0)
+    return sum(sums) / sum(sums).sum(0) if average == 'exponentials' else sum(found) / len(found)
 
 
 @pytest.mark.parametrize(
@@ -226,7 +230,7 @@ def plain(predictor, image, size, scales, flip, window, stride=None, average='pr
 def test_views_are_averaged_as_the_plain_way_does(dataset, scales, flip, window):
     image = dataset.read(1)[0].transpose(2, 0, 1)[:, :61, :93]
     predictor = views.TestTimeAugmentation(Slow(), scales, flip, window)
-    found = predictor.averages(image[None], (61, 93))[0]
+    found = views.probabilities(predictor, image[None])[0]
     expected = plain(Slow(), image, (61, 93), scales, flip, window)
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.array_equal(predictor.class_ids(image[None])[0], found.argmax(0))
@@ -262,7 +266,7 @@ def test_views_are_those_of_the_configuration_or_of_the_command(dataset, keys, o
     chosen = config.from_flat({'crop_size': [48, 60], **keys})
     predictor = views.as_published(Slow(), chosen, EvalOptions(**options))
     np.testing.assert_allclose(
-        predictor.averages(image[None], (61, 93))[0], plain(Slow(), image, (61, 93), *expected), atol=1e-4
+        views.probabilities(predictor, image[None])[0], plain(Slow(), image, (61, 93), *expected), atol=1e-5
     )
 
 
