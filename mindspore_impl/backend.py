@@ -162,8 +162,10 @@ def make_trainer(network: Network, config: Config) -> Trainer:
     """A trainer of a network; ``graph_mode`` decides whether its steps are compiled."""
     if config.runtime.launcher:
         raise UserError("launcher: dp is PyTorch's; msrun starts a process for each device: leave it out")
-    if config.runtime.torch_compile:
-        raise UserError("torch_compile: true is PyTorch's; MindSpore compiles unless graph_mode is 1: leave it out")
+    if config.runtime.torch_compile or config.runtime.cuda_graphs:
+        raise UserError(
+            "torch_compile and cuda_graphs are PyTorch's; MindSpore compiles unless graph_mode is 1: leave them out"
+        )
     ms.set_context(mode=ms.PYNATIVE_MODE if config.runtime.graph_mode else ms.GRAPH_MODE)
     return Trainer(network, config)
 

@@ -137,7 +137,21 @@ def make_trainer(network: Network, config: Config) -> Trainer:
         raise UserError("graph_mode: 1 is MindSpore's; PyTorch always runs operator by operator: leave it out")
     if config.runtime.torch_compile and _device.type == 'cpu' and shutil.which(os.environ.get('CXX', 'g++')) is None:
         raise UserError('torch_compile: there is no C++ compiler in PATH; install g++, name another in CXX, or leave it out')
+    if config.runtime.cuda_graphs:
+        _check_cuda_graphs(config)
     return Trainer(network, config)
+
+
+def _check_cuda_graphs(config: Config) -> None:
+    """UserError where no CUDA graph can be recorded of a step."""
+    if _device.type != 'cuda':
+        raise UserError(f'cuda_graphs: true is for GPUs, and this is a training on the {_device.type}: leave it out')
+    if not config.runtime.torch_compile:
+        raise UserError('cuda_graphs: true records what torch.compile has compiled: set torch_compile: true, too')
+    if config.optimizer.accumulation_step > 1 or config.runtime.launcher:
+        raise UserError(
+            'cuda_graphs: true is for steps of one batch on one GPU a process: leave accumulation_step and launcher out'
+        )
 
 
 def synchronise() -> None:

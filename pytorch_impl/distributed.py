@@ -8,6 +8,7 @@ import gc
 import os
 import time
 import warnings
+from contextlib import suppress
 from datetime import timedelta
 
 import numpy as np
@@ -72,19 +73,18 @@ def missing() -> list[int]:
 
     The others report to the store at which they met, and leave: a process that waits for one of them then notices, too.
     """
-    here, all_ranks, unaware = rank(), size(), []
-    dist.destroy_process_group()
-    atexit.unregister(_leave)
-    try:
+    here, all_ranks, store = rank(), size(), None
+    with suppress(dist.DistError, RuntimeError):  # the store may be gone as well
         store = dist.TCPStore(
             os.environ['MASTER_ADDR'], int(os.environ['MASTER_PORT']), is_master=False, timeout=timedelta(seconds=GRACE)
         )
-        store.set(f'noticed/{here}', '')
+        store.set(f'noticed/{here}', '')  # before the group is left, which may take long over NCCL
+    dist.destroy_process_group()
+    atexit.unregister(_leave)
+    with suppress(dist.DistError, RuntimeError):
         time.sleep(GRACE)
-        unaware = [other for other in range(all_ranks) if not store.check([f'noticed/{other}'])]
-    except (dist.DistError, RuntimeError):  # the store is gone as well
-        pass
-    return unaware
+        return [other for other in range(all_ranks) if store is not None and not store.check([f'noticed/{other}'])]
+    return []
 
 
 def mean(x: Tensor) -> Tensor:

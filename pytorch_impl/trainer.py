@@ -58,6 +58,8 @@ class Trainer(StatefulTrainer):
         torch.backends.cudnn.benchmark = True  # batches have one size, or two: the quickest kernels are looked for once
         self.network.train()
         self.optimizer.zero_grad()
+        if self.config.runtime.cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()  # nothing of the last step is read any more
         scale = self.scaler.scale if self.device_scale is None else self.device_scale.scale
         figures, share = [], scale / len(batches)
         counted, slopes = self._counted(batches), None
@@ -182,7 +184,7 @@ class Losses(nn.Module):
         self.network: Any = distributed.spread(network) if config.runtime.launcher == 'dp' else network
         if config.runtime.torch_compile:
             compile_cache.choose_folder()
-            self.network = torch.compile(self.network)
+            self.network = torch.compile(self.network, mode='reduce-overhead' if config.runtime.cuda_graphs else None)
         self.loss, self.align_corners = config.loss, network.align_corners
         self.mean, self.std = config.augment.mean, config.augment.std
 

@@ -411,14 +411,16 @@ class Run:
         kernel = () if self.detail_kernels is None else (self.detail_kernels[index].tolist(),)
         figures = self.trainer.step(batch, float(self.rates[index]), *kernel)
         self.progress.step += 1
-        if self._is_due(self.config.runtime.log_interval):
-            self.trainer.settle()
-        self.clock.tick()
-        stopped = None
+        is_logged, stopped = self._is_due(self.config.runtime.log_interval), None
         if self.is_overtime:
             stop.end()
-        if self.group.size == 1 or not self.trainer.ahead or self._is_due(STOP_INTERVAL):
-            stopped, self.broken = stop.asked(len(self.samples.broken))
+        if self.group.size == 1 or is_logged or not self.trainer.ahead or self._is_due(STOP_INTERVAL):
+            stopped, self.broken = stop.asked(
+                len(self.samples.broken)
+            )  # it names a lost process, for which a device only waits
+        if is_logged:
+            self.trainer.settle()
+        self.clock.tick()
         record = {'step': self.progress.step, 'epoch': round(self.epoch, 4), 'lr': float(self.rates[index])}
         self.unlogged.append((record, figures))
         if not self.trainer.ahead:

@@ -22,7 +22,8 @@ Effect = Literal['none', 'scores', 'said', 'network']
 EFFECT: dict[str, Effect] = {
     **dict.fromkeys(('data_url', 'num_parallel_workers', 'eval_batch_size', 'data_timeout'), 'none'),
     **dict.fromkeys(('pretrained', 'reset_classifier', 'weights_of', 'preset'), 'none'),  # the checkpoint has all weights
-    **dict.fromkeys(('backend', 'device_target', 'recipe', 'work_dir', 'threads', 'graph_mode', 'torch_compile'), 'none'),
+    **dict.fromkeys(('backend', 'device_target', 'recipe', 'work_dir', 'threads', 'graph_mode'), 'none'),
+    **dict.fromkeys(('torch_compile', 'cuda_graphs'), 'none'),
     **dict.fromkeys(('log_interval', 'val_interval', 'checkpoint_interval', 'save_every', 'max_keep_ckpts'), 'none'),
     **dict.fromkeys(
         ('nan_policy', 'max_rollbacks', 'collective_timeout', 'max_hours', 'tracker', 'tensorboard_images'), 'none'

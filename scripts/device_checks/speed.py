@@ -59,6 +59,8 @@ def steps(bench: Bench) -> None:
     if bench.accelerator and not bench.quick:
         compiled = {'amp_level': 'O2', 'dtype': 'bfloat16', 'torch_compile': True}
         cases += [(name, batches[0], compiled) for name in ('fast_scnn', 'ddrnet23_slim_seg')]
+        if bench.device == 'gpu':
+            cases += [(name, batches[0], {**compiled, 'cuda_graphs': True}) for name in ('fast_scnn', 'ddrnet23_slim_seg')]
     first: dict[tuple[str, int], float] = {}  # seconds of the first level of a network, which is O0
     for name, batch, settings in cases:
         label = ', '.join([name, f'{batch} images', settings['amp_level'], *(key for key in settings if settings[key] is True)])

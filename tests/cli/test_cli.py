@@ -430,7 +430,7 @@ def test_convert_halves_a_file(folder, capsys):
     checkpoint.save(best, tensors, before)
     assert twinseg('convert', best, '--half', '--out', half) == 0
     tensors, after = checkpoint.load(half)
-    left_out = ('amp_level', 'dtype', 'threads', 'torch_compile', 'pretrained')
+    left_out = ('amp_level', 'dtype', 'threads', 'torch_compile', 'cuda_graphs', 'pretrained')
     config = {key: value for key, value in before.config.items() if key not in left_out}
     assert after == before.model_copy(update={'config': config, 'trainer': None})
     exact = weights.load(best).state

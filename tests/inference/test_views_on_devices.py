@@ -8,7 +8,6 @@ import pytest
 
 from tests.support.tiny import tiny_network
 from twinseg.common import config
-from twinseg.common.backend import get_backend
 from twinseg.common.images import interpolation
 from twinseg.common.inference import views
 
@@ -32,9 +31,7 @@ def on_device(backend, monkeypatch):
         monkeypatch.setattr(importlib.import_module('twinseg.mindspore_impl.predictor'), '_on_cpu', lambda: False)
         yield backend.make_predictor(tiny_network('mindspore'), config.from_flat({})), lambda: None
         return
-    if not hasattr(
-        importlib.import_module('torch.utils.backend_registration'), '_setup_privateuseone_for_python_backend'
-    ):
+    if not hasattr(importlib.import_module('torch.utils.backend_registration'), '_setup_privateuseone_for_python_backend'):
         pytest.skip('this PyTorch takes no device that is written in Python')
     from tests.support.device import pretended_device
 

@@ -386,9 +386,9 @@ FAMILIES = {
 # Recipes of publishers' scores that no table here holds to a file -> where they are held, or why they are not.
 ELSEWHERE = {
     r'stdc[12](-seg50)?_in1k-pre_(3xb16-60k(-trainval)?|10k)_.*': "tests/recipes/test_recipes.py: STDC-Seg's authors",
-    r'ddrnet_.*_(chenjun2hao|authors|authors-trainval)_.*': "tests/recipes/test_recipes.py: chenjun2hao, the authors' own words",
+    r'ddrnet_.*_(chenjun2hao|authors(-trainval)?)_.*': "tests/recipes/test_recipes.py: chenjun2hao, the authors' own words",
     r'ddrnet_.*_2xb6-120k_.*': 'mmsegmentation.json',
-    r'ddrnet_(23|23-slim)_in1k-pre_camvid-720x960': 'from memory of the paper, on merged classes; authors_camvid follows its author',
+    r'ddrnet_(23|23-slim)_in1k-pre_camvid-720x960': 'from memory of the paper; its author is followed by authors_camvid',
     r'ddrnet(23|23_slim|39)_imagenet': "the authors' training code is not published; the schedule is from memory of the paper",
     r'stdc[12]_imagenet': "the authors' ImageNet code is not published; the schedule is from memory of the paper",
     'stdc1_8xb12-20k_.*': 'tests/recipes/test_recipes.py: mmsegmentation on eight cards',

@@ -35,7 +35,18 @@ QUICK = {  # recipe, level and keys that every run of the tests tries
     'ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024': ('O2', {}),
     'enet_cityscapes-512x1024': ('O3', {'accumulation_step': 2}),
 }
-BUDGETS = ('fast_scnn_8xb4-160k_cityscapes-512x1024', 'ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024')
+BUDGETS = (
+    'fast_scnn_8xb4-160k_cityscapes-512x1024',
+    'ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024',
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in (
+            'stdc1_4xb12-80k_cityscapes-512x1024',
+            'enet_cityscapes-512x1024',
+            'pspnet_r50-d8_4xb2-40k_cityscapes-512x1024',
+        )
+    ),
+)
 OPTIMIZERS = ('momentum', 'adam', 'adamw', 'rmsprop', 'lamb')
 
 
@@ -56,9 +67,9 @@ def every_network_and_loss() -> list[str]:
 def cases():
     for name, (level, keys) in QUICK.items():
         yield pytest.param(name, level, keys, id=f'{name} {level}')
-    for name in every_network_and_loss():
+    for index, name in enumerate(every_network_and_loss()):
         for number, level in enumerate(LEVELS):
-            keys = {'accumulation_step': 1 + number % 2, 'with_ema': True}
+            keys = {'accumulation_step': 1 + (index + number) % 2, 'with_ema': True}  # both at each level
             yield pytest.param(name, level, keys, marks=pytest.mark.slow, id=f'{name} {level} of all')
 
 

@@ -65,8 +65,9 @@ def test_class_ids_are_the_largest_logits_at_the_size_asked(backend):
 def test_torch_compile(backend, monkeypatch):
     """The steps are those without, between predictions that are not compiled."""
     if backend.name == 'mindspore':
-        with pytest.raises(UserError, match="torch_compile: true is PyTorch's"):
-            trainer(backend, torch_compile=True)
+        for key in 'torch_compile', 'cuda_graphs':
+            with pytest.raises(UserError, match="torch_compile and cuda_graphs are PyTorch's"):
+                trainer(backend, **{key: True})
         return
     plain, compiled = trainer(backend), trainer(backend, torch_compile=True)
     images, _ = batch(9)
@@ -80,6 +81,38 @@ def test_torch_compile(backend, monkeypatch):
     monkeypatch.setenv('CXX', 'no-such-compiler')
     with pytest.raises(UserError, match='torch_compile: there is no C'):
         trainer(backend, torch_compile=True)
+
+
+@pytest.mark.parametrize(
+    'device, keys, message',
+    [
+        ('cpu', {'torch_compile': True}, 'is for GPUs, and this is a training on the cpu'),
+        ('cuda', {}, 'set torch_compile: true, too'),
+        ('cuda', {'torch_compile': True, 'accumulation_step': 2}, 'for steps of one batch'),
+        ('cuda', {'torch_compile': True, 'launcher': 'dp'}, 'for steps of one batch'),
+    ],
+)
+def test_where_no_cuda_graph_can_be_recorded(monkeypatch, device, keys, message):
+    torch = pytest.importorskip('torch')
+    backend = get_backend('pytorch')
+    monkeypatch.setattr(backend, '_device', torch.device(device))
+    with pytest.raises(UserError, match=f'cuda_graphs: true .*{message}'):
+        backend.make_trainer(tiny_network('pytorch'), config.from_flat({'cuda_graphs': True, **keys}))
+
+
+def test_cuda_graphs_are_asked_for_and_begin_anew_with_each_step(monkeypatch):
+    torch = pytest.importorskip('torch')
+    get_backend('pytorch').setup('cpu', threads=1)
+    modes, steps, compiled = [], [], torch.compile
+    monkeypatch.setattr(torch, 'compile', lambda network, mode: modes.append(mode) or compiled(network, backend='eager'))
+    monkeypatch.setattr(torch.compiler, 'cudagraph_mark_step_begin', lambda: steps.append(len(steps)))
+    module = importlib.import_module('twinseg.pytorch_impl.trainer')
+    made = module.Trainer(tiny_network('pytorch'), config.from_flat({'torch_compile': True, 'cuda_graphs': True}))
+    plain = module.Trainer(tiny_network('pytorch'), config.from_flat({}))
+    assert [made.step([batch(seed)], 0.1)['loss'] for seed in range(2)] == [
+        plain.step([batch(seed)], 0.1)['loss'] for seed in range(2)
+    ]
+    assert modes == ['reduce-overhead'] and steps == [0, 1]
 
 
 def test_mindspores_figures_may_be_read_later(backend):

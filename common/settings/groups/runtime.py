@@ -118,3 +118,8 @@ class Runtime(Group):
         description='PyTorch: whether torch.compile compiles the network for training, which takes a minute or more and, on'
         ' a CPU, a C++ compiler; evaluation is not compiled',
     )
+    cuda_graphs: bool = Field(
+        False,
+        description='torch_compile on a GPU: whether the compiled network is recorded and played back as CUDA graphs, which '
+        'spares the host the launches of its kernels (reduce-overhead); for steps of one batch',
+    )
