@@ -81,9 +81,10 @@ def missing() -> list[int]:
         store.set(f'noticed/{here}', '')  # before the group is left, which may take long over NCCL
     dist.destroy_process_group()
     atexit.unregister(_leave)
-    with suppress(dist.DistError, RuntimeError):
+    if store is not None:
         time.sleep(GRACE)
-        return [other for other in range(all_ranks) if store is not None and not store.check([f'noticed/{other}'])]
+        with suppress(dist.DistError, RuntimeError):
+            return [other for other in range(all_ranks) if not store.check([f'noticed/{other}'])]
     return []
 
 

@@ -34,7 +34,7 @@ class Averaging(Protocol):
         """Resized bilinearly to ``size``."""
 
     def class_ids(self, x: Any) -> np.ndarray:
-        """uint8 (N, H, W): the channel of the largest number, the first of equal ones."""
+        """uint8 (N, H, W): the channel of the largest number."""
 
     def on_host(self, x: Any) -> np.ndarray:
         """The same numbers as a NumPy array."""

@@ -415,9 +415,8 @@ class Run:
         if self.is_overtime:
             stop.end()
         if self.group.size == 1 or is_logged or not self.trainer.ahead or self._is_due(STOP_INTERVAL):
-            stopped, self.broken = stop.asked(
-                len(self.samples.broken)
-            )  # it names a lost process, for which a device only waits
+            # before the device is waited for: this names a lost process, for which a device would only wait
+            stopped, self.broken = stop.asked(len(self.samples.broken))
         if is_logged:
             self.trainer.settle()
         self.clock.tick()

@@ -1,4 +1,4 @@
-"""``torch.compile`` takes every network in training as one graph: a break is a wait for the host, and no CUDA graph spans it."""
+"""``torch.compile`` takes every network in training as one graph: a break waits for the host, and no CUDA graph spans it."""
 
 import pytest
 
@@ -8,7 +8,9 @@ from twinseg.common.backend import get_backend
 torch = pytest.importorskip('torch')
 
 
-@pytest.mark.parametrize('name', [name if name in ('enet', 'stdc1_seg') else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS])
+@pytest.mark.parametrize(
+    'name', [name if name in ('enet', 'stdc1_seg') else pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
 def test_no_graph_breaks(name):
     from twinseg.pytorch_impl.network import draw_dropout
 

@@ -1,11 +1,13 @@
 """docs/reproduction.md is made of run folders by a program."""
 
 import json
+import re
 
 from scripts import reproduction
 from tests.golden import golden
 from twinseg.common import config
 from twinseg.common.data.classes import CAMVID_CLASSES
+from twinseg.common.settings import recipes
 
 
 def test_the_page_says_what_the_runs_did(tmp_path, monkeypatch):
@@ -45,6 +47,19 @@ def test_a_later_folder_of_a_run_keeps_the_evaluations_that_it_lacks():
     kept, joined = reproduction.joined(reproduction.joined([other], first), later)
     assert kept == other and joined.steps == 1110 and joined.note == 'On two cores.'
     assert [(one['epoch'], one['mIoU']) for one in joined.evaluations] == [(10.0, 740), (20.0, 1110), (30.0, 1110)]
+
+
+def test_recipes_that_were_run_say_so():
+    """Their hours and their score stand in the first comment (docs/style.md)."""
+    docs = reproduction.ROOT / 'docs'
+    ran = {reproduction.RECIPE, *re.findall(r'^\| \w+ \| ([\w/.-]+) ', (docs / 'results.md').read_text(), re.MULTILINE)} - {
+        'recipe'
+    }
+    assert len(ran) > 3
+    headers = {name: re.sub(r'(?m)^[^#].*', '', (recipes.RECIPES / f'{name}.yaml').read_text()) for name in ran}
+    assert not [name for name, header in headers.items() if 'not yet run' in header]
+    for run in json.loads((docs / reproduction.KEPT).read_text()):
+        assert f'{max(one["mIoU"] for one in run["evaluations"]):.2f}' in headers[reproduction.RECIPE]
 
 
 def lines_of(folder) -> list[str]:
