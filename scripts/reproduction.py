@@ -35,7 +35,7 @@ TEST = {  # IoU by class on the test split: README.md of davidtvs/PyTorch-ENet@e
 }
 COLOURS = ('#1f77b4', '#d62728')  # of the first run's curve, and the second's
 STYLE = (
-    '<style>text{font:11px sans-serif;fill:#777}.grid{stroke:#ccc}polyline{fill:none;stroke-width:1.5}'
+    '<style>text{font:11px sans-serif;fill:#777}.grid{stroke:#ccc}polyline{fill:none;stroke-width:1.5}circle{fill:#fff}'
     f'.dashed{{stroke-dasharray:5 3}}.s0{{stroke:{COLOURS[0]}}}.s1{{stroke:{COLOURS[1]}}}</style>'
 )
 

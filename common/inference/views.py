@@ -56,7 +56,7 @@ class TestTimeAugmentation(Predictor):
         total: Any = None
         for scale in self.scales:
             view = _scaled(images, tuple(max(1, int(side * scale + 0.5)) for side in images.shape[2:]))
-            scores = None if self.average == 'exponentials' else total
+            scores: Any = None if self.average == 'exponentials' else total
             for flipped in mirrored:
                 part = self._logits(np.ascontiguousarray(view[..., ::-1]) if flipped else view, size)
                 if self.average == 'probabilities':
