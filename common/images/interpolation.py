@@ -32,9 +32,9 @@ def bilinear_matrix(size: int, new_size: int, align_corners: bool, half_pixel: b
         position = np.maximum((np.arange(new_size) + 0.5) * (size / new_size) - 0.5, 0)
     low = np.minimum(position.astype(int), size - 1)
     high = np.minimum(low + 1, size - 1)
-    matrix = np.zeros((new_size, size))
-    np.add.at(matrix, (np.arange(new_size), low), 1 - (position - low))
-    np.add.at(matrix, (np.arange(new_size), high), position - low)
+    matrix, rows = np.zeros((new_size, size)), np.arange(new_size)
+    matrix[rows, low] = 1 - (position - low)
+    matrix[rows, high] += position - low  # torch.compile traces this, and not np.add.at
     return matrix.astype(np.float32)
 
 

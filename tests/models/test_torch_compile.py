@@ -16,7 +16,7 @@ def test_no_graph_breaks(name):
 
     backend, case = get_backend('pytorch'), NETWORKS[name]
     backend.setup('cpu', threads=1)
-    network = backend.build_model(case.arch, num_classes=5, **case.arguments).train()
+    network = backend.build_model(case.arch, **{'num_classes': 5, **case.arguments}).train()
     draw_dropout(network, 2, (0, 0, 0))
     torch._dynamo.reset()
     found = torch._dynamo.explain(network)(torch.rand(2, 3, *case.size))
