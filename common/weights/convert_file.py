@@ -12,14 +12,8 @@ from twinseg.common.errors import StateError, UserError, reason_of
 from twinseg.common.files import written_beside
 
 SUFFIX = '.safetensors'
-TRAINING_KEYS = (
-    'amp_level',
-    'dtype',
-    'threads',
-    'torch_compile',
-    'cuda_graphs',
-    'pretrained',
-)  # left out: users of the weights may lack them
+# left out: users of the weights may lack them
+TRAINING_KEYS = ('amp_level', 'dtype', 'threads', 'torch_compile', 'cuda_graphs', 'pretrained')
 NATIVE = {'.pth': 'pytorch', '.ckpt': 'mindspore'}  # files of one framework, and the backend that writes them
 
 
