@@ -15,7 +15,7 @@ class DeviceAveraging:
     def __init__(self, logits: Logits):
         self.logits = logits
 
-    def zeros(self, shape: tuple[int, ...]) -> Tensor:
+    def zeros(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         return ops.zeros(shape, ms.float32)
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:

@@ -12,11 +12,11 @@ from twinseg.pytorch_impl.layers import resize
 class DeviceAveraging:
     """``Averaging`` of tensors: nothing but the result is copied to the host."""
 
-    def __init__(self, logits: Logits, device: torch.device):
-        self.logits, self.device = logits, device
+    def __init__(self, logits: Logits):
+        self.logits = logits
 
-    def zeros(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.zeros(shape, device=self.device)
+    def zeros(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        return torch.zeros(shape, device=like.device)
 
     def add(self, x: Tensor, y: Tensor) -> Tensor:
         return x + y

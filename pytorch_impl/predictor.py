@@ -47,7 +47,7 @@ class Predictor:
     @property
     def averaging(self) -> Averaging:
         """What averages the logits of several views, where the network computes them."""
-        return HostAveraging(self.logits) if self.device.type == 'cpu' else DeviceAveraging(self._logits, self.device)
+        return HostAveraging(self.logits) if self.device.type == 'cpu' else DeviceAveraging(self._logits)
 
     @torch.inference_mode()
     def _class_ids(self, images: np.ndarray, size: Size) -> torch.Tensor:

@@ -15,8 +15,8 @@ class Averaging(Protocol):
 
     logits: Logits  # uint8 (N, 3, H, W) RGB and a size -> the logits at it
 
-    def zeros(self, shape: tuple[int, ...]) -> Any:
-        """An array of zeros, float32."""
+    def zeros(self, shape: tuple[int, ...], like: Any) -> Any:
+        """An array of zeros, float32, where ``like`` lies."""
 
     def add(self, x: Any, y: Any) -> Any:
         """x + y; ``x`` may be written over."""
@@ -46,7 +46,7 @@ class HostAveraging:
     def __init__(self, logits: Logits):
         self.logits = logits
 
-    def zeros(self, shape: tuple[int, ...]) -> np.ndarray:
+    def zeros(self, shape: tuple[int, ...], like: np.ndarray) -> np.ndarray:
         return np.zeros(shape, np.float32)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -80,13 +80,12 @@ class TestTimeAugmentation(Predictor):
         height, width = (min(pair) for pair in zip(self.window, sides))
         down, right = self.stride or [max(1, side * 2 // 3) for side in (height, width)]
         total: Any = None
-        count = averaging.zeros(sides)
         for top in _starts(sides[0], height, down):
             for left in _starts(sides[1], width, right):
                 part = np.s_[..., top : top + height, left : left + width]
                 logits = averaging.logits(np.ascontiguousarray(images[part]), (height, width))
                 if total is None:
-                    total = averaging.zeros((*logits.shape[:2], *sides))
+                    total, count = averaging.zeros((*logits.shape[:2], *sides), logits), averaging.zeros(sides, logits)
                 total[part] += logits
                 count[part] += 1
         total /= count
