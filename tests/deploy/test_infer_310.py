@@ -31,6 +31,7 @@ FAKES = Path(__file__).parent / 'ascend'
 SHAPE = (3, 8, 12)  # of a sample
 COUNT = 5
 SANITIZER = 98  # exit status where a sanitizer finds something
+LEAKS_OF_LIBRARIES = Path(__file__).parent / 'leaks_of_libraries.txt'
 TIMES = (
     r'NN inference cost average time: (\d+\.\d+) ms of infer_count (\d+)\np50: (\d+\.\d+) ms, p99: (\d+\.\d+) ms\n'
     r'(\d+) inputs in \d+\.\d+ ms: \d+\.\d+ a second, reading and writing included\n'
@@ -156,6 +157,7 @@ class Program:
         settings = {
             'ASAN_OPTIONS': f'exitcode={SANITIZER}',
             'UBSAN_OPTIONS': f'exitcode={SANITIZER}',
+            'LSAN_OPTIONS': f'suppressions={LEAKS_OF_LIBRARIES}:print_suppressions=0',
             'TBB_ENABLE_SANITIZERS': '1',
         }  # OpenVINO's TBB otherwise opens a library in a way that ASan refuses
         done = subprocess.run(
