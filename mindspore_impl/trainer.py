@@ -1,23 +1,27 @@
 """One training step: forward, loss, scaled backward, clip, optimizer, moving averages, as one graph."""
 
+import math
 from contextlib import contextmanager
-from typing import Iterator, Sequence
+from typing import Iterator, Mapping, Sequence
 
 import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
 from twinseg.common.backend import Batch, StepFigures
-from twinseg.common.config import Config
+from twinseg.common.checkpoint import TrainerState
+from twinseg.common.config import Config, Optimizer
 from twinseg.common.errors import ONE_VALUE, BatchError
 from twinseg.common.schedules import average_decay
 from twinseg.common.settings.groups.loss import DETAIL_KERNEL
 from twinseg.common.training.accumulation import mean_count
 from twinseg.common.training.loss_checks import divides_by_count, needs_whole_batch
+from twinseg.common.training.loss_scaling import LossScaler
 from twinseg.common.training.state import StatefulTrainer
 from twinseg.mindspore_impl import distributed, optim, precision, state
 from twinseg.mindspore_impl.compile_cache import Graph
 from twinseg.mindspore_impl.layers import normalise
+from twinseg.mindspore_impl.layers.functional import _on_cpu
 from twinseg.mindspore_impl.losses import constants, segmentation_loss
 from twinseg.mindspore_impl.network import Network, average_statistics, draw_dropout, freeze, synchronise_norms
 from twinseg.mindspore_impl.predictor import Predictor
@@ -50,13 +54,7 @@ class Trainer(StatefulTrainer):
         freeze(network, config.optimizer.freeze)
         average = optim.Average(network) if config.optimizer.with_ema else None
         super().__init__(network, config, optim.Optimizer(network, config.optimizer), average)
-        # Where a step gets numbers that count the steps taken, the host has to know whether the last one was
-        self.needs_outcome = (
-            ms.get_context('device_target') == 'CPU'
-            or self.scaler.dynamic
-            or average is not None
-            or config.optimizer.optimizer in ('adam', 'adamw', 'lamb')
-        )
+        self.on_device = None if _on_cpu() else NumbersOnDevice(self.scaler, config)
         accumulates = config.optimizer.accumulation_step > 1
         self.whole_batch = WholeBatch(network, config) if accumulates and needs_whole_batch(config.loss) else None
         self.gradients = Gradients(network, self.optimizer, config, by_slopes=self.whole_batch is not None)
@@ -67,19 +65,16 @@ class Trainer(StatefulTrainer):
         """One optimizer step over ``batches`` of uint8 images (N, 3, H, W) and labels (N, H, W), (N,) or (N, K) float32.
 
         A step whose gradients are not finite is skipped: parameters, optimizer and averages stay as they are. Batch norm
-        has seen the images by then, so its running statistics move. A device whose next step does not depend on that is not
-        waited for.
+        has seen the images by then, so its running statistics move. A device is not waited for: it knows what that changes.
         """
         self.network.set_train(True)
-        scale = self.scaler.scale
-        decay = average_decay(self.config.optimizer.ema_decay, self.optimizer.steps + 1)
         kernel, values = Tensor(detail_kernel, ms.float32), []
         if self.whole_batch is None:
-            counted, share = self._counted(batches), scale / len(batches)
+            counted, parts = self._counted(batches), len(batches)
         else:
             whole, slopes = self._losses_and_slopes(batches, kernel)
-            share = scale
-        factor, inverse = Tensor(share, ms.float32), Tensor(1 / scale, ms.float32)
+            parts = 1
+        factor, inverse, rates, shares = (self.on_device or self._numbers)(learning_rate, parts)
         for index, (images, labels) in enumerate(batches):
             self._draw_dropout(images, index)
             arguments = Tensor(images), Tensor(labels), factor, kernel
@@ -88,15 +83,28 @@ class Trainer(StatefulTrainer):
                 if self.accumulation is not None and index < len(batches) - 1:
                     values.append(self.accumulation(*arguments, *extra))
                 else:
-                    rates, shares = self.optimizer.rates(learning_rate), Tensor([decay, 1 - decay], ms.float32)
                     last, norm = self.train_step(*arguments, inverse, rates, shares, *extra)
                     values.append(last)
         if self.whole_batch is not None:
             values = [whole]
         given = self.figures_of((values, norm))
-        if self.needs_outcome:
+        if self.on_device is None:
             self.settle()
+        else:
+            self.on_device.count(norm)
         return given
+
+    def _numbers(self, learning_rate: float, parts: int) -> tuple[Tensor, ...]:
+        """The factor of a batch's loss, the inverse of the loss scale, the optimizer's rates and the average's shares."""
+        scale, decay = self.scaler.scale, average_decay(self.config.optimizer.ema_decay, self.optimizer.steps + 1)
+        factor, inverse = Tensor(scale / parts, ms.float32), Tensor(1 / scale, ms.float32)
+        return factor, inverse, self.optimizer.rates(learning_rate), Tensor([decay, 1 - decay], ms.float32)
+
+    def load_state(self, tensors: Mapping[str, np.ndarray], meta: TrainerState) -> None:
+        """Takes back what ``state`` of either backend gave; StateError when it belongs to another network or optimizer."""
+        super().load_state(tensors, meta)
+        if self.on_device is not None:
+            self.on_device.start(self.scaler, self.optimizer.steps)
 
     def _counted(self, batches: list[Batch]) -> list[Tensor]:
         """What the losses of several batches divide by; nothing of one."""
@@ -296,3 +304,65 @@ class TrainStep(Graph):
             if self.average is not None:
                 self.average(shares)
         return values, norm
+
+
+class NumbersOnDevice:
+    """What ``Trainer._numbers`` gives, where nobody waits to hear how the steps before ended: its rules on the device."""
+
+    def __init__(self, scaler: LossScaler, config: Config):
+        self.numbers, self.outcome = Numbers(config.optimizer), Outcome(scaler)
+        self.start(scaler, 0)
+
+    def start(self, scaler: LossScaler, steps: int) -> None:
+        """Goes on from what the host knows: the loss scale, and how many steps were taken."""
+        self.counts = Tensor([scaler.scale, scaler.good_steps, steps], ms.float32)
+
+    def __call__(self, learning_rate: float, parts: int) -> tuple[Tensor, ...]:
+        numbers: tuple[Tensor, ...] = self.numbers(self.counts, Tensor([learning_rate, parts], ms.float32))
+        return numbers
+
+    def count(self, norm: Tensor) -> None:
+        """Counts a step whose gradients have this norm."""
+        self.counts = self.outcome(self.counts, norm)
+
+
+class Numbers(nn.Cell):
+    """``counts`` of the steps before, learning rate and number of batches -> the numbers of a step."""
+
+    def __init__(self, settings: Optimizer):
+        super().__init__(auto_prefix=False)
+        self.logarithms = tuple(math.log(beta) if beta else -math.inf for beta in settings.beta)
+        self.eps, self.limit, self.rest = settings.eps, settings.ema_decay, 1 - settings.ema_decay
+
+    def construct(self, counts: Tensor, given: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        scale, step = counts[0], counts[2] + 1
+        first, second = _without_exp(step * self.logarithms[0]), _without_exp(step * self.logarithms[1])
+        correction = ops.sqrt(second)
+        rates = ops.stack([given[0], correction / first, self.eps * correction])
+        shares = ops.stack([ops.minimum((1 + step) / (10 + step), self.limit), ops.maximum(9 / (10 + step), self.rest)])
+        return scale / given[1], 1 / scale, rates, shares
+
+
+def _without_exp(x):
+    """1 - exp(x) of x <= 0 to the last digits of float32; ``ops.expm1`` (2.10, CPU) subtracts and loses those of small ones."""
+    series = 1.0
+    for number in range(9, 1, -1):
+        series = 1 + x / number * series
+    return ops.where(x > -0.5, -x * series, 1 - ops.exp(x))
+
+
+class Outcome(nn.Cell):
+    """The loss scale, the good steps in a row and the steps taken, by the rule of ``LossScaler``, after a step with a norm."""
+
+    def __init__(self, scaler: LossScaler):
+        super().__init__(auto_prefix=False)
+        self.dynamic, self.window = scaler.dynamic, scaler.window
+
+    def construct(self, counts: Tensor, norm: Tensor) -> Tensor:
+        scale, good_steps, finite = counts[0], counts[1], ops.isfinite(norm)
+        if self.dynamic:
+            good_steps = ops.where(finite, good_steps + 1, 0.0)
+            full = good_steps >= self.window
+            scale = ops.where(finite, ops.where(full, scale * 2, scale), ops.maximum(scale / 2, 1.0))
+            good_steps = ops.where(full, 0.0, good_steps)
+        return ops.stack([scale, good_steps, counts[2] + ops.cast(finite, ms.float32)])

@@ -9,6 +9,7 @@ from tests.support.zoo import NETWORKS
 from twinseg.common.backend import get_backend
 from twinseg.common.config import from_flat
 from twinseg.common.files import graph_cache
+from twinseg.common.training.loss_scaling import LossScaler
 
 pytest.importorskip('mindspore')
 import mindspore as ms
@@ -16,6 +17,7 @@ from mindspore import Tensor, nn, ops
 
 from twinseg.mindspore_impl import layers
 from twinseg.mindspore_impl.layers import functional, primitives
+from twinseg.mindspore_impl.trainer import NumbersOnDevice
 
 INDICES = {'enet, segnet': (2, 2, 0, False), 'segresnet': (3, 2, 1, False)}  # kernel, stride, padding, ceil_mode
 MAXIMA = {'unet': (2, 2, 0, True), 'resnet': (3, 2, 1, False)}
@@ -157,4 +159,15 @@ def test_a_training_step_has_operators_that_an_ascend_has(as_on_ascend, name):
     trainer.step([(images, rng.integers(0, classes, (2, *case.export_size)).astype(np.uint8))], 1e-3)
     present = operators(trainer.train_step)
     assert 'Conv2D' in present and not present & set(LIMITED)
+    assert sorted(word for word in present - INTERNAL if not is_documented(word)) == []
+
+
+def test_numbers_that_a_device_keeps_have_operators_that_an_ascend_has():
+    ms.set_context(mode=ms.GRAPH_MODE)
+    settings = from_flat({'amp_level': 'O2', 'is_dynamic_loss_scale': True})
+    device = NumbersOnDevice(LossScaler(settings.precision), settings)
+    device(0.1, 2)
+    device.count(Tensor(1.0, ms.float32))
+    present = operators(device.numbers) | operators(device.outcome)
+    assert {'Exp', 'IsFinite'} <= present
     assert sorted(word for word in present - INTERNAL if not is_documented(word)) == []

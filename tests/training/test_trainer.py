@@ -1,5 +1,6 @@
 """What a trainer, its predictors and the loader promise, in both backends; the loop around them is in test_training.py."""
 
+import contextlib
 import importlib
 import threading
 
@@ -115,17 +116,51 @@ def test_cuda_graphs_are_asked_for_and_begin_anew_with_each_step(monkeypatch):
     assert modes == ['reduce-overhead'] and steps == [0, 1]
 
 
-def test_mindspores_figures_may_be_read_later(backend):
-    """As on a device, where the next step does not depend on them; PyTorch's are in test_device.py."""
+@pytest.mark.parametrize(
+    'optimizer, accumulation_step',
+    [('momentum', 1), ('momentum', 2), ('adam', 1), ('adamw', 1), ('rmsprop', 1), ('lamb', 2)],
+)
+def test_mindspores_device_counts_steps_as_the_host_does(backend, monkeypatch, optimizer, accumulation_step):
+    """Steps are given to it without a look at those before, of which some overflow; PyTorch's are in test_device.py."""
     if backend.name != 'mindspore':
         pytest.skip('tested on a pretended device')
-    with operator_by_operator():
-        now, later = (trainer(backend, with_ema=False, graph_mode=1) for _ in range(2))
-        later.needs_outcome = False
-        expected, steps = ([made.step([batch(seed)], 0.1) for seed in range(3)] for made in (now, later))
-        assert later.ahead and not now.ahead
-        assert [dict(figures) for figures in steps] == [dict(figures) for figures in expected]
-        assert not later.ahead and later.state()[1] == now.state()[1]
+    keys = {'amp_level': 'O2', 'is_dynamic_loss_scale': True, 'loss_scale': 2.0**20, 'scale_window': 2, 'ema_decay': 0.9}
+    keys |= {'optimizer': optimizer, 'eps': 1e-3, 'accumulation_step': accumulation_step}
+    batches = [[batch(seed + place) for place in range(accumulation_step)] for seed in range(8)]
+    with contextlib.nullcontext() if optimizer == 'adamw' else operator_by_operator():
+        host = trainer(backend, **keys)
+        monkeypatch.setattr('twinseg.mindspore_impl.trainer._on_cpu', lambda: False)
+        device = trainer(backend, **keys)
+        for made in (host, device):  # from a state in which some steps were taken
+            made.step(batches[0], 0.1)
+            made.load_state(*made.state())
+        expected, steps = ([made.step(given, 0.1) for given in batches[1:]] for made in (host, device))
+        assert device.ahead and not host.ahead
+        overflows = [figures['overflow'] for figures in expected]
+        assert 0 < sum(overflows) < len(overflows) - 2
+        for figures, others in zip(steps, expected):
+            assert dict(figures) == pytest.approx(dict(others), rel=1e-5, nan_ok=True)
+        (tensors, meta), (others, other_meta) = device.state(), host.state()
+    assert meta == other_meta
+    assert device.on_device.counts.asnumpy().tolist() == [host.scaler.scale, host.scaler.good_steps, host.optimizer.steps]
+    for name, value in others.items():
+        np.testing.assert_allclose(tensors[name], value, rtol=0, atol=1e-5 * np.abs(value).max(), err_msg=name)
+
+
+@pytest.mark.parametrize('limit', [0.9, 0.9999])
+@pytest.mark.parametrize('beta', [[0.9, 0.999], [0.0, 0.0]])
+def test_numbers_of_a_step_on_a_device_are_the_hosts(backend, beta, limit):
+    if backend.name != 'mindspore':
+        pytest.skip("PyTorch's optimizers have their own")
+    ms, module = importlib.import_module('mindspore'), importlib.import_module('twinseg.mindspore_impl.trainer')
+    made = trainer(backend, optimizer='adam', beta=beta, ema_decay=limit, loss_scale=1000.0)
+    device = module.NumbersOnDevice(made.scaler, made.config)
+    for steps in (0, 1, 2, 100, 12345, 10**6):
+        made.optimizer.steps = steps
+        device.start(made.scaler, steps)
+        for ours, theirs in zip(device(0.05, 3), made._numbers(0.05, 3)):
+            np.testing.assert_allclose(ours.asnumpy(), theirs.asnumpy(), rtol=1e-6)
+        assert isinstance(device.counts, ms.Tensor)
 
 
 def test_states_are_copies(backend):
