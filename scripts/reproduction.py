@@ -1,8 +1,8 @@
 """Writes docs/reproduction.md: ENet on CamVid as davidtvs/PyTorch-ENet trains it.
 
 Usage: python scripts/reproduction.py [mindspore=RUN] [--note TEXT], with a folder that ``twinseg train`` left. What the page
-says of a run is kept in docs/reproduction.json; a folder replaces what is kept of its backend, but for the evaluations of
-epochs that it does not have.
+says of a run is kept in docs/reproduction.json; a folder replaces what is kept of its backend from its own first evaluation
+on, and hours before that are counted in.
 """
 
 import argparse
@@ -79,12 +79,15 @@ def read(name: str, folder: Path, note: str) -> Training:
 
 
 def joined(kept: list[Training], new: Training) -> list[Training]:
-    """The runs with a new one in its backend's place."""
+    """The runs with a new one in its backend's place, behind what is kept of the epochs before its first."""
     before = next((one for one in kept if one.name == new.name), None)
     if before is None:
         return [*kept, new]
-    evaluations = {one['epoch']: one for one in [*before.evaluations, *new.evaluations]}
-    new = new._replace(evaluations=[evaluations[epoch] for epoch in sorted(evaluations)], note=new.note or before.note)
+    start = new.evaluations[0]['epoch']
+    earlier = [one for one in before.evaluations if one['epoch'] < start]
+    hours = new.hours + (before.hours * start / before.epoch if earlier else 0)
+    evaluations, note = [*earlier, *new.evaluations], new.note or before.note
+    new = new._replace(evaluations=evaluations, hours=round(hours, 2), note=note)
     return [new if one is before else one for one in kept]
 
 

@@ -37,16 +37,17 @@ def test_the_page_says_what_the_runs_did(tmp_path, monkeypatch):
     assert (tmp_path / 'docs' / reproduction.PICTURE).read_text().count('<polyline') == 2
 
 
-def test_a_later_folder_of_a_run_keeps_the_evaluations_that_it_lacks():
+def test_a_later_folder_of_a_run_follows_what_is_kept_before_its_first_evaluation():
     def run(step, note, *epochs):
         evaluations = [{'epoch': at, 'mIoU': step} for at in epochs]
         return reproduction.Training('mindspore', step, step / 37, 1.5, 3.0, note, evaluations)
 
     other = run(1, '', 3)._replace(name='pytorch')
-    first, later = run(740, 'On two cores.', 10.0, 20.0), run(1110, '', 20.0, 30.0)
+    first, later = run(925, 'On two cores.', 10.0, 20.0, 25.0), run(1110, '', 20.0, 30.0)
     kept, joined = reproduction.joined(reproduction.joined([other], first), later)
     assert kept == other and joined.steps == 1110 and joined.note == 'On two cores.'
-    assert [(one['epoch'], one['mIoU']) for one in joined.evaluations] == [(10.0, 740), (20.0, 1110), (30.0, 1110)]
+    assert joined.hours == 1.5 * 20 / 25 + 1.5
+    assert [(one['epoch'], one['mIoU']) for one in joined.evaluations] == [(10.0, 925), (20.0, 1110), (30.0, 1110)]
 
 
 def test_recipes_that_were_run_say_so():

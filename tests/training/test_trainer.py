@@ -84,6 +84,18 @@ def test_torch_compile(backend, monkeypatch):
         trainer(backend, torch_compile=True)
 
 
+def test_the_quickest_kernels_are_looked_for_in_training_alone(monkeypatch):
+    """Its batches have one size; images to predict have many."""
+    cudnn = pytest.importorskip('torch').backends.cudnn
+    made = trainer(get_backend('pytorch'))
+    for _ in range(2):
+        monkeypatch.setattr(cudnn, 'benchmark', False)
+        made.step([batch(0)], 0.1)
+        assert cudnn.benchmark
+        made.predictor().logits(batch(0)[0])
+        assert not cudnn.benchmark
+
+
 @pytest.mark.parametrize(
     'device, keys, message',
     [
