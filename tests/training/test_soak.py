@@ -159,6 +159,7 @@ def soak(backend_name: str, folder: Path, kills: int, seed: int) -> Soak:
     return made
 
 
+@pytest.mark.timeout(2400)  # each kill takes 20 seconds, most of them msrun's
 @pytest.mark.slow
 @pytest.mark.parametrize('seed', [SEED])
 def test_thirty_kills_change_nothing(backend_name, tmp_path, seed):
