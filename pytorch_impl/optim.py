@@ -175,7 +175,7 @@ class _Lamb(torch.optim.Optimizer):
     def _correction(self, beta: float) -> Any:
         """1 - beta ** number, which a float32 on the device would lose to cancellation."""
         if isinstance(self.number, Tensor):
-            return -torch.expm1(self.number * math.log(beta))
+            return -torch.expm1(self.number * (math.log(beta) if beta else -math.inf))
         return 1 - beta**self.number
 
 

@@ -166,6 +166,18 @@ def test_steps_and_skipped_steps_are_those_of_the_host(backend, monkeypatch, opt
         np.testing.assert_allclose(tensors[name], value, rtol=0, atol=CLOSE * np.abs(value).max(), err_msg=name)
 
 
+def test_lamb_without_running_means_on_a_device(backend, monkeypatch):
+    """A beta of 0 has no logarithm."""
+    keys = {'optimizer': 'lamb', 'beta': [0.0, 0.0], 'eps': 1e-3}
+    backend.setup('cpu')
+    host = tiny(backend, **keys)
+    expected = [dict(host.step([batch(seed)], 0.01)) for seed in range(3)]
+    with pretended_device(monkeypatch):
+        trainer = tiny(backend, **keys)
+        for values, on_host in zip([trainer.step([batch(seed)], 0.01) for seed in range(3)], expected):
+            assert dict(values) == pytest.approx(on_host, rel=CLOSE)
+
+
 @pytest.mark.parametrize('optimizer', OPTIMIZERS)
 def test_a_skipped_step_leaves_all_as_it_was(backend, monkeypatch, optimizer):
     keys = {'optimizer': optimizer, 'with_ema': True, 'weight_decay': 1e-2, 'amp_level': 'O2'}
