@@ -1,6 +1,6 @@
 """Writes docs/reproduction.md: ENet on CamVid as davidtvs/PyTorch-ENet trains it.
 
-Usage: python scripts/reproduction.py [mindspore=RUN] [--note TEXT], with a folder that ``twinseg train`` left. What the page
+Usage: python scripts/reproduction.py [BACKEND=RUN] [--note TEXT], with a folder that ``twinseg train`` left. What the page
 says of a run is kept in docs/reproduction.json; a folder replaces what is kept of its backend from its own first evaluation
 on, and hours before that are counted in.
 """
@@ -180,6 +180,8 @@ def main() -> None:
     trainings = [Training(**run) for run in json.loads(kept.read_text())] if kept.exists() else []
     if arguments.run:
         name, _, folder = arguments.run.partition('=')
+        if name not in ('pytorch', 'mindspore'):
+            parser.error(f'{arguments.run}: expected pytorch=RUN or mindspore=RUN')
         try:
             trainings = joined(trainings, read(name, Path(folder), arguments.note))
         except UserError as error:

@@ -164,7 +164,7 @@ def test_mindspores_device_counts_steps_as_the_host_does(backend, monkeypatch, o
 def test_numbers_of_a_step_on_a_device_are_the_hosts(backend, beta, limit):
     if backend.name != 'mindspore':
         pytest.skip("PyTorch's optimizers have their own")
-    ms, module = importlib.import_module('mindspore'), importlib.import_module('twinseg.mindspore_impl.trainer')
+    module = importlib.import_module('twinseg.mindspore_impl.trainer')
     made = trainer(backend, optimizer='adam', beta=beta, ema_decay=limit, loss_scale=1000.0)
     device = module.NumbersOnDevice(made.scaler, made.config)
     for steps in (0, 1, 2, 100, 12345, 10**6):
@@ -172,7 +172,6 @@ def test_numbers_of_a_step_on_a_device_are_the_hosts(backend, beta, limit):
         device.start(made.scaler, steps)
         for ours, theirs in zip(device(0.05, 3), made._numbers(0.05, 3)):
             np.testing.assert_allclose(ours.asnumpy(), theirs.asnumpy(), rtol=1e-6)
-        assert isinstance(device.counts, ms.Tensor)
 
 
 def test_states_are_copies(backend):
