@@ -411,6 +411,7 @@ def test_every_key_refuses_in_plain_words(key):
         ('class_weight: [1, 2]\nnum_classes: 3', 'class_weight: 2 weights for 3 classes'),
         ('set: custom\nclasses: [a, b]\nclass_weight: [1, 2, 3]', 'class_weight: 3 weights for 2 classes'),
         ('base_lr: .inf', 'base_lr: expected a number above 0, found inf, which is not finite'),
+        ('beta: [0.9, 1]', 'beta: expected a list of 2 numbers of 0 or more and below 1, found 1 as entry 2'),
         ('weight_decay: .nan', 'weight_decay: expected a number of 0 or more, found nan, which is not finite'),
         ('auxiliary_weights: {aux: .inf}', "found inf, which is not finite for 'aux'"),
         ('class_weight: [1, .inf]', 'found inf, which is not finite as entry 2'),

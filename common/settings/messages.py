@@ -128,14 +128,15 @@ def _cut(value: Any, depth: int = 0) -> Any:
 
 def _bounds(limits: Mapping[str, Any], value: Any) -> str:
     """The limits of a number in words; a large one only where the ``value`` exceeds it."""
-    lowest, above, most = limits.get('ge'), limits.get('gt'), limits.get('le')
+    lowest, above, most, below = (limits.get(name) for name in ('ge', 'gt', 'le', 'lt'))
     if most is not None and most > SMALL and not (isinstance(value, (int, float)) and value > most):
         most = None
     if lowest is not None:
-        return f' of {lowest} or more' if most is None else f' from {lowest} to {most}'
-    words = [f' above {above}'] if above is not None else []
-    words += [f'{" and" if words else " of"} at most {most}'] if most is not None else []
-    words += [f'{" and" if words else ""} below {limits["lt"]}'] if 'lt' in limits else []
+        words = [f' of {lowest} or more' if most is None else f' from {lowest} to {most}']
+    else:
+        words = [f' above {above}'] if above is not None else []
+        words += [f'{" and" if words else " of"} at most {most}'] if most is not None else []
+    words += [f'{" and" if words else ""} below {below}'] if below is not None else []
     return ''.join(words)
 
 

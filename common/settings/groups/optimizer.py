@@ -22,7 +22,7 @@ class Optimizer(Group):
     )
     momentum: Fraction = Field(0.9, description='momentum of sgd, momentum and rmsprop')
     use_nesterov: bool = Field(False, description='sgd, momentum: whether the momentum is that of Nesterov')
-    beta: Annotated[list[Fraction], Field(min_length=2, max_length=2)] = Field(
+    beta: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)] = Field(
         [0.9, 0.999], description='adam, adamw, lamb: decay of the running means of the gradient and of its square (betas)'
     )
     decay: Fraction = Field(0.9, description='rmsprop: decay of the running mean of the squared gradient (alpha)')
